@@ -1,1 +1,4 @@
-//! stub
+//! symphony, the host program. Floors and their rules: `ARCHITECTURE.md`.
+
+pub mod conductor;
+pub mod tracker;

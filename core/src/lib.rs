@@ -8,5 +8,6 @@
 
 pub mod ids;
 pub mod issue;
+pub mod snapshot;
 pub mod time;
 pub mod workflow;

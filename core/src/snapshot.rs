@@ -1,0 +1,185 @@
+//! What readers see: plain data, built once after each step of the board, shared by `Arc`.
+//!
+//! Nobody locks the scheduler to draw a page. The wire types of the API are the web floor's, not these.
+
+use jiff::Timestamp;
+
+use crate::ids::{Identifier, IssueId, RunId, StateName};
+use crate::issue::{Ambiguity, Malformed};
+
+/// Everything a reader may show, as of one instant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Grows with every published change; never repeats within one process.
+    pub version: u64,
+    /// Wall clock of the change.
+    pub generated_at: Timestamp,
+    /// Absolute path of the workflow file.
+    pub workflow_path: String,
+    /// Absolute path of the tracker root.
+    pub tracker_root: String,
+    /// Name of the runtime that isolates runs, with its honesty label.
+    pub sandbox: String,
+    /// States in declaration order with their role, for forms and headings.
+    pub states: Vec<StateRow>,
+    /// Claimed and alive: running, finishing or stopping.
+    pub running: Vec<RunningRow>,
+    /// Claimed and waiting for a time.
+    pub retrying: Vec<RetryRow>,
+    /// Known issues that hold no claim, each with the board's reason.
+    pub idle: Vec<IdleRow>,
+    /// Files that are not issues right now.
+    pub malformed: Vec<Malformed>,
+    /// Names that stand in several places.
+    pub ambiguous: Vec<Ambiguity>,
+    /// Consumption of ended and live runs together.
+    pub totals: Totals,
+    /// Why the workflow file on disk is not in force, if it is not; nothing new starts meanwhile.
+    pub workflow_problems: Vec<String>,
+    /// What the workflow check warned of.
+    pub warnings: Vec<String>,
+    /// Why the last look at the tracker failed, if it did.
+    pub tracker_problem: Option<String>,
+    /// Whether a shutdown is under way: nothing new starts.
+    pub draining: bool,
+    /// Whether a look at the tracker is in flight.
+    pub polling: bool,
+}
+
+/// One state of the workflow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateRow {
+    /// As spelled in the workflow.
+    pub name: StateName,
+    /// What it means.
+    pub role: crate::workflow::Role,
+}
+
+/// One live run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunningRow {
+    /// The run's fencing number.
+    pub run: RunId,
+    /// Stable id.
+    pub id: IssueId,
+    /// Shown name.
+    pub identifier: Identifier,
+    /// Issue title.
+    pub title: String,
+    /// Issue description, Markdown written by anyone.
+    pub body: Option<String>,
+    /// Front matter `url`.
+    pub url: Option<String>,
+    /// State as last seen on disk.
+    pub state: StateName,
+    /// Preparing, booting, turn, waiting for a human, handing off, stopping…: one word or two.
+    pub phase: String,
+    /// `null` on a first run, else the number handed to the prompt.
+    pub attempt: Option<u32>,
+    /// ACP session id.
+    pub session_id: Option<String>,
+    /// Turns started in this run.
+    pub turn_count: u32,
+    /// Kind of the newest event.
+    pub last_event: Option<String>,
+    /// One line about the newest event, written by the agent.
+    pub last_message: Option<String>,
+    /// When the run started.
+    pub started_at: Timestamp,
+    /// When the newest event came.
+    pub last_event_at: Option<Timestamp>,
+    /// Consumption of this run.
+    pub tokens: Tokens,
+    /// A question that waits for a human.
+    pub question: Option<Question>,
+    /// Whether the agent said it is done.
+    pub marked_done: bool,
+    /// Host workspace, absolute.
+    pub workspace: Option<String>,
+    /// Newest last, at most 50.
+    pub recent_events: Vec<EventRow>,
+}
+
+/// A question from an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What is asked, Markdown written by the agent.
+    pub question: String,
+    /// What the agent adds, Markdown written by the agent.
+    pub context: Option<String>,
+    /// When it was asked.
+    pub asked_at: Timestamp,
+    /// Whether an answer was taken and is on its way to the agent.
+    pub answered: bool,
+}
+
+/// One line of a run's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    /// When.
+    pub at: Timestamp,
+    /// Kind, for example `tool_call`.
+    pub event: String,
+    /// One line.
+    pub message: String,
+}
+
+/// One issue that waits for its next run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryRow {
+    /// Stable id.
+    pub id: IssueId,
+    /// Shown name.
+    pub identifier: Identifier,
+    /// Issue title.
+    pub title: String,
+    /// Front matter `url`.
+    pub url: Option<String>,
+    /// State as last seen on disk.
+    pub state: StateName,
+    /// Number of the coming attempt (C24, 1-based).
+    pub attempt: u32,
+    /// When it is due.
+    pub due_at: Timestamp,
+    /// Why the last run failed; `None` for a continuation.
+    pub error: Option<String>,
+}
+
+/// One known issue without a claim.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IdleRow {
+    /// Stable id.
+    pub id: IssueId,
+    /// Shown name.
+    pub identifier: Identifier,
+    /// Issue title.
+    pub title: String,
+    /// State as last seen on disk.
+    pub state: StateName,
+    /// What that state means.
+    pub role: crate::workflow::Role,
+    /// One sentence: why it is not running. Computed by the board, the same everywhere.
+    pub reason: String,
+    /// Whether the board parked it in this process's memory or an earlier one's journal.
+    pub parked: bool,
+}
+
+/// Tokens of one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Sent to the model.
+    pub input: u64,
+    /// Written by the model.
+    pub output: u64,
+    /// Both, as far as known.
+    pub total: u64,
+}
+
+/// Consumption over the process's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Tokens of all runs.
+    pub tokens: Tokens,
+    /// Seconds of all runs, live ones included at `generated_at`.
+    pub seconds_running: f64,
+}

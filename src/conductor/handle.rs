@@ -1,0 +1,88 @@
+//! How the doors speak to the conductor: read the newest snapshot, leave a request in the mailbox.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use symphony_core::ids::Identifier;
+use symphony_core::snapshot::Snapshot;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// A request from a door; answered through its `reply`.
+#[derive(Debug)]
+pub enum Request {
+    /// Look at the tracker now. The answer says whether one look was wanted already.
+    Refresh {
+        /// `true` when an earlier request is still waiting for the same look.
+        reply: oneshot::Sender<bool>,
+    },
+    /// A human's answer to a pending question.
+    Answer {
+        /// Which issue asked.
+        identifier: Identifier,
+        /// The answer, not blank.
+        text: String,
+        /// Taken, or why not.
+        reply: oneshot::Sender<Result<Timestamp, AnswerError>>,
+    },
+}
+
+/// Why an answer was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// The issue has no open question.
+    #[error("no question of {0} is waiting for an answer")]
+    NotWaiting(Identifier),
+    /// Somebody was faster.
+    #[error("the question of {0} was answered already")]
+    AnsweredAlready(Identifier),
+    /// The journal could not keep it.
+    #[error("the answer could not be stored: {0}")]
+    NotStored(String),
+    /// The program is going down.
+    #[error("symphony is shutting down")]
+    ShuttingDown,
+}
+
+/// Cheap to clone; every door holds one.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    /// Joins the two channels the conductor reads and writes.
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>, requests: mpsc::Sender<Request>) -> Self {
+        Self { snapshots, requests }
+    }
+
+    /// The newest snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// A receiver that wakes at each new snapshot.
+    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Asks for a look at the tracker; `true` when one was wanted already.
+    ///
+    /// # Errors
+    /// Only when the program is going down.
+    pub async fn refresh(&self) -> Result<bool, AnswerError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Refresh { reply }).await.map_err(|_| AnswerError::ShuttingDown)?;
+        answer.await.map_err(|_| AnswerError::ShuttingDown)
+    }
+
+    /// Hands a human's answer to the run that asked.
+    ///
+    /// # Errors
+    /// When nobody waits for it, or somebody was faster.
+    pub async fn answer(&self, identifier: Identifier, text: String) -> Result<Timestamp, AnswerError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Answer { identifier, text, reply }).await.map_err(|_| AnswerError::ShuttingDown)?;
+        answer.await.map_err(|_| AnswerError::ShuttingDown)?
+    }
+}
