@@ -1,6 +1,5 @@
 //! Time as an argument: the core is handed instants, it never takes one.
 
-
 /// A monotonic instant: milliseconds since an origin the shell chose once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(pub u64);

@@ -13,10 +13,20 @@ pub trait Tracker: Send + Sync {
     fn scan(&self) -> BoxFuture<'_, Result<Scan, TrackerError>>;
 
     /// Compare-and-move: succeeds only from `from`, never clobbers. Already in `to` is success.
-    fn move_issue<'a>(&'a self, id: &'a IssueId, from: &'a StateName, to: &'a StateName) -> BoxFuture<'a, Result<Moved, TrackerError>>;
+    fn move_issue<'a>(
+        &'a self,
+        id: &'a IssueId,
+        from: &'a StateName,
+        to: &'a StateName,
+    ) -> BoxFuture<'a, Result<Moved, TrackerError>>;
 
     /// Whether [`Tracker::move_issue`] would be refused now, without moving anything.
-    fn check_move<'a>(&'a self, id: &'a IssueId, from: &'a StateName, to: &'a StateName) -> BoxFuture<'a, Result<(), TrackerError>>;
+    fn check_move<'a>(
+        &'a self,
+        id: &'a IssueId,
+        from: &'a StateName,
+        to: &'a StateName,
+    ) -> BoxFuture<'a, Result<(), TrackerError>>;
 
     /// Appends Markdown to the end of an issue's body.
     fn append_note<'a>(&'a self, id: &'a IssueId, note: &'a str) -> BoxFuture<'a, Result<(), TrackerError>>;
