@@ -1,0 +1,224 @@
+//! The scheduler: one struct, one method, no IO, no clock, no logging.
+//!
+//! [`Board::step`] takes what happened and answers with what to do. Runs start only on a successful
+//! look at the tracker, so every dispatch is revalidated against the disk (C105, C112, C117).
+//! It contains no synchronisation: one owner, the conductor.
+
+mod dispatch;
+mod reconcile;
+pub mod retry;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use dispatch::NotNow;
+pub use words::{
+    Claim, Closed, Command, Counters, Event, ParkReason, Plan, Policy, RetryKind, RunEnd, RunFailure, StopCause,
+};
+
+use crate::ids::{IssueId, RunId, StateName};
+use crate::issue::{Ambiguity, Issue, Malformed};
+use crate::time::Tick;
+
+/// Everything the scheduler knows.
+#[derive(Clone, Debug)]
+pub struct Board {
+    next_run: u64,
+    claims: BTreeMap<IssueId, Claim>,
+    counters: BTreeMap<IssueId, Counters>,
+    /// Why issues that now stand in a holding state were put there.
+    parked: BTreeMap<IssueId, ParkReason>,
+    /// As of the newest good look, plus the last known form of claimed issues it did not find.
+    issues: BTreeMap<IssueId, Issue>,
+    malformed: Vec<Malformed>,
+    ambiguous: Vec<Ambiguity>,
+    /// Good looks in a row that did not find a claimed issue.
+    misses: BTreeMap<IssueId, u32>,
+    /// Issues whose file we may have moved since this look began; only a later one counts for them.
+    unconfirmed: BTreeMap<IssueId, u64>,
+    /// Terminal issues whose workspace this process already saw off.
+    swept: BTreeSet<IssueId>,
+    look: Look,
+    draining: bool,
+}
+
+/// Looks at the tracker: at most one in flight, at most one more wanted.
+#[derive(Clone, Debug, Default)]
+struct Look {
+    in_flight: bool,
+    again: bool,
+    /// How many looks were begun.
+    number: u64,
+    /// Whether any look ever succeeded.
+    ever: bool,
+    next: Tick,
+    /// When the newest look ended: due retries up to here were considered.
+    ended: Tick,
+    error: Option<String>,
+}
+
+/// What is left when nothing moves by itself any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Every active issue is finished.
+    Finished,
+    /// Something waits for a human: parked, blocked, on hold, ambiguous, malformed.
+    NeedsHuman,
+}
+
+impl Board {
+    /// An empty board. Run numbers start at `next_run`; counters and park reasons come from the journal.
+    pub fn new(next_run: RunId, counters: BTreeMap<IssueId, Counters>, parked: BTreeMap<IssueId, ParkReason>) -> Self {
+        Self {
+            next_run: next_run.0,
+            claims: BTreeMap::new(),
+            counters,
+            parked,
+            issues: BTreeMap::new(),
+            malformed: Vec::new(),
+            ambiguous: Vec::new(),
+            misses: BTreeMap::new(),
+            unconfirmed: BTreeMap::new(),
+            swept: BTreeSet::new(),
+            look: Look::default(),
+            draining: false,
+        }
+    }
+
+    /// Takes one event, answers with what to do, in order.
+    pub fn step(&mut self, now: Tick, event: Event, policy: &Policy) -> Vec<Command> {
+        let mut out = Vec::new();
+        match event {
+            Event::Woke => {}
+            Event::LookWanted | Event::PolicyChanged => self.want_look(now),
+            Event::PollEnded(result) => self.poll_ended(now, result, policy, &mut out),
+            Event::RunFinishing(run) => self.finishing(run),
+            Event::RunEnded(run, end) => self.run_ended(now, run, end, policy, &mut out),
+            Event::ParkEnded(id, result) => self.park_ended(now, &id, result),
+            Event::WorkspaceRemoved(id) => {
+                if self.claims.get(&id) == Some(&Claim::Cleaning) {
+                    self.claims.remove(&id);
+                    self.changed_on_disk(now, &id);
+                }
+            }
+            Event::DrainAsked => self.drain(&mut out),
+        }
+        if self.wake_at().is_some_and(|at| at <= now) {
+            self.look.in_flight = true;
+            self.look.again = false;
+            self.look.number += 1;
+            out.push(Command::Poll);
+        }
+        out
+    }
+
+    /// When to send [`Event::Woke`]: always later than the step before it. `None` while a look is
+    /// in flight (its end is the next event) and during a shutdown.
+    pub fn wake_at(&self) -> Option<Tick> {
+        if self.look.in_flight || self.draining {
+            return None;
+        }
+        let due = self.claims.values().filter_map(|claim| match claim {
+            // A retry that was due at the newest look and found no slot waits for a run to end
+            // or for the next look: asking to be woken "now" for it would spin.
+            Claim::Waiting { until, .. } if *until > self.look.ended => Some(*until),
+            _ => None,
+        });
+        due.chain([self.look.next]).min()
+    }
+
+    /// Whether a look is already wanted beyond the one in flight.
+    pub fn look_is_wanted(&self) -> bool {
+        self.look.again || (!self.look.in_flight && self.look.next <= self.look.ended)
+    }
+
+    /// Whether a look is in flight.
+    pub fn is_looking(&self) -> bool {
+        self.look.in_flight
+    }
+
+    /// Why the newest look failed, if it did.
+    pub fn look_error(&self) -> Option<&str> {
+        self.look.error.as_deref()
+    }
+
+    /// Whether a shutdown is under way.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Every known issue.
+    pub fn issues(&self) -> impl Iterator<Item = &Issue> {
+        self.issues.values()
+    }
+
+    /// One issue, as last seen.
+    pub fn issue(&self, id: &IssueId) -> Option<&Issue> {
+        self.issues.get(id)
+    }
+
+    /// Every claim.
+    pub fn claims(&self) -> impl Iterator<Item = (&IssueId, &Claim)> {
+        self.claims.iter()
+    }
+
+    /// The issue a live run works on.
+    pub fn issue_of(&self, run: RunId) -> Option<&IssueId> {
+        self.claims.iter().find(|(_, claim)| claim.run() == Some(run)).map(|(id, _)| id)
+    }
+
+    /// The counters of an issue, to be kept by the journal.
+    pub fn counters(&self, id: &IssueId) -> Counters {
+        self.counters.get(id).cloned().unwrap_or_default()
+    }
+
+    /// Why the board put an issue aside, while it stands in a holding state.
+    pub fn parked(&self) -> &BTreeMap<IssueId, ParkReason> {
+        &self.parked
+    }
+
+    /// Files of the newest good look that are not issues.
+    pub fn malformed(&self) -> &[Malformed] {
+        &self.malformed
+    }
+
+    /// Names of the newest good look that stand in several files.
+    pub fn ambiguous(&self) -> &[Ambiguity] {
+        &self.ambiguous
+    }
+
+    /// Whether anything will still happen without a person, and if not, what is left.
+    pub fn settled(&self, now: Tick, policy: &Policy) -> Option<Settled> {
+        let resting = |claim: &Claim| matches!(claim, Claim::Parked { moved: Some(_), .. });
+        if !self.look.ever || self.look.in_flight || self.look.again || !self.claims.values().all(resting) {
+            return None;
+        }
+        let mut left = !self.claims.is_empty()
+            || !self.parked.is_empty()
+            || !self.ambiguous.is_empty()
+            || !self.malformed.is_empty()
+            || self.look.error.is_some();
+        for issue in self.issues.values() {
+            match self.verdict(issue, now, policy) {
+                Ok(()) => return None,
+                Err(NotNow::Terminal | NotNow::Holding | NotNow::MissingLabel(_)) => {}
+                Err(_) => left = true,
+            }
+        }
+        Some(if left { Settled::NeedsHuman } else { Settled::Finished })
+    }
+
+    fn want_look(&mut self, now: Tick) {
+        if self.look.in_flight {
+            self.look.again = true;
+        } else {
+            self.look.next = now;
+        }
+    }
+
+    fn state_of(&self, id: &IssueId) -> Option<&StateName> {
+        self.issues.get(id).map(|issue| &issue.state)
+    }
+}

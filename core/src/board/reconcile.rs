@@ -1,0 +1,329 @@
+//! What a look, an ended run or a shutdown changes.
+
+use std::collections::BTreeMap;
+
+use super::dispatch::routable;
+use super::words::{Claim, Command, ParkReason, Plan, Policy, RetryKind, RunEnd, StopCause};
+use super::{Board, NotNow, retry};
+use crate::ids::{IssueId, RunId};
+use crate::issue::{Issue, Scan};
+use crate::time::Tick;
+use crate::workflow::Role;
+
+/// A file that one look did not find is looked for again after this long, before anything is stopped.
+const SECOND_LOOK_MS: u64 = 200;
+/// Shown on a retry that is due but finds no slot (C116); it changes no counter.
+const NO_SLOT: &str = "no available orchestrator slots";
+
+impl Board {
+    /// Reconcile first, then dispatch (C89, C91). A failed look stops and releases nothing.
+    pub(super) fn poll_ended(
+        &mut self,
+        now: Tick,
+        result: Result<Scan, String>,
+        policy: &Policy,
+        out: &mut Vec<Command>,
+    ) {
+        self.look.in_flight = false;
+        self.look.ended = now;
+        self.look.next = if self.look.again { now } else { now.plus_ms(policy.interval_ms.max(1)) };
+        match result {
+            Ok(scan) => {
+                self.look.ever = true;
+                self.look.error = None;
+                let this_look = self.look.number;
+                self.unconfirmed.retain(|_, look| *look >= this_look);
+                self.reconcile(now, scan, policy, out);
+                if !self.draining {
+                    self.sweep(policy, out);
+                    self.dispatch(now, policy, out);
+                }
+            }
+            Err(message) => {
+                self.postpone_due(now, &message, policy);
+                self.look.error = Some(message);
+            }
+        }
+    }
+
+    /// Never dispatch blindly: a due retry whose look failed waits another step (C117).
+    fn postpone_due(&mut self, now: Tick, message: &str, policy: &Policy) {
+        for claim in self.claims.values_mut() {
+            if let Claim::Waiting { until, error, .. } = claim
+                && *until <= now
+            {
+                *until = now.plus_ms(retry::backoff_ms(1, policy.max_backoff_ms).max(1));
+                *error = Some(format!("retry refresh failed: {message}"));
+            }
+        }
+    }
+
+    fn reconcile(&mut self, now: Tick, scan: Scan, policy: &Policy, out: &mut Vec<Command>) {
+        let mut known: BTreeMap<IssueId, Issue> = scan.issues.into_iter().map(|i| (i.id.clone(), i)).collect();
+        self.malformed = scan.malformed;
+        self.ambiguous = scan.ambiguous;
+        self.misses.retain(|id, _| !known.contains_key(id));
+        let absent: Vec<IssueId> = self.claims.keys().filter(|id| !known.contains_key(id)).cloned().collect();
+        for id in absent {
+            let Some(issue) = self.issues.remove(&id) else { continue };
+            if self.is_unreadable(&issue) {
+                self.misses.remove(&id);
+            } else {
+                self.not_found(now, &id, out);
+            }
+            if self.claims.contains_key(&id) {
+                known.insert(id, issue);
+            }
+        }
+        self.issues = known;
+        let claimed: Vec<IssueId> = self.claims.keys().filter(|id| !self.misses.contains_key(id)).cloned().collect();
+        for id in claimed {
+            self.check_claim(&id, policy, out);
+        }
+        let role = |id: &IssueId| self.issues.get(id).map(|issue| policy.states.role(&issue.state));
+        self.parked.retain(|id, _| self.claims.contains_key(id) || role(id) == Some(Role::Holding));
+        self.swept.retain(|id| self.unconfirmed.contains_key(id) || role(id) == Some(Role::Terminal));
+    }
+
+    /// Whether the file is there but cannot be read as this issue now: half-saved, or two of a name.
+    fn is_unreadable(&self, issue: &Issue) -> bool {
+        let same_file = |path: &str| path.rsplit('/').next() == Some(issue.file_name());
+        self.malformed.iter().any(|m| same_file(&m.file))
+            || self
+                .ambiguous
+                .iter()
+                .any(|a| a.name == issue.id.0 || a.name == issue.identifier.0 || a.files.iter().any(|f| same_file(f)))
+    }
+
+    /// Missing is provisional: a rename can race a look (trap T6), so the second miss counts.
+    fn not_found(&mut self, now: Tick, id: &IssueId, out: &mut Vec<Command>) {
+        let misses = self.misses.entry(id.clone()).or_insert(0);
+        *misses += 1;
+        if *misses < 2 {
+            self.look.next = self.look.next.min(now.plus_ms(SECOND_LOOK_MS));
+            return;
+        }
+        match self.claims.get(id) {
+            Some(Claim::Running { run }) => self.stop(id, *run, StopCause::Missing, out),
+            Some(Claim::Waiting { .. } | Claim::Parked { .. }) => {
+                self.claims.remove(id);
+                self.misses.remove(id);
+            }
+            Some(Claim::Finishing { .. } | Claim::Stopping { .. } | Claim::Cleaning) | None => {}
+        }
+    }
+
+    /// We may just have moved the file: a look that began before this says nothing about it.
+    pub(super) fn changed_on_disk(&mut self, now: Tick, id: &IssueId) {
+        self.unconfirmed.insert(id.clone(), self.look.number);
+        self.want_look(now);
+    }
+
+    /// Holds one claim against what the disk says now.
+    fn check_claim(&mut self, id: &IssueId, policy: &Policy, out: &mut Vec<Command>) {
+        if self.unconfirmed.contains_key(id) {
+            return;
+        }
+        let (Some(claim), Some(issue)) = (self.claims.get(id), self.issues.get(id)) else { return };
+        let role = policy.states.role(&issue.state);
+        let cause = match role {
+            Role::Terminal => Some(StopCause::Terminal),
+            Role::Holding => Some(StopCause::NotActive),
+            Role::Active => routable(issue, policy).is_err().then_some(StopCause::NotRoutable),
+        };
+        match claim {
+            Claim::Running { run } => {
+                if let Some(cause) = cause {
+                    self.stop(id, *run, cause, out);
+                }
+            }
+            Claim::Waiting { .. } if cause.is_some() => {
+                self.claims.remove(id);
+                if cause != Some(StopCause::NotRoutable) {
+                    self.grant(id);
+                }
+            }
+            // Once it stands in another state the move happened, whoever made it; while it still
+            // stands in an active one after a failed move, a person has to move it.
+            Claim::Parked { moved, reason } => match (role, moved) {
+                (Role::Active, Some(Ok(()))) | (Role::Terminal, Some(_)) => {
+                    self.claims.remove(id);
+                }
+                (Role::Holding, Some(_)) => {
+                    self.parked.insert(id.clone(), reason.clone());
+                    self.claims.remove(id);
+                }
+                (_, None) | (Role::Active, Some(Err(_))) => {}
+            },
+            Claim::Waiting { .. } | Claim::Finishing { .. } | Claim::Stopping { .. } | Claim::Cleaning => {}
+        }
+    }
+
+    fn stop(&mut self, id: &IssueId, run: RunId, cause: StopCause, out: &mut Vec<Command>) {
+        self.claims.insert(id.clone(), Claim::Stopping { run, cause });
+        out.push(Command::Stop(run, cause));
+    }
+
+    /// Workspaces of terminal issues go, each once per stay in a terminal state (C132).
+    fn sweep(&mut self, policy: &Policy, out: &mut Vec<Command>) {
+        let due: Vec<Issue> = self
+            .issues
+            .values()
+            .filter(|i| policy.states.role(&i.state) == Role::Terminal)
+            .filter(|i| !self.claims.contains_key(&i.id) && !self.swept.contains(&i.id))
+            .filter(|i| !self.unconfirmed.contains_key(&i.id))
+            .cloned()
+            .collect();
+        for issue in due {
+            self.clean(issue, out);
+        }
+    }
+
+    fn clean(&mut self, issue: Issue, out: &mut Vec<Command>) {
+        self.swept.insert(issue.id.clone());
+        self.claims.insert(issue.id.clone(), Claim::Cleaning);
+        out.push(Command::RemoveWorkspace(Box::new(issue)));
+    }
+
+    fn dispatch(&mut self, now: Tick, policy: &Policy, out: &mut Vec<Command>) {
+        for id in self.candidates(now) {
+            let Some(issue) = self.issues.get(&id) else { continue };
+            match self.verdict(issue, now, policy) {
+                Ok(()) => self.start(issue.clone(), policy, out),
+                Err(NotNow::NoGlobalSlot(_) | NotNow::NoStateSlot(..)) => {
+                    if let Some(Claim::Waiting { error, .. }) = self.claims.get_mut(&id) {
+                        *error = Some(NO_SLOT.to_owned());
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn start(&mut self, issue: Issue, policy: &Policy, out: &mut Vec<Command>) {
+        let id = issue.id.clone();
+        let kind = self.kind_for(&id);
+        let counters = self.counters.entry(id.clone()).or_default();
+        if let Some(reason) = retry::exhausted(counters, policy) {
+            self.park(&id, reason, out);
+            return;
+        }
+        let attempt = retry::attempt(counters, kind);
+        counters.sessions += 1;
+        let last_end = counters.last_end.clone();
+        let run = RunId(self.next_run);
+        self.next_run += 1;
+        self.claims.insert(id, Claim::Running { run });
+        out.push(Command::Start(Box::new(Plan { run, issue, attempt, kind, last_end })));
+    }
+
+    pub(super) fn finishing(&mut self, run: RunId) {
+        for claim in self.claims.values_mut() {
+            // An operator's stop wins over the agent's word that it is done.
+            if *claim == (Claim::Running { run }) {
+                *claim = Claim::Finishing { run };
+            }
+        }
+    }
+
+    pub(super) fn run_ended(&mut self, now: Tick, run: RunId, end: RunEnd, policy: &Policy, out: &mut Vec<Command>) {
+        // A report of a run the board does not own any more changes nothing: it is late.
+        let Some(id) = self.issue_of(run).cloned() else { return };
+        self.claims.remove(&id);
+        self.changed_on_disk(now, &id);
+        let counters = self.counters.entry(id.clone()).or_default();
+        counters.last_end = (end != RunEnd::Done).then(|| end.to_string());
+        match end {
+            RunEnd::Done => {
+                self.grant(&id);
+                self.clean_known(&id, out);
+            }
+            RunEnd::TurnsUsed => {
+                counters.failures_in_a_row = 0;
+                self.wait(now, &id, RetryKind::Continuation, None, policy, out);
+            }
+            RunEnd::Failed(failure) => {
+                counters.failures_in_a_row += 1;
+                let error = format!("{}: {}", failure.code, failure.message);
+                self.wait(now, &id, RetryKind::Failure, Some(error), policy, out);
+            }
+            RunEnd::NeedsHuman(reason) => self.park(&id, reason, out),
+            RunEnd::Stopped(StopCause::Terminal) => {
+                self.grant(&id);
+                self.clean_known(&id, out);
+            }
+            RunEnd::Stopped(StopCause::NotActive | StopCause::NotRoutable) | RunEnd::NoLongerActive => self.grant(&id),
+            RunEnd::Stopped(StopCause::Missing | StopCause::Drain) => {}
+        }
+    }
+
+    /// A person decided something about the issue, or it is finished: a new allowance begins.
+    fn grant(&mut self, id: &IssueId) {
+        if let Some(counters) = self.counters.get_mut(id) {
+            counters.granted = counters.sessions;
+            counters.failures_in_a_row = 0;
+        }
+    }
+
+    fn clean_known(&mut self, id: &IssueId, out: &mut Vec<Command>) {
+        if let Some(issue) = self.issues.get(id).cloned() {
+            self.clean(issue, out);
+        }
+    }
+
+    fn wait(
+        &mut self,
+        now: Tick,
+        id: &IssueId,
+        kind: RetryKind,
+        error: Option<String>,
+        policy: &Policy,
+        out: &mut Vec<Command>,
+    ) {
+        if self.draining {
+            return;
+        }
+        let counters = self.counters.entry(id.clone()).or_default();
+        if let Some(reason) = retry::exhausted(counters, policy) {
+            self.park(id, reason, out);
+            return;
+        }
+        let delay = match kind {
+            RetryKind::Failure => retry::backoff_ms(counters.failures_in_a_row, policy.max_backoff_ms),
+            RetryKind::First | RetryKind::Continuation => retry::CONTINUATION_MS,
+        };
+        self.claims.insert(id.clone(), Claim::Waiting { until: now.plus_ms(delay.max(1)), kind, error });
+    }
+
+    /// Parking moves the file, so it survives a restart; the allowance after it is a fresh one,
+    /// because only a person brings the issue back (DESIGN §6).
+    fn park(&mut self, id: &IssueId, reason: ParkReason, out: &mut Vec<Command>) {
+        self.grant(id);
+        let Some(issue) = self.issues.get(id) else { return };
+        out.push(Command::Park { issue: id.clone(), from: issue.state.clone(), reason: reason.clone() });
+        self.claims.insert(id.clone(), Claim::Parked { reason, moved: None });
+    }
+
+    pub(super) fn park_ended(&mut self, now: Tick, id: &IssueId, result: Result<(), String>) {
+        if let Some(Claim::Parked { moved, .. }) = self.claims.get_mut(id) {
+            *moved = Some(result);
+            self.changed_on_disk(now, id);
+        }
+    }
+
+    pub(super) fn drain(&mut self, out: &mut Vec<Command>) {
+        self.draining = true;
+        let running: Vec<(IssueId, RunId)> = self
+            .claims
+            .iter()
+            .filter_map(|(id, claim)| match claim {
+                Claim::Running { run } => Some((id.clone(), *run)),
+                _ => None,
+            })
+            .collect();
+        for (id, run) in running {
+            self.stop(&id, run, StopCause::Drain, out);
+        }
+        self.claims.retain(|_, claim| !matches!(claim, Claim::Waiting { .. }));
+    }
+}
