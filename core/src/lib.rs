@@ -11,4 +11,5 @@ pub mod ids;
 pub mod issue;
 pub mod snapshot;
 pub mod time;
+pub mod turn;
 pub mod workflow;

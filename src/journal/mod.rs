@@ -1,0 +1,190 @@
+//! What a restart remembers: runs, counters, park reasons, questions and answers. SQLite, one writer.
+//!
+//! Issue files stay the truth for issues; nothing here can create, move or finish one. A run number
+//! is taken here before the run starts, so numbers never repeat, also across a crash.
+
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use symphony_core::board::{Counters, ParkReason};
+use symphony_core::ids::{IssueId, RunId};
+use tokio::sync::oneshot;
+
+/// What went wrong with the journal; every variant names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Opening, reading or writing failed.
+    #[error("the journal {path} cannot be used: {message} (hint: check free space and permissions; move the file away to start afresh, which forgets counters and questions)")]
+    Unusable {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        message: String,
+    },
+    /// A newer symphony wrote it.
+    #[error("the journal {path} has format {found}, this symphony knows up to {known} (hint: use the newer symphony)")]
+    Newer {
+        /// The database file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// The writer is gone: the program is going down.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// What an earlier process left.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// Marks what this installation made, so that nothing else is ever removed.
+    pub instance: String,
+    /// The next run's number.
+    pub next_run: u64,
+    /// Counters of every issue that ever ran.
+    pub counters: BTreeMap<IssueId, Counters>,
+    /// Why issues were put aside.
+    pub parked: BTreeMap<IssueId, ParkReason>,
+}
+
+/// SQLite's integers are signed; run numbers never come near the sign.
+fn key(run: RunId) -> i64 {
+    i64::try_from(run.0).unwrap_or(i64::MAX)
+}
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A handle to the one writer; cheap to clone. The database closes when the last handle is dropped.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    path: PathBuf,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Journal {
+    /// Opens or creates the database and reads what it remembers. Blocking: call it before the loops start.
+    ///
+    /// # Errors
+    /// An unusable or newer file; nothing is changed then.
+    pub fn open(path: &Path) -> Result<(Self, Memory), JournalError> {
+        let wrap = |e: rusqlite::Error| JournalError::Unusable { path: path.to_owned(), message: e.to_string() };
+        let mut db = Connection::open(path).map_err(wrap)?;
+        schema::prepare(&mut db, path)?;
+        let memory = schema::remember(&db).map_err(wrap)?;
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || {
+                while let Ok(job) = inbox.recv() {
+                    job(&mut db);
+                }
+            })
+            .map_err(|e| JournalError::Unusable { path: path.to_owned(), message: e.to_string() })?;
+        Ok((Self { path: path.to_owned(), jobs }, memory))
+    }
+
+    /// A run starts; its number and the issue's counters are kept before anything else happens.
+    ///
+    /// # Errors
+    /// The journal cannot be written: the run must not start.
+    pub async fn run_started(&self, run: RunId, issue: IssueId, counters: Counters) -> Result<(), JournalError> {
+        self.write(move |db| {
+            let tx = db.transaction()?;
+            tx.execute(
+                "INSERT INTO runs (run, issue, started_at) VALUES (?1, ?2, ?3)",
+                params![key(run), issue.0, Timestamp::now().to_string()],
+            )?;
+            schema::put_counters(&tx, &issue, &counters)?;
+            tx.execute("DELETE FROM parked WHERE issue = ?1", [&issue.0])?;
+            tx.commit()
+        })
+        .await
+    }
+
+    /// A run ended this way.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub async fn run_ended(&self, run: RunId, issue: IssueId, end: String, counters: Counters) -> Result<(), JournalError> {
+        self.write(move |db| {
+            let tx = db.transaction()?;
+            tx.execute(
+                "UPDATE runs SET ended_at = ?2, end = ?3 WHERE run = ?1 AND ended_at IS NULL",
+                params![key(run), Timestamp::now().to_string(), end],
+            )?;
+            schema::put_counters(&tx, &issue, &counters)?;
+            tx.commit()
+        })
+        .await
+    }
+
+    /// An issue was put aside.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub async fn parked(&self, issue: IssueId, reason: ParkReason, counters: Counters) -> Result<(), JournalError> {
+        self.write(move |db| {
+            let tx = db.transaction()?;
+            schema::put_counters(&tx, &issue, &counters)?;
+            schema::put_parked(&tx, &issue, &reason)?;
+            tx.commit()
+        })
+        .await
+    }
+
+    /// An agent asks a human.
+    ///
+    /// # Errors
+    /// The journal cannot be written: the agent is told so.
+    pub async fn asked(&self, run: RunId, issue: IssueId, question: String, context: Option<String>) -> Result<(), JournalError> {
+        self.write(move |db| {
+            db.execute(
+                "INSERT INTO questions (run, issue, question, context, asked_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![key(run), issue.0, question, context, Timestamp::now().to_string()],
+            )
+            .map(drop)
+        })
+        .await
+    }
+
+    /// A human answered the newest open question of this run. `false`: there was none.
+    ///
+    /// # Errors
+    /// The journal cannot be written: the answer counts as not given.
+    pub async fn answered(&self, run: RunId, answer: String) -> Result<bool, JournalError> {
+        self.write(move |db| {
+            let open: Option<i64> = db
+                .query_row("SELECT id FROM questions WHERE run = ?1 AND answer IS NULL ORDER BY id DESC LIMIT 1", [key(run)], |r| {
+                    r.get(0)
+                })
+                .optional()?;
+            let Some(id) = open else { return Ok(false) };
+            db.execute(
+                "UPDATE questions SET answer = ?2, answered_at = ?3 WHERE id = ?1",
+                params![id, answer, Timestamp::now().to_string()],
+            )?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |db| drop(reply.send(work(db))));
+        self.jobs.send(job).map_err(|_| JournalError::Closed)?;
+        let result = answer.await.map_err(|_| JournalError::Closed)?;
+        result.map_err(|e| JournalError::Unusable { path: self.path.clone(), message: e.to_string() })
+    }
+}
