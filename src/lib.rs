@@ -1,6 +1,9 @@
 //! symphony, the host program. Floors and their rules: `ARCHITECTURE.md`.
 
+pub mod cli;
 pub mod conductor;
 pub mod journal;
+pub mod log;
 pub mod random;
+pub mod run;
 pub mod tracker;

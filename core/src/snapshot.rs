@@ -46,6 +46,31 @@ pub struct Snapshot {
     pub polling: bool,
 }
 
+impl Snapshot {
+    /// A snapshot of nothing, for the moment before the first one.
+    pub fn empty() -> Self {
+        Self {
+            version: 0,
+            generated_at: Timestamp::UNIX_EPOCH,
+            workflow_path: String::new(),
+            tracker_root: String::new(),
+            sandbox: String::new(),
+            states: vec![],
+            running: vec![],
+            retrying: vec![],
+            idle: vec![],
+            malformed: vec![],
+            ambiguous: vec![],
+            totals: Totals::default(),
+            workflow_problems: vec![],
+            warnings: vec![],
+            tracker_problem: None,
+            draining: false,
+            polling: false,
+        }
+    }
+}
+
 /// One state of the workflow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateRow {

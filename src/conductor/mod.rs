@@ -1,3 +1,377 @@
-//! The loop that owns the board. It never awaits the outside world.
+//! The loop that owns the board. It never awaits the outside world: whatever a command asks for is
+//! spawned, and its result comes back through the mailbox as an event.
 
 pub mod handle;
+mod perform;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use symphony_core::board::{Board, Closed, Command, Event, Policy, RunEnd, Settled, StopCause};
+use symphony_core::ids::{IssueId, RunId};
+use symphony_core::issue::Scan;
+use symphony_core::snapshot::Snapshot;
+use symphony_core::time::Tick;
+use symphony_core::workflow::Workflow;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::handle::{AnswerError, Request};
+use self::view::{Ended, Live};
+use crate::journal::{Journal, Memory};
+use crate::run::line::{FromRun, Report};
+use crate::tracker::Tracker;
+
+/// Snapshots are published at most this often; changes in between are one change.
+const PUBLISH_EVERY: Duration = Duration::from_millis(50);
+
+/// What the world is made of, for the conductor: hands it calls but never awaits.
+pub trait Hands: Send + Sync + 'static {
+    /// Reads the workflow file again if it changed, then looks at the tracker.
+    fn look(&self) -> futures::future::BoxFuture<'static, Looked>;
+    /// Carries out one attempt; resolves when its sandbox is gone.
+    fn attempt(&self, start: crate::run::Start) -> futures::future::BoxFuture<'static, RunEnd>;
+    /// Removes the workspace of a terminal issue, if it is ours; reports trouble itself.
+    fn remove_workspace(&self, issue: symphony_core::issue::Issue) -> futures::future::BoxFuture<'static, ()>;
+}
+
+/// The result of one look.
+pub struct Looked {
+    /// The workflow in force from now on.
+    pub workflow: Arc<Workflow>,
+    /// Its tracker.
+    pub tracker: Arc<dyn Tracker>,
+    /// What stands in the way of any dispatch.
+    pub closed: Option<Closed>,
+    /// Why the file on disk is not in force.
+    pub problems: Vec<String>,
+    /// What the check warned of.
+    pub warnings: Vec<String>,
+    /// What the tracker showed.
+    pub scan: Result<Scan, String>,
+}
+
+/// Things that do not change while the process lives.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Absolute path of the workflow file.
+    pub workflow_path: String,
+    /// Name of the sandbox runtime, with its label.
+    pub sandbox: String,
+    /// End as soon as nothing is left to do.
+    pub once: bool,
+}
+
+/// Results of spawned work.
+enum Message {
+    Looked(Box<Looked>),
+    ParkEnded(IssueId, Result<(), String>),
+    WorkspaceRemoved(IssueId),
+    AnswerStored(RunId, Result<bool, String>, String, tokio::sync::oneshot::Sender<Result<Timestamp, AnswerError>>),
+}
+
+/// The conductor; [`Conductor::run`] consumes it.
+pub struct Conductor<H: Hands> {
+    board: Board,
+    policy: Policy,
+    workflow: Arc<Workflow>,
+    tracker: Arc<dyn Tracker>,
+    problems: Vec<String>,
+    warnings: Vec<String>,
+    hands: Arc<H>,
+    journal: Journal,
+    facts: Facts,
+    live: BTreeMap<RunId, Live>,
+    ended: Ended,
+    origin: Instant,
+    version: u64,
+    tasks: TaskTracker,
+    to_self: mpsc::UnboundedSender<Message>,
+    mailbox: mpsc::UnboundedReceiver<Message>,
+    to_runs: mpsc::Sender<FromRun>,
+    from_runs: mpsc::Receiver<FromRun>,
+    requests: mpsc::Receiver<Request>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+}
+
+impl<H: Hands> Conductor<H> {
+    /// A conductor that starts with this first look already taken.
+    pub fn new(hands: Arc<H>, first: Looked, journal: Journal, memory: Memory, facts: Facts) -> (Self, handle::Handle) {
+        let (to_self, mailbox) = mpsc::unbounded_channel();
+        let (to_runs, from_runs) = mpsc::channel(256);
+        let (to_requests, requests) = mpsc::channel(64);
+        let policy = Policy::of(&first.workflow, first.closed.clone());
+        let board = Board::new(RunId(memory.next_run), memory.counters, memory.parked);
+        let mut conductor = Self {
+            board,
+            policy,
+            workflow: first.workflow,
+            tracker: first.tracker,
+            problems: first.problems,
+            warnings: first.warnings,
+            hands,
+            journal,
+            facts,
+            live: BTreeMap::new(),
+            ended: Ended::default(),
+            origin: Instant::now(),
+            version: 0,
+            tasks: TaskTracker::new(),
+            to_self,
+            mailbox,
+            to_runs,
+            from_runs,
+            requests,
+            snapshots: watch::channel(Arc::new(Snapshot::empty())).0,
+        };
+        conductor.publish();
+        let handle = handle::Handle::new(conductor.snapshots.subscribe(), to_requests);
+        (conductor, handle)
+    }
+
+    /// Runs until the drain is over, or, with `--once`, until nothing moves by itself any more.
+    /// `nudges` wake a look; a closed channel means polling alone.
+    pub async fn run(mut self, mut nudges: mpsc::Receiver<()>, drain: CancellationToken) -> Settled {
+        let mut publish = tokio::time::interval(PUBLISH_EVERY);
+        publish.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut dirty, mut nudged, mut settled) = (true, true, Settled::Finished);
+        self.step(Event::LookWanted);
+        loop {
+            let wake = self.board.wake_at().map(|at| self.origin + Duration::from_millis(at.0));
+            tokio::select! {
+                biased;
+                () = drain.cancelled(), if !self.board.is_draining() => self.step(Event::DrainAsked),
+                Some(message) = self.mailbox.recv() => self.on_message(message),
+                Some(message) = self.from_runs.recv() => self.on_run(message),
+                Some(request) = self.requests.recv() => self.on_request(request),
+                nudge = nudges.recv(), if nudged => match nudge {
+                    Some(()) => self.step(Event::LookWanted),
+                    None => nudged = false,
+                },
+                () = sleep_until(wake), if wake.is_some() => self.step(Event::Woke),
+                _ = publish.tick(), if dirty => {
+                    self.publish();
+                    dirty = false;
+                    continue;
+                }
+            }
+            dirty = true;
+            if self.board.is_draining() && self.live.is_empty() {
+                break;
+            }
+            if self.facts.once
+                && !self.board.is_draining()
+                && let Some(found) = self.board.settled(self.now(), &self.policy, &self.asking())
+            {
+                settled = found;
+                self.step(Event::DrainAsked);
+                if self.live.is_empty() {
+                    break;
+                }
+            }
+        }
+        self.publish();
+        self.tasks.close();
+        self.tasks.wait().await;
+        settled
+    }
+
+    fn now(&self) -> Tick {
+        Tick(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn asking(&self) -> BTreeSet<RunId> {
+        self.live.iter().filter(|(_, live)| live.is_asking()).map(|(run, _)| *run).collect()
+    }
+
+    /// One step of the board, its commands carried out. The log of events and commands is the audit trail.
+    fn step(&mut self, event: Event) {
+        let commands = self.board.step(self.now(), event, &self.policy);
+        for command in commands {
+            self.perform(command);
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Looked(looked) => self.looked(*looked),
+            Message::ParkEnded(issue, result) => {
+                if let Err(why) = &result {
+                    tracing::error!(issue_id = %issue, error = %why, "an issue could not be parked");
+                }
+                self.step(Event::ParkEnded(issue, result));
+            }
+            Message::WorkspaceRemoved(issue) => self.step(Event::WorkspaceRemoved(issue)),
+            Message::AnswerStored(run, stored, text, reply) => self.answer_stored(run, stored, text, reply),
+        }
+    }
+
+    fn looked(&mut self, looked: Looked) {
+        if looked.problems != self.problems {
+            for problem in &looked.problems {
+                tracing::error!(%problem, "the workflow file is not in force; nothing new starts until it is fixed");
+            }
+            if looked.problems.is_empty() {
+                tracing::info!("the workflow file is in force again");
+            }
+        }
+        if looked.warnings != self.warnings {
+            for warning in &looked.warnings {
+                tracing::warn!(%warning, "workflow warning");
+            }
+        }
+        if let Err(error) = &looked.scan
+            && self.board.look_error() != Some(error.as_str())
+        {
+            tracing::error!(%error, "the issues could not be read; running work goes on, nothing new starts");
+        }
+        (self.workflow, self.tracker) = (looked.workflow, looked.tracker);
+        (self.problems, self.warnings) = (looked.problems, looked.warnings);
+        self.policy = Policy::of(&self.workflow, looked.closed);
+        let before = (self.board.malformed().to_vec(), self.board.ambiguous().to_vec());
+        self.step(Event::PollEnded(looked.scan));
+        for file in self.board.malformed().iter().filter(|f| !before.0.contains(f)) {
+            tracing::warn!(file = %file.file, line = file.line.unwrap_or(0), error = %file.message, "not an issue");
+        }
+        for name in self.board.ambiguous().iter().filter(|a| !before.1.contains(a)) {
+            tracing::warn!(name = %name.name, files = %name.files.join(", "), "the same name in several files; none of them runs");
+        }
+    }
+
+    fn on_run(&mut self, message: FromRun) {
+        match message {
+            FromRun::Report(run, Report::Finishing) => {
+                if let Some(live) = self.live.get_mut(&run) {
+                    live.phase = "handing off";
+                }
+                self.step(Event::RunFinishing(run));
+            }
+            FromRun::Report(run, report) => {
+                if let Some(live) = self.live.get_mut(&run) {
+                    live.take(report);
+                }
+            }
+            FromRun::Ended(run, end) => self.run_ended(run, end),
+        }
+    }
+
+    fn run_ended(&mut self, run: RunId, end: RunEnd) {
+        let Some(live) = self.live.remove(&run) else { return };
+        let id = live.issue.id.clone();
+        tracing::info!(issue_id = %id, issue_identifier = %live.issue.identifier, run_id = run.0,
+            outcome = %end, seconds = live.started.elapsed().as_secs(), "run ended");
+        self.ended.add(&live);
+        self.step(Event::RunEnded(run, end.clone()));
+        let written = self.journal.run_ended(run, id.clone(), end.to_string(), self.board.counters(&id));
+        self.tasks.spawn(async move {
+            if let Err(error) = written.await {
+                tracing::error!(issue_id = %id, %error, "the end of a run could not be kept");
+            }
+        });
+    }
+
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Refresh { reply } => {
+                let _ = reply.send(self.board.look_is_wanted());
+                self.step(Event::LookWanted);
+            }
+            Request::Answer { identifier, text, reply } => {
+                let asking = self.live.iter_mut().find(|(_, live)| live.issue.identifier == identifier);
+                let Some((run, live)) = asking.filter(|(_, live)| live.question.is_some()) else {
+                    let _ = reply.send(Err(AnswerError::NotWaiting(identifier)));
+                    return;
+                };
+                if live.question.as_ref().is_some_and(|q| q.answered) {
+                    let _ = reply.send(Err(AnswerError::AnsweredAlready(identifier)));
+                    return;
+                }
+                if let Some(question) = &mut live.question {
+                    question.answered = true;
+                }
+                let (run, to_self) = (*run, self.to_self.clone());
+                let written = self.journal.answered(run, text.clone());
+                self.tasks.spawn(async move {
+                    let stored = written.await.map_err(|e| e.to_string());
+                    let _ = to_self.send(Message::AnswerStored(run, stored, text, reply));
+                });
+            }
+        }
+    }
+
+    /// Only an answer the journal holds is accepted; only an accepted one reaches the run.
+    fn answer_stored(
+        &mut self,
+        run: RunId,
+        stored: Result<bool, String>,
+        text: String,
+        reply: tokio::sync::oneshot::Sender<Result<Timestamp, AnswerError>>,
+    ) {
+        let answer = match (stored, self.live.get_mut(&run)) {
+            (Ok(true), Some(live)) => {
+                // The run reads at most one answer a question; the channel holds more than that.
+                let _ = live.answers.try_send(text);
+                Ok(Timestamp::now())
+            }
+            (Ok(_), live) => {
+                let identifier = live.map(|l| l.issue.identifier.clone());
+                Err(AnswerError::NotWaiting(identifier.unwrap_or(symphony_core::ids::Identifier(run.to_string()))))
+            }
+            (Err(error), live) => {
+                if let Some(question) = live.and_then(|l| l.question.as_mut()) {
+                    question.answered = false;
+                }
+                Err(AnswerError::NotStored(error))
+            }
+        };
+        let _ = reply.send(answer);
+    }
+
+    fn publish(&mut self) {
+        self.version += 1;
+        let snapshot = self.view();
+        self.snapshots.send_replace(Arc::new(snapshot));
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The sentence a stop is logged and shown with.
+fn stop_phase(cause: StopCause) -> &'static str {
+    match cause {
+        StopCause::Drain => "stopping: shutdown",
+        StopCause::Terminal => "stopping: moved to a terminal state",
+        StopCause::NotActive => "stopping: moved away",
+        StopCause::NotRoutable => "stopping: on hold",
+        StopCause::Missing => "stopping: file gone",
+    }
+}
+
+impl<H: Hands> Conductor<H> {
+    fn perform(&mut self, command: Command) {
+        match command {
+            Command::Poll => self.spawn_look(),
+            Command::Start(plan) => self.spawn_run(*plan),
+            Command::Stop(run, cause) => {
+                if let Some(live) = self.live.get_mut(&run) {
+                    live.phase = stop_phase(cause);
+                    live.stop.send_replace(Some(cause));
+                }
+            }
+            Command::Park { issue, from, reason } => self.spawn_park(issue, from, reason),
+            Command::RemoveWorkspace(issue) => self.spawn_removal(*issue),
+        }
+    }
+}

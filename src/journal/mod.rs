@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use symphony_core::board::{Counters, ParkReason};
@@ -21,7 +22,9 @@ use tokio::sync::oneshot;
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// Opening, reading or writing failed.
-    #[error("the journal {path} cannot be used: {message} (hint: check free space and permissions; move the file away to start afresh, which forgets counters and questions)")]
+    #[error(
+        "the journal {path} cannot be used: {message} (hint: check free space and permissions; move the file away to start afresh, which forgets counters and questions)"
+    )]
     Unusable {
         /// The database file.
         path: PathBuf,
@@ -61,6 +64,9 @@ fn key(run: RunId) -> i64 {
     i64::try_from(run.0).unwrap_or(i64::MAX)
 }
 
+/// The outcome of a write that is queued already; dropping it does not undo the write.
+pub type Written<T> = BoxFuture<'static, Result<T, JournalError>>;
+
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// A handle to the one writer; cheap to clone. The database closes when the last handle is dropped.
@@ -96,7 +102,7 @@ impl Journal {
     ///
     /// # Errors
     /// The journal cannot be written: the run must not start.
-    pub async fn run_started(&self, run: RunId, issue: IssueId, counters: Counters) -> Result<(), JournalError> {
+    pub fn run_started(&self, run: RunId, issue: IssueId, counters: Counters) -> Written<()> {
         self.write(move |db| {
             let tx = db.transaction()?;
             tx.execute(
@@ -107,14 +113,13 @@ impl Journal {
             tx.execute("DELETE FROM parked WHERE issue = ?1", [&issue.0])?;
             tx.commit()
         })
-        .await
     }
 
     /// A run ended this way.
     ///
     /// # Errors
     /// The journal cannot be written.
-    pub async fn run_ended(&self, run: RunId, issue: IssueId, end: String, counters: Counters) -> Result<(), JournalError> {
+    pub fn run_ended(&self, run: RunId, issue: IssueId, end: String, counters: Counters) -> Written<()> {
         self.write(move |db| {
             let tx = db.transaction()?;
             tx.execute(
@@ -124,28 +129,26 @@ impl Journal {
             schema::put_counters(&tx, &issue, &counters)?;
             tx.commit()
         })
-        .await
     }
 
     /// An issue was put aside.
     ///
     /// # Errors
     /// The journal cannot be written.
-    pub async fn parked(&self, issue: IssueId, reason: ParkReason, counters: Counters) -> Result<(), JournalError> {
+    pub fn parked(&self, issue: IssueId, reason: ParkReason, counters: Counters) -> Written<()> {
         self.write(move |db| {
             let tx = db.transaction()?;
             schema::put_counters(&tx, &issue, &counters)?;
             schema::put_parked(&tx, &issue, &reason)?;
             tx.commit()
         })
-        .await
     }
 
     /// An agent asks a human.
     ///
     /// # Errors
     /// The journal cannot be written: the agent is told so.
-    pub async fn asked(&self, run: RunId, issue: IssueId, question: String, context: Option<String>) -> Result<(), JournalError> {
+    pub fn asked(&self, run: RunId, issue: IssueId, question: String, context: Option<String>) -> Written<()> {
         self.write(move |db| {
             db.execute(
                 "INSERT INTO questions (run, issue, question, context, asked_at) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -153,19 +156,20 @@ impl Journal {
             )
             .map(drop)
         })
-        .await
     }
 
     /// A human answered the newest open question of this run. `false`: there was none.
     ///
     /// # Errors
     /// The journal cannot be written: the answer counts as not given.
-    pub async fn answered(&self, run: RunId, answer: String) -> Result<bool, JournalError> {
+    pub fn answered(&self, run: RunId, answer: String) -> Written<bool> {
         self.write(move |db| {
             let open: Option<i64> = db
-                .query_row("SELECT id FROM questions WHERE run = ?1 AND answer IS NULL ORDER BY id DESC LIMIT 1", [key(run)], |r| {
-                    r.get(0)
-                })
+                .query_row(
+                    "SELECT id FROM questions WHERE run = ?1 AND answer IS NULL ORDER BY id DESC LIMIT 1",
+                    [key(run)],
+                    |r| r.get(0),
+                )
                 .optional()?;
             let Some(id) = open else { return Ok(false) };
             db.execute(
@@ -174,17 +178,22 @@ impl Journal {
             )?;
             Ok(true)
         })
-        .await
     }
 
-    async fn write<T: Send + 'static>(
+    /// Queues the work at once, so calls are carried out in the order they were made, also when
+    /// their futures are awaited in another order or not at all.
+    fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, JournalError> {
+    ) -> Written<T> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |db| drop(reply.send(work(db))));
-        self.jobs.send(job).map_err(|_| JournalError::Closed)?;
-        let result = answer.await.map_err(|_| JournalError::Closed)?;
-        result.map_err(|e| JournalError::Unusable { path: self.path.clone(), message: e.to_string() })
+        let queued = self.jobs.send(job).map_err(|_| JournalError::Closed);
+        let path = self.path.clone();
+        Box::pin(async move {
+            queued?;
+            let result = answer.await.map_err(|_| JournalError::Closed)?;
+            result.map_err(|e| JournalError::Unusable { path, message: e.to_string() })
+        })
     }
 }

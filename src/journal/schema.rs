@@ -26,13 +26,15 @@ CREATE TABLE questions (id INTEGER PRIMARY KEY, run INTEGER NOT NULL, issue TEXT
 pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), JournalError> {
     let wrap = |e: rusqlite::Error| JournalError::Unusable { path: path.to_owned(), message: e.to_string() };
     // FULL: an accepted answer or a taken run number survives a power cut.
-    db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;").map_err(wrap)?;
+    db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;")
+        .map_err(wrap)?;
     let found: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(wrap)?;
     if found > FORMAT {
         return Err(JournalError::Newer { path: path.to_owned(), found, known: FORMAT });
     }
     if found == 0 {
-        let instance = crate::random::token(16).map_err(|message| JournalError::Unusable { path: path.to_owned(), message })?;
+        let instance =
+            crate::random::token(16).map_err(|message| JournalError::Unusable { path: path.to_owned(), message })?;
         let tx = db.transaction().map_err(wrap)?;
         tx.execute_batch(TABLES).map_err(wrap)?;
         tx.execute("INSERT INTO about VALUES ('instance', ?1)", [instance]).map_err(wrap)?;

@@ -53,7 +53,8 @@ fn a_newer_journal_is_refused_and_left_alone() {
 fn a_file_that_is_no_database_gets_a_clear_message() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("journal.db");
-    std::fs::write(&path, "not a database, but long enough to be mistaken for one by a careless reader".repeat(40)).expect("writes");
+    std::fs::write(&path, "not a database, but long enough to be mistaken for one by a careless reader".repeat(40))
+        .expect("writes");
     let message = Journal::open(&path).expect_err("refused").to_string();
     assert!(message.contains("journal.db") && message.contains("hint"), "{message}");
 }

@@ -189,9 +189,14 @@ impl Board {
         &self.ambiguous
     }
 
-    /// Whether anything will still happen without a person, and if not, what is left.
-    pub fn settled(&self, now: Tick, policy: &Policy) -> Option<Settled> {
-        let resting = |claim: &Claim| matches!(claim, Claim::Parked { moved: Some(_), .. });
+    /// Whether anything will still happen without a person, and if not, what is left;
+    /// `asking` are the runs that wait for an answer.
+    pub fn settled(&self, now: Tick, policy: &Policy, asking: &BTreeSet<RunId>) -> Option<Settled> {
+        let resting = |claim: &Claim| match claim {
+            Claim::Parked { moved, .. } => moved.is_some(),
+            Claim::Running { run } => asking.contains(run),
+            Claim::Finishing { .. } | Claim::Stopping { .. } | Claim::Waiting { .. } | Claim::Cleaning => false,
+        };
         if !self.look.ever || self.look.in_flight || self.look.again || !self.claims.values().all(resting) {
             return None;
         }

@@ -157,7 +157,7 @@ fn too_many_failures_in_a_row_park_the_issue_and_a_person_resumes_it() {
     w.step(Event::ParkEnded(id("A"), Ok(())));
     assert!(starts(&w.look(&all)).is_empty(), "a look begun before the move ended says nothing");
     w.step(scan(&[issue("A", "Parked")]));
-    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::NeedsHuman));
+    assert_eq!(w.board.settled(w.now, &w.policy, &BTreeSet::new()), Some(Settled::NeedsHuman));
     assert!(matches!(w.board.verdict(&issue("A", "Parked"), w.now, &w.policy), Err(NotNow::Parked(_))));
     assert_eq!(starts(&w.look(&all)).len(), 1, "moved back by a person");
 }
@@ -175,7 +175,7 @@ fn a_look_that_began_before_a_run_ended_never_restarts_its_issue() {
     w.step(Event::WorkspaceRemoved(id("A")));
     assert!(starts(&w.step(scan(&todo))).is_empty(), "that scan is older than the move");
     assert!(starts(&w.step(scan(&[issue("A", "Done")]))).is_empty());
-    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::Finished));
+    assert_eq!(w.board.settled(w.now, &w.policy, &BTreeSet::new()), Some(Settled::Finished));
 }
 
 #[test]

@@ -1,0 +1,111 @@
+//! Commands become tasks here; each sends exactly one message back, also when it panics or hangs.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use symphony_core::board::{ParkReason, Plan, RunEnd, RunFailure};
+use symphony_core::ids::{IssueId, StateName};
+use symphony_core::issue::Issue;
+use tokio::sync::{mpsc, watch};
+
+use super::view::Live;
+use super::{Conductor, Hands, Looked, Message};
+use crate::run::Start;
+use crate::run::line::{FromRun, Line};
+use crate::tracker::{Tracker, TrackerError};
+
+/// A look that takes longer is an error; a hung disk must not stop the scheduler.
+const LOOK_DEADLINE: Duration = Duration::from_secs(30);
+/// Moving one file takes less than this, or fails.
+const MOVE_DEADLINE: Duration = Duration::from_secs(30);
+
+impl<H: Hands> Conductor<H> {
+    pub(super) fn spawn_look(&self) {
+        let (look, to_self) = (self.hands.look(), self.to_self.clone());
+        let (workflow, tracker) = (self.workflow.clone(), self.tracker.clone());
+        let (closed, problems, warnings) = (self.policy.closed.clone(), self.problems.clone(), self.warnings.clone());
+        self.tasks.spawn(async move {
+            let blind = |why: String| Looked { workflow, tracker, closed, problems, warnings, scan: Err(why) };
+            let looked = match tokio::time::timeout(LOOK_DEADLINE, AssertUnwindSafe(look).catch_unwind()).await {
+                Ok(Ok(looked)) => looked,
+                Ok(Err(_)) => blind("looking at the issues crashed; this is a bug in symphony".to_owned()),
+                Err(_) => blind(format!("looking at the issues took longer than {} s", LOOK_DEADLINE.as_secs())),
+            };
+            let _ = to_self.send(Message::Looked(Box::new(looked)));
+        });
+    }
+
+    pub(super) fn spawn_run(&mut self, plan: Plan) {
+        let run = plan.run;
+        let (stop, stop_seen) = watch::channel(None);
+        let (answers, answers_in) = mpsc::channel(4);
+        tracing::info!(issue_id = %plan.issue.id, issue_identifier = %plan.issue.identifier, run_id = run.0,
+            attempt = plan.attempt.unwrap_or(0), "run starts");
+        self.live.insert(run, Live::new(&plan, stop, answers));
+        let kept = self.journal.run_started(run, plan.issue.id.clone(), self.board.counters(&plan.issue.id));
+        let line = Line { run, reports: self.to_runs.clone(), stop: stop_seen, answers: answers_in };
+        let start = Start { plan, workflow: self.workflow.clone(), tracker: self.tracker.clone(), line };
+        let (hands, to_runs): (Arc<H>, _) = (self.hands.clone(), self.to_runs.clone());
+        self.tasks.spawn(async move {
+            let end = match kept.await {
+                Ok(()) => AssertUnwindSafe(hands.attempt(start)).catch_unwind().await.unwrap_or_else(|_| crashed()),
+                Err(error) => failed("journal", error.to_string()),
+            };
+            let _ = to_runs.send(FromRun::Ended(run, end)).await;
+        });
+    }
+
+    pub(super) fn spawn_park(&self, issue: IssueId, from: StateName, reason: ParkReason) {
+        let (tracker, to_self) = (self.tracker.clone(), self.to_self.clone());
+        let target = self.workflow.states.parking();
+        let kept = self.journal.parked(issue.clone(), reason.clone(), self.board.counters(&issue));
+        tracing::warn!(issue_id = %issue, to = %target, %reason, "issue parked");
+        self.tasks.spawn(async move {
+            if let Err(error) = kept.await {
+                tracing::error!(issue_id = %issue, %error, "the reason for parking could not be kept");
+            }
+            let moved = park(tracker.as_ref(), &issue, &from, &target, &reason);
+            let result = match tokio::time::timeout(MOVE_DEADLINE, moved).await {
+                Ok(result) => result.map_err(|e| e.to_string()),
+                Err(_) => Err(format!("moving it took longer than {} s", MOVE_DEADLINE.as_secs())),
+            };
+            let _ = to_self.send(Message::ParkEnded(issue, result));
+        });
+    }
+
+    pub(super) fn spawn_removal(&self, issue: Issue) {
+        let (removal, to_self) = (self.hands.remove_workspace(issue.clone()), self.to_self.clone());
+        self.tasks.spawn(async move {
+            if AssertUnwindSafe(removal).catch_unwind().await.is_err() {
+                tracing::error!(issue_id = %issue.id, "removing a workspace crashed; it is kept");
+            }
+            let _ = to_self.send(Message::WorkspaceRemoved(issue.id));
+        });
+    }
+}
+
+/// Move first, then the note: a note without a move would be written again at each try.
+async fn park(
+    tracker: &dyn Tracker,
+    issue: &IssueId,
+    from: &StateName,
+    to: &StateName,
+    reason: &ParkReason,
+) -> Result<(), TrackerError> {
+    tracker.move_issue(issue, from, to).await?;
+    let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    let note = format!(
+        "## symphony · {at} · {from} → {to}\n\nParked: {reason}.\n\nTo try again, move this file back to `{from}/`; that grants a new allowance of runs."
+    );
+    tracker.append_note(issue, &note).await
+}
+
+fn failed(code: &'static str, message: String) -> RunEnd {
+    RunEnd::Failed(RunFailure { code, message })
+}
+
+fn crashed() -> RunEnd {
+    failed("crashed", "the run crashed; this is a bug in symphony".to_owned())
+}

@@ -1,0 +1,206 @@
+//! What readers see of the conductor: live facts of runs, joined with the board into a snapshot.
+
+use std::path::PathBuf;
+
+use jiff::{SignedDuration, Timestamp};
+use symphony_core::board::{Claim, Plan, StopCause};
+use symphony_core::ids::IssueId;
+use symphony_core::issue::{Issue, dispatch_order};
+use symphony_core::snapshot::{EventRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, StateRow, Tokens, Totals};
+use symphony_core::time::Tick;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::{Conductor, Hands};
+use crate::run::line::Report;
+
+/// Events kept per run (0.1.0 §1.8).
+const KEPT_EVENTS: usize = 50;
+
+/// What is known of a live run besides the board's claim.
+pub(super) struct Live {
+    pub(super) issue: Issue,
+    pub(super) phase: &'static str,
+    pub(super) question: Option<Question>,
+    pub(super) stop: watch::Sender<Option<StopCause>>,
+    pub(super) answers: mpsc::Sender<String>,
+    pub(super) started: Instant,
+    started_at: Timestamp,
+    attempt: Option<u32>,
+    workspace: Option<PathBuf>,
+    session: Option<String>,
+    turns: u32,
+    tokens: Tokens,
+    marked_done: bool,
+    events: std::collections::VecDeque<EventRow>,
+}
+
+/// Sums over runs that ended in this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ended {
+    tokens: Tokens,
+    seconds: f64,
+}
+
+impl Ended {
+    pub(super) fn add(&mut self, live: &Live) {
+        self.tokens = sum(self.tokens, live.tokens);
+        self.seconds += live.started.elapsed().as_secs_f64();
+    }
+}
+
+fn sum(a: Tokens, b: Tokens) -> Tokens {
+    Tokens { input: a.input + b.input, output: a.output + b.output, total: a.total + b.total }
+}
+
+impl Live {
+    pub(super) fn new(plan: &Plan, stop: watch::Sender<Option<StopCause>>, answers: mpsc::Sender<String>) -> Self {
+        Self {
+            issue: plan.issue.clone(),
+            phase: "preparing",
+            question: None,
+            stop,
+            answers,
+            started: Instant::now(),
+            started_at: Timestamp::now(),
+            attempt: plan.attempt,
+            workspace: None,
+            session: None,
+            turns: 0,
+            tokens: Tokens::default(),
+            marked_done: false,
+            events: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// Whether only a human can bring this run forward.
+    pub(super) fn is_asking(&self) -> bool {
+        self.phase == "waiting for a human" && self.question.as_ref().is_some_and(|q| !q.answered)
+    }
+
+    pub(super) fn take(&mut self, report: Report) {
+        match report {
+            Report::Phase(phase) => {
+                if !self.phase.starts_with("stopping") {
+                    self.phase = phase;
+                }
+            }
+            Report::Workspace(path) => self.workspace = Some(path),
+            Report::Session(id) => self.session = Some(id),
+            Report::Turn(turn) => self.turns = turn,
+            Report::Tokens(tokens) => self.tokens = tokens,
+            Report::Asked(question) => self.question = Some(question),
+            Report::AnswerDelivered => self.question = None,
+            Report::MarkedDone => self.marked_done = true,
+            Report::Event(event) => {
+                if self.events.len() == KEPT_EVENTS {
+                    self.events.pop_front();
+                }
+                self.events.push_back(event);
+            }
+            Report::Finishing => {}
+        }
+    }
+}
+
+impl<H: Hands> Conductor<H> {
+    pub(super) fn view(&self) -> Snapshot {
+        let (now, generated_at) = (self.now(), Timestamp::now());
+        let mut totals = Totals { tokens: self.ended.tokens, seconds_running: self.ended.seconds };
+        for live in self.live.values() {
+            totals.tokens = sum(totals.tokens, live.tokens);
+            totals.seconds_running += live.started.elapsed().as_secs_f64();
+        }
+        let mut known: Vec<&Issue> = self.board.issues().collect();
+        known.sort_by(|a, b| dispatch_order(a, b));
+        let mut snapshot = Snapshot {
+            version: self.version,
+            generated_at,
+            workflow_path: self.facts.workflow_path.clone(),
+            tracker_root: self.workflow.tracker.root.display().to_string(),
+            sandbox: self.facts.sandbox.clone(),
+            states: self
+                .workflow
+                .states
+                .rules
+                .iter()
+                .map(|(n, r)| StateRow { name: n.clone(), role: r.role })
+                .collect(),
+            running: vec![],
+            retrying: vec![],
+            idle: vec![],
+            malformed: self.board.malformed().to_vec(),
+            ambiguous: self.board.ambiguous().to_vec(),
+            totals,
+            workflow_problems: self.problems.clone(),
+            warnings: self.warnings.clone(),
+            tracker_problem: self.board.look_error().map(str::to_owned),
+            draining: self.board.is_draining(),
+            polling: self.board.is_looking(),
+        };
+        let claims: std::collections::BTreeMap<&IssueId, &Claim> = self.board.claims().collect();
+        for issue in known {
+            match claims.get(&issue.id) {
+                Some(claim) if claim.run().is_some() => {}
+                Some(Claim::Waiting { until, error, kind }) => snapshot.retrying.push(RetryRow {
+                    id: issue.id.clone(),
+                    identifier: issue.identifier.clone(),
+                    title: issue.title.clone(),
+                    url: issue.url.clone(),
+                    state: issue.state.clone(),
+                    attempt: symphony_core::board::retry::attempt(&self.board.counters(&issue.id), *kind).unwrap_or(1),
+                    due_at: later(generated_at, until.since(now)),
+                    error: error.clone(),
+                }),
+                Some(_) | None => snapshot.idle.push(self.idle_row(issue, now)),
+            }
+        }
+        snapshot.running = self.live.iter().map(|(run, live)| self.running_row(*run, live)).collect();
+        snapshot
+    }
+
+    fn idle_row(&self, issue: &Issue, now: Tick) -> IdleRow {
+        let verdict = self.board.verdict(issue, now, &self.policy);
+        IdleRow {
+            id: issue.id.clone(),
+            identifier: issue.identifier.clone(),
+            title: issue.title.clone(),
+            state: issue.state.clone(),
+            role: self.policy.states.role(&issue.state),
+            reason: verdict.as_ref().err().map_or_else(|| "starts at the next look".to_owned(), ToString::to_string),
+            parked: matches!(verdict, Err(symphony_core::board::NotNow::Parked(_))),
+        }
+    }
+
+    fn running_row(&self, run: symphony_core::ids::RunId, live: &Live) -> RunningRow {
+        let issue = self.board.issue(&live.issue.id).unwrap_or(&live.issue);
+        let last = live.events.back();
+        RunningRow {
+            run,
+            id: issue.id.clone(),
+            identifier: issue.identifier.clone(),
+            title: issue.title.clone(),
+            body: issue.description.clone(),
+            url: issue.url.clone(),
+            state: issue.state.clone(),
+            phase: live.phase.to_owned(),
+            attempt: live.attempt,
+            session_id: live.session.clone(),
+            turn_count: live.turns,
+            last_event: last.map(|e| e.event.clone()),
+            last_message: last.map(|e| e.message.clone()),
+            started_at: live.started_at,
+            last_event_at: last.map(|e| e.at),
+            tokens: live.tokens,
+            question: live.question.clone(),
+            marked_done: live.marked_done,
+            workspace: live.workspace.as_ref().map(|p| p.display().to_string()),
+            recent_events: live.events.iter().cloned().collect(),
+        }
+    }
+}
+
+fn later(from: Timestamp, ms: u64) -> Timestamp {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    from.checked_add(SignedDuration::from_millis(ms)).unwrap_or(from)
+}

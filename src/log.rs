@@ -1,0 +1,104 @@
+//! Log lines: `ts=<ISO ms Z> level=<l> msg=<m> k=v…`, one line an event, on stderr (0.1.0 §1.1).
+//!
+//! Values with white space, quotes or `=` are quoted as JSON strings. A sink that fails is ignored:
+//! logging must never stop the program.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+
+use jiff::Timestamp;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Longest value of one field; agents write some of them.
+const MAX_VALUE: usize = 2000;
+
+/// Starts logging at the level `SYMPHONY_LOG_LEVEL` names (debug, info, warn, error; default info).
+pub fn start(level: Option<&str>) {
+    let filter = match level.map(str::to_ascii_lowercase).as_deref() {
+        Some("debug") => LevelFilter::DEBUG,
+        Some("warn") => LevelFilter::WARN,
+        Some("error") => LevelFilter::ERROR,
+        _ => LevelFilter::INFO,
+    };
+    // Only our own lines: libraries log frames and headers, which carry tokens.
+    let ours = tracing_subscriber::filter::filter_fn(|meta| meta.target().starts_with("symphony"));
+    let started = tracing_subscriber::registry().with(Lines.with_filter(ours).with_filter(filter)).try_init();
+    debug_assert!(started.is_ok(), "logging is started once");
+}
+
+struct Lines;
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            Level::INFO => "info",
+            Level::DEBUG | Level::TRACE => "debug",
+        };
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let line = format!(
+            "ts={} level={level} msg={}{}\n",
+            Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ"),
+            quoted(&fields.message),
+            fields.rest
+        );
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    rest: String,
+}
+
+impl Fields {
+    fn put(&mut self, name: &str, value: &str) {
+        if name == "message" {
+            self.message = value.to_owned();
+        } else {
+            let _ = write!(self.rest, " {name}={}", quoted(value));
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field.name(), value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field.name(), &format!("{value:?}"));
+    }
+}
+
+/// As it stands where that is unambiguous, else as a JSON string; long values end in `…`.
+fn quoted(value: &str) -> String {
+    let cut = match value.char_indices().nth(MAX_VALUE) {
+        Some((at, _)) => format!("{}…", &value[..at]),
+        None => value.to_owned(),
+    };
+    let plain = !cut.chars().any(|c| c.is_whitespace() || c.is_control() || c == '"' || c == '=');
+    if plain { cut } else { serde_json::Value::String(cut).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn values_are_quoted_exactly_when_a_reader_would_stumble() {
+        assert_eq!(quoted("Todo"), "Todo");
+        assert_eq!(quoted("In Progress"), r#""In Progress""#);
+        assert_eq!(quoted("a=b"), r#""a=b""#);
+        assert_eq!(quoted("line\nbreak"), r#""line\nbreak""#);
+        assert_eq!(quoted(""), "");
+        assert!(quoted(&"x".repeat(5000)).len() < 2100);
+    }
+}

@@ -1,0 +1,76 @@
+//! The line between a run and the conductor: reports up, answers and the order to stop down.
+
+use std::path::PathBuf;
+
+use symphony_core::board::{RunEnd, StopCause};
+use symphony_core::ids::RunId;
+use symphony_core::snapshot::{EventRow, Question, Tokens};
+use tokio::sync::{mpsc, watch};
+
+/// What a run tells while it lives. Facts for readers; only `Finishing` matters to the board.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// What it is doing, in a word or two.
+    Phase(&'static str),
+    /// Where its host workspace is.
+    Workspace(PathBuf),
+    /// The agent's session began.
+    Session(String),
+    /// A turn began; the number counts from 1.
+    Turn(u32),
+    /// Something the agent did, for the history.
+    Event(EventRow),
+    /// Consumption of this run so far.
+    Tokens(Tokens),
+    /// The agent asks a human; the question is in the journal already.
+    Asked(Question),
+    /// The answer reached the agent.
+    AnswerDelivered,
+    /// The agent said it is done.
+    MarkedDone,
+    /// The run hands its work off from here on; it will move the issue itself.
+    Finishing,
+}
+
+/// Messages to the conductor that come from a run.
+#[derive(Debug)]
+pub enum FromRun {
+    /// While it lives.
+    Report(RunId, Report),
+    /// Exactly one, last.
+    Ended(RunId, RunEnd),
+}
+
+/// A run's end of the line.
+#[derive(Debug)]
+pub struct Line {
+    /// The run's number, on every report.
+    pub run: RunId,
+    /// To the conductor.
+    pub reports: mpsc::Sender<FromRun>,
+    /// Set once when the run is asked to stop.
+    pub stop: watch::Receiver<Option<StopCause>>,
+    /// A human's answers, each already in the journal.
+    pub answers: mpsc::Receiver<String>,
+}
+
+impl Line {
+    /// Reports; a conductor that is gone no longer cares.
+    pub async fn report(&self, report: Report) {
+        let _ = self.reports.send(FromRun::Report(self.run, report)).await;
+    }
+
+    /// Resolves when the run is asked to stop; never resolves if the conductor went away, because
+    /// then the whole process ends.
+    pub async fn stopped(&self) -> StopCause {
+        let mut stop = self.stop.clone();
+        loop {
+            if let Some(cause) = *stop.borrow_and_update() {
+                return cause;
+            }
+            if stop.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
