@@ -6,6 +6,7 @@
 //! Nothing in this crate reads a clock, a file, the environment or a socket, and nothing logs:
 //! time and facts are arguments, the answer is data. See `ARCHITECTURE.md` at the repository root.
 
+pub mod front_matter;
 pub mod ids;
 pub mod issue;
 pub mod snapshot;
