@@ -7,9 +7,11 @@
 //! time and facts are arguments, the answer is data. See `ARCHITECTURE.md` at the repository root.
 
 pub mod board;
+pub mod front_matter;
 pub mod ids;
 pub mod issue;
 pub mod snapshot;
 pub mod time;
 pub mod turn;
 pub mod workflow;
+pub mod yaml;
