@@ -6,4 +6,5 @@ pub mod journal;
 pub mod log;
 pub mod random;
 pub mod run;
+pub mod sandbox;
 pub mod tracker;

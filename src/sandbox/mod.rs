@@ -1,0 +1,3 @@
+//! Sandboxes: what isolates a run, and the channel into it.
+
+pub mod channel;

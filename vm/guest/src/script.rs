@@ -1,0 +1,2 @@
+//! stub
+pub(crate) fn main() -> Result<(), String> { Err("stub".into()) }
