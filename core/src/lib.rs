@@ -1,7 +1,7 @@
 //! Words and decisions of symphony.
 //!
 //! Floor 0 (plain data): [`ids`], [`issue`], [`front_matter`], [`time`], [`workflow`].
-//! Floor 1 (decisions): [`board`], [`turn`], [`prompt`], [`snapshot`].
+//! Floor 1 (decisions): [`board`], [`turn`], [`prompt`], [`patience`], [`snapshot`].
 //!
 //! Nothing in this crate reads a clock, a file, the environment or a socket, and nothing logs:
 //! time and facts are arguments, the answer is data. See `ARCHITECTURE.md` at the repository root.
@@ -10,6 +10,7 @@ pub mod board;
 pub mod front_matter;
 pub mod ids;
 pub mod issue;
+pub mod patience;
 pub mod snapshot;
 pub mod time;
 pub mod turn;

@@ -1,0 +1,84 @@
+//! What can go wrong between us and an agent: transport, protocol, agent and timeout are different things.
+
+use symphony_core::patience::Impatience;
+
+/// A failure of the agent's session, with the normalised codes of C178.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AgentError {
+    /// The program could not be started; reported by who starts it.
+    #[error("cannot start the agent `{program}`: {message}. Is it installed where the sandbox can see it?")]
+    NotFound {
+        /// What was to be started.
+        program: String,
+        /// What the system said.
+        message: String,
+    },
+    /// Transport: the agent's output ended or broke.
+    #[error("the agent's connection closed during {during}: {message}")]
+    Transport {
+        /// The ACP method that was under way.
+        during: &'static str,
+        /// What is known about it.
+        message: String,
+    },
+    /// Protocol: the agent spoke, but not the protocol.
+    #[error("the agent broke the protocol during {during}: {message}")]
+    Protocol {
+        /// The ACP method that was under way.
+        during: &'static str,
+        /// What it did.
+        message: String,
+    },
+    /// Protocol: the agent cannot use our tools, so it could never report anything (C163).
+    #[error(
+        "the agent does not offer MCP over HTTP, so it cannot report its work; set `mcp.enabled: false` to run without tools"
+    )]
+    McpCapability,
+    /// Agent: it answered a request with an error.
+    #[error("the agent answered {during} with error {code}: {message}")]
+    Agent {
+        /// The ACP method it answered.
+        during: &'static str,
+        /// JSON-RPC error code.
+        code: i64,
+        /// Its message, shortened and redacted.
+        message: String,
+    },
+    /// Timeout: no answer to a start-up request.
+    #[error("the agent did not answer {during} within {after_ms} ms (`acp.read_timeout_ms`)")]
+    Response {
+        /// The ACP method.
+        during: &'static str,
+        /// The limit.
+        after_ms: u64,
+    },
+}
+
+impl AgentError {
+    /// The stable code (C178; `startup_failed` and `mcp_capability_mismatch` are 0.1.0's).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "agent_not_found",
+            Self::Transport { .. } => "port_exit",
+            Self::Protocol { during, .. } if *during == PROMPT => "turn_failed",
+            Self::Protocol { .. } => "startup_failed",
+            Self::McpCapability => "mcp_capability_mismatch",
+            Self::Agent { during, .. } if *during == PROMPT => "turn_failed",
+            Self::Agent { .. } => "response_error",
+            Self::Response { .. } => "response_timeout",
+        }
+    }
+}
+
+/// The stable code of a limit that ran out during a prompt (C178, C120).
+pub fn timeout_code(which: Impatience) -> &'static str {
+    match which {
+        Impatience::Total | Impatience::Silence => "turn_timeout",
+        Impatience::Stall => "stalled",
+    }
+}
+
+pub(crate) const INITIALIZE: &str = "initialize";
+pub(crate) const NEW_SESSION: &str = "session/new";
+pub(crate) const SET_MODE: &str = "session/set_mode";
+pub(crate) const PROMPT: &str = "session/prompt";

@@ -1,0 +1,24 @@
+//! The agent of a run: how it is launched, how it is spoken with (ACP), what it may ask of us (tools).
+//!
+//! Never executes, sources or trusts what an agent says: its words become data, events and a transcript.
+
+pub mod activity;
+pub mod error;
+pub mod event;
+pub mod mark_done;
+pub mod permission;
+pub mod profile;
+pub mod redact;
+pub mod session;
+pub mod stderr;
+pub mod tools;
+pub mod transcript;
+mod update;
+mod wire;
+
+pub use activity::Activity;
+pub use error::AgentError;
+pub use event::AgentEvent;
+pub use redact::Secrets;
+pub use session::{Session, StartOptions, Turn, TurnEnd, Usage};
+pub use transcript::Transcript;

@@ -1,0 +1,173 @@
+//! How each agent is launched: data for the guest program, which does the launching.
+//!
+//! The environment is built from nothing: no variable of the host reaches an agent (C6).
+
+use symphony_core::issue::Issue;
+use symphony_core::workflow::{Acp, Adapter};
+
+/// What the guest program starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The `script` agent, built into the guest program.
+    Builtin,
+    /// A program of the sandbox, with its arguments.
+    Command(Vec<String>),
+}
+
+/// How an agent is launched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// What is started, in the work tree.
+    pub program: Program,
+    /// Its whole environment, sorted by name.
+    pub env: Vec<(String, String)>,
+    /// A mode to set once in the session.
+    pub mode: Option<&'static str>,
+}
+
+/// Why an agent cannot be launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProfileError {
+    /// The profile needs credentials, and there is no broker yet (DESIGN §6).
+    #[error(
+        "the `{0}` adapter cannot start by itself yet: credentials are not brokered into sandboxes so far. \
+         Start it through `acp.command` with what it needs to log in, or use `acp.adapter: script`"
+    )]
+    NoBroker(&'static str),
+    /// A command that is only blanks.
+    #[error("`acp.command` is blank; remove it or name a command")]
+    BlankCommand,
+}
+
+/// Where things are inside the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// `PATH` for the agent.
+    pub path: String,
+    /// The agent's home.
+    pub home: String,
+}
+
+/// The launch of `adapter` for `issue`. `acp.command` wins over the profile and is kept verbatim (C53).
+///
+/// # Errors
+/// When the profile needs something that does not exist yet.
+pub fn launch(adapter: Adapter, acp: &Acp, issue: &Issue, inside: &Inside) -> Result<Launch, ProfileError> {
+    let program = match (&acp.command, adapter) {
+        (Some(command), _) if command.trim().is_empty() => return Err(ProfileError::BlankCommand),
+        (Some(command), _) => Program::Command(vec![acp.shell.clone(), "-lc".into(), command.clone()]),
+        (None, Adapter::Script) => Program::Builtin,
+        (None, other) => return Err(ProfileError::NoBroker(other.name())),
+    };
+    let mode = match adapter {
+        // Offered only where IS_SANDBOX=1; asks for no permission and writes no settings.
+        Adapter::Claude => Some("bypassPermissions"),
+        Adapter::Codex => Some("agent-full-access"),
+        Adapter::Script => None,
+    };
+    Ok(Launch { program, env: environment(issue, inside), mode })
+}
+
+/// The environment contract: what an agent may rely on. Values are one line, NUL-free.
+fn environment(issue: &Issue, inside: &Inside) -> Vec<(String, String)> {
+    let clean = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    [
+        ("CI", "1".to_owned()),
+        ("HOME", inside.home.clone()),
+        ("IS_SANDBOX", "1".to_owned()),
+        ("LANG", "C.UTF-8".to_owned()),
+        ("PATH", inside.path.clone()),
+        ("SYMPHONY_ISSUE_ID", clean(&issue.id.0)),
+        ("SYMPHONY_ISSUE_IDENTIFIER", clean(&issue.identifier.0)),
+        ("SYMPHONY_ISSUE_TITLE", clean(&issue.title)),
+        ("TERM", "dumb".to_owned()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use symphony_core::ids::{Identifier, IssueId, StateName};
+
+    use super::*;
+
+    fn issue() -> Issue {
+        Issue {
+            id: IssueId("id-1".into()),
+            identifier: Identifier("A-1".into()),
+            title: "First\nline".into(),
+            description: None,
+            priority: None,
+            state: StateName::new("Todo"),
+            branch_name: None,
+            url: None,
+            assignee_id: None,
+            labels: Vec::new(),
+            blocked_by: Vec::new(),
+            dispatchable: true,
+            created_at: None,
+            updated_at: None,
+            file: "Todo/A-1.md".into(),
+        }
+    }
+
+    fn acp(adapter: Adapter, command: Option<&str>) -> Acp {
+        Acp {
+            adapter,
+            command: command.map(str::to_owned),
+            shell: "bash".into(),
+            model: None,
+            prompt_timeout_ms: 1,
+            read_timeout_ms: 1,
+            boot_timeout_ms: 1,
+            turn_timeout_ms: 1,
+            stall_timeout_ms: 1,
+        }
+    }
+
+    fn launched(adapter: Adapter, command: Option<&str>) -> Result<Launch, ProfileError> {
+        let inside = Inside { path: "/usr/bin:/bin".into(), home: "/home/agent".into() };
+        launch(adapter, &acp(adapter, command), &issue(), &inside)
+    }
+
+    #[test]
+    fn a_command_is_kept_verbatim_and_wins_over_the_profile() {
+        let command = "echo $HOME ~ \"x\"; exec  my-agent --acp";
+        for adapter in [Adapter::Claude, Adapter::Codex, Adapter::Script] {
+            let program = launched(adapter, Some(command)).map(|launch| launch.program);
+            assert_eq!(program, Ok(Program::Command(vec!["bash".into(), "-lc".into(), command.into()])));
+        }
+        assert_eq!(launched(Adapter::Script, Some(" \n")), Err(ProfileError::BlankCommand));
+    }
+
+    #[test]
+    fn script_is_built_in_and_the_others_say_what_they_miss() {
+        assert_eq!(launched(Adapter::Script, None).map(|launch| launch.program), Ok(Program::Builtin));
+        for adapter in [Adapter::Claude, Adapter::Codex] {
+            let error = launched(adapter, None).expect_err("no broker");
+            assert!(error.to_string().contains(adapter.name()) && error.to_string().contains("acp.command"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_the_contract_and_nothing_of_the_host() {
+        let env = launched(Adapter::Script, None).expect("launch").env;
+        let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
+        let contract = [
+            "CI",
+            "HOME",
+            "IS_SANDBOX",
+            "LANG",
+            "PATH",
+            "SYMPHONY_ISSUE_ID",
+            "SYMPHONY_ISSUE_IDENTIFIER",
+            "SYMPHONY_ISSUE_TITLE",
+            "TERM",
+        ];
+        assert_eq!(names, contract);
+        assert!(env.contains(&("SYMPHONY_ISSUE_TITLE".into(), "First line".into())));
+        assert!(env.contains(&("HOME".into(), "/home/agent".into())));
+    }
+}

@@ -1,0 +1,108 @@
+//! Secrets never reach a log, a transcript or a page: they are replaced by value, and so is every bearer.
+
+use std::sync::Arc;
+
+const MARK: &str = "[redacted]";
+/// Shorter values would hit ordinary words.
+const SHORTEST: usize = 4;
+
+/// Values that must not be written down. Clones share them; `Debug` does not show them.
+#[derive(Clone, Default)]
+pub struct Secrets(Arc<[String]>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secrets({} values)", self.0.len())
+    }
+}
+
+impl Secrets {
+    /// Values of fewer than 4 bytes are ignored. A value is also known as it looks inside JSON.
+    pub fn new(values: impl IntoIterator<Item = String>) -> Self {
+        let mut all = Vec::new();
+        for value in values.into_iter().filter(|v| v.len() >= SHORTEST) {
+            let quoted = serde_json::Value::from(value.as_str()).to_string();
+            let escaped = quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
+            if escaped != value && escaped.len() >= SHORTEST {
+                all.push(escaped);
+            }
+            all.push(value);
+        }
+        // The longest first, so that no secret's tail stays behind a shorter one that begins it.
+        all.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        Self(all.into())
+    }
+
+    /// These and one more.
+    #[must_use]
+    pub fn and(&self, value: &str) -> Self {
+        Self::new(self.0.iter().cloned().chain([value.to_owned()]))
+    }
+
+    /// The first `cap` bytes of `text`, redacted; a secret that crosses the end is redacted whole.
+    pub fn redact(&self, text: &str, cap: usize) -> String {
+        let bytes = text.as_bytes();
+        let mut out = String::with_capacity(text.len().min(cap));
+        let mut at = 0;
+        while at < text.len() && at < cap {
+            if let Some(secret) = self.0.iter().find(|s| bytes[at..].starts_with(s.as_bytes())) {
+                out.push_str(MARK);
+                at += secret.len();
+            } else if let Some(length) = bearer(&bytes[at..]) {
+                out.push_str("Bearer ");
+                out.push_str(MARK);
+                at += length;
+            } else {
+                // `at` is always on a character boundary: secrets and bearers are whole strings.
+                let Some(c) = text[at..].chars().next() else { break };
+                out.push(c);
+                at += c.len_utf8();
+            }
+        }
+        out
+    }
+}
+
+/// The length of the bearer credential that `bytes` begins with.
+fn bearer(bytes: &[u8]) -> Option<usize> {
+    const WORD: &[u8] = b"bearer ";
+    if bytes.len() <= WORD.len() || !bytes[..WORD.len()].eq_ignore_ascii_case(WORD) {
+        return None;
+    }
+    let token = |b: &&u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(b);
+    let length = bytes[WORD.len()..].iter().take_while(token).count();
+    (length >= 8).then_some(WORD.len() + length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_redacted_wherever_it_stands_and_however_json_spells_it() {
+        let secrets = Secrets::new(["s3cret\"with\nlines".to_owned(), "tok".to_owned(), "tokenvalue".to_owned()]);
+        let frame = serde_json::json!({"a": "s3cret\"with\nlines", "b": ["xtokenvaluex"]}).to_string();
+        assert_eq!(secrets.redact(&frame, 1000), r#"{"a":"[redacted]","b":["x[redacted]x"]}"#);
+        assert_eq!(secrets.redact("tok", 1000), "tok", "too short to be a secret");
+    }
+
+    #[test]
+    fn every_bearer_is_redacted_even_an_unknown_one() {
+        let secrets = Secrets::default();
+        assert_eq!(secrets.redact("Authorization: bearer abcdefgh12==\"", 100), "Authorization: Bearer [redacted]\"");
+        assert_eq!(secrets.redact("the bearer of news", 100), "the bearer of news");
+    }
+
+    #[test]
+    fn a_cut_never_leaves_half_a_secret() {
+        let secrets = Secrets::new(["0123456789".to_owned()]);
+        assert_eq!(secrets.redact("ab0123456789cd", 5), "ab[redacted]");
+        assert_eq!(secrets.redact("äöü", 3), "äö");
+    }
+
+    #[test]
+    fn the_longer_of_two_secrets_that_begin_alike_wins() {
+        let secrets = Secrets::new(["abcd".to_owned(), "abcdefgh".to_owned()]);
+        assert_eq!(secrets.redact("abcdefgh", 100), MARK);
+    }
+}

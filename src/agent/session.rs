@@ -1,0 +1,546 @@
+//! One ACP session: initialize, session/new, prompts, cancel, close. The SDK stays behind this file.
+//!
+//! Requests we send are built from the SDK's types; what the agent sends is read as plain JSON, because
+//! the SDK's types refuse or drop whole messages for one unknown word in them (an update's kind, an
+//! option's kind, a stop reason). The SDK's version guard is off for the same reason: the check is ours.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use agent_client_protocol::schema::ProtocolVersion;
+use agent_client_protocol::v1::schema as acp;
+use agent_client_protocol::{
+    Agent, Builder, Client, ConnectionTo, Dispatch, HandleDispatchFrom, Handled, JsonRpcMessage, Lines,
+};
+use futures::SinkExt as _;
+use serde_json::{Value, json};
+use symphony_core::patience::{Impatience, Patience, TurnLimits};
+use symphony_core::time::Tick;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, PollSender};
+
+use super::activity::Activity;
+use super::error::{self, AgentError};
+use super::event::{AgentEvent, Events};
+use super::permission::{self, Decision};
+use super::redact::Secrets;
+use super::transcript::Transcript;
+use super::update::Updates;
+use super::wire::{self, Fault, Taps};
+
+/// How long an agent may take to end a turn it was told to cancel; real ones need up to 420 ms.
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// Longest sleep when no limit is set; only wakes the loop.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Our MCP endpoint as the agent reaches it.
+#[derive(Clone)]
+pub struct McpServer {
+    /// For example `http://127.0.0.1:7777/api/v1/issues/A-1/mcp`.
+    pub url: String,
+    /// The run's token; redacted wherever frames and events are written.
+    pub bearer: String,
+}
+
+/// How a session starts.
+pub struct StartOptions {
+    /// The work tree, absolute, as the agent sees it.
+    pub cwd: String,
+    /// Our version, for `clientInfo`.
+    pub client_version: String,
+    /// `<identifier>: <title>`, in `_meta` because ACP knows no title a client sets (C162).
+    pub title: String,
+    /// `None`: the agent gets no tools.
+    pub mcp: Option<McpServer>,
+    /// A mode to set once, if the agent offers it.
+    pub mode: Option<String>,
+    /// Limit of each start-up request.
+    pub read_timeout: Duration,
+    /// Longest line the agent may send, in bytes; 0: 10 MB (C159).
+    pub max_line: usize,
+    /// What must not be written down.
+    pub secrets: Secrets,
+    /// Where frames are recorded.
+    pub transcript: Option<Transcript>,
+}
+
+/// A session with a live agent. Dropping it ends the connection at once.
+pub struct Session {
+    id: String,
+    connection: ConnectionTo<Agent>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    driver: JoinHandle<()>,
+    writer: JoinHandle<()>,
+    lost: bool,
+}
+
+/// How a turn ended, and what it used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// How it ended.
+    pub end: TurnEnd,
+    /// Consumption the agent reported with its answer.
+    pub usage: Option<Usage>,
+    /// Whether the session can take another prompt.
+    pub usable: bool,
+}
+
+/// How a turn ended (C165). Only [`TurnEnd::EndTurn`] is success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnEnd {
+    /// The agent finished its turn.
+    EndTurn,
+    /// The model's token limit.
+    MaxTokens,
+    /// The agent's own limit of model requests.
+    MaxTurnRequests,
+    /// The agent refuses to go on.
+    Refusal,
+    /// Cancelled, by us or by the agent itself.
+    Cancelled,
+    /// One of the prompt's limits ran out.
+    TimedOut(Impatience),
+    /// Transport, protocol or agent failed.
+    Failed(AgentError),
+}
+
+impl TurnEnd {
+    /// The stable code: an event name of C169, or an error category of C178.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::EndTurn => "turn_completed",
+            Self::MaxTokens | Self::MaxTurnRequests | Self::Refusal => "turn_failed",
+            Self::Cancelled => "turn_cancelled",
+            Self::TimedOut(which) => error::timeout_code(*which),
+            Self::Failed(error) => error.code(),
+        }
+    }
+}
+
+/// Tokens of one turn, as the agent counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Sent to the model, without what was cached.
+    pub input: u64,
+    /// Written by the model.
+    pub output: u64,
+    /// Read from the cache.
+    pub cached: u64,
+    /// The agent's own total.
+    pub total: u64,
+}
+
+/// What the dispatch side and the session share.
+struct Shared {
+    events: Events,
+    activity: Activity,
+    fault: Arc<OnceLock<Fault>>,
+    updates: Mutex<Updates>,
+    cancelling: AtomicBool,
+    /// Wakes the prompt's loop when a tool call opened or closed.
+    tools: Notify,
+}
+
+impl Session {
+    /// Makes a session over the agent's standard streams (C160, C163).
+    ///
+    /// # Errors
+    /// Every way an agent can fail to start; the connection is gone then.
+    pub async fn start(
+        reader: impl AsyncRead + Send + Unpin + 'static,
+        writer: impl AsyncWrite + Send + Unpin + 'static,
+        options: StartOptions,
+        events: mpsc::Sender<AgentEvent>,
+    ) -> Result<Self, AgentError> {
+        let secrets = match &options.mcp {
+            Some(mcp) => options.secrets.and(&mcp.bearer),
+            None => options.secrets.clone(),
+        };
+        let transcript = options.transcript.clone().map(|t| match &options.mcp {
+            Some(mcp) => t.hiding(&mcp.bearer),
+            None => t,
+        });
+        let taps = Taps {
+            events: Events::new(events, secrets),
+            transcript,
+            activity: Activity::new(),
+            fault: Arc::new(OnceLock::new()),
+            max_line: if options.max_line == 0 { wire::MAX_LINE } else { options.max_line },
+        };
+        let mut session = Self::connect(reader, writer, taps).await?;
+        let started = session.shake_hands(&options).await;
+        if let Err(error) = &started {
+            session.shared.events.send(error.code(), &error.to_string(), false);
+        }
+        started.map(|()| session)
+    }
+
+    /// Starts the two tasks of the connection.
+    async fn connect(
+        reader: impl AsyncRead + Send + Unpin + 'static,
+        writer: impl AsyncWrite + Send + Unpin + 'static,
+        taps: Taps,
+    ) -> Result<Self, AgentError> {
+        let shared = Arc::new(Shared {
+            events: taps.events.clone(),
+            activity: taps.activity.clone(),
+            fault: taps.fault.clone(),
+            updates: Mutex::default(),
+            cancelling: AtomicBool::new(false),
+            tools: Notify::new(),
+        });
+        let (lines, queue) = mpsc::channel(wire::OUTGOING);
+        let sink = PollSender::new(lines.clone()).sink_map_err(|_| std::io::ErrorKind::BrokenPipe.into());
+        let transport = Lines::new(sink, Box::pin(wire::incoming(reader, lines, taps.clone())));
+        let writer = tokio::spawn(wire::outgoing(writer, queue, taps));
+
+        let stop = CancellationToken::new();
+        let (hand_over, connection) = oneshot::channel();
+        let peer = Peer { shared: shared.clone() };
+        let stopped = stop.clone();
+        let driver = tokio::spawn(async move {
+            let run = Builder::new(Client).name("symphony").with_handler(peer).connect_with(
+                transport,
+                async move |connection: ConnectionTo<Agent>| {
+                    drop(hand_over.send(connection));
+                    stopped.cancelled().await;
+                    Ok(())
+                },
+            );
+            if let Err(error) = run.await {
+                tracing::debug!(code = i32::from(error.code), "the agent's connection ended");
+            }
+        });
+        let Ok(connection) = connection.await else {
+            driver.abort();
+            writer.abort();
+            let message = "it closed before it opened".to_owned();
+            return Err(AgentError::Transport { during: error::INITIALIZE, message });
+        };
+        Ok(Self { id: String::new(), connection, shared, stop, driver, writer, lost: false })
+    }
+
+    async fn shake_hands(&mut self, options: &StartOptions) -> Result<(), AgentError> {
+        let limit = options.read_timeout;
+        let capabilities = acp::ClientCapabilities::new();
+        let client = acp::Implementation::new("symphony", options.client_version.clone());
+        let hello =
+            acp::InitializeRequest::new(ProtocolVersion::V1).client_capabilities(capabilities).client_info(client);
+        let agent = self.call(error::INITIALIZE, &hello, limit).await?;
+        match agent.get("protocolVersion").and_then(Value::as_u64) {
+            Some(1) => {}
+            Some(other) => {
+                let message = format!("it speaks ACP version {other}, we speak version 1");
+                return Err(AgentError::Protocol { during: error::INITIALIZE, message });
+            }
+            None => {
+                let message = "its answer has no protocolVersion".to_owned();
+                return Err(AgentError::Protocol { during: error::INITIALIZE, message });
+            }
+        }
+        let http = agent.pointer("/agentCapabilities/mcpCapabilities/http") == Some(&Value::Bool(true));
+        if options.mcp.is_some() && !http {
+            return Err(AgentError::McpCapability);
+        }
+
+        let servers = options.mcp.iter().map(|mcp| {
+            let bearer = acp::HttpHeader::new("Authorization", format!("Bearer {}", mcp.bearer));
+            acp::McpServer::Http(acp::McpServerHttp::new("symphony", mcp.url.clone()).headers(vec![bearer]))
+        });
+        let mut meta = acp::Meta::new();
+        meta.insert("symphony/title".into(), json!(options.title));
+        let new = acp::NewSessionRequest::new(options.cwd.clone()).mcp_servers(servers.collect()).meta(meta);
+        let session = self.call(error::NEW_SESSION, &new, limit).await?;
+        match session.get("sessionId").and_then(Value::as_str) {
+            Some(id) if !id.is_empty() => id.clone_into(&mut self.id),
+            _ => {
+                let message = "its answer has no sessionId".to_owned();
+                return Err(AgentError::Protocol { during: error::NEW_SESSION, message });
+            }
+        }
+        if let Some(mode) = &options.mode {
+            self.set_mode(mode, &session, limit).await;
+        }
+        let name = agent.pointer("/agentInfo/name").and_then(Value::as_str).unwrap_or("agent");
+        let version = agent.pointer("/agentInfo/version").and_then(Value::as_str).unwrap_or_default();
+        self.shared.events.send("session_started", &format!("{} · {name} {version}", self.id), false);
+        Ok(())
+    }
+
+    /// Sets the mode if the agent offers it. Without it the agent asks, and permissions are answered.
+    async fn set_mode(&self, mode: &str, session: &Value, limit: Duration) {
+        let offered = session.pointer("/modes/availableModes").and_then(Value::as_array);
+        let has = offered.is_some_and(|all| all.iter().any(|one| one.get("id").and_then(Value::as_str) == Some(mode)));
+        if !has {
+            return;
+        }
+        let request = acp::SetSessionModeRequest::new(self.id.clone(), mode.to_owned());
+        if let Err(error) = self.call(error::SET_MODE, &request, limit).await {
+            self.shared.events.send("unsupported", &error.to_string(), false);
+        }
+    }
+
+    /// The agent's name for this session; one for all turns of a run (C164).
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// When the agent last put out a line.
+    pub fn activity(&self) -> &Activity {
+        &self.shared.activity
+    }
+
+    /// One turn: sends `text` and waits for its end, a limit, or `cancel`. `answer` is a human's reply as
+    /// they typed it, in `_meta`. `channel` is the activity of everything that crosses the sandbox's
+    /// channel. On a limit or `cancel`, `session/cancel` is sent once and the agent gets 5 s.
+    pub async fn prompt(
+        &mut self,
+        text: &str,
+        answer: Option<&str>,
+        limits: TurnLimits,
+        channel: Option<&Activity>,
+        cancel: &CancellationToken,
+    ) -> Turn {
+        if self.lost {
+            let message = "an earlier turn never ended".to_owned();
+            return self.ended(TurnEnd::Failed(AgentError::Protocol { during: error::PROMPT, message }), None);
+        }
+        let block = acp::ContentBlock::Text(acp::TextContent::new(text));
+        let mut request = acp::PromptRequest::new(self.id.clone(), vec![block]);
+        if let Some(answer) = answer {
+            let mut meta = acp::Meta::new();
+            meta.insert("symphony/answer".into(), json!(answer));
+            request = request.meta(meta);
+        }
+        let message = match request.to_untyped_message() {
+            Ok(message) => message,
+            Err(error) => return self.ended(TurnEnd::Failed(self.classify(error::PROMPT, &error)), None),
+        };
+        self.shared.cancelling.store(false, Ordering::SeqCst);
+        let mut response = pin!(self.connection.send_request(message).block_task());
+        let waited = tokio::select! {
+            biased;
+            answered = &mut response => Ok(answered),
+            stopped = self.wait(limits, channel, cancel) => Err(stopped),
+        };
+        let stopped = match waited {
+            Ok(answered) => {
+                let (end, usage) = self.read_answer(answered);
+                return self.ended(end, usage);
+            }
+            Err(stopped) => stopped,
+        };
+        // From here on permission requests are answered `cancelled`, as the protocol demands.
+        self.shared.cancelling.store(true, Ordering::SeqCst);
+        if self.connection.send_notification(acp::CancelNotification::new(self.id.clone())).is_err() {
+            tracing::debug!("the agent is gone, nothing to cancel");
+        }
+        let answered = tokio::time::timeout(CANCEL_GRACE, response).await;
+        let (usage, usable) = match answered {
+            Ok(answered) => match self.read_answer(answered) {
+                (TurnEnd::Failed(AgentError::Transport { .. } | AgentError::Protocol { .. }), _) => (None, false),
+                // Some agents answer a cancel with an error; the turn is over all the same.
+                (_, usage) => (usage, true),
+            },
+            Err(_) => (None, false),
+        };
+        self.lost = !usable;
+        self.ended(stopped, usage)
+    }
+
+    /// Waits until a limit runs out or `cancel` says so.
+    async fn wait(&self, limits: TurnLimits, channel: Option<&Activity>, cancel: &CancellationToken) -> TurnEnd {
+        let clock = &self.shared.activity;
+        let ago = |now: Tick, ms: u64| Tick(now.0.saturating_sub(ms));
+        let mut patience = Patience::new(clock.now(), limits);
+        loop {
+            let now = clock.now();
+            patience.tool_open(now, self.updates().tool_open());
+            patience.agent_spoke(ago(now, clock.idle_ms()));
+            if let Some(channel) = channel {
+                patience.channel_moved(ago(now, channel.idle_ms()));
+            }
+            if let Some(which) = patience.verdict(now) {
+                return TurnEnd::TimedOut(which);
+            }
+            let sleep = patience.next_deadline().map_or(IDLE, |(at, _)| Duration::from_millis(at.since(now).max(1)));
+            tokio::select! {
+                () = cancel.cancelled() => return TurnEnd::Cancelled,
+                () = self.shared.tools.notified() => {}
+                () = tokio::time::sleep(sleep) => {}
+            }
+        }
+    }
+
+    /// Ends the connection: the agent's input is closed and what is queued is written, within `grace`.
+    pub async fn close(mut self, grace: Duration) {
+        self.stop.cancel();
+        let orderly = async {
+            // A task that panicked or was aborted has nothing left to close.
+            drop((&mut self.driver).await);
+            drop((&mut self.writer).await);
+        };
+        if tokio::time::timeout(grace, orderly).await.is_err() {
+            tracing::debug!("the agent's connection did not close in time");
+        }
+    }
+
+    fn ended(&self, end: TurnEnd, usage: Option<Usage>) -> Turn {
+        let last = self.updates().end_turn();
+        if let Some((kind, text)) = last {
+            self.shared.events.send(kind, &text, false);
+        }
+        let message = match &end {
+            TurnEnd::Failed(error) => error.to_string(),
+            TurnEnd::TimedOut(Impatience::Total) => "the prompt took longer than acp.prompt_timeout_ms".into(),
+            TurnEnd::TimedOut(Impatience::Silence) => "the agent was silent for acp.turn_timeout_ms".into(),
+            TurnEnd::TimedOut(Impatience::Stall) => "nothing moved for acp.stall_timeout_ms".into(),
+            other => format!("{other:?}"),
+        };
+        self.shared.events.send(end.code(), &message, false);
+        let failed = matches!(&end, TurnEnd::Failed(AgentError::Transport { .. } | AgentError::Protocol { .. }));
+        Turn { end, usage, usable: !failed && !self.lost }
+    }
+
+    fn read_answer(&self, answered: Result<Value, agent_client_protocol::Error>) -> (TurnEnd, Option<Usage>) {
+        let response = match answered {
+            Ok(response) => response,
+            Err(error) => return (TurnEnd::Failed(self.classify(error::PROMPT, &error)), None),
+        };
+        let end = match response.get("stopReason").and_then(Value::as_str) {
+            Some("end_turn") => TurnEnd::EndTurn,
+            Some("max_tokens") => TurnEnd::MaxTokens,
+            Some("max_turn_requests") => TurnEnd::MaxTurnRequests,
+            Some("refusal") => TurnEnd::Refusal,
+            Some("cancelled") => TurnEnd::Cancelled,
+            other => {
+                let message = self.shared.events.presentable(&format!("unknown stop reason {other:?}"));
+                // The turn did end: the next prompt may work, so this is the agent's failure.
+                TurnEnd::Failed(AgentError::Agent { during: error::PROMPT, code: 0, message })
+            }
+        };
+        (end, usage(&response))
+    }
+
+    /// Sends a start-up request and waits for its answer.
+    async fn call(
+        &self,
+        during: &'static str,
+        request: &impl JsonRpcMessage,
+        limit: Duration,
+    ) -> Result<Value, AgentError> {
+        let message = request.to_untyped_message().map_err(|error| self.classify(during, &error))?;
+        let response = self.connection.send_request(message).block_task();
+        match tokio::time::timeout(limit, response).await {
+            Ok(answered) => answered.map_err(|error| self.classify(during, &error)),
+            Err(_) => {
+                let after_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                Err(AgentError::Response { during, after_ms })
+            }
+        }
+    }
+
+    /// Whose failure an error of the SDK is.
+    fn classify(&self, during: &'static str, error: &agent_client_protocol::Error) -> AgentError {
+        use agent_client_protocol::{is_connection_terminated, is_incoming_transport_closed};
+        match self.shared.fault.get() {
+            Some(Fault::LineTooLong) => {
+                return AgentError::Protocol { during, message: "it sent a line beyond the limit".into() };
+            }
+            Some(Fault::Broken(message)) => return AgentError::Transport { during, message: message.clone() },
+            None => {}
+        }
+        if is_incoming_transport_closed(error) || is_connection_terminated(error) {
+            return AgentError::Transport { during, message: "the agent's output ended".into() };
+        }
+        let detail = error.data.as_ref().map(|data| format!(" {data}")).unwrap_or_default();
+        let message = self.shared.events.presentable(&format!("{}{detail}", error.message));
+        AgentError::Agent { during, code: i64::from(i32::from(error.code)), message }
+    }
+
+    fn updates(&self) -> std::sync::MutexGuard<'_, Updates> {
+        self.shared.updates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+        self.writer.abort();
+    }
+}
+
+/// `PromptResponse.usage`, whatever of it is there.
+fn usage(response: &Value) -> Option<Usage> {
+    let usage = response.get("usage").filter(|usage| usage.is_object())?;
+    let number = |key: &str| usage.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let (input, output, cached) = (number("inputTokens"), number("outputTokens"), number("cachedReadTokens"));
+    let total = number("totalTokens").max(input.saturating_add(output));
+    Some(Usage { input, output, cached, total })
+}
+
+/// Our side of what the agent asks and tells. Never waits: the dispatch loop stands still meanwhile.
+struct Peer {
+    shared: Arc<Shared>,
+}
+
+impl HandleDispatchFrom<Agent> for Peer {
+    async fn handle_dispatch_from(
+        &mut self,
+        message: Dispatch,
+        _connection: ConnectionTo<Agent>,
+    ) -> Result<Handled<Dispatch>, agent_client_protocol::Error> {
+        match message {
+            Dispatch::Notification(notice) if notice.method == "session/update" => self.update(&notice.params),
+            Dispatch::Notification(notice) if notice.method.starts_with("$/") => {
+                return Ok(Handled::No { message: Dispatch::Notification(notice), retry: false });
+            }
+            Dispatch::Notification(notice) => self.tell("notification", &notice.method),
+            Dispatch::Request(request, responder) if request.method == "session/request_permission" => {
+                let decision = permission::decide(&request.params, self.shared.cancelling.load(Ordering::SeqCst));
+                let what = request.params.pointer("/toolCall/title").and_then(Value::as_str).unwrap_or("a tool call");
+                match &decision {
+                    Decision::Select { name, .. } => self.tell("approval_auto_approved", &format!("{what}: {name}")),
+                    Decision::Cancel => self.tell("approval_cancelled", &format!("{what}: no option approves")),
+                }
+                responder.respond(decision.to_response())?;
+            }
+            Dispatch::Request(request, responder) => {
+                self.tell("unsupported", &request.method);
+                responder.respond_with_error(agent_client_protocol::Error::method_not_found())?;
+            }
+            response @ Dispatch::Response(..) => return Ok(Handled::No { message: response, retry: false }),
+        }
+        Ok(Handled::Yes)
+    }
+
+    fn describe_chain(&self) -> impl std::fmt::Debug {
+        "symphony"
+    }
+}
+
+impl Peer {
+    fn update(&self, params: &Value) {
+        let (said, was_open, is_open) = {
+            let mut updates = self.shared.updates.lock().unwrap_or_else(PoisonError::into_inner);
+            let was_open = updates.tool_open();
+            (updates.take(params, self.shared.activity.now()), was_open, updates.tool_open())
+        };
+        for (kind, message) in said {
+            self.shared.events.send(kind, &message, is_open);
+        }
+        if was_open != is_open {
+            self.shared.tools.notify_one();
+        }
+    }
+
+    fn tell(&self, kind: &'static str, message: &str) {
+        let open = self.shared.updates.lock().unwrap_or_else(PoisonError::into_inner).tool_open();
+        self.shared.events.send(kind, message, open);
+    }
+}

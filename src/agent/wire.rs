@@ -1,0 +1,210 @@
+//! The byte stream under the ACP connection: lines in, lines out, each bounded, recorded and counted.
+//!
+//! The SDK reads lines of any length, queues without bound and answers garbage; so what reaches it has
+//! been through here. Only JSON objects pass, one at a time, and nothing more is read while the
+//! agent leaves our answers unread: its own flood then fills its own pipe, not our memory.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures::Stream;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::mpsc;
+
+use super::activity::Activity;
+use super::event::Events;
+use super::transcript::{Direction, Transcript};
+
+/// Longest line an agent may send, in bytes (C159).
+pub(crate) const MAX_LINE: usize = 10_000_000;
+/// Lines that may wait for the agent to read them.
+pub(crate) const OUTGOING: usize = 16;
+/// How long the agent may take to notice the end of its input.
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// Why the stream ended other than by its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A line beyond the limit: the agent's fault.
+    LineTooLong,
+    /// The transport broke.
+    Broken(String),
+}
+
+/// What the wire tells others.
+#[derive(Clone, Debug)]
+pub(crate) struct Taps {
+    pub(crate) events: Events,
+    pub(crate) transcript: Option<Transcript>,
+    pub(crate) activity: Activity,
+    pub(crate) fault: Arc<OnceLock<Fault>>,
+    pub(crate) max_line: usize,
+}
+
+impl Taps {
+    fn record(&self, dir: Direction, line: &str) {
+        if let Some(transcript) = &self.transcript {
+            transcript.record(dir, line);
+        }
+    }
+}
+
+/// The agent's lines that are JSON-RPC messages. `outgoing` is the queue of lines to the agent.
+pub(crate) fn incoming(
+    reader: impl AsyncRead + Send + Unpin + 'static,
+    outgoing: mpsc::Sender<String>,
+    taps: Taps,
+) -> impl Stream<Item = io::Result<String>> + Send + 'static {
+    let reader = BufReader::with_capacity(64 * 1024, reader);
+    futures::stream::unfold(Some((reader, outgoing, taps)), async |state| {
+        let (mut reader, outgoing, taps) = state?;
+        loop {
+            // The SDK is polled between two lines, so its queues stay short.
+            tokio::task::yield_now().await;
+            if let Ok(room) = outgoing.reserve_many(OUTGOING / 2).await {
+                drop(room);
+            }
+            match read_line(&mut reader, taps.max_line).await {
+                Ok(Read::Line(bytes)) => {
+                    taps.activity.touch();
+                    if let Some(line) = message(bytes, &taps) {
+                        return Some((Ok(line), Some((reader, outgoing, taps))));
+                    }
+                }
+                Ok(Read::End) => return None,
+                Ok(Read::TooLong) => {
+                    let message = format!("a line of more than {} bytes", taps.max_line);
+                    taps.events.send("malformed", &message, false);
+                    drop(taps.fault.set(Fault::LineTooLong));
+                    return Some((Err(io::Error::new(io::ErrorKind::InvalidData, message)), None));
+                }
+                Err(error) => {
+                    drop(taps.fault.set(Fault::Broken(error.to_string())));
+                    return Some((Err(error), None));
+                }
+            }
+        }
+    })
+}
+
+/// Writes the queue to the agent until it ends, then closes the agent's input.
+pub(crate) async fn outgoing(
+    mut writer: impl AsyncWrite + Send + Unpin,
+    mut queue: mpsc::Receiver<String>,
+    taps: Taps,
+) {
+    while let Some(mut line) = queue.recv().await {
+        taps.record(Direction::Out, &line);
+        line.push('\n');
+        let written = async {
+            writer.write_all(line.as_bytes()).await?;
+            writer.flush().await
+        };
+        if let Err(error) = written.await {
+            // The agent's output says more about its end than its unread input; reading goes on.
+            tracing::debug!(%error, "the agent's input is closed");
+            break;
+        }
+    }
+    // Nothing to do about an agent that is gone already.
+    drop(tokio::time::timeout(SHUTDOWN, writer.shutdown()).await);
+}
+
+/// The line as the SDK may see it, or nothing: what is no message is reported and dropped.
+fn message(bytes: Vec<u8>, taps: &Taps) -> Option<String> {
+    let malformed = |text: &str| {
+        taps.record(Direction::In, text);
+        taps.events.send("malformed", text, false);
+    };
+    let line = match String::from_utf8(bytes) {
+        Ok(line) => line,
+        Err(error) => {
+            malformed(&String::from_utf8_lossy(error.as_bytes()));
+            return None;
+        }
+    };
+    let text = line.trim();
+    if text.is_empty() {
+        return None;
+    }
+    if !is_message(text) {
+        malformed(text);
+        return None;
+    }
+    taps.record(Direction::In, text);
+    Some(text.to_owned())
+}
+
+/// Whether `text` is one JSON-RPC request, notification or response. ACP knows no batches.
+fn is_message(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Head {
+        method: Option<String>,
+        id: Option<IgnoredAny>,
+        result: Option<IgnoredAny>,
+        error: Option<IgnoredAny>,
+    }
+    // A result may be `null`, which reads as absent; an answer is then told by its id alone.
+    text.starts_with('{')
+        && serde_json::from_str::<Head>(text)
+            .is_ok_and(|h| h.method.is_some() || h.id.is_some() || h.result.is_some() || h.error.is_some())
+}
+
+enum Read {
+    Line(Vec<u8>),
+    End,
+    TooLong,
+}
+
+/// One line without its end, of at most `max` bytes; memory stays below `max` and one buffer.
+async fn read_line(reader: &mut (impl AsyncBufReadExt + Unpin), max: usize) -> io::Result<Read> {
+    let mut line = Vec::new();
+    loop {
+        let chunk = reader.fill_buf().await?;
+        if chunk.is_empty() {
+            return Ok(if line.is_empty() { Read::End } else { Read::Line(line) });
+        }
+        let (take, ended) = match chunk.iter().position(|b| *b == b'\n') {
+            Some(at) => (at, true),
+            None => (chunk.len(), false),
+        };
+        if line.len() + take > max {
+            return Ok(Read::TooLong);
+        }
+        line.extend_from_slice(&chunk[..take]);
+        reader.consume(take + usize::from(ended));
+        if ended {
+            return Ok(Read::Line(line));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_single_json_rpc_objects_are_messages() {
+        for yes in
+            [r#"{"method":"a"}"#, r#"{"id":1,"result":null}"#, r#"{"id":"x","error":{}}"#, r#"{"id":2,"method":"m"}"#]
+        {
+            assert!(is_message(yes), "{yes}");
+        }
+        for no in [
+            "hello",
+            "[]",
+            r#"[{"method":"a"}]"#,
+            "{}",
+            r#"{"foo":1}"#,
+            "3",
+            "null",
+            r#"{"method":"#,
+            r#"{"method":3}"#,
+        ] {
+            assert!(!is_message(no), "{no}");
+        }
+    }
+}
