@@ -1,12 +1,18 @@
 //! symphony, the host program. Floors and their rules: `ARCHITECTURE.md`.
 
 pub mod agent;
+pub mod airlock;
 pub mod cli;
 pub mod conductor;
 pub mod gateway;
+pub mod git;
+pub mod handoff;
+pub mod hooks;
 pub mod journal;
 pub mod log;
+pub mod process;
 pub mod random;
 pub mod run;
 pub mod sandbox;
 pub mod tracker;
+pub mod workspace;

@@ -1,0 +1,3 @@
+//! What a finished issue leaves.
+
+pub mod patch;

@@ -1,0 +1,357 @@
+//! Host workspaces: one directory an issue, cwd of every hook, owned by the host.
+//!
+//! A workspace is `<root>/<key>` (C134) and counts only when a marker of this instance says it is
+//! ready, so a half-made one is made again and a foreign directory is never touched (DESIGN §4.12).
+//! The guest never writes here, and nothing here runs what a repository carries.
+
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use symphony_core::ids::WorkspaceKey;
+use symphony_core::workflow;
+
+use crate::git::{Git, GitError, Oid};
+use crate::hooks::{Hook, HookEnv, HookError, HookRun};
+
+mod clone;
+
+pub use clone::IDENTITY;
+
+/// Our own directory inside the root; no issue's key may be this.
+const OURS: &str = ".symphony";
+/// How long deleting a tree may take.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Why there is no usable workspace.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// A link could lead anywhere; nothing was followed, run or removed (C152).
+    #[error("{} is a symbolic link; remove it, a workspace must be a real directory", .0.display())]
+    IsSymlink(PathBuf),
+    /// Something else has the name (C137).
+    #[error("{} exists and is not a directory; move it away", .0.display())]
+    NotADirectory(PathBuf),
+    /// It carries no mark of this instance, so it is not touched.
+    #[error("{} was not made by this symphony; move it away, or point workspace.root elsewhere", .0.display())]
+    NotOurs(PathBuf),
+    /// The key would name something else than a workspace.
+    #[error("the issue's name `{0}` cannot name a workspace; rename the issue")]
+    InvalidKey(String),
+    /// The hook that fills it failed; the directory was removed, the next run tries again (C140).
+    #[error("the workspace could not be made: {0}")]
+    AfterCreate(#[source] HookError),
+    /// `workspace.source` is no repository.
+    #[error("workspace.source {} is not a git repository: {reason}", path.display())]
+    NoSource {
+        /// As configured.
+        path: PathBuf,
+        /// What git said.
+        reason: String,
+    },
+    /// There is nothing to start from.
+    #[error("{} has no commit `{base}`; commit something or set workspace.base", path.display())]
+    NoBase {
+        /// The repository.
+        path: PathBuf,
+        /// What was looked for.
+        base: String,
+    },
+    /// The repository's real directory is elsewhere.
+    #[error("{}/.git is not a plain directory; linked worktrees and submodules cannot be workspaces, clone instead", .0.display())]
+    LinkedGit(PathBuf),
+    /// git failed.
+    #[error("cannot prepare the workspace: {0}")]
+    Git(#[from] GitError),
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A workspace that may be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Absolute; the run keeps it instead of computing it again (C155).
+    pub path: PathBuf,
+    /// Whether this call made it (C136).
+    pub created: bool,
+    /// What the agent's commits start from; `None` without a repository.
+    pub git: Option<BaseInfo>,
+}
+
+/// The commit an issue's work starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseInfo {
+    /// HEAD when the workspace was made; it never changes.
+    pub base: Oid,
+    /// The commits whose parents are missing, for a shallow source.
+    pub shallow: Vec<Oid>,
+}
+
+/// What [`Workspaces::ensure`] and [`Workspaces::remove`] need to know of one issue and its workflow.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Whose workspace.
+    pub key: &'a WorkspaceKey,
+    /// Where `WORKFLOW.md` is; the default source is the repository that holds it.
+    pub workflow_dir: &'a Path,
+    /// `workspace.*` as dispatched.
+    pub settings: &'a workflow::Workspace,
+    /// `hooks.*` as dispatched.
+    pub hooks: &'a workflow::Hooks,
+    /// What hooks are told.
+    pub env: &'a HookEnv,
+    /// Where their output goes.
+    pub log: Option<&'a Path>,
+}
+
+impl<'a> Wanted<'a> {
+    /// One of the hooks, ready to run in `workspace`; `None` when it is not set.
+    pub fn hook(&self, hook: Hook, workspace: &'a Path) -> Option<HookRun<'a>> {
+        let script = match hook {
+            Hook::AfterCreate => &self.hooks.after_create,
+            Hook::BeforeRun => &self.hooks.before_run,
+            Hook::AfterRun => &self.hooks.after_run,
+            Hook::BeforeRemove => &self.hooks.before_remove,
+        };
+        let script = script.as_deref()?;
+        let deadline = Duration::from_millis(self.hooks.timeout_ms);
+        Some(HookRun { hook, script, workspace, env: self.env, deadline, log: self.log })
+    }
+}
+
+/// What stands in `<root>/.symphony/<key>.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    instance: String,
+    /// `false` while it is being made or removed.
+    ready: bool,
+    #[serde(default)]
+    base: Option<String>,
+    #[serde(default)]
+    shallow: Vec<String>,
+}
+
+/// The workspaces below one root, of one instance. A run keeps the one it was dispatched with.
+#[derive(Clone, Debug)]
+pub struct Workspaces {
+    root: PathBuf,
+    instance: String,
+    git: Git,
+}
+
+impl Workspaces {
+    /// Opens `root`, creating it 0700 (C156). `instance` names this symphony across restarts.
+    ///
+    /// # Errors
+    /// When the root cannot be created or is no directory.
+    pub fn new(root: &Path, instance: &str, git: Git) -> Result<Self, WorkspaceError> {
+        let io = |source| WorkspaceError::Io { action: "create", path: root.to_owned(), source };
+        create_private_dir(root).map_err(io)?;
+        // The root itself may be a link (C152); everything below is checked against where it leads.
+        let root = root.canonicalize().map_err(io)?;
+        create_private_dir(&root.join(OURS)).map_err(io)?;
+        Ok(Self { root, instance: instance.to_owned(), git })
+    }
+
+    /// Where the workspace of `key` is or would be.
+    ///
+    /// # Errors
+    /// A key that would leave the root or is our own directory.
+    pub fn path(&self, key: &WorkspaceKey) -> Result<PathBuf, WorkspaceError> {
+        let name = key.as_str();
+        let special = name.is_empty() || name == "." || name == ".." || name.contains('/');
+        if special || name.eq_ignore_ascii_case(OURS) {
+            return Err(WorkspaceError::InvalidKey(name.to_owned()));
+        }
+        Ok(self.root.join(name))
+    }
+
+    /// The workspace of an issue, made and filled if there is none yet. Running it again after a
+    /// crash finishes or repeats the work; `after_create` ran to its end exactly once for a ready one.
+    ///
+    /// # Errors
+    /// Everything that keeps it from being ready; a directory we began is gone again then.
+    pub async fn ensure(&self, wanted: &Wanted<'_>) -> Result<Ready, WorkspaceError> {
+        let path = self.path(wanted.key)?;
+        let exists = self.look(&path)?;
+        match (self.marker(wanted.key)?, exists) {
+            (Some(marker), true) if marker.ready => {
+                let git = marker.base.as_deref().and_then(Oid::parse).map(|base| BaseInfo {
+                    base,
+                    shallow: marker.shallow.iter().filter_map(|oid| Oid::parse(oid)).collect(),
+                });
+                return Ok(Ready { path, created: false, git });
+            }
+            // Begun by us and not finished: it holds nobody's work.
+            (Some(_), true) => delete_tree(&path).await?,
+            (None, true) => return Err(WorkspaceError::NotOurs(path)),
+            (_, false) => {}
+        }
+        self.mark(wanted.key, &Marker { instance: self.instance.clone(), ready: false, base: None, shallow: vec![] })?;
+        match self.make(wanted, &path).await {
+            Ok(git) => {
+                let base = git.as_ref().map(|git| git.base.to_string());
+                let shallow = git.iter().flat_map(|git| &git.shallow).map(ToString::to_string).collect();
+                self.mark(wanted.key, &Marker { instance: self.instance.clone(), ready: true, base, shallow })?;
+                Ok(Ready { path, created: true, git })
+            }
+            Err(error) => {
+                if let Err(left) = delete_tree(&path).await {
+                    tracing::warn!(error = %left, "a half-made workspace is left; the next run removes it");
+                } else {
+                    self.unmark(wanted.key)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn make(&self, wanted: &Wanted<'_>, path: &Path) -> Result<Option<BaseInfo>, WorkspaceError> {
+        if wanted.hooks.after_create.is_some() {
+            create_private_dir(path)
+                .map_err(|source| WorkspaceError::Io { action: "create", path: path.to_owned(), source })?;
+            // In its final place: hooks of 0.1.0 take the issue's name from `$PWD`.
+            if let Some(hook) = wanted.hook(Hook::AfterCreate, path) {
+                hook.run().await.map_err(WorkspaceError::AfterCreate)?;
+            }
+        } else {
+            let making = self.root.join(OURS).join("making").join(wanted.key.as_str());
+            delete_tree(&making).await?;
+            let io = |action, at: &Path| {
+                let path = at.to_owned();
+                move |source| WorkspaceError::Io { action, path, source }
+            };
+            create_private_dir(&making).map_err(io("create", &making))?;
+            clone::fill(&self.git, wanted, &making).await?;
+            std::fs::rename(&making, path).map_err(io("put in place", path))?;
+        }
+        self.look(path)?;
+        clone::adopt(&self.git, wanted.key, path).await
+    }
+
+    /// Runs `before_remove` and deletes the workspace; a failing hook does not keep it (C148). Call it
+    /// only when the issue's work is handed off. `false` when there was nothing to delete.
+    ///
+    /// # Errors
+    /// A link, a foreign directory, or a tree that cannot be deleted.
+    pub async fn remove(&self, wanted: &Wanted<'_>) -> Result<bool, WorkspaceError> {
+        let path = self.path(wanted.key)?;
+        if !self.look(&path)? {
+            self.unmark(wanted.key)?;
+            return Ok(false);
+        }
+        let Some(marker) = self.marker(wanted.key)? else { return Err(WorkspaceError::NotOurs(path)) };
+        if marker.ready
+            && let Some(hook) = wanted.hook(Hook::BeforeRemove, &path)
+        {
+            // The hook's failure is in the log already.
+            let _ = hook.run().await;
+        }
+        // The hook may have put something else there.
+        self.look(&path)?;
+        self.mark(wanted.key, &Marker { ready: false, ..marker })?;
+        delete_tree(&path).await?;
+        self.unmark(wanted.key)?;
+        Ok(true)
+    }
+
+    /// Whether a real directory is at `path`.
+    fn look(&self, path: &Path) -> Result<bool, WorkspaceError> {
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_symlink() => Err(WorkspaceError::IsSymlink(path.to_owned())),
+            Ok(meta) if meta.is_dir() => Ok(true),
+            Ok(_) => Err(WorkspaceError::NotADirectory(path.to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(WorkspaceError::Io { action: "look at", path: path.to_owned(), source }),
+        }
+    }
+
+    fn marker_path(&self, key: &WorkspaceKey) -> PathBuf {
+        self.root.join(OURS).join(format!("{}.json", key.as_str()))
+    }
+
+    /// Our marker of `key`; another instance's or an unreadable one counts as none.
+    fn marker(&self, key: &WorkspaceKey) -> Result<Option<Marker>, WorkspaceError> {
+        let path = self.marker_path(key);
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let marker = serde_json::from_slice::<Marker>(&bytes).ok();
+                Ok(marker.filter(|marker| marker.instance == self.instance))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(WorkspaceError::Io { action: "read", path, source }),
+        }
+    }
+
+    fn mark(&self, key: &WorkspaceKey, marker: &Marker) -> Result<(), WorkspaceError> {
+        let path = self.marker_path(key);
+        let io = |source| WorkspaceError::Io { action: "write", path: path.clone(), source };
+        let bytes = serde_json::to_vec(marker).map_err(|error| io(error.into()))?;
+        write_atomically(&path, &bytes).map_err(io)
+    }
+
+    fn unmark(&self, key: &WorkspaceKey) -> Result<(), WorkspaceError> {
+        if self.marker(key)?.is_none() {
+            return Ok(());
+        }
+        let path = self.marker_path(key);
+        std::fs::remove_file(&path).map_err(|source| WorkspaceError::Io { action: "remove", path, source })
+    }
+}
+
+/// Deletes a tree without following links; a missing one is fine.
+async fn delete_tree(path: &Path) -> Result<(), WorkspaceError> {
+    let tree = path.to_owned();
+    let io = |source| WorkspaceError::Io { action: "delete", path: path.to_owned(), source };
+    let deleting = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&tree) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    });
+    match tokio::time::timeout(REMOVE_DEADLINE, deleting).await {
+        Ok(Ok(result)) => result.map_err(io),
+        Ok(Err(error)) => Err(io(std::io::Error::other(error))),
+        Err(_) => Err(io(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// Creates `path` and its parents, each new one 0700. An existing directory keeps its mode.
+///
+/// # Errors
+/// What the file system says.
+pub fn create_private_dir(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Replaces `path` by `bytes` so that a crash leaves the old or the new file, whole. Mode 0600.
+///
+/// # Errors
+/// What the file system says; then the old file is still there.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(dir)?;
+    file.write_all(bytes)?;
+    persist(file, path)
+}
+
+/// Puts a finished temporary file in its place, durably.
+///
+/// # Errors
+/// What the file system says; then the old file is still there.
+pub fn persist(file: tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Filling a workspace from a source repository, and taking over one that a hook filled.
+//!
+//! Objects are copied, never hard-linked or borrowed: whoever writes to a workspace must not reach
+//! the source through it.
+
+use std::path::Path;
+
+use symphony_core::ids::WorkspaceKey;
+
+use super::{BaseInfo, Wanted, WorkspaceError};
+use crate::git::{Git, GitError, Oid};
+
+/// The identity of commits that symphony makes (0.1.0).
+pub const IDENTITY: (&str, &str) = ("symphony-agent", "agent@symphony.local");
+
+/// A repository to start from.
+struct Source {
+    /// What to fetch from.
+    path: String,
+    git_dir: String,
+}
+
+/// Clones the source into the empty directory `dir`, or leaves it empty when there is no source.
+pub(super) async fn fill(git: &Git, wanted: &Wanted<'_>, dir: &Path) -> Result<(), WorkspaceError> {
+    let Some(source) = find_source(git, wanted).await? else { return Ok(()) };
+    let (base, branch) = find_base(git, wanted, &source).await?;
+    let at_source = || git.bare(Path::new(&source.git_dir));
+    let format = at_source().args(["rev-parse", "--show-object-format"]).text().await?;
+
+    git.anywhere().args(["init", "--quiet", "--template="]).arg(format!("--object-format={format}")).arg(dir).run().await?;
+    let here = || git.in_tree(dir);
+    here()
+        .args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--update-shallow"])
+        .arg(&source.path)
+        .arg(format!("{base}:refs/symphony/base"))
+        .run()
+        .await?;
+    if let Some(branch) = branch {
+        // Hooks of 0.1.0 look for the base branch by its name.
+        here().args(["update-ref", &format!("refs/heads/{branch}"), base.as_str()]).run().await?;
+    }
+    here().args(["config", "user.name", IDENTITY.0]).run().await?;
+    here().args(["config", "user.email", IDENTITY.1]).run().await?;
+    here().args(["checkout", "--quiet", "--detach", base.as_str()]).run().await?;
+    here().args(["update-ref", "-d", "refs/symphony/base"]).run().await?;
+    Ok(())
+}
+
+async fn find_source(git: &Git, wanted: &Wanted<'_>) -> Result<Option<Source>, WorkspaceError> {
+    let dir = wanted.settings.source.as_deref().unwrap_or(wanted.workflow_dir);
+    let ask = |what: &'static str| git.discovering(dir).args(["rev-parse", what]).text();
+    let git_dir = match ask("--absolute-git-dir").await {
+        Ok(git_dir) => git_dir,
+        // The workflow stands in no repository: work happens on plain files.
+        Err(GitError::Failed { .. }) if wanted.settings.source.is_none() => return Ok(None),
+        Err(error) => return Err(WorkspaceError::NoSource { path: dir.to_owned(), reason: error.to_string() }),
+    };
+    // A bare repository has no top level; it is fetched from directly.
+    let path = match ask("--show-toplevel").await {
+        Ok(top) => top,
+        Err(GitError::Failed { .. }) => git_dir.clone(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some(Source { path, git_dir }))
+}
+
+/// The commit to start from, and the name of the source's branch there, if it is one.
+async fn find_base(
+    git: &Git,
+    wanted: &Wanted<'_>,
+    source: &Source,
+) -> Result<(Oid, Option<String>), WorkspaceError> {
+    let at_source = || git.bare(Path::new(&source.git_dir));
+    let commit = |name: String| {
+        at_source().args(["rev-parse", "--verify", "--quiet", "--end-of-options"]).arg(format!("{name}^{{commit}}")).oid_if_any()
+    };
+    let missing = |base: &str| WorkspaceError::NoBase { path: source.path.clone().into(), base: base.to_owned() };
+    match wanted.settings.base.as_deref() {
+        None => {
+            let oid = commit("HEAD".into()).await?.ok_or_else(|| missing("HEAD"))?;
+            let (code, found) = at_source().args(["symbolic-ref", "--quiet", "--short", "HEAD"]).run_any().await?;
+            let branch = (code == 0).then(|| found.stdout.text().trim().to_owned());
+            Ok((oid, branch.filter(|name| !name.is_empty())))
+        }
+        Some(base) => {
+            for (name, branch) in
+                [(format!("refs/heads/{base}"), true), (format!("refs/remotes/origin/{base}"), true), (base.to_owned(), false)]
+            {
+                if let Some(oid) = commit(name).await? {
+                    return Ok((oid, branch.then(|| base.to_owned())));
+                }
+            }
+            Err(missing(base))
+        }
+    }
+}
+
+/// Records what a workspace starts from, makes sure of the agent's branch, and detaches HEAD there
+/// without touching a file: a branch that moves must not be the one that is checked out.
+pub(super) async fn adopt(git: &Git, key: &WorkspaceKey, path: &Path) -> Result<Option<BaseInfo>, WorkspaceError> {
+    let dot_git = path.join(".git");
+    match std::fs::symlink_metadata(&dot_git) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(WorkspaceError::Io { action: "look at", path: dot_git, source }),
+        Ok(meta) if !meta.is_dir() || dot_git.join("commondir").exists() => {
+            return Err(WorkspaceError::LinkedGit(path.to_owned()));
+        }
+        Ok(_) => {}
+    }
+    let here = || git.bare(&dot_git);
+    let base = here().args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).oid_if_any().await?;
+    let base = base.ok_or_else(|| WorkspaceError::NoBase { path: path.to_owned(), base: "HEAD".into() })?;
+    let branch = format!("refs/heads/{}", key.branch());
+    if here().args(["rev-parse", "--verify", "--quiet", &branch]).oid_if_any().await?.is_none() {
+        here().args(["update-ref", &branch, base.as_str(), &base.nil()]).run().await?;
+    }
+    here().args(["update-ref", "--no-deref", "HEAD", base.as_str()]).run().await?;
+    let shallow = match std::fs::read_to_string(dot_git.join("shallow")) {
+        Ok(text) => text.lines().filter_map(Oid::parse).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(WorkspaceError::Io { action: "read", path: dot_git.join("shallow"), source }),
+    };
+    Ok(Some(BaseInfo { base, shallow }))
+}
