@@ -2,3 +2,4 @@
 
 pub mod conductor;
 pub mod tracker;
+pub mod web;
