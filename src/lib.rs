@@ -15,4 +15,5 @@ pub mod random;
 pub mod run;
 pub mod sandbox;
 pub mod tracker;
+pub mod web;
 pub mod workspace;

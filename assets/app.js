@@ -1,0 +1,87 @@
+// Keeps the page fresh. Without this script the page still works: reload it.
+//
+// The event stream says that there is a new snapshot; the five regions then fetch themselves (htmx). While
+// the stream is down they are fetched every 5 seconds; while the tab is hidden, not at all.
+"use strict";
+
+(() => {
+  const FALLBACK_MS = 5000;
+  let stream = null;
+  let fallback = null;
+
+  const refresh = () => window.htmx && window.htmx.trigger(document.body, "refreshed");
+
+  const connected = (yes) => {
+    document.getElementById("link").hidden = yes;
+    if (yes) {
+      clearInterval(fallback);
+      fallback = null;
+    } else if (!fallback && !document.hidden) {
+      fallback = setInterval(refresh, FALLBACK_MS);
+    }
+  };
+
+  const stop = () => {
+    if (stream) stream.close();
+    stream = null;
+    clearInterval(fallback);
+    fallback = null;
+  };
+
+  const start = () => {
+    stop();
+    stream = new EventSource("/api/v1/events");
+    stream.addEventListener("open", () => connected(true));
+    stream.addEventListener("snapshot", refresh);
+    stream.addEventListener("error", () => {
+      connected(false);
+      // A refused stream is not retried by the browser.
+      if (stream && stream.readyState === EventSource.CLOSED) {
+        const closed = stream;
+        setTimeout(() => {
+          if (stream === closed && !document.hidden) start();
+        }, FALLBACK_MS);
+      }
+    });
+  };
+
+  // A browser gives a host six connections; hidden tabs give theirs back.
+  document.addEventListener("visibilitychange", () => (document.hidden ? stop() : start()));
+  window.addEventListener("pagehide", stop);
+  window.addEventListener("pageshow", (event) => event.persisted && start());
+
+  // Enter sends, Shift+Enter breaks the line, and an input method's Enter belongs to it.
+  document.addEventListener("keydown", (event) => {
+    const field = event.target;
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    if (!(field instanceof HTMLTextAreaElement) || !("enterSubmits" in field.dataset)) return;
+    event.preventDefault();
+    if (field.form && field.value.trim()) field.form.requestSubmit();
+  });
+
+  // Instants stand in the page in UTC; people read their own clock.
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+  const localise = (root) => {
+    for (const time of root.querySelectorAll("time[datetime]")) {
+      const at = new Date(time.dateTime);
+      if (Number.isNaN(at.getTime())) continue;
+      const today = at.toDateString() === new Date().toDateString();
+      const text = today ? clock.format(at) : day.format(at) + " " + clock.format(at);
+      if (time.textContent !== text) time.textContent = text;
+      time.title = time.dateTime;
+    }
+  };
+  document.addEventListener("htmx:after:swap", () => localise(document));
+
+  // What a person opened stays open when the region is drawn again.
+  if (window.htmx) {
+    window.htmx.registerExtension("keep-open", {
+      htmx_before_morph_attr: (element, detail) => !(element instanceof HTMLDetailsElement && detail.attrName === "open"),
+    });
+  }
+
+  document.documentElement.classList.add("script");
+  localise(document);
+  if (!document.hidden) start();
+})();

@@ -1,0 +1,138 @@
+//! The dashboard: one page, five regions, each also a route of its own.
+//!
+//! The page works without its script (a reload shows the same); with it, each region is fetched again when
+//! the event stream says that there is something new.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use symphony_core::snapshot::Snapshot;
+
+use super::error::ApiError;
+use super::markdown::Safe;
+use super::view::{self, NewIssueForm};
+use super::{App, Shared, assets};
+
+#[derive(Template)]
+#[template(path = "page.html")]
+struct Page {
+    workflow_name: String,
+    css: String,
+    htmx: String,
+    script: String,
+    icon: String,
+    version: u64,
+    header: Safe,
+    attention: Safe,
+    sessions: Safe,
+    disk: Safe,
+    new_issue: Safe,
+    totals: Safe,
+}
+
+#[derive(Template)]
+#[template(path = "header.html")]
+struct HeaderPart {
+    view: view::Header,
+    csrf: String,
+}
+
+#[derive(Template)]
+#[template(path = "attention.html")]
+struct AttentionPart {
+    view: view::Attention,
+    error: Option<String>,
+    csrf: String,
+}
+
+#[derive(Template)]
+#[template(path = "sessions.html")]
+struct SessionsPart {
+    rows: Vec<view::Session>,
+    first_active: String,
+}
+
+#[derive(Template)]
+#[template(path = "disk.html")]
+struct DiskPart {
+    view: view::Disk,
+}
+
+#[derive(Template)]
+#[template(path = "new_issue.html")]
+struct NewIssuePart {
+    form: NewIssueForm,
+    csrf: String,
+}
+
+#[derive(Template)]
+#[template(path = "totals.html")]
+struct TotalsPart {
+    view: view::Footer,
+}
+
+/// `GET /`
+pub(super) async fn whole(State(app): State<Shared>) -> Result<Response, ApiError> {
+    let snapshot = app.handle.snapshot();
+    page(&app, &snapshot, None, NewIssueForm::empty(&snapshot)).map(IntoResponse::into_response)
+}
+
+/// The whole page; `error` stands above the inbox.
+pub(super) fn page(
+    app: &App,
+    snapshot: &Snapshot,
+    error: Option<String>,
+    form: NewIssueForm,
+) -> Result<Html<String>, ApiError> {
+    let page = Page {
+        workflow_name: view::Header::of(snapshot).workflow_name,
+        css: assets::url("app.css"),
+        htmx: assets::url("htmx.js"),
+        script: assets::url("app.js"),
+        icon: assets::url("icon.svg"),
+        version: snapshot.version,
+        header: header(app, snapshot)?,
+        attention: attention(app, snapshot, error)?,
+        sessions: sessions(snapshot)?,
+        disk: Safe::rendered(&DiskPart { view: view::Disk::of(snapshot) })?,
+        new_issue: new_issue(app, form)?,
+        totals: Safe::rendered(&TotalsPart { view: view::Footer::of(&snapshot.totals) })?,
+    };
+    Ok(Html(page.render()?))
+}
+
+/// `GET /api/v1/partials/{name}`
+pub(super) async fn partial(State(app): State<Shared>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    let snapshot = app.handle.snapshot();
+    let part = match name.as_str() {
+        "header" => header(&app, &snapshot)?,
+        "attention" => attention(&app, &snapshot, None)?,
+        "sessions" => sessions(&snapshot)?,
+        "disk" => Safe::rendered(&DiskPart { view: view::Disk::of(&snapshot) })?,
+        "totals" => Safe::rendered(&TotalsPart { view: view::Footer::of(&snapshot.totals) })?,
+        _ => {
+            let message = format!("no partial `{name}`");
+            return Err(ApiError::new(StatusCode::NOT_FOUND, "partial_not_found", message));
+        }
+    };
+    Ok(Html(part.to_string()).into_response())
+}
+
+fn header(app: &App, snapshot: &Snapshot) -> Result<Safe, askama::Error> {
+    Safe::rendered(&HeaderPart { view: view::Header::of(snapshot), csrf: app.token.csrf_value() })
+}
+
+/// The inbox, with what became of a reply that was not taken.
+pub(super) fn attention(app: &App, snapshot: &Snapshot, error: Option<String>) -> Result<Safe, askama::Error> {
+    Safe::rendered(&AttentionPart { view: view::Attention::of(snapshot), error, csrf: app.token.csrf_value() })
+}
+
+fn sessions(snapshot: &Snapshot) -> Result<Safe, askama::Error> {
+    Safe::rendered(&SessionsPart { rows: view::sessions(snapshot), first_active: view::first_active(snapshot) })
+}
+
+/// The new-issue form.
+pub(super) fn new_issue(app: &App, form: NewIssueForm) -> Result<Safe, askama::Error> {
+    Safe::rendered(&NewIssuePart { form, csrf: app.token.csrf_value() })
+}

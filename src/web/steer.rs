@@ -1,0 +1,83 @@
+//! `POST /api/v1/issues/{id}/steering-reply`: a human's answer to an agent's question (0.1.0's table).
+
+use axum::Json;
+use axum::extract::{Extension, Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use serde::{Deserialize, Serialize};
+use symphony_core::ids::Identifier;
+use tokio::time::timeout;
+
+use super::api::ANSWER_DEADLINE;
+use super::error::ApiError;
+use super::guard::{self, Caller, Made};
+use super::view::NewIssueForm;
+use super::{App, Shared, page, wire};
+use crate::conductor::handle::AnswerError;
+
+#[derive(Deserialize)]
+struct Reply {
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    csrf: String,
+}
+
+#[derive(Serialize)]
+struct Accepted<'a> {
+    identifier: &'a str,
+    accepted_at: wire::Instant,
+}
+
+/// The handler.
+pub(super) async fn reply(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let made = guard::made(caller, request.headers())?;
+    let reply: Reply = match made {
+        Made::Json => guard::json(request).await?,
+        Made::Htmx | Made::Form => guard::form(request).await?,
+        Made::Empty => return Err(ApiError::unsupported_media_type("send application/json: {\"text\": \"…\"}")),
+    };
+    guard::check_csrf(&app, made, &reply.csrf)?;
+    let outcome = answer(&app, &id, &reply.text).await;
+    match (made, outcome) {
+        (Made::Htmx, outcome) => {
+            let error = outcome.err().map(|e| e.message().to_owned());
+            let part = page::attention(&app, &app.handle.snapshot(), error)?;
+            Ok(([("hx-trigger", "refreshed")], Html(part.to_string())).into_response())
+        }
+        (Made::Form, Ok(_)) => Ok(Redirect::to("/").into_response()),
+        (Made::Form, Err(e)) => {
+            let snapshot = app.handle.snapshot();
+            let form = NewIssueForm::empty(&snapshot);
+            let whole = page::page(&app, &snapshot, Some(e.message().to_owned()), form)?;
+            Ok((e.status(), whole).into_response())
+        }
+        (_, Ok(accepted_at)) => {
+            Ok((StatusCode::ACCEPTED, Json(Accepted { identifier: &id, accepted_at })).into_response())
+        }
+        (_, Err(e)) => Err(e),
+    }
+}
+
+async fn answer(app: &App, id: &str, text: &str) -> Result<wire::Instant, ApiError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(ApiError::bad_request("the reply is empty"));
+    }
+    let answered = app.handle.answer(Identifier(id.to_owned()), text.to_owned());
+    let taken = timeout(ANSWER_DEADLINE, answered)
+        .await
+        .map_err(|_| ApiError::unavailable("the conductor did not answer in time; look before you send it again"))?;
+    taken.map(wire::Instant).map_err(|e| match e {
+        AnswerError::NotWaiting(_) | AnswerError::AnsweredAlready(_) => {
+            ApiError::new(StatusCode::CONFLICT, "no_pending_steering", e.to_string())
+        }
+        AnswerError::NotStored(_) => ApiError::internal(e.to_string()),
+        AnswerError::ShuttingDown => ApiError::unavailable(e.to_string()),
+    })
+}

@@ -1,0 +1,423 @@
+//! What each region of the page shows, from one snapshot. Pure: words and numbers, no markup.
+//!
+//! Wording is 0.1.0's where it had any. Colour never stands alone: every pill says its word.
+
+use jiff::Timestamp;
+use symphony_core::snapshot::{IdleRow, RetryRow, RunningRow, Snapshot, Totals};
+use symphony_core::workflow::Role;
+
+use super::markdown::{self, Safe};
+use super::wire::waits;
+
+/// Longest error line, in characters (0.1.0).
+const MAX_ERROR: usize = 200;
+/// Longest last message, in characters (0.1.0).
+const MAX_MESSAGE: usize = 140;
+
+/// An instant for a `<time>` element: machine form, and the clock in UTC until the script makes it local.
+pub(super) struct Clock {
+    pub(super) iso: String,
+    pub(super) text: String,
+}
+
+impl Clock {
+    fn of(at: Timestamp) -> Self {
+        Self { iso: format!("{at:.3}"), text: at.strftime("%H:%M:%S UTC").to_string() }
+    }
+}
+
+/// Header: where we are, and whether anything needs a look.
+pub(super) struct Header {
+    pub(super) workflow_name: String,
+    pub(super) workflow_path: String,
+    pub(super) tracker_root: String,
+    pub(super) sandbox: String,
+    /// `attention`, `working` or `idle`.
+    pub(super) badge: &'static str,
+    pub(super) draining: bool,
+    pub(super) polling: bool,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// One line of the problems banner.
+pub(super) struct Problem {
+    /// What is wrong, in one or two words.
+    pub(super) kind: &'static str,
+    /// Where, when a place is known.
+    pub(super) place: String,
+    pub(super) message: String,
+    /// Whether work stands still because of it.
+    pub(super) severe: bool,
+}
+
+/// One question that waits for an answer.
+pub(super) struct Asking {
+    /// Unique in the page and safe as an element id.
+    pub(super) key: String,
+    pub(super) identifier: String,
+    /// The identifier as part of an address.
+    pub(super) path: String,
+    pub(super) title: String,
+    pub(super) url: Option<String>,
+    pub(super) turn: u32,
+    pub(super) asked: Clock,
+    pub(super) question: Safe,
+    pub(super) context: Option<Safe>,
+    pub(super) body: Option<Safe>,
+    /// What the disclosure holds, in 0.1.0's words.
+    pub(super) summary: &'static str,
+}
+
+/// One parked issue.
+pub(super) struct Parked {
+    pub(super) identifier: String,
+    pub(super) title: String,
+    pub(super) state: String,
+    pub(super) reason: String,
+}
+
+/// What needs a human.
+pub(super) struct Attention {
+    pub(super) asking: Vec<Asking>,
+    pub(super) parked: Vec<Parked>,
+    pub(super) first_active: String,
+}
+
+/// One live run.
+pub(super) struct Session {
+    pub(super) identifier: String,
+    pub(super) title: String,
+    pub(super) url: Option<String>,
+    /// `running`, `awaiting` or `done`.
+    pub(super) pill: &'static str,
+    pub(super) phase: String,
+    pub(super) state: String,
+    pub(super) turn: u32,
+    pub(super) attempt: Option<u32>,
+    pub(super) tokens: Option<String>,
+    pub(super) message: Option<String>,
+    pub(super) hint: String,
+    pub(super) started: Clock,
+    pub(super) workspace: Option<String>,
+}
+
+/// One issue in an active state that does not run now.
+pub(super) struct Waiting {
+    pub(super) identifier: String,
+    pub(super) title: String,
+    pub(super) state: String,
+    /// `retrying` or empty.
+    pub(super) pill: &'static str,
+    pub(super) attempt: Option<u32>,
+    pub(super) due: Option<Clock>,
+    pub(super) reason: String,
+}
+
+/// A collapsed list of issues nobody works on.
+pub(super) struct Shelf {
+    pub(super) name: &'static str,
+    pub(super) rows: Vec<Parked>,
+}
+
+/// Everything on disk that does not run.
+pub(super) struct Disk {
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) shelves: Vec<Shelf>,
+    pub(super) first_active: String,
+}
+
+/// One line at the foot; empty while nothing was used.
+pub(super) struct Footer {
+    pub(super) parts: Vec<(String, &'static str)>,
+    pub(super) version: &'static str,
+}
+
+/// The new-issue form: what was typed, and what came of it.
+#[derive(Default)]
+pub(super) struct NewIssueForm {
+    pub(super) open: bool,
+    pub(super) identifier: String,
+    pub(super) title: String,
+    pub(super) state: String,
+    pub(super) priority: String,
+    pub(super) labels: String,
+    pub(super) description: String,
+    pub(super) states: Vec<String>,
+    pub(super) created: Option<String>,
+    pub(super) error: Option<String>,
+}
+
+impl Header {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let asks = snapshot.running.iter().any(waits) || snapshot.idle.iter().any(|row| row.parked);
+        let badge = match (asks, snapshot.running.is_empty()) {
+            (true, _) => "attention",
+            (false, false) => "working",
+            (false, true) => "idle",
+        };
+        Self {
+            workflow_name: snapshot.workflow_path.rsplit('/').next().unwrap_or_default().to_owned(),
+            workflow_path: snapshot.workflow_path.clone(),
+            tracker_root: snapshot.tracker_root.clone(),
+            sandbox: snapshot.sandbox.clone(),
+            badge,
+            draining: snapshot.draining,
+            polling: snapshot.polling,
+            problems: problems(snapshot),
+        }
+    }
+}
+
+fn problems(snapshot: &Snapshot) -> Vec<Problem> {
+    let plain =
+        |kind, severe| move |message: &String| Problem { kind, place: String::new(), message: message.clone(), severe };
+    let mut all: Vec<_> = snapshot.workflow_problems.iter().map(plain("workflow", true)).collect();
+    all.extend(snapshot.tracker_problem.iter().map(plain("tracker", true)));
+    all.extend(snapshot.malformed.iter().map(|file| Problem {
+        kind: "not an issue",
+        place: match (file.line, file.column) {
+            (Some(line), Some(column)) => format!("{}:{line}:{column}", file.file),
+            (Some(line), None) => format!("{}:{line}", file.file),
+            _ => file.file.clone(),
+        },
+        message: file.message.clone(),
+        severe: false,
+    }));
+    all.extend(snapshot.ambiguous.iter().map(|name| Problem {
+        kind: "ambiguous",
+        place: name.files.join(", "),
+        message: format!("`{}` stands in several places; nothing is done until one is left", name.name),
+        severe: false,
+    }));
+    all.extend(snapshot.warnings.iter().map(plain("warning", false)));
+    all
+}
+
+impl Attention {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            asking: snapshot.running.iter().filter_map(Asking::of).collect(),
+            parked: snapshot.idle.iter().filter(|row| row.parked).map(Parked::of).collect(),
+            first_active: first_active(snapshot),
+        }
+    }
+}
+
+impl Asking {
+    fn of(row: &RunningRow) -> Option<Self> {
+        let question = row.question.as_ref().filter(|question| !question.answered)?;
+        let (body, context) = (row.body.as_deref(), question.context.as_deref());
+        Some(Self {
+            key: format!("run-{}", row.run),
+            identifier: row.identifier.0.clone(),
+            path: percent_encoded(&row.identifier.0),
+            title: row.title.clone(),
+            url: link(row.url.as_deref()),
+            turn: row.turn_count,
+            asked: Clock::of(question.asked_at),
+            question: markdown::render(&question.question),
+            context: context.map(markdown::render),
+            body: body.map(markdown::render),
+            summary: match (body, context) {
+                (_, None) => "original task",
+                (None, Some(_)) => "agent's context",
+                (Some(_), Some(_)) => "original task & agent's context",
+            },
+        })
+    }
+}
+
+impl Parked {
+    fn of(row: &IdleRow) -> Self {
+        Self {
+            identifier: row.identifier.0.clone(),
+            title: row.title.clone(),
+            state: row.state.0.clone(),
+            reason: row.reason.clone(),
+        }
+    }
+}
+
+/// The live runs, oldest first as the snapshot has them.
+pub(super) fn sessions(snapshot: &Snapshot) -> Vec<Session> {
+    snapshot.running.iter().map(Session::of).collect()
+}
+
+impl Session {
+    fn of(row: &RunningRow) -> Self {
+        let session = row.session_id.as_deref().map(|id| id.chars().take(8).collect::<String>());
+        let pill = match (waits(row), row.marked_done) {
+            (true, _) => "awaiting",
+            (false, true) => "done",
+            (false, false) => "running",
+        };
+        let hint = [session.as_deref(), Some(row.state.as_str()), row.last_event.as_deref()];
+        Self {
+            identifier: row.identifier.0.clone(),
+            title: row.title.clone(),
+            url: link(row.url.as_deref()),
+            pill,
+            phase: row.phase.clone(),
+            state: row.state.0.clone(),
+            turn: row.turn_count,
+            attempt: row.attempt,
+            tokens: (row.tokens.total > 0).then(|| count(row.tokens.total)),
+            message: row.last_message.as_deref().map(|message| short(message, MAX_MESSAGE)),
+            hint: hint.into_iter().flatten().collect::<Vec<_>>().join(" · "),
+            started: Clock::of(row.started_at),
+            workspace: row.workspace.clone(),
+        }
+    }
+}
+
+impl Disk {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let idle = snapshot.idle.iter().filter(|row| !row.parked);
+        let mut waiting: Vec<_> = snapshot.retrying.iter().map(Waiting::retry).collect();
+        waiting.extend(idle.clone().filter(|row| row.role == Role::Active).map(Waiting::idle));
+        let shelf =
+            |name, role| Shelf { name, rows: idle.clone().filter(|row| row.role == role).map(Parked::of).collect() };
+        let shelves = [shelf("holding", Role::Holding), shelf("done", Role::Terminal)];
+        Self {
+            waiting,
+            shelves: shelves.into_iter().filter(|shelf| !shelf.rows.is_empty()).collect(),
+            first_active: first_active(snapshot),
+        }
+    }
+}
+
+impl Waiting {
+    fn retry(row: &RetryRow) -> Self {
+        Self {
+            identifier: row.identifier.0.clone(),
+            title: row.title.clone(),
+            state: row.state.0.clone(),
+            pill: "retrying",
+            attempt: Some(row.attempt),
+            due: Some(Clock::of(row.due_at)),
+            reason: row.error.as_deref().map_or_else(|| "goes on".to_owned(), |error| short(error, MAX_ERROR)),
+        }
+    }
+
+    fn idle(row: &IdleRow) -> Self {
+        Self {
+            identifier: row.identifier.0.clone(),
+            title: row.title.clone(),
+            state: row.state.0.clone(),
+            pill: "",
+            attempt: None,
+            due: None,
+            reason: row.reason.clone(),
+        }
+    }
+}
+
+impl Footer {
+    pub(super) fn of(totals: &Totals) -> Self {
+        let tokens = totals.tokens;
+        let mut parts = vec![];
+        if tokens.total > 0 || tokens.input > 0 || tokens.output > 0 {
+            parts.extend([(count(tokens.input), "in"), (count(tokens.output), "out"), (count(tokens.total), "total")]);
+        }
+        if totals.seconds_running > 0.0 {
+            parts.push((duration(totals.seconds_running), "runtime"));
+        }
+        Self { parts, version: env!("CARGO_PKG_VERSION") }
+    }
+}
+
+impl NewIssueForm {
+    /// An empty form; open only when nothing exists at all.
+    pub(super) fn empty(snapshot: &Snapshot) -> Self {
+        Self {
+            open: snapshot.running.is_empty() && snapshot.retrying.is_empty() && snapshot.idle.is_empty(),
+            state: first_active(snapshot),
+            ..Self::default()
+        }
+        .with_states(snapshot)
+    }
+
+    /// The states a form may name.
+    pub(super) fn with_states(mut self, snapshot: &Snapshot) -> Self {
+        self.states = snapshot.states.iter().map(|row| row.name.0.clone()).collect();
+        self
+    }
+}
+
+/// Where new work goes: the first active state.
+pub(super) fn first_active(snapshot: &Snapshot) -> String {
+    let active = snapshot.states.iter().find(|row| row.role == Role::Active);
+    active.map_or_else(|| "Todo".to_owned(), |row| row.name.0.clone())
+}
+
+/// An address from front matter, if it is one a browser should follow.
+fn link(url: Option<&str>) -> Option<String> {
+    url.filter(|url| url.starts_with("https://") || url.starts_with("http://")).map(str::to_owned)
+}
+
+/// The first line of `text`, at most `max` characters.
+fn short(text: &str, max: usize) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(max) {
+        Some((at, _)) => format!("{}…", line.get(..at).unwrap_or(line)),
+        None => line.to_owned(),
+    }
+}
+
+/// `9`, `9.9k`, `1.2M`
+fn count(number: u64) -> String {
+    match number {
+        0..1_000 => number.to_string(),
+        1_000..1_000_000 => format!("{:.1}k", (number / 100) as f64 / 10.0),
+        _ => format!("{:.1}M", (number / 100_000) as f64 / 10.0),
+    }
+}
+
+/// `9s`, `2m`, `1h 5m`
+fn duration(seconds: f64) -> String {
+    let seconds = seconds as u64;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        _ => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// One path segment (RFC 3986 unreserved characters stay).
+fn percent_encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let counts = [0, 999, 1_000, 9_949, 123_456, 1_250_000].map(count);
+        assert_eq!(counts, ["0", "999", "1.0k", "9.9k", "123.4k", "1.2M"]);
+        assert_eq!([0.0, 59.9, 60.0, 3_900.0].map(duration), ["0s", "59s", "1m", "1h 5m"]);
+    }
+
+    #[test]
+    fn long_lines_are_cut_at_a_character() {
+        assert_eq!(short("äöü\nnext", 3), "äöü");
+        assert_eq!(short("äöüß", 3), "äöü…");
+    }
+
+    #[test]
+    fn an_identifier_becomes_one_path_segment() {
+        assert_eq!(percent_encoded("a/b ä?"), "a%2Fb%20%C3%A4%3F");
+    }
+
+    #[test]
+    fn only_web_addresses_become_links() {
+        assert_eq!(link(Some("javascript:alert(1)")), None);
+        assert_eq!(link(Some("https://example.org")).as_deref(), Some("https://example.org"));
+    }
+}

@@ -1,0 +1,398 @@
+//! The JSON of the API: 0.1.0's field names, the specification's, and ours beside them. Pure.
+//!
+//! Fields are only ever added (C219). Instants are RFC 3339 in UTC with milliseconds.
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+use symphony_core::ids::Identifier;
+use symphony_core::snapshot::{EventRow, IdleRow, RetryRow, RunningRow, Snapshot, Tokens, Totals};
+use symphony_core::workflow::Role;
+
+/// An instant as text, with milliseconds.
+#[derive(Clone, Copy)]
+pub(super) struct Instant(pub(super) Timestamp);
+
+impl Serialize for Instant {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{:.3}", self.0))
+    }
+}
+
+/// `GET /api/v1/state`
+#[derive(Serialize)]
+pub(super) struct State<'a> {
+    generated_at: Instant,
+    version: u64,
+    program_version: &'static str,
+    sandbox: &'a str,
+    tracker: TrackerState<'a>,
+    workflow: WorkflowState<'a>,
+    polling: Polling,
+    draining: bool,
+    counts: Counts,
+    running: Vec<Running<'a>>,
+    retrying: Vec<Retrying<'a>>,
+    idle: Vec<Idle<'a>>,
+    totals: TotalsState,
+    codex_totals: TotalsState,
+    rate_limits: Option<()>,
+}
+
+#[derive(Serialize)]
+struct TrackerState<'a> {
+    root: &'a str,
+    problem: Option<&'a str>,
+    malformed: Vec<MalformedFile<'a>>,
+    ambiguous: Vec<AmbiguousName<'a>>,
+}
+
+#[derive(Serialize)]
+struct MalformedFile<'a> {
+    file: &'a str,
+    line: Option<u32>,
+    column: Option<u32>,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct AmbiguousName<'a> {
+    name: &'a str,
+    files: &'a [String],
+}
+
+#[derive(Serialize)]
+struct WorkflowState<'a> {
+    path: &'a str,
+    valid: bool,
+    problems: &'a [String],
+    warnings: &'a [String],
+    states: Vec<StateName<'a>>,
+}
+
+#[derive(Serialize)]
+struct StateName<'a> {
+    name: &'a str,
+    role: &'static str,
+}
+
+#[derive(Serialize)]
+struct Polling {
+    checking: bool,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    running: usize,
+    retrying: usize,
+    /// Open questions and parked issues: what waits for a human.
+    blocked: usize,
+    /// Issues in an active state that are neither claimed nor parked.
+    queued: usize,
+    idle: usize,
+}
+
+#[derive(Serialize)]
+struct TokensState {
+    input_tokens: u64,
+    output_tokens: u64,
+    total_tokens: u64,
+}
+
+#[derive(Serialize)]
+struct TotalsState {
+    #[serde(flatten)]
+    tokens: TokensState,
+    seconds_running: f64,
+}
+
+#[derive(Serialize)]
+struct Running<'a> {
+    issue_id: &'a str,
+    issue_identifier: &'a str,
+    issue_title: &'a str,
+    issue_body: Option<&'a str>,
+    issue_url: Option<&'a str>,
+    title: &'a str,
+    run_id: u64,
+    state: &'a str,
+    phase: &'a str,
+    attempt: Option<u32>,
+    session_id: Option<&'a str>,
+    turn_count: u32,
+    last_event: Option<&'a str>,
+    last_message: Option<&'a str>,
+    started_at: Instant,
+    last_event_at: Option<Instant>,
+    tokens: TokensState,
+    steering_requested: bool,
+    steering_question: Option<&'a str>,
+    steering_context: Option<&'a str>,
+    steering_asked_at: Option<Instant>,
+    steering_answered: bool,
+    marked_done: bool,
+    workspace_path: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Retrying<'a> {
+    issue_id: &'a str,
+    issue_identifier: &'a str,
+    issue_url: Option<&'a str>,
+    title: &'a str,
+    state: &'a str,
+    attempt: u32,
+    due_at: Instant,
+    error: Option<&'a str>,
+    retry_kind: &'static str,
+}
+
+#[derive(Serialize)]
+struct Idle<'a> {
+    issue_id: &'a str,
+    issue_identifier: &'a str,
+    title: &'a str,
+    state: &'a str,
+    role: &'static str,
+    reason: &'a str,
+    parked: bool,
+}
+
+/// `GET /api/v1/issues/<identifier>`
+#[derive(Serialize)]
+pub(super) struct Detail<'a> {
+    issue_identifier: &'a str,
+    issue_id: &'a str,
+    issue_url: Option<&'a str>,
+    title: &'a str,
+    status: &'static str,
+    workspace: Option<WorkspacePath<'a>>,
+    attempts: Attempts,
+    running: Option<Running<'a>>,
+    retry: Option<Retry<'a>>,
+    recent_events: Vec<Event<'a>>,
+    last_error: Option<&'a str>,
+    tracked: Tracked,
+}
+
+#[derive(Serialize)]
+struct WorkspacePath<'a> {
+    path: &'a str,
+}
+
+#[derive(Serialize)]
+struct Attempts {
+    current_retry_attempt: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Retry<'a> {
+    attempt: u32,
+    due_at: Instant,
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    at: Instant,
+    event: &'a str,
+    message: &'a str,
+}
+
+/// Always `{}`, as in 0.1.0.
+#[derive(Serialize)]
+struct Tracked {}
+
+/// The name of a role on the wire.
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Active => "active",
+        Role::Terminal => "terminal",
+        Role::Holding => "holding",
+    }
+}
+
+impl<'a> State<'a> {
+    pub(super) fn of(snapshot: &'a Snapshot) -> Self {
+        let questions = snapshot.running.iter().filter(|row| waits(row)).count();
+        let parked = snapshot.idle.iter().filter(|row| row.parked).count();
+        let queued = snapshot.idle.iter().filter(|row| row.role == Role::Active && !row.parked).count();
+        Self {
+            generated_at: Instant(snapshot.generated_at),
+            version: snapshot.version,
+            program_version: env!("CARGO_PKG_VERSION"),
+            sandbox: &snapshot.sandbox,
+            tracker: TrackerState {
+                root: &snapshot.tracker_root,
+                problem: snapshot.tracker_problem.as_deref(),
+                malformed: snapshot
+                    .malformed
+                    .iter()
+                    .map(|m| MalformedFile { file: &m.file, line: m.line, column: m.column, message: &m.message })
+                    .collect(),
+                ambiguous: snapshot
+                    .ambiguous
+                    .iter()
+                    .map(|a| AmbiguousName { name: &a.name, files: &a.files })
+                    .collect(),
+            },
+            workflow: WorkflowState {
+                path: &snapshot.workflow_path,
+                valid: snapshot.workflow_problems.is_empty(),
+                problems: &snapshot.workflow_problems,
+                warnings: &snapshot.warnings,
+                states: snapshot
+                    .states
+                    .iter()
+                    .map(|row| StateName { name: row.name.as_str(), role: role(row.role) })
+                    .collect(),
+            },
+            polling: Polling { checking: snapshot.polling },
+            draining: snapshot.draining,
+            counts: Counts {
+                running: snapshot.running.len(),
+                retrying: snapshot.retrying.len(),
+                blocked: questions + parked,
+                queued,
+                idle: snapshot.idle.len(),
+            },
+            running: snapshot.running.iter().map(Running::of).collect(),
+            retrying: snapshot.retrying.iter().map(Retrying::of).collect(),
+            idle: snapshot.idle.iter().map(Idle::of).collect(),
+            totals: TotalsState::of(snapshot.totals),
+            codex_totals: TotalsState::of(snapshot.totals),
+            rate_limits: None,
+        }
+    }
+}
+
+/// Whether a run waits for a human's answer.
+pub(super) fn waits(row: &RunningRow) -> bool {
+    row.question.as_ref().is_some_and(|question| !question.answered)
+}
+
+impl TokensState {
+    fn of(tokens: Tokens) -> Self {
+        Self { input_tokens: tokens.input, output_tokens: tokens.output, total_tokens: tokens.total }
+    }
+}
+
+impl TotalsState {
+    fn of(totals: Totals) -> Self {
+        Self { tokens: TokensState::of(totals.tokens), seconds_running: totals.seconds_running }
+    }
+}
+
+impl<'a> Running<'a> {
+    fn of(row: &'a RunningRow) -> Self {
+        let question = row.question.as_ref();
+        Self {
+            issue_id: &row.id.0,
+            issue_identifier: &row.identifier.0,
+            issue_title: &row.title,
+            issue_body: row.body.as_deref(),
+            issue_url: row.url.as_deref(),
+            title: &row.title,
+            run_id: row.run.0,
+            state: row.state.as_str(),
+            phase: &row.phase,
+            attempt: row.attempt,
+            session_id: row.session_id.as_deref(),
+            turn_count: row.turn_count,
+            last_event: row.last_event.as_deref(),
+            last_message: row.last_message.as_deref(),
+            started_at: Instant(row.started_at),
+            last_event_at: row.last_event_at.map(Instant),
+            tokens: TokensState::of(row.tokens),
+            steering_requested: waits(row),
+            steering_question: question.map(|question| question.question.as_str()),
+            steering_context: question.and_then(|question| question.context.as_deref()),
+            steering_asked_at: question.map(|question| Instant(question.asked_at)),
+            steering_answered: question.is_some_and(|question| question.answered),
+            marked_done: row.marked_done,
+            workspace_path: row.workspace.as_deref(),
+        }
+    }
+}
+
+impl<'a> Retrying<'a> {
+    fn of(row: &'a RetryRow) -> Self {
+        Self {
+            issue_id: &row.id.0,
+            issue_identifier: &row.identifier.0,
+            issue_url: row.url.as_deref(),
+            title: &row.title,
+            state: row.state.as_str(),
+            attempt: row.attempt,
+            due_at: Instant(row.due_at),
+            error: row.error.as_deref(),
+            retry_kind: if row.error.is_some() { "failure" } else { "continuation" },
+        }
+    }
+}
+
+impl<'a> Idle<'a> {
+    fn of(row: &'a IdleRow) -> Self {
+        Self {
+            issue_id: &row.id.0,
+            issue_identifier: &row.identifier.0,
+            title: &row.title,
+            state: row.state.as_str(),
+            role: role(row.role),
+            reason: &row.reason,
+            parked: row.parked,
+        }
+    }
+}
+
+impl<'a> Detail<'a> {
+    /// What is known of a running or retrying issue; `None` for every other (0.1.0: `issue_not_found`).
+    pub(super) fn of(snapshot: &'a Snapshot, identifier: &Identifier) -> Option<Self> {
+        let running = snapshot.running.iter().find(|row| row.identifier == *identifier);
+        let retry = snapshot.retrying.iter().find(|row| row.identifier == *identifier);
+        match (running, retry) {
+            (Some(row), _) => Some(Self::running(row)),
+            (None, Some(row)) => Some(Self::retrying(row)),
+            (None, None) => None,
+        }
+    }
+
+    fn running(row: &'a RunningRow) -> Self {
+        Self {
+            issue_identifier: &row.identifier.0,
+            issue_id: &row.id.0,
+            issue_url: row.url.as_deref(),
+            title: &row.title,
+            status: "running",
+            workspace: row.workspace.as_deref().map(|path| WorkspacePath { path }),
+            attempts: Attempts { current_retry_attempt: row.attempt },
+            running: Some(Running::of(row)),
+            retry: None,
+            recent_events: row.recent_events.iter().map(Event::of).collect(),
+            last_error: None,
+            tracked: Tracked {},
+        }
+    }
+
+    fn retrying(row: &'a RetryRow) -> Self {
+        Self {
+            issue_identifier: &row.identifier.0,
+            issue_id: &row.id.0,
+            issue_url: row.url.as_deref(),
+            title: &row.title,
+            status: "retrying",
+            workspace: None,
+            attempts: Attempts { current_retry_attempt: Some(row.attempt) },
+            running: None,
+            retry: Some(Retry { attempt: row.attempt, due_at: Instant(row.due_at), error: row.error.as_deref() }),
+            recent_events: vec![],
+            last_error: row.error.as_deref(),
+            tracked: Tracked {},
+        }
+    }
+}
+
+impl<'a> Event<'a> {
+    fn of(row: &'a EventRow) -> Self {
+        Self { at: Instant(row.at), event: &row.event, message: &row.message }
+    }
+}
