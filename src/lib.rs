@@ -9,6 +9,7 @@ pub mod git;
 pub mod handoff;
 pub mod hooks;
 pub mod journal;
+pub mod layout;
 pub mod log;
 pub mod process;
 pub mod random;

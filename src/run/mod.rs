@@ -1,14 +1,60 @@
-//! One attempt at an issue.
+//! One attempt at an issue, from its workspace to the end of its sandbox, as one straight line.
+//!
+//! Exactly one [`RunEnd`] comes out. Whatever was begun is ended in reverse order, by code that stands
+//! here, not by `Drop`; dropping the future (a second signal) kills the sandbox and every child.
 
+mod finish;
+mod inside;
 pub mod line;
+mod tools;
+mod turns;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use symphony_core::board::Plan;
+use futures::future::BoxFuture;
+use symphony_core::board::{ParkReason, Plan, RunEnd, RunFailure};
+use symphony_core::ids::{Identifier, WorkspaceKey};
+use symphony_core::prompt::Prompt;
 use symphony_core::workflow::Workflow;
+use symphony_guest::mux::MuxStream;
+use tokio::sync::mpsc;
 
-use self::line::Line;
+use self::inside::Left;
+use self::line::{Line, Report};
+use crate::agent::tools::ToolCall;
+use crate::airlock::{Advance, Airlock, AirlockError};
+use crate::git::{Git, Oid};
+use crate::hooks::{Hook, HookEnv};
+use crate::journal::Journal;
+use crate::layout::Layout;
+use crate::sandbox::Sandbox;
 use crate::tracker::Tracker;
+use crate::workspace::{Ready, Wanted, WorkspaceError, Workspaces};
+
+/// Serves one connection of the guest's MCP port.
+pub type ServeStream = Arc<dyn Fn(MuxStream) -> BoxFuture<'static, ()> + Send + Sync>;
+/// Opens the MCP door of one run: its issue, its bearer, where its tool calls go. The door stands a
+/// floor above; the application hands it down.
+pub type OpenMcp = Arc<dyn Fn(&Identifier, String, mpsc::Sender<ToolCall>) -> ServeStream + Send + Sync>;
+
+/// What every run of this process shares.
+pub struct Parts {
+    /// Runs, counters, questions.
+    pub journal: Journal,
+    /// Where things stand.
+    pub layout: Layout,
+    /// Marks what is ours.
+    pub instance: String,
+    /// The host's git, with nobody's configuration.
+    pub git: Git,
+    /// What isolates a run.
+    pub sandbox: Arc<dyn Sandbox>,
+    /// The guest's door to our tools.
+    pub open_mcp: OpenMcp,
+    /// Absolute path of the workflow file, for hooks.
+    pub workflow_path: PathBuf,
+}
 
 /// Everything one attempt is bound to from its dispatch on; a reload changes none of it (C173).
 pub struct Start {
@@ -20,4 +66,167 @@ pub struct Start {
     pub tracker: Arc<dyn Tracker>,
     /// To and from the conductor.
     pub line: Line,
+}
+
+/// One attempt under way: its orders and the parts it works with.
+pub(crate) struct Attempt {
+    parts: Arc<Parts>,
+    plan: Plan,
+    workflow: Arc<Workflow>,
+    tracker: Arc<dyn Tracker>,
+    key: WorkspaceKey,
+    /// This run's directory below `.symphony/runs`.
+    dir: PathBuf,
+}
+
+/// Carries out one attempt.
+pub async fn attempt(parts: Arc<Parts>, start: Start) -> RunEnd {
+    let Start { plan, workflow, tracker, mut line } = start;
+    let key = match WorkspaceKey::of(&plan.issue.identifier) {
+        Ok(key) => key,
+        Err(error) => return failed("invalid_workspace_key", error),
+    };
+    let dir = parts.layout.run(plan.run);
+    if let Err(error) = crate::workspace::create_private_dir(&dir) {
+        return failed("run_directory", format!("cannot create {}: {error}", dir.display()));
+    }
+    let attempt = Attempt { parts, plan, workflow, tracker, key, dir };
+    let end = attempt.carry_out(&mut line).await;
+    // Bundles are only on their way; what they carried stands in the airlock.
+    for name in ["seed.bundle", "export.bundle"] {
+        let _ = tokio::fs::remove_file(attempt.dir.join(name)).await;
+    }
+    end
+}
+
+impl Attempt {
+    async fn carry_out(&self, line: &mut Line) -> RunEnd {
+        // Cheap failures first: nothing is booted for a prompt that does not render (C179).
+        let prompt = match self.first_prompt() {
+            Ok(prompt) => prompt,
+            Err(end) => return end,
+        };
+        let workspaces = match Workspaces::new(&self.workflow.workspace.root, &self.parts.instance, self.parts.git.clone()) {
+            Ok(workspaces) => workspaces,
+            Err(error) => return failed("workspace_error", error),
+        };
+        let log = self.dir.join("hooks.log");
+        let env = self.hook_env(None);
+        let wanted = self.wanted(&env, &log);
+        let ready = tokio::select! {
+            ready = workspaces.ensure(&wanted) => ready,
+            cause = line.stopped() => return RunEnd::Stopped(cause),
+        };
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(error @ WorkspaceError::AfterCreate(_)) => return failed("after_create_failed", error),
+            Err(error) => return failed("workspace_error", error),
+        };
+        line.report(Report::Workspace(ready.path.clone())).await;
+
+        let end = match self.before_run(&wanted, &ready, line).await {
+            Ok(()) => self.work(&ready, prompt, line).await,
+            Err(end) => end,
+        };
+        // Symmetric with `before_run`, whatever became of the run (trap T7).
+        let env = self.hook_env(Some(end.to_string()));
+        if let Some(hook) = self.wanted(&env, &log).hook(Hook::AfterRun, &ready.path) {
+            line.report(Report::Phase("after_run")).await;
+            // Its failure is logged there and changes nothing (C147).
+            let _ = hook.run().await;
+        }
+        end
+    }
+
+    async fn before_run(&self, wanted: &Wanted<'_>, ready: &Ready, line: &Line) -> Result<(), RunEnd> {
+        let Some(hook) = wanted.hook(Hook::BeforeRun, &ready.path) else { return Ok(()) };
+        line.report(Report::Phase("before_run")).await;
+        tokio::select! {
+            ran = hook.run() => ran.map_err(|error| failed("before_run_failed", error)),
+            cause = line.stopped() => Err(RunEnd::Stopped(cause)),
+        }
+    }
+
+    /// Airlock, sandbox, turns, and what they left.
+    async fn work(&self, ready: &Ready, prompt: String, line: &mut Line) -> RunEnd {
+        let opened = tokio::select! {
+            opened = self.open_airlock(ready) => opened,
+            cause = line.stopped() => return RunEnd::Stopped(cause),
+        };
+        let (airlock, branch) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return failed("airlock_error", error),
+        };
+        let left = self.inside(&airlock, ready, prompt, line).await;
+        match left {
+            Left::Done { title, summary } => self.hand_off(&airlock, branch.as_ref(), &title, &summary, line).await,
+            Left::Ended(end) => match self.advance(&airlock, branch.as_ref()).await {
+                Ok(()) => end,
+                // An operator's word outranks what became of the branch.
+                Err(_) if matches!(end, RunEnd::Stopped(_)) => end,
+                Err(trouble) => trouble,
+            },
+        }
+    }
+
+    async fn open_airlock(&self, ready: &Ready) -> Result<(Airlock, Option<Oid>), AirlockError> {
+        let airlock = Airlock::open(self.parts.git.clone(), self.parts.layout.root(), &self.key, ready).await?;
+        let branch = airlock.branch_tip().await?;
+        Ok((airlock, branch))
+    }
+
+    /// Moves the agent's branch in the host workspace to the verified head, by compare-and-swap.
+    async fn advance(&self, airlock: &Airlock, expected: Option<&Oid>) -> Result<(), RunEnd> {
+        let Some(expected) = expected else { return Ok(()) };
+        match airlock.advance_branch(expected, self.workflow.workspace.checkout).await {
+            Ok(Advance::Advanced { .. } | Advance::NoRepository) => Ok(()),
+            Ok(Advance::Diverged { found }) => {
+                let found = found.map_or_else(|| "deleted".to_owned(), |oid| format!("at {oid}"));
+                let detail = format!(
+                    "{} is {found} now; this run's work is refs/symphony/head in the workspace, merge or reset, then move the issue back",
+                    self.key.branch()
+                );
+                Err(RunEnd::NeedsHuman(ParkReason::Diverged { detail }))
+            }
+            Err(error) => Err(failed("airlock_error", error)),
+        }
+    }
+
+    fn first_prompt(&self) -> Result<String, RunEnd> {
+        let plan = &self.plan;
+        Prompt::parse(&self.workflow.prompt)
+            .and_then(|prompt| prompt.render(&plan.issue, &turns::attempt_of(plan)))
+            .map_err(|error| failed(error.code(), error))
+    }
+
+    fn hook_env(&self, outcome: Option<String>) -> HookEnv {
+        HookEnv {
+            issue_id: self.plan.issue.id.0.clone(),
+            identifier: self.plan.issue.identifier.0.clone(),
+            state: self.plan.issue.state.0.clone(),
+            attempt: self.plan.attempt,
+            workflow: self.parts.workflow_path.display().to_string(),
+            run: Some(self.plan.run.0),
+            outcome,
+        }
+    }
+
+    fn wanted<'a>(&'a self, env: &'a HookEnv, log: &'a std::path::Path) -> Wanted<'a> {
+        Wanted {
+            key: &self.key,
+            workflow_dir: &self.workflow.dir,
+            settings: &self.workflow.workspace,
+            hooks: &self.workflow.hooks,
+            env,
+            log: Some(log),
+        }
+    }
+}
+
+fn failed(code: &'static str, message: impl ToString) -> RunEnd {
+    RunEnd::Failed(failure(code, message))
+}
+
+fn failure(code: &'static str, message: impl ToString) -> RunFailure {
+    RunFailure { code, message: message.to_string() }
 }

@@ -1,0 +1,53 @@
+//! Where things stand below `.symphony/`. Everything in it is the host's; only work disks are written by guests.
+
+use std::path::{Path, PathBuf};
+
+use symphony_core::ids::{RunId, WorkspaceKey};
+
+/// The `.symphony` directory of one workflow.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Below the directory of `WORKFLOW.md`.
+    pub fn of(workflow_dir: &Path) -> Self {
+        Self { root: workflow_dir.join(".symphony") }
+    }
+
+    /// The directory itself, 0700.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// SQLite: runs, counters, questions.
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("journal.db")
+    }
+
+    /// Held while a symphony runs on this workflow.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// The operator's secret, 0600.
+    pub fn operator_token(&self) -> PathBuf {
+        self.root.join("operator-token")
+    }
+
+    /// Finished patches.
+    pub fn patches(&self) -> PathBuf {
+        self.root.join("patches")
+    }
+
+    /// The guest's own storage for an issue: opaque, a cache. Never enter, read or configure from it.
+    pub fn work_disk(&self, key: &WorkspaceKey) -> PathBuf {
+        self.root.join("disks").join(key.as_str())
+    }
+
+    /// Everything one run leaves: its log, its frames, bundles on their way.
+    pub fn run(&self, run: RunId) -> PathBuf {
+        self.root.join("runs").join(run.to_string())
+    }
+}

@@ -1,0 +1,405 @@
+//! The part of a run that has a sandbox: boot, seed, agent, turns, checkpoints, and the end of it all.
+
+use std::time::Duration;
+
+use symphony_core::board::{ParkReason, RunEnd};
+use symphony_guest::wire::{ExportRequest, Identity, Program as GuestProgram, SeedRequest, SpawnRequest};
+use tokio::sync::mpsc;
+
+use super::line::{Line, Report};
+use super::turns::Talk;
+use super::{Attempt, failed};
+use crate::agent::event::{AgentEvent, Events};
+use crate::agent::profile::{self, Inside};
+use crate::agent::redact::Secrets;
+use crate::agent::session::{McpServer, Session, StartOptions};
+use crate::agent::transcript::Transcript;
+use crate::airlock::{Airlock, AirlockError, Checkpoint, Claim, Limits};
+use crate::git::Oid;
+use crate::sandbox::channel::{Channel, ChannelError};
+use crate::sandbox::{BootSpec, Guest};
+use crate::workspace::Ready;
+
+/// Our MCP endpoint on the guest's own loopback. Fixed: nothing else listens in a fresh sandbox.
+const MCP_PORT: u16 = 8484;
+/// Where the guest program has the work tree and the agent's home.
+const HOME: &str = "/home/agent";
+const TREE: &str = "/work";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// For unpacking a seed in the guest.
+const SEED_MS: u64 = 600_000;
+/// For bundling an export in the guest.
+const EXPORT_MS: u64 = 120_000;
+/// What an agent gets to end by itself after its input closed.
+const AGENT_GRACE: Duration = Duration::from_secs(2);
+/// What a guest program gets to kill everything, sync and exit.
+const GUEST_GRACE: Duration = Duration::from_secs(5);
+
+/// What the sandbox part of a run left behind; its sandbox is gone.
+pub(super) enum Left {
+    /// The agent said done, and its last work is in the airlock.
+    Done {
+        /// For the patch.
+        title: String,
+        /// For the patch.
+        summary: String,
+    },
+    /// Everything else.
+    Ended(RunEnd),
+}
+
+/// Why an export did not arrive in the airlock.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExportError {
+    /// The guest or the channel.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The check of what it sent.
+    #[error(transparent)]
+    Airlock(#[from] AirlockError),
+    /// Our own disk.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The bundle.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Attempt {
+    /// Boots, works, exports, and takes everything down again, whatever happened.
+    pub(super) async fn inside(&self, airlock: &Airlock, ready: &Ready, prompt: String, line: &mut Line) -> Left {
+        line.report(Report::Phase("booting")).await;
+        let booted = tokio::select! {
+            booted = self.boot() => booted,
+            cause = line.stopped() => return Left::Ended(RunEnd::Stopped(cause)),
+        };
+        let (guest, channel, disk) = match booted {
+            Ok(booted) => booted,
+            Err(end) => return Left::Ended(end),
+        };
+        let mut talk = Talk::default();
+        let end = match self.prepare_disk(airlock, &channel, &disk, line).await {
+            Ok(()) => self.converse(airlock, &channel, ready, prompt, &mut talk, line).await,
+            Err(end) => Err(end),
+        };
+        let handing_off = end.is_ok();
+        if handing_off {
+            line.report(Report::Finishing).await;
+        }
+        // Export comes before teardown. A guest that died is asked again below, on its work disk.
+        let exported = self.export(airlock, &channel, talk.done_message(&self.plan.issue)).await;
+        if let Err(error) = channel.shutdown(GUEST_GRACE).await {
+            tracing::debug!(run_id = self.plan.run.0, %error, "the guest program did not say goodbye");
+        }
+        drop(channel);
+        let ending = guest.stop(GUEST_GRACE).await;
+        tracing::debug!(run_id = self.plan.run.0, ?ending, "sandbox gone");
+        let exported = match exported {
+            Err(ExportError::Channel(ChannelError::Closed(_) | ChannelError::BrokenOff(_))) if talk.seeded => {
+                line.report(Report::Phase("rescuing")).await;
+                self.rescue(airlock, talk.done_message(&self.plan.issue)).await
+            }
+            other => other.map(drop),
+        };
+        self.conclude(end, exported, talk, ending.out_of_memory)
+    }
+
+    /// Joins how the talk ended with whether its work arrived.
+    fn conclude(&self, end: Result<(), RunEnd>, exported: Result<(), ExportError>, talk: Talk, no_memory: bool) -> Left {
+        let end = match (end, exported) {
+            (Ok(()), Ok(())) => {
+                let (title, summary) = talk.said.done.unwrap_or_default();
+                return Left::Done { title, summary };
+            }
+            (Err(end), _) if !talk.seeded => end,
+            (Err(end), Ok(())) => end,
+            // The agent can mend some exports (a history that left the base, a file too large): it is told next time.
+            (_, Err(ExportError::Airlock(error))) if error.is_for_the_agent() => failed("export_refused", error),
+            (Ok(()) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) => {
+                let disk = self.parts.layout.work_disk(&self.key);
+                let detail = format!("{error}; what the sandbox holds is kept on its work disk {}", disk.display());
+                RunEnd::NeedsHuman(ParkReason::HandoffFailed { detail })
+            }
+            (Err(end), Err(error)) => {
+                tracing::warn!(issue_id = %self.plan.issue.id, %error, "the last work was not exported; it is on the work disk");
+                end
+            }
+        };
+        Left::Ended(match end {
+            RunEnd::Failed(mut failure) if no_memory => {
+                failure.message.push_str(" (the sandbox ran out of memory: sandbox.jail.memory_mib)");
+                RunEnd::Failed(failure)
+            }
+            other => other,
+        })
+    }
+
+    async fn boot(&self) -> Result<(Guest, Channel, DiskState), RunEnd> {
+        let jail = &self.workflow.sandbox.jail;
+        let deadline = Duration::from_millis(self.workflow.acp.boot_timeout_ms);
+        let spec = BootSpec {
+            run: self.plan.run,
+            disk: self.parts.layout.work_disk(&self.key),
+            read_only: jail.read_only.clone(),
+            memory_mib: jail.memory_mib,
+            pids: jail.pids,
+            file_size_mib: jail.file_size_mib,
+            deadline,
+            program: vec![],
+        };
+        let mut guest = self.parts.sandbox.boot(spec).await.map_err(|error| failed("sandbox_boot_failed", error))?;
+        let token = crate::random::token(16).map_err(|error| failed("sandbox_boot_failed", error))?;
+        let Some(io) = guest.take_io() else { return Err(failed("sandbox_boot_failed", "the sandbox has no channel")) };
+        match Channel::open(io, &token, deadline).await {
+            Ok((channel, hello)) => Ok((guest, channel, DiskState { tree: hello.tree, marker: hello.marker })),
+            Err(error) => {
+                let ending = guest.stop(Duration::ZERO).await;
+                let said = ending.stderr.trim();
+                let message = if said.is_empty() { error.to_string() } else { format!("{error}; it said: {said}") };
+                Err(failed("sandbox_boot_failed", message))
+            }
+        }
+    }
+
+    /// Makes the work disk hold exactly the newest work: keeps a tree that does, rescues one that is
+    /// ahead of the airlock, seeds everything else.
+    async fn prepare_disk(&self, airlock: &Airlock, channel: &Channel, disk: &DiskState, line: &Line) -> Result<(), RunEnd> {
+        let work = async {
+            let current = self.marker(airlock).await.map_err(|error| failed("airlock_error", error))?;
+            if disk.tree && disk.marker.as_deref() == Some(&current) {
+                return Ok(());
+            }
+            if disk.tree && disk.marker.is_some() {
+                // An earlier run, or an earlier symphony, died before its export.
+                line.report(Report::Phase("rescuing")).await;
+                match self.export(airlock, channel, None).await {
+                    Ok(_) => return Ok(()),
+                    Err(ExportError::Airlock(error)) if error.is_for_the_agent() => {
+                        tracing::warn!(issue_id = %self.plan.issue.id, %error, "what an earlier run left cannot be taken; starting from the last good work");
+                    }
+                    Err(error) => return Err(failed("rescue_failed", error)),
+                }
+            }
+            self.seed(airlock, channel, disk.tree, line).await
+        };
+        tokio::select! {
+            done = work => done,
+            cause = line.stopped() => Err(RunEnd::Stopped(cause)),
+        }
+    }
+
+    async fn seed(&self, airlock: &Airlock, channel: &Channel, wipe: bool, line: &Line) -> Result<(), RunEnd> {
+        line.report(Report::Phase("seeding")).await;
+        let settings = &self.workflow.workspace;
+        let max_bytes = settings.seed_max_mib.saturating_mul(1 << 20);
+        let bundle = self.dir.join("seed.bundle");
+        let plan = airlock
+            .seed_bundle(&bundle, settings.seed, max_bytes)
+            .await
+            .map_err(|error| failed("seed_failed", error))?;
+        let request = SeedRequest {
+            head: plan.head.to_string(),
+            branch: plan.branch,
+            wip: plan.wip.map(|oid| oid.to_string()),
+            extra: plan.extra.map(|oid| oid.to_string()),
+            shallow: plan.shallow.iter().map(ToString::to_string).collect(),
+            identity: Identity { name: "symphony-agent".into(), email: "agent@symphony.local".into() },
+            wipe,
+            max_bytes,
+            timeout_ms: SEED_MS,
+        };
+        let mut file = tokio::fs::File::open(&bundle).await.map_err(|error| failed("seed_failed", error))?;
+        channel.seed(request, &mut file).await.map_err(|error| failed("seed_failed", error))?;
+        let marker = self.marker(airlock).await.map_err(|error| failed("airlock_error", error))?;
+        channel.marker(&marker).await.map_err(|error| failed("seed_failed", error))
+    }
+
+    /// What the work disk is marked with when it holds exactly what the airlock holds.
+    async fn marker(&self, airlock: &Airlock) -> Result<String, AirlockError> {
+        let wip = airlock.wip().await?.map_or_else(|| "-".to_owned(), |oid| oid.to_string());
+        Ok(format!("{} {wip}", airlock.head().await?))
+    }
+
+    /// Takes what the work tree holds beyond the airlock. With a message it is the last export: what
+    /// is uncommitted becomes a commit.
+    pub(super) async fn export(
+        &self,
+        airlock: &Airlock,
+        channel: &Channel,
+        message: Option<String>,
+    ) -> Result<Checkpoint, ExportError> {
+        let limits = Limits::of_mib(self.workflow.workspace.export_max_mib);
+        let have = [Some(airlock.base().clone()), Some(airlock.head().await?), airlock.wip().await?];
+        let request = ExportRequest {
+            have: have.into_iter().flatten().map(|oid| oid.to_string()).collect(),
+            base: airlock.base().to_string(),
+            max_bytes: limits.bundle_bytes,
+            is_final: message.is_some(),
+            commit_message: message,
+            timeout_ms: EXPORT_MS,
+        };
+        let path = self.dir.join("export.bundle");
+        let write = |source| ExportError::Write { path: path.display().to_string(), source };
+        let mut file = tokio::fs::File::create(&path).await.map_err(write)?;
+        let exported = channel.export(request, &mut file).await?;
+        file.sync_all().await.map_err(write)?;
+        let oid = |text: &str| Oid::parse(text).ok_or_else(|| ChannelError::Protocol(format!("`{text}` names no commit")));
+        let claim = Claim { head: oid(&exported.head)?, wip: exported.wip.as_deref().map(oid).transpose()? };
+        let bundle = (!exported.empty).then_some(path.as_path());
+        let checkpoint = airlock.take_export(bundle, &claim, &limits).await?;
+        channel.marker(&self.marker(airlock).await?).await?;
+        Ok(checkpoint)
+    }
+
+    /// The guest died before its export: a fresh sandbox without an agent exports from its work disk.
+    async fn rescue(&self, airlock: &Airlock, message: Option<String>) -> Result<(), ExportError> {
+        let (guest, channel, disk) = match self.boot().await {
+            Ok(booted) => booted,
+            Err(end) => return Err(ChannelError::Protocol(format!("no sandbox for the rescue: {end}")).into()),
+        };
+        let exported = if disk.tree { self.export(airlock, &channel, message).await.map(drop) } else { Ok(()) };
+        if let Err(error) = channel.shutdown(GUEST_GRACE).await {
+            tracing::debug!(run_id = self.plan.run.0, %error, "the rescue's guest did not say goodbye");
+        }
+        drop(channel);
+        guest.stop(GUEST_GRACE).await;
+        exported
+    }
+
+    /// Starts the agent and talks with it until the talk has an end. `Ok`: it said it is done.
+    async fn converse(
+        &self,
+        airlock: &Airlock,
+        channel: &Channel,
+        ready: &Ready,
+        prompt: String,
+        talk: &mut Talk,
+        line: &mut Line,
+    ) -> Result<(), RunEnd> {
+        talk.seeded = true;
+        line.report(Report::Phase("starting the agent")).await;
+        let bearer = crate::random::token(24).map_err(|error| failed("startup_failed", error))?;
+        let secrets = Secrets::new([bearer.clone()]);
+        let (calls_to, mut calls) = mpsc::channel(16);
+        let door = if self.workflow.mcp.enabled {
+            let serve = (self.parts.open_mcp)(&self.plan.issue.identifier, bearer.clone(), calls_to);
+            let mut incoming = channel.listen(MCP_PORT).await.map_err(|error| failed("startup_failed", error))?;
+            Some(Door(tokio::spawn(async move {
+                let mut open = tokio::task::JoinSet::new();
+                while let Some(stream) = incoming.accept().await {
+                    while open.try_join_next().is_some() {}
+                    open.spawn(serve(stream));
+                }
+            })))
+        } else {
+            None
+        };
+        let inside = Inside { path: PATH.into(), home: HOME.into() };
+        let adapter = self.adapter();
+        let launch = profile::launch(adapter, &self.workflow.acp, &self.plan.issue, &inside)
+            .map_err(|error| failed("agent_not_configured", error))?;
+        let program = match launch.program {
+            profile::Program::Builtin => GuestProgram::ScriptAgent,
+            profile::Program::Command(argv) => GuestProgram::Argv(argv),
+        };
+        let request = SpawnRequest { program, env: launch.env, cwd: None };
+        let process = channel.spawn(request).await.map_err(|error| failed("agent_not_found", error))?;
+        let (events_to, events) = mpsc::channel(256);
+        let transcript = Transcript::open(&self.dir.join("acp.jsonl"), secrets.clone())
+            .map_err(|error| tracing::warn!(%error, "frames of this run are not recorded"))
+            .ok();
+        let forwarding = Door(tokio::spawn(forward(events, line.run, line.reports.clone())));
+        let sink = Events::new(events_to.clone(), secrets.clone());
+        let stderr = Door(tokio::spawn(crate::agent::stderr::forward(process.stderr, sink, transcript.clone())));
+        let identifier = &self.plan.issue.identifier;
+        let options = StartOptions {
+            cwd: TREE.into(),
+            client_version: env!("CARGO_PKG_VERSION").into(),
+            title: format!("{identifier}: {}", self.plan.issue.title),
+            mcp: door.as_ref().map(|_| McpServer {
+                url: format!("http://127.0.0.1:{MCP_PORT}/api/v1/issues/{}/mcp", url_encoded(&identifier.0)),
+                bearer,
+            }),
+            mode: launch.mode.map(str::to_owned),
+            read_timeout: Duration::from_millis(self.workflow.acp.read_timeout_ms),
+            max_line: 0,
+            secrets,
+            transcript,
+        };
+        let started = tokio::select! {
+            started = Session::start(process.stdout, process.stdin, options, events_to) => started,
+            cause = line.stopped() => return Err(RunEnd::Stopped(cause)),
+        };
+        let mut session = started.map_err(|error| failed(error.code(), error))?;
+        line.report(Report::Session(session.id().to_owned())).await;
+        let end = self.turns(airlock, channel, &mut session, &mut calls, ready, prompt, talk, line).await;
+        drop(door);
+        session.close(AGENT_GRACE).await;
+        if tokio::time::timeout(AGENT_GRACE, process.exit).await.is_err() {
+            process.killer.kill();
+        }
+        drop((forwarding, stderr));
+        end
+    }
+
+    /// The adapter of the issue's state, else the workflow's.
+    fn adapter(&self) -> symphony_core::workflow::Adapter {
+        let rule = self.workflow.states.rules.get(&self.plan.issue.state);
+        rule.and_then(|rule| rule.adapter).unwrap_or(self.workflow.acp.adapter)
+    }
+}
+
+/// What a guest program found on its disk.
+struct DiskState {
+    tree: bool,
+    marker: Option<String>,
+}
+
+/// A task that ends with its scope.
+struct Door(tokio::task::JoinHandle<()>);
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn forward(
+    mut events: mpsc::Receiver<AgentEvent>,
+    run: symphony_core::ids::RunId,
+    reports: mpsc::Sender<super::line::FromRun>,
+) {
+    while let Some(event) = events.recv().await {
+        let row = symphony_core::snapshot::EventRow {
+            at: jiff::Timestamp::now(),
+            event: event.kind.to_owned(),
+            message: event.message,
+        };
+        if reports.send(super::line::FromRun::Report(run, Report::Event(row))).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// An identifier as one path segment of a URL.
+fn url_encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_identifier_is_one_segment_of_a_url() {
+        assert_eq!(super::url_encoded("A B/ü?"), "A%20B%2F%C3%BC%3F");
+    }
+}

@@ -1,0 +1,106 @@
+//! What the agent's tool calls do to its run. The claim is validated and recorded here; the file moves
+//! only after the turn, when the work is safe (DESIGN §6).
+
+use jiff::Timestamp;
+use symphony_core::ids::StateName;
+use symphony_core::snapshot::Question;
+use symphony_core::workflow::Role;
+
+use super::Attempt;
+use super::line::{Line, Report};
+use crate::agent::mark_done;
+use crate::agent::tools::ToolRequest;
+use crate::tracker::TrackerError;
+use crate::workspace::Ready;
+
+/// What the agent has said in this run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Said {
+    /// The work is done: title and summary.
+    pub(super) done: Option<(String, String)>,
+    /// A human must answer: question and context.
+    pub(super) question: Option<(String, Option<String>)>,
+}
+
+impl Attempt {
+    /// Answers one tool call: a sentence for the agent, or why not.
+    pub(super) async fn on_tool(
+        &self,
+        request: ToolRequest,
+        said: &mut Said,
+        ready: &Ready,
+        line: &Line,
+    ) -> Result<String, String> {
+        match request {
+            ToolRequest::MarkDone { title, summary } => self.on_mark_done(title, summary, said, ready, line).await,
+            ToolRequest::AskHuman { question, context } => self.on_question(question, context, said, line).await,
+        }
+    }
+
+    async fn on_mark_done(
+        &self,
+        title: String,
+        summary: String,
+        said: &mut Said,
+        ready: &Ready,
+        line: &Line,
+    ) -> Result<String, String> {
+        let text = format!("Issue {} is marked done. Stop working and end your turn.", self.plan.issue.identifier);
+        if said.done.is_some() {
+            return Ok(text);
+        }
+        let target = self.workflow.states.done_target();
+        let refused = |error: TrackerError| format!("failed to mark done: {error}");
+        let from = self.current_state().await.map_err(refused)?;
+        if self.workflow.states.role(&from) != Role::Active {
+            return Err(format!("failed to mark done: a person moved the issue to {from}"));
+        }
+        self.tracker.check_move(&self.plan.issue.id, &from, &target).await.map_err(refused)?;
+        let (workspace, named, text_of) = (ready.path.clone(), title.clone(), summary.clone());
+        let written = tokio::task::spawn_blocking(move || mark_done::write(&workspace, &named, &text_of)).await;
+        // As in 0.1.0: the claim stands, the hook falls back to the issue's own title.
+        if let Ok(Err(error)) = written {
+            tracing::warn!(issue_id = %self.plan.issue.id, %error, "mark_done.md could not be written");
+        }
+        said.done = Some((title, summary));
+        line.report(Report::MarkedDone).await;
+        Ok(text)
+    }
+
+    async fn on_question(
+        &self,
+        question: String,
+        context: Option<String>,
+        said: &mut Said,
+        line: &Line,
+    ) -> Result<String, String> {
+        if said.question.is_some() {
+            return Err("a request for human steering is already pending; end your turn and wait for the reply".into());
+        }
+        let asked = self.parts.journal.asked(
+            self.plan.run,
+            self.plan.issue.id.clone(),
+            question.clone(),
+            context.clone(),
+        );
+        // A question that a crash could lose is not asked.
+        asked.await.map_err(|error| format!("the question could not be stored: {error}"))?;
+        said.question = Some((question.clone(), context.clone()));
+        let row = Question { question, context, asked_at: Timestamp::now(), answered: false };
+        line.report(Report::Asked(row)).await;
+        Ok("Your question was handed to a human. End your turn now; the reply comes as your next prompt.".into())
+    }
+
+    /// Where the issue is now, by a fresh look.
+    pub(super) async fn current_state(&self) -> Result<StateName, TrackerError> {
+        let scan = self.tracker.scan().await?;
+        let found = scan.issues.into_iter().find(|issue| issue.id == self.plan.issue.id);
+        match found {
+            Some(issue) => Ok(issue.state),
+            None => match scan.ambiguous.into_iter().find(|a| a.name == self.plan.issue.id.0) {
+                Some(twice) => Err(TrackerError::Ambiguous { name: twice.name, files: twice.files }),
+                None => Err(TrackerError::NotFound(self.plan.issue.id.0.clone())),
+            },
+        }
+    }
+}

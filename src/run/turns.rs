@@ -1,0 +1,226 @@
+//! The conversation: turn after turn, a checkpoint after each, until it has an end.
+
+use std::time::Duration;
+
+use symphony_core::board::{Plan, RetryKind, RunEnd};
+use symphony_core::issue::Issue;
+use symphony_core::patience::TurnLimits;
+use symphony_core::prompt;
+use symphony_core::snapshot::Tokens;
+use symphony_core::turn::{Facts, Next, Outcome, Sight, after_turn};
+use symphony_core::workflow::Role;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::inside::ExportError;
+use super::line::{Line, Report};
+use super::tools::Said;
+use super::{Attempt, failed, failure};
+use crate::agent::session::{Session, Turn, TurnEnd};
+use crate::agent::tools::ToolCall;
+use crate::airlock::Airlock;
+use crate::sandbox::channel::{Channel, ChannelError};
+use crate::tracker::TrackerError;
+use crate::workspace::Ready;
+
+/// A turn still open so long after `mark_done` or a question was answered is cancelled, and counts as that.
+const AFTER_WORD: Duration = Duration::from_secs(10);
+/// Between a turn and the next prompt of the same session.
+const BETWEEN_TURNS: Duration = Duration::from_millis(25);
+
+/// What a talk has led to so far.
+#[derive(Debug, Default)]
+pub(super) struct Talk {
+    /// What the agent told us through its tools.
+    pub(super) said: Said,
+    /// Whether the work disk holds a tree of ours.
+    pub(super) seeded: bool,
+    tokens: Tokens,
+}
+
+impl Talk {
+    /// The message of the commit that uncommitted work becomes at the end; `None` while there is no end.
+    pub(super) fn done_message(&self, issue: &Issue) -> Option<String> {
+        let (title, summary) = self.said.done.as_ref()?;
+        Some(crate::handoff::patch::message(title, summary, &issue.identifier.0))
+    }
+}
+
+/// What is said next.
+struct Words {
+    text: String,
+    /// A human's reply, as typed: such a turn is free.
+    answer: Option<String>,
+}
+
+impl Attempt {
+    #[expect(clippy::too_many_arguments, reason = "each is a different end of the same conversation")]
+    pub(super) async fn turns(
+        &self,
+        airlock: &Airlock,
+        channel: &Channel,
+        session: &mut Session,
+        calls: &mut mpsc::Receiver<ToolCall>,
+        ready: &Ready,
+        prompt: String,
+        talk: &mut Talk,
+        line: &mut Line,
+    ) -> Result<(), RunEnd> {
+        let max_turns = self.max_turns();
+        let mut words = Words { text: prompt, answer: None };
+        let (mut turn_number, mut autonomous) = (0, 0);
+        loop {
+            turn_number += 1;
+            autonomous += u32::from(words.answer.is_none());
+            line.report(Report::Turn(turn_number)).await;
+            line.report(Report::Phase("working")).await;
+            let (turn, stopped) = self.one_turn(session, channel, calls, ready, &words, talk, line).await;
+            if let Some(usage) = &turn.usage {
+                let Tokens { input, output, .. } = &mut talk.tokens;
+                (*input, *output) = (*input + usage.input, *output + usage.output);
+                talk.tokens.total = talk.tokens.input + talk.tokens.output;
+                line.report(Report::Tokens(talk.tokens)).await;
+            }
+            if let Some(cause) = stopped {
+                return Err(RunEnd::Stopped(cause));
+            }
+            if talk.said.done.is_none() {
+                match self.export(airlock, channel, None).await {
+                    Ok(_) => {}
+                    // A dead guest is the turn's own failure; its disk is rescued afterwards.
+                    Err(ExportError::Channel(ChannelError::Closed(_) | ChannelError::BrokenOff(_))) => {}
+                    Err(error) => return Err(failed("checkpoint_failed", error)),
+                }
+            }
+            let facts = Facts {
+                outcome: outcome(&turn, talk),
+                marked_done: talk.said.done.is_some(),
+                asked: talk.said.question.is_some(),
+                sight: self.sight().await,
+                autonomous_turns: autonomous,
+                max_turns,
+            };
+            match after_turn(facts) {
+                Next::HandOff => return Ok(()),
+                Next::End(end) => return Err(end),
+                Next::WaitForHuman => {
+                    let reply = self.wait_for_human(channel, line).await?;
+                    let (question, context) = talk.said.question.take().unwrap_or_default();
+                    words = Words {
+                        text: prompt::steering_reply(&question, context.as_deref(), &reply, self.workflow.mcp.enabled),
+                        answer: Some(reply),
+                    };
+                    line.report(Report::AnswerDelivered).await;
+                }
+                Next::Continue => {
+                    tokio::time::sleep(BETWEEN_TURNS).await;
+                    let text = prompt::continuation(autonomous + 1, max_turns, self.workflow.mcp.enabled);
+                    words = Words { text, answer: None };
+                }
+            }
+        }
+    }
+
+    /// One prompt, with the agent's tool calls answered meanwhile.
+    #[expect(clippy::too_many_arguments, reason = "each is a different end of the same conversation")]
+    async fn one_turn(
+        &self,
+        session: &mut Session,
+        channel: &Channel,
+        calls: &mut mpsc::Receiver<ToolCall>,
+        ready: &Ready,
+        words: &Words,
+        talk: &mut Talk,
+        line: &Line,
+    ) -> (Turn, Option<symphony_core::board::StopCause>) {
+        let acp = &self.workflow.acp;
+        let limits = TurnLimits {
+            total_ms: acp.prompt_timeout_ms,
+            silence_ms: acp.turn_timeout_ms,
+            stall_ms: acp.stall_timeout_ms,
+        };
+        let cancel = CancellationToken::new();
+        let idle = || u64::try_from(channel.idle().as_millis()).unwrap_or(u64::MAX);
+        let turn = session.prompt(&words.text, words.answer.as_deref(), limits, &idle, &cancel);
+        tokio::pin!(turn);
+        let (mut over_at, mut stopped) = (None::<Instant>, None);
+        loop {
+            tokio::select! {
+                biased;
+                turn = &mut turn => return (turn, stopped),
+                cause = line.stopped(), if stopped.is_none() => {
+                    stopped = Some(cause);
+                    cancel.cancel();
+                }
+                Some(call) = calls.recv() => {
+                    let answer = self.on_tool(call.request, &mut talk.said, ready, line).await;
+                    if answer.is_ok() {
+                        over_at = over_at.or(Some(Instant::now() + AFTER_WORD));
+                    }
+                    // An agent that hung up does not want the answer.
+                    let _ = call.reply.send(answer);
+                }
+                () = tokio::time::sleep_until(over_at.unwrap_or_else(Instant::now)), if over_at.is_some() => {
+                    over_at = None;
+                    cancel.cancel();
+                }
+            }
+        }
+    }
+
+    async fn wait_for_human(&self, channel: &Channel, line: &mut Line) -> Result<String, RunEnd> {
+        line.report(Report::Phase("waiting for a human")).await;
+        let stop = line.stop.clone();
+        let stopped = async {
+            let mut stop = stop;
+            match stop.wait_for(Option::is_some).await {
+                Ok(cause) => *cause,
+                Err(_) => None,
+            }
+        };
+        tokio::select! {
+            answer = line.answers.recv() => answer.ok_or_else(|| failed("answer_lost", "the conductor is gone")),
+            cause = stopped => Err(cause.map_or_else(|| failed("answer_lost", "the conductor is gone"), RunEnd::Stopped)),
+            ended = channel.closed() => Err(failed("sandbox_lost", format!("while a human was asked: {ended}"))),
+        }
+    }
+
+    async fn sight(&self) -> Sight {
+        match self.current_state().await {
+            Ok(state) if self.workflow.states.role(&state) == Role::Active => Sight::Active,
+            Ok(_) | Err(TrackerError::NotFound(_)) => Sight::NotActive,
+            Err(error) => Sight::Unknown(error.to_string()),
+        }
+    }
+
+    fn max_turns(&self) -> u32 {
+        let rule = self.workflow.states.rules.get(&self.plan.issue.state);
+        rule.and_then(|rule| rule.max_turns).unwrap_or(self.workflow.agent.max_turns)
+    }
+}
+
+/// Only `end_turn` is success (C165), and a turn we cancelled because its word was given counts as ended.
+fn outcome(turn: &Turn, talk: &Talk) -> Outcome {
+    let word_given = talk.said.done.is_some() || talk.said.question.is_some();
+    match &turn.end {
+        TurnEnd::EndTurn => Outcome::Ended,
+        TurnEnd::Cancelled if word_given && turn.usable => Outcome::Ended,
+        TurnEnd::Failed(error) => Outcome::Failed(failure(turn.end.code(), error)),
+        TurnEnd::TimedOut(which) => Outcome::Failed(failure(turn.end.code(), format!("{which:?}").to_lowercase())),
+        TurnEnd::MaxTokens => Outcome::Failed(failure("turn_failed", "the agent reached the model's token limit")),
+        TurnEnd::MaxTurnRequests => Outcome::Failed(failure("turn_failed", "the agent reached its own request limit")),
+        TurnEnd::Refusal => Outcome::Failed(failure("turn_failed", "the agent refused to go on")),
+        TurnEnd::Cancelled => Outcome::Failed(failure("turn_cancelled", "the agent cancelled its own turn")),
+    }
+}
+
+/// How the prompt names what kind of run this is.
+pub(super) fn attempt_of(plan: &Plan) -> prompt::Attempt {
+    let retry_kind = match plan.kind {
+        RetryKind::First => None,
+        RetryKind::Continuation => Some(prompt::RetryKind::Continuation),
+        RetryKind::Failure => Some(prompt::RetryKind::Failure),
+    };
+    prompt::Attempt { number: plan.attempt, retry_kind, last_end: plan.last_end.clone() }
+}
