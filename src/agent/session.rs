@@ -544,3 +544,6 @@ impl Peer {
         self.shared.events.send(kind, message, open);
     }
 }
+
+#[cfg(test)]
+mod tests;
