@@ -6,17 +6,15 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use agent_client_protocol::schema::ProtocolVersion;
 use agent_client_protocol::v1::schema as acp;
-use agent_client_protocol::{
-    Agent, Builder, Client, ConnectionTo, Dispatch, HandleDispatchFrom, Handled, JsonRpcMessage, Lines,
-};
+use agent_client_protocol::{Agent, Builder, Client, ConnectionTo, JsonRpcMessage, Lines};
 use futures::SinkExt as _;
 use serde_json::{Value, json};
-use symphony_core::patience::{Impatience, Patience, TurnLimits};
+use symphony_core::patience::{Patience, TurnLimits};
 use symphony_core::time::Tick;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -26,10 +24,10 @@ use tokio_util::sync::{CancellationToken, PollSender};
 use super::activity::Activity;
 use super::error::{self, AgentError};
 use super::event::{AgentEvent, Events};
-use super::permission::{self, Decision};
+use super::peer::{Peer, Shared};
 use super::redact::Secrets;
 use super::transcript::Transcript;
-use super::update::Updates;
+use super::turn::{Turn, TurnEnd, Usage};
 use super::wire::{self, Fault, Taps};
 
 /// How long an agent may take to end a turn it was told to cancel; real ones need up to 420 ms.
@@ -77,73 +75,6 @@ pub struct Session {
     driver: JoinHandle<()>,
     writer: JoinHandle<()>,
     lost: bool,
-}
-
-/// How a turn ended, and what it used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn {
-    /// How it ended.
-    pub end: TurnEnd,
-    /// Consumption the agent reported with its answer.
-    pub usage: Option<Usage>,
-    /// Whether the session can take another prompt.
-    pub usable: bool,
-}
-
-/// How a turn ended (C165). Only [`TurnEnd::EndTurn`] is success.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TurnEnd {
-    /// The agent finished its turn.
-    EndTurn,
-    /// The model's token limit.
-    MaxTokens,
-    /// The agent's own limit of model requests.
-    MaxTurnRequests,
-    /// The agent refuses to go on.
-    Refusal,
-    /// Cancelled, by us or by the agent itself.
-    Cancelled,
-    /// One of the prompt's limits ran out.
-    TimedOut(Impatience),
-    /// Transport, protocol or agent failed.
-    Failed(AgentError),
-}
-
-impl TurnEnd {
-    /// The stable code: an event name of C169, or an error category of C178.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::EndTurn => "turn_completed",
-            Self::MaxTokens | Self::MaxTurnRequests | Self::Refusal => "turn_failed",
-            Self::Cancelled => "turn_cancelled",
-            Self::TimedOut(which) => error::timeout_code(*which),
-            Self::Failed(error) => error.code(),
-        }
-    }
-}
-
-/// Tokens of one turn, as the agent counts them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Sent to the model, without what was cached.
-    pub input: u64,
-    /// Written by the model.
-    pub output: u64,
-    /// Read from the cache.
-    pub cached: u64,
-    /// The agent's own total.
-    pub total: u64,
-}
-
-/// What the dispatch side and the session share.
-struct Shared {
-    events: Events,
-    activity: Activity,
-    fault: Arc<OnceLock<Fault>>,
-    updates: Mutex<Updates>,
-    cancelling: AtomicBool,
-    /// Wakes the prompt's loop when a tool call opened or closed.
-    tools: Notify,
 }
 
 impl Session {
@@ -295,6 +226,14 @@ impl Session {
         &self.shared.activity
     }
 
+    /// Waits until the agent's side is gone, for whoever waits between turns.
+    pub async fn closed(&self) {
+        tokio::select! {
+            () = self.connection.incoming_closed() => {}
+            _ = self.connection.terminated() => {}
+        }
+    }
+
     /// One turn: sends `text` and waits for its end, a limit, or `cancel`. `answer` is a human's reply as
     /// they typed it, in `_meta`. `channel` is the activity of everything that crosses the sandbox's
     /// channel. On a limit or `cancel`, `session/cancel` is sent once and the agent gets 5 s.
@@ -360,7 +299,7 @@ impl Session {
         let mut patience = Patience::new(clock.now(), limits);
         loop {
             let now = clock.now();
-            patience.tool_open(now, self.updates().tool_open());
+            patience.tool_open(now, self.shared.updates().tool_open());
             patience.agent_spoke(ago(now, clock.idle_ms()));
             if let Some(channel) = channel {
                 patience.channel_moved(ago(now, channel.idle_ms()));
@@ -391,18 +330,11 @@ impl Session {
     }
 
     fn ended(&self, end: TurnEnd, usage: Option<Usage>) -> Turn {
-        let last = self.updates().end_turn();
+        let last = self.shared.updates().end_turn();
         if let Some((kind, text)) = last {
             self.shared.events.send(kind, &text, false);
         }
-        let message = match &end {
-            TurnEnd::Failed(error) => error.to_string(),
-            TurnEnd::TimedOut(Impatience::Total) => "the prompt took longer than acp.prompt_timeout_ms".into(),
-            TurnEnd::TimedOut(Impatience::Silence) => "the agent was silent for acp.turn_timeout_ms".into(),
-            TurnEnd::TimedOut(Impatience::Stall) => "nothing moved for acp.stall_timeout_ms".into(),
-            other => format!("{other:?}"),
-        };
-        self.shared.events.send(end.code(), &message, false);
+        self.shared.events.send(end.code(), &end.to_string(), false);
         let failed = matches!(&end, TurnEnd::Failed(AgentError::Transport { .. } | AgentError::Protocol { .. }));
         Turn { end, usage, usable: !failed && !self.lost }
     }
@@ -412,19 +344,12 @@ impl Session {
             Ok(response) => response,
             Err(error) => return (TurnEnd::Failed(self.classify(error::PROMPT, &error)), None),
         };
-        let end = match response.get("stopReason").and_then(Value::as_str) {
-            Some("end_turn") => TurnEnd::EndTurn,
-            Some("max_tokens") => TurnEnd::MaxTokens,
-            Some("max_turn_requests") => TurnEnd::MaxTurnRequests,
-            Some("refusal") => TurnEnd::Refusal,
-            Some("cancelled") => TurnEnd::Cancelled,
-            other => {
-                let message = self.shared.events.presentable(&format!("unknown stop reason {other:?}"));
-                // The turn did end: the next prompt may work, so this is the agent's failure.
-                TurnEnd::Failed(AgentError::Agent { during: error::PROMPT, code: 0, message })
-            }
-        };
-        (end, usage(&response))
+        let end = TurnEnd::of(&response).unwrap_or_else(|unknown| {
+            // The turn did end: the next prompt may work, so this is the agent's failure.
+            let message = self.shared.events.presentable(&unknown);
+            TurnEnd::Failed(AgentError::Agent { during: error::PROMPT, code: 0, message })
+        });
+        (end, Usage::of(&response))
     }
 
     /// Sends a start-up request and waits for its answer.
@@ -462,10 +387,6 @@ impl Session {
         let message = self.shared.events.presentable(&format!("{}{detail}", error.message));
         AgentError::Agent { during, code: i64::from(i32::from(error.code)), message }
     }
-
-    fn updates(&self) -> std::sync::MutexGuard<'_, Updates> {
-        self.shared.updates.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Session {
@@ -475,72 +396,5 @@ impl Drop for Session {
     }
 }
 
-/// `PromptResponse.usage`, whatever of it is there.
-fn usage(response: &Value) -> Option<Usage> {
-    let usage = response.get("usage").filter(|usage| usage.is_object())?;
-    let number = |key: &str| usage.get(key).and_then(Value::as_u64).unwrap_or(0);
-    let (input, output, cached) = (number("inputTokens"), number("outputTokens"), number("cachedReadTokens"));
-    let total = number("totalTokens").max(input.saturating_add(output));
-    Some(Usage { input, output, cached, total })
-}
-
-/// Our side of what the agent asks and tells. Never waits: the dispatch loop stands still meanwhile.
-struct Peer {
-    shared: Arc<Shared>,
-}
-
-impl HandleDispatchFrom<Agent> for Peer {
-    async fn handle_dispatch_from(
-        &mut self,
-        message: Dispatch,
-        _connection: ConnectionTo<Agent>,
-    ) -> Result<Handled<Dispatch>, agent_client_protocol::Error> {
-        match message {
-            Dispatch::Notification(notice) if notice.method == "session/update" => self.update(&notice.params),
-            Dispatch::Notification(notice) if notice.method.starts_with("$/") => {
-                return Ok(Handled::No { message: Dispatch::Notification(notice), retry: false });
-            }
-            Dispatch::Notification(notice) => self.tell("notification", &notice.method),
-            Dispatch::Request(request, responder) if request.method == "session/request_permission" => {
-                let decision = permission::decide(&request.params, self.shared.cancelling.load(Ordering::SeqCst));
-                let what = request.params.pointer("/toolCall/title").and_then(Value::as_str).unwrap_or("a tool call");
-                match &decision {
-                    Decision::Select { name, .. } => self.tell("approval_auto_approved", &format!("{what}: {name}")),
-                    Decision::Cancel => self.tell("approval_cancelled", &format!("{what}: no option approves")),
-                }
-                responder.respond(decision.to_response())?;
-            }
-            Dispatch::Request(request, responder) => {
-                self.tell("unsupported", &request.method);
-                responder.respond_with_error(agent_client_protocol::Error::method_not_found())?;
-            }
-            response @ Dispatch::Response(..) => return Ok(Handled::No { message: response, retry: false }),
-        }
-        Ok(Handled::Yes)
-    }
-
-    fn describe_chain(&self) -> impl std::fmt::Debug {
-        "symphony"
-    }
-}
-
-impl Peer {
-    fn update(&self, params: &Value) {
-        let (said, was_open, is_open) = {
-            let mut updates = self.shared.updates.lock().unwrap_or_else(PoisonError::into_inner);
-            let was_open = updates.tool_open();
-            (updates.take(params, self.shared.activity.now()), was_open, updates.tool_open())
-        };
-        for (kind, message) in said {
-            self.shared.events.send(kind, &message, is_open);
-        }
-        if was_open != is_open {
-            self.shared.tools.notify_one();
-        }
-    }
-
-    fn tell(&self, kind: &'static str, message: &str) {
-        let open = self.shared.updates.lock().unwrap_or_else(PoisonError::into_inner).tool_open();
-        self.shared.events.send(kind, message, open);
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,4 @@
-//! The guest's doors: what a run's sandbox can reach, and nothing else.
+//! The guest's doors: what a run's sandbox can reach through its channel, and nothing else.
+
+pub mod mcp;
+mod mcp_tools;
