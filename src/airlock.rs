@@ -52,7 +52,9 @@ pub enum AirlockError {
         max: u64,
     },
     /// What goes into a fresh sandbox is larger than `workspace.seed_max_mib`.
-    #[error("the work to seed has {bytes} bytes, workspace.seed_max_mib allows {max}; raise it, or seed tracked files only")]
+    #[error(
+        "the work to seed has {bytes} bytes, workspace.seed_max_mib allows {max}; raise it, or seed tracked files only"
+    )]
     SeedTooLarge {
         /// Bytes counted so far.
         bytes: u64,
@@ -77,7 +79,9 @@ pub enum AirlockError {
     #[error("the export is incomplete: {0}")]
     Incomplete(String),
     /// The history does not start at the base.
-    #[error("{what} {oid} does not descend from {base}; rebase the work onto it (`git rebase --onto {base} --root`), do not start a new history")]
+    #[error(
+        "{what} {oid} does not descend from {base}; rebase the work onto it (`git rebase --onto {base} --root`), do not start a new history"
+    )]
     NotOnBase {
         /// `HEAD` or the uncommitted work.
         what: &'static str,
@@ -249,7 +253,12 @@ impl Airlock {
 
     async fn branch_in(&self, workspace: &Path) -> Result<Option<Oid>, AirlockError> {
         let name = format!("refs/heads/{}", self.key.branch());
-        Ok(self.git.bare(&workspace.join(".git")).args(["rev-parse", "--verify", "--quiet", &name]).oid_if_any().await?)
+        Ok(self
+            .git
+            .bare(&workspace.join(".git"))
+            .args(["rev-parse", "--verify", "--quiet", &name])
+            .oid_if_any()
+            .await?)
     }
 
     /// Whether `later` has `earlier` in its history. Both must be here.
@@ -290,14 +299,21 @@ impl Airlock {
             self.repo().args(["update-ref", "-d", WIP, wip.as_str()]).run().await?;
             return Ok(None);
         }
-        let date = self.repo().args(["show", "--no-patch", "--format=%ct", wip.as_str()]).text().await?;
-        let commit = self.commit(&tree, &[&head], message, &format!("{date} +0000")).await?;
+        let commit = self.commit(&tree, &[&head], message, &self.date_of(&wip).await?).await?;
         self.transaction(&[format!("update {HEAD} {commit} {head}"), format!("delete {WIP} {wip}")]).await?;
         Ok(Some(commit))
     }
 
     pub(crate) async fn tree_of(&self, commit: &Oid) -> Result<Oid, AirlockError> {
         Ok(self.repo().args(["rev-parse", "--verify", "--quiet"]).arg(format!("{commit}^{{tree}}")).oid().await?)
+    }
+
+    /// The date of a guest's commit, as git takes it; an absurd one becomes the epoch.
+    pub(crate) async fn date_of(&self, commit: &Oid) -> Result<String, AirlockError> {
+        let text = self.repo().args(["show", "--no-patch", "--format=%ct", commit.as_str()]).text().await?;
+        // Until the year 2100: git's own limits lie further out and depend on its version.
+        let seconds = text.trim().parse::<u64>().ok().filter(|seconds| *seconds < 4_102_444_800).unwrap_or(0);
+        Ok(format!("@{seconds} +0000"))
     }
 
     /// A commit of our own. The date is an argument so that repeating gives the same commit.

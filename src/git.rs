@@ -269,9 +269,7 @@ impl Call {
             Outcome::Exited(code) => Ok((*code, finished)),
             Outcome::TimedOut => Err(GitError::TimedOut { operation, after }),
             Outcome::Signalled(signal) => Err(GitError::Killed { operation, signal: *signal }),
-            Outcome::CouldNotStart(message) => {
-                Err(GitError::CouldNotStart { operation, message: message.clone() })
-            }
+            Outcome::CouldNotStart(message) => Err(GitError::CouldNotStart { operation, message: message.clone() }),
         }
     }
 
