@@ -155,6 +155,8 @@ impl Airlock {
             }
             import::make(&git, &making, ready).await?;
             std::fs::rename(&making, &dir).map_err(io("put in place", &dir))?;
+        } else {
+            sweep(&dir);
         }
         let found = git.bare(&dir).args(["rev-parse", "--verify", "--quiet", BASE]).oid_if_any().await?;
         let unfit = |reason: &str| AirlockError::Unfit { path: dir.clone(), reason: reason.to_owned() };
@@ -325,6 +327,34 @@ impl Airlock {
         date: &str,
     ) -> Result<Oid, AirlockError> {
         import::commit(&self.git, &self.dir, tree, parents, message, date).await
+    }
+}
+
+/// Removes what a power cut or a killed git left: a stale lock would block a ref for ever. Only
+/// symphony uses this repository, and no lock in it is held this long.
+fn sweep(dir: &Path) {
+    const STALE: Duration = Duration::from_secs(15 * 60);
+    let mut pending = vec![dir.to_owned()];
+    while let Some(at) = pending.pop() {
+        for entry in std::fs::read_dir(&at).into_iter().flatten().flatten() {
+            let (name, Ok(meta)) = (entry.file_name(), entry.metadata()) else { continue };
+            let name = name.to_string_lossy();
+            if meta.is_dir() {
+                // Loose objects have no locks and may be many.
+                if name != "objects" || at != dir {
+                    pending.push(entry.path());
+                } else {
+                    pending.push(entry.path().join("pack"));
+                }
+                continue;
+            }
+            let left_over = name.ends_with(".lock") || name.starts_with("tmp_");
+            let stale = meta.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > STALE);
+            if left_over && stale {
+                tracing::warn!(path = %entry.path().display(), "removing what an interrupted git left");
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 }
 

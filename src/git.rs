@@ -20,6 +20,8 @@ const OVERRIDES: &[&str] = &[
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.untrackedCache=false",
+    // A checkpoint that was acknowledged survives a power cut.
+    "core.fsync=committed,reference",
     "core.pager=cat",
     "core.autocrlf=false",
     "core.attributesFile=/dev/null",

@@ -161,7 +161,7 @@ async fn a_bundle_that_leaves_objects_out_is_refused() {
     let error = refused(&world, Some(&bundle), &claim).await;
     assert!(matches!(error, AirlockError::ObjectsRejected(_) | AirlockError::Incomplete(_)), "{error}");
     // And filtered.
-    git(&guest, &["bundle", "create", "-q", "--filter=blob:none", "../export", HEAD]);
+    git(&guest, &["bundle", "create", "-q", "../export", "--filter=blob:none", HEAD]);
     assert!(matches!(refused(&world, Some(&bundle), &claim).await, AirlockError::NotABundle(_)));
 }
 

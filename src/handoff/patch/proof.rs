@@ -52,11 +52,20 @@ async fn apply(airlock: &Airlock, dir: &Path, mail: &Path, index: &Path) -> Resu
         Err(GitError::Failed { stderr, .. }) => return Ok(Err(stderr)),
         Err(error) => return Err(error.into()),
     };
-    // `git am` refuses a mail without an author.
-    for field in ["Author: ", "Email: "] {
-        if !about.lines().any(|line| line.strip_prefix(field).is_some_and(|value| !value.trim().is_empty())) {
-            return Ok(Err(format!("its mail has no {}", field.trim_end_matches(": "))));
-        }
+    // `git am` refuses a mail whose author or date git cannot use.
+    let field =
+        |name: &str| about.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+    let ident = airlock
+        .plain_git()
+        .args(["var", "GIT_AUTHOR_IDENT"])
+        .env("GIT_AUTHOR_NAME", field("Author: "))
+        .env("GIT_AUTHOR_EMAIL", field("Email: "))
+        .env("GIT_AUTHOR_DATE", field("Date: "));
+    match ident.run().await {
+        Ok(_) if !field("Email: ").is_empty() => {}
+        Ok(_) => return Ok(Err("its mail has no address".into())),
+        Err(GitError::Failed { stderr, .. }) => return Ok(Err(stderr)),
+        Err(error) => return Err(error.into()),
     }
     if std::fs::metadata(&patch).map_err(io("look at", &patch))?.len() == 0 {
         return Ok(Err("its mail has no patch".into()));
