@@ -52,7 +52,9 @@ pub enum AirlockError {
         max: u64,
     },
     /// What goes into a fresh sandbox is larger than `workspace.seed_max_mib`.
-    #[error("the work to seed has {bytes} bytes, workspace.seed_max_mib allows {max}; raise it, or seed tracked files only")]
+    #[error(
+        "the work to seed has {bytes} bytes, workspace.seed_max_mib allows {max}; raise it, or seed tracked files only"
+    )]
     SeedTooLarge {
         /// Bytes counted so far.
         bytes: u64,
@@ -77,7 +79,9 @@ pub enum AirlockError {
     #[error("the export is incomplete: {0}")]
     Incomplete(String),
     /// The history does not start at the base.
-    #[error("{what} {oid} does not descend from {base}; rebase the work onto it (`git rebase --onto {base} --root`), do not start a new history")]
+    #[error(
+        "{what} {oid} does not descend from {base}; rebase the work onto it (`git rebase --onto {base} --root`), do not start a new history"
+    )]
     NotOnBase {
         /// `HEAD` or the uncommitted work.
         what: &'static str,
@@ -151,6 +155,8 @@ impl Airlock {
             }
             import::make(&git, &making, ready).await?;
             std::fs::rename(&making, &dir).map_err(io("put in place", &dir))?;
+        } else {
+            sweep(&dir);
         }
         let found = git.bare(&dir).args(["rev-parse", "--verify", "--quiet", BASE]).oid_if_any().await?;
         let unfit = |reason: &str| AirlockError::Unfit { path: dir.clone(), reason: reason.to_owned() };
@@ -249,7 +255,12 @@ impl Airlock {
 
     async fn branch_in(&self, workspace: &Path) -> Result<Option<Oid>, AirlockError> {
         let name = format!("refs/heads/{}", self.key.branch());
-        Ok(self.git.bare(&workspace.join(".git")).args(["rev-parse", "--verify", "--quiet", &name]).oid_if_any().await?)
+        Ok(self
+            .git
+            .bare(&workspace.join(".git"))
+            .args(["rev-parse", "--verify", "--quiet", &name])
+            .oid_if_any()
+            .await?)
     }
 
     /// Whether `later` has `earlier` in its history. Both must be here.
@@ -290,14 +301,21 @@ impl Airlock {
             self.repo().args(["update-ref", "-d", WIP, wip.as_str()]).run().await?;
             return Ok(None);
         }
-        let date = self.repo().args(["show", "--no-patch", "--format=%ct", wip.as_str()]).text().await?;
-        let commit = self.commit(&tree, &[&head], message, &format!("{date} +0000")).await?;
+        let commit = self.commit(&tree, &[&head], message, &self.date_of(&wip).await?).await?;
         self.transaction(&[format!("update {HEAD} {commit} {head}"), format!("delete {WIP} {wip}")]).await?;
         Ok(Some(commit))
     }
 
     pub(crate) async fn tree_of(&self, commit: &Oid) -> Result<Oid, AirlockError> {
         Ok(self.repo().args(["rev-parse", "--verify", "--quiet"]).arg(format!("{commit}^{{tree}}")).oid().await?)
+    }
+
+    /// The date of a guest's commit, as git takes it; an absurd one becomes the epoch.
+    pub(crate) async fn date_of(&self, commit: &Oid) -> Result<String, AirlockError> {
+        let text = self.repo().args(["show", "--no-patch", "--format=%ct", commit.as_str()]).text().await?;
+        // Until the year 2100: git's own limits lie further out and depend on its version.
+        let seconds = text.trim().parse::<u64>().ok().filter(|seconds| *seconds < 4_102_444_800).unwrap_or(0);
+        Ok(format!("@{seconds} +0000"))
     }
 
     /// A commit of our own. The date is an argument so that repeating gives the same commit.
@@ -309,6 +327,34 @@ impl Airlock {
         date: &str,
     ) -> Result<Oid, AirlockError> {
         import::commit(&self.git, &self.dir, tree, parents, message, date).await
+    }
+}
+
+/// Removes what a power cut or a killed git left: a stale lock would block a ref for ever. Only
+/// symphony uses this repository, and no lock in it is held this long.
+fn sweep(dir: &Path) {
+    const STALE: Duration = Duration::from_secs(15 * 60);
+    let mut pending = vec![dir.to_owned()];
+    while let Some(at) = pending.pop() {
+        for entry in std::fs::read_dir(&at).into_iter().flatten().flatten() {
+            let (name, Ok(meta)) = (entry.file_name(), entry.metadata()) else { continue };
+            let name = name.to_string_lossy();
+            if meta.is_dir() {
+                // Loose objects have no locks and may be many.
+                if name != "objects" || at != dir {
+                    pending.push(entry.path());
+                } else {
+                    pending.push(entry.path().join("pack"));
+                }
+                continue;
+            }
+            let left_over = name.ends_with(".lock") || name.starts_with("tmp_");
+            let stale = meta.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > STALE);
+            if left_over && stale {
+                tracing::warn!(path = %entry.path().display(), "removing what an interrupted git left");
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 }
 

@@ -20,6 +20,8 @@ const OVERRIDES: &[&str] = &[
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.untrackedCache=false",
+    // A checkpoint that was acknowledged survives a power cut.
+    "core.fsync=committed,reference",
     "core.pager=cat",
     "core.autocrlf=false",
     "core.attributesFile=/dev/null",
@@ -269,9 +271,7 @@ impl Call {
             Outcome::Exited(code) => Ok((*code, finished)),
             Outcome::TimedOut => Err(GitError::TimedOut { operation, after }),
             Outcome::Signalled(signal) => Err(GitError::Killed { operation, signal: *signal }),
-            Outcome::CouldNotStart(message) => {
-                Err(GitError::CouldNotStart { operation, message: message.clone() })
-            }
+            Outcome::CouldNotStart(message) => Err(GitError::CouldNotStart { operation, message: message.clone() }),
         }
     }
 

@@ -192,7 +192,8 @@ fn judge(hook: Hook, deadline: Duration, finished: &Finished) -> Result<(), Hook
 fn append(log: &Path, hook: Hook, finished: &Finished) -> std::io::Result<()> {
     let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let mut file = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(nofollow).open(log)?;
-    let mut text = format!("== hook {hook}: {:?} after {} ms\n", finished.outcome, finished.took.as_millis()).into_bytes();
+    let mut text =
+        format!("== hook {hook}: {:?} after {} ms\n", finished.outcome, finished.took.as_millis()).into_bytes();
     for stream in [&finished.stdout, &finished.stderr] {
         let bytes = stream.bytes();
         text.extend_from_slice(&bytes);

@@ -301,8 +301,7 @@ impl Program {
         let pid = pid.ok_or("the system gave it no process id")?;
         let group = Group { pid, armed: true };
         // Set from outside right after the start: no code between fork and exec is needed.
-        for (resource, limit) in
-            [(Resource::Cpu, self.rlimits.cpu_seconds), (Resource::As, self.rlimits.memory_bytes)]
+        for (resource, limit) in [(Resource::Cpu, self.rlimits.cpu_seconds), (Resource::As, self.rlimits.memory_bytes)]
         {
             if limit.is_some() {
                 // A program that is gone already needs no limit.
@@ -314,7 +313,8 @@ impl Program {
         }
         let exit = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .map_err(|error| error.to_string())
-            .and_then(|fd| AsyncFd::register(fd).map_err(|error| error.to_string()))
+            // SAFETY: the descriptor is valid, and the `AsyncFd` owns it until it is deregistered.
+            .and_then(|fd| unsafe { AsyncFd::register(fd) }.map_err(|error| error.to_string()))
             .map_err(|error| format!("cannot watch it: {error}"))?;
 
         let mut tasks = Tasks(Vec::new());
@@ -414,18 +414,13 @@ impl Running {
             Ok(Err(error)) => Outcome::CouldNotStart(format!("cannot learn how it ended: {error}")),
             Err(_) => Outcome::TimedOut,
         };
-        let take = |captured: &Mutex<Captured>| {
-            std::mem::take(&mut *captured.lock().unwrap_or_else(PoisonError::into_inner))
-        };
+        let take =
+            |captured: &Mutex<Captured>| std::mem::take(&mut *captured.lock().unwrap_or_else(PoisonError::into_inner));
         Finished { outcome, stdout: take(&self.stdout), stderr: take(&self.stderr), took: started.elapsed() }
     }
 }
 
-async fn drain(
-    mut pipe: impl AsyncRead + Unpin,
-    captured: Arc<Mutex<Captured>>,
-    mut file: Option<(File, u64)>,
-) {
+async fn drain(mut pipe: impl AsyncRead + Unpin, captured: Arc<Mutex<Captured>>, mut file: Option<(File, u64)>) {
     let mut buffer = vec![0u8; 64 * 1024];
     let mut written = 0u64;
     while let Ok(read @ 1..) = pipe.read(&mut buffer).await {

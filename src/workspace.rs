@@ -218,8 +218,11 @@ impl Workspaces {
 
     async fn make(&self, wanted: &Wanted<'_>, path: &Path) -> Result<Option<BaseInfo>, WorkspaceError> {
         if wanted.hooks.after_create.is_some() {
-            create_private_dir(path)
-                .map_err(|source| WorkspaceError::Io { action: "create", path: path.to_owned(), source })?;
+            create_private_dir(path).map_err(|source| WorkspaceError::Io {
+                action: "create",
+                path: path.to_owned(),
+                source,
+            })?;
             // In its final place: hooks of 0.1.0 take the name from `$PWD`.
             if let Some(hook) = wanted.hook(Hook::AfterCreate, path) {
                 hook.run().await.map_err(WorkspaceError::AfterCreate)?;

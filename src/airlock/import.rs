@@ -8,7 +8,7 @@ use crate::process::Input;
 use crate::workspace::{IDENTITY, Ready, create_private_dir};
 
 /// The date of commits that must come out the same when they are made again.
-pub(super) const EPOCH: &str = "1 +0000";
+pub(super) const EPOCH: &str = "@1 +0000";
 
 /// Makes the repository in `dir`, with its base.
 pub(super) async fn make(git: &Git, dir: &Path, ready: &Ready) -> Result<(), AirlockError> {
@@ -94,7 +94,8 @@ pub(super) async fn tree_of_files(
     let call = || git.bare(dir).work_tree(files).env("GIT_INDEX_FILE", &index).deadline(FETCH_DEADLINE);
     match paths {
         None => {
-            let all = ["add", "-A", "-f", "--", ".", ":(exclude,top,glob).symphony*", ":(exclude,top,glob).symphony*/**"];
+            let all =
+                ["add", "-A", "-f", "--", ".", ":(exclude,top,glob).symphony*", ":(exclude,top,glob).symphony*/**"];
             call().args(all).run().await?;
         }
         Some(paths) => {

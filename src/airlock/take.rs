@@ -88,16 +88,17 @@ impl Airlock {
             None => format!("delete {WIP}"),
         };
         self.transaction(&[format!("update {HEAD} {}", claim.head), wip]).await?;
-        let count = self.repo().args(["rev-list", "--count"]).arg(format!("{}..{}", self.base, claim.head)).text().await?;
-        let commits = count.parse().map_err(|_| GitError::Unexpected { operation: "rev-list".into(), answer: count })?;
+        let count =
+            self.repo().args(["rev-list", "--count"]).arg(format!("{}..{}", self.base, claim.head)).text().await?;
+        let commits =
+            count.parse().map_err(|_| GitError::Unexpected { operation: "rev-list".into(), answer: count })?;
         Ok(Checkpoint { head: claim.head.clone(), wip: claim.wip.clone(), commits })
     }
 
     /// Reads the bundle's header, holds it against the claim, and checks its objects in.
     async fn unpack(&self, bundle: &Path, claim: &Claim, limits: &Limits) -> Result<(), AirlockError> {
         let nofollow = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-        let mut file =
-            File::options().read(true).custom_flags(nofollow).open(bundle).map_err(io("open", bundle))?;
+        let mut file = File::options().read(true).custom_flags(nofollow).open(bundle).map_err(io("open", bundle))?;
         let meta = file.metadata().map_err(io("look at", bundle))?;
         if !meta.is_file() {
             return Err(io("read", bundle)(std::io::Error::other("not a regular file")));

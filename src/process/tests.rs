@@ -78,7 +78,8 @@ async fn dropping_the_call_kills_the_group() {
 
 #[tokio::test]
 async fn long_output_keeps_its_beginning_and_end_and_is_counted() {
-    let done = sh("echo first; head -c 1000000 /dev/zero | tr '\\0' x; echo; echo last").run(Duration::from_secs(30)).await;
+    let done =
+        sh("echo first; head -c 1000000 /dev/zero | tr '\\0' x; echo; echo last").run(Duration::from_secs(30)).await;
     let text = done.stdout.text();
     assert!(text.starts_with("first\n") && text.ends_with("last\n") && text.contains("left out"));
     assert!(text.len() < 70_000);

@@ -27,7 +27,12 @@ pub(super) async fn fill(git: &Git, wanted: &Wanted<'_>, dir: &Path) -> Result<(
     let at_source = || git.bare(Path::new(&source.git_dir));
     let format = at_source().args(["rev-parse", "--show-object-format"]).text().await?;
 
-    git.anywhere().args(["init", "--quiet", "--template="]).arg(format!("--object-format={format}")).arg(dir).run().await?;
+    git.anywhere()
+        .args(["init", "--quiet", "--template="])
+        .arg(format!("--object-format={format}"))
+        .arg(dir)
+        .run()
+        .await?;
     let here = || git.in_tree(dir);
     here()
         .args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--update-shallow"])
@@ -65,14 +70,13 @@ async fn find_source(git: &Git, wanted: &Wanted<'_>) -> Result<Option<Source>, W
 }
 
 /// The commit to start from, and the name of the source's branch there, if it is one.
-async fn find_base(
-    git: &Git,
-    wanted: &Wanted<'_>,
-    source: &Source,
-) -> Result<(Oid, Option<String>), WorkspaceError> {
+async fn find_base(git: &Git, wanted: &Wanted<'_>, source: &Source) -> Result<(Oid, Option<String>), WorkspaceError> {
     let at_source = || git.bare(Path::new(&source.git_dir));
     let commit = |name: String| {
-        at_source().args(["rev-parse", "--verify", "--quiet", "--end-of-options"]).arg(format!("{name}^{{commit}}")).oid_if_any()
+        at_source()
+            .args(["rev-parse", "--verify", "--quiet", "--end-of-options"])
+            .arg(format!("{name}^{{commit}}"))
+            .oid_if_any()
     };
     let missing = |base: &str| WorkspaceError::NoBase { path: source.path.clone().into(), base: base.to_owned() };
     match wanted.settings.base.as_deref() {
@@ -83,9 +87,11 @@ async fn find_base(
             Ok((oid, branch.filter(|name| !name.is_empty())))
         }
         Some(base) => {
-            for (name, branch) in
-                [(format!("refs/heads/{base}"), true), (format!("refs/remotes/origin/{base}"), true), (base.to_owned(), false)]
-            {
+            for (name, branch) in [
+                (format!("refs/heads/{base}"), true),
+                (format!("refs/remotes/origin/{base}"), true),
+                (base.to_owned(), false),
+            ] {
                 if let Some(oid) = commit(name).await? {
                     return Ok((oid, branch.then(|| base.to_owned())));
                 }
