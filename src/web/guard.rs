@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use askama::Template;
+use axum::body::HttpBody;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Form, FromRequest, Json, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -17,7 +18,7 @@ use symphony_core::workflow::Auth;
 use tokio::time::timeout;
 
 use super::error::ApiError;
-use super::{App, Shared, host, token};
+use super::{App, Shared, host, router, token};
 
 /// How long a client may take to send a body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -170,14 +171,25 @@ pub(super) fn check_csrf(app: &App, made: Made, offered: &str) -> Result<(), Api
 
 /// The body as JSON, capped and in time.
 pub(super) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
+    check_announced(&request)?;
     let body = timeout(BODY_DEADLINE, Json::<T>::from_request(request, &())).await.map_err(|_| too_slow())?;
     body.map(|Json(value)| value).map_err(|e| unreadable(e.status(), e.body_text()))
 }
 
 /// The body as a form, capped and in time.
 pub(super) async fn form<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
+    check_announced(&request)?;
     let body = timeout(BODY_DEADLINE, Form::<T>::from_request(request, &())).await.map_err(|_| too_slow())?;
     body.map(|Form(value)| value).map_err(|e| unreadable(e.status(), e.body_text()))
+}
+
+/// Refuses a body that announces to be too large; the router's limit catches one that does not say.
+fn check_announced(request: &Request) -> Result<(), ApiError> {
+    if request.body().size_hint().lower() > router::MAX_BODY as u64 { Err(too_large()) } else { Ok(()) }
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "the body is larger than 1,000,000 bytes")
 }
 
 fn too_slow() -> ApiError {
@@ -186,9 +198,7 @@ fn too_slow() -> ApiError {
 
 fn unreadable(status: StatusCode, text: String) -> ApiError {
     match status {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            ApiError::new(status, "payload_too_large", "the body is larger than 1,000,000 bytes")
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         _ => ApiError::bad_request(text),
     }
 }

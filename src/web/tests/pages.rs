@@ -1,0 +1,137 @@
+//! The page: what stands where, in whose words, and that nothing hostile gets through.
+
+use symphony_core::workflow::Auth;
+
+use super::{House, empty};
+
+#[tokio::test]
+async fn the_page_shows_every_region_in_order_without_its_script() {
+    let house = House::open().await;
+    let page = house.get("/").await;
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let mut rest = page.body.as_str();
+    for next in [
+        "symphony",
+        "WORKFLOW.md",
+        "/home/me/project/issues",
+        "jail",
+        "attention",
+        "Todo/&#60;bad&#62;.md:3:7",
+        "TWICE",
+        "<h2>attention</h2>",
+        "ASK-1",
+        "turn 2",
+        "original task &#38; agent&#39;s context",
+        "send reply",
+        "PARKED-1",
+        "<h2>sessions (2)</h2>",
+        "awaiting",
+        "BUSY/1 ä",
+        "attempt 2",
+        "<h2>on disk (2)</h2>",
+        "RETRY-1",
+        "retrying",
+        "due <time datetime=\"2026-01-02T03:00:40.000Z\">",
+        "BLOCKED-1",
+        "waits for BUSY-1 (Todo)",
+        "holding (1)",
+        "SHELVED-1",
+        "done (1)",
+        "DONE-1",
+        "new issue",
+        "create issue",
+        "1.2k in",
+        "300 out",
+        "1.5k total",
+        "1h 2m runtime",
+    ] {
+        let at = rest.find(next).unwrap_or_else(|| panic!("`{next}` is missing, or not after what comes before it"));
+        rest = &rest[at + next.len()..];
+    }
+    let attention = house.get("/api/v1/partials/attention").await.body;
+    assert!(!attention.contains("RETRY-1"), "a retry needs no human");
+}
+
+#[tokio::test]
+async fn nothing_an_agent_or_issue_wrote_becomes_markup() {
+    let house = House::open().await;
+    house.publish(|snapshot| {
+        snapshot.sandbox = "<i>jail".into();
+        snapshot.workflow_problems = vec!["<script>p".into()];
+        snapshot.states[0].name = symphony_core::ids::StateName::new("\"><script>s");
+        snapshot.running[1].workspace = Some("</p><script>w".into());
+        snapshot.running[1].phase = "<script>".into();
+    });
+    let mut pages = vec![house.get("/").await.body];
+    for name in ["header", "attention", "sessions", "disk", "totals"] {
+        let part = house.get(&format!("/api/v1/partials/{name}")).await;
+        assert_eq!((part.status, part.header("cache-control")), (200, Some("no-store")), "{name}");
+        assert!(!part.body.contains("<html"));
+        pages.push(part.body);
+    }
+    for page in pages {
+        // Every `<` that stands in the page is ours, so a look at the tags finds whatever got through.
+        for tag in page.split('<').skip(1).map(|rest| rest.split('>').next().unwrap_or_default()) {
+            let name = tag.trim_start_matches('/').split([' ', '\n']).next().unwrap_or_default();
+            assert!(!["img", "b", "boom", "again", "i", "bad", "iframe", "style"].contains(&name), "<{tag}> in {page}");
+            assert!(name != "script" || tag.starts_with("script src=\"/assets/") || tag == "/script", "<{tag}>");
+            for forbidden in [" on", " style=", "javascript:", "hx-on", "=\"http:", "\"//"] {
+                assert!(!tag.to_lowercase().contains(forbidden), "<{tag}>");
+            }
+        }
+    }
+    let attention = house.get("/api/v1/partials/attention").await.body;
+    assert!(attention.contains("Which <strong>way</strong>?"), "{attention}");
+    assert!(attention.contains("&lt;img src=x"), "{attention}");
+    assert!(attention.contains("<a href=\"https://example.org/\" rel=\"noopener noreferrer\">this</a>"), "{attention}");
+}
+
+#[tokio::test]
+async fn an_empty_tracker_says_what_to_do_and_opens_the_form() {
+    let house = House::with(Auth::Token, empty()).await;
+    let page = house.get("/").await.body;
+    assert!(page.contains("no sessions running. agents wake when an issue lands in <code>Todo/</code>."));
+    assert!(page.contains("tracker is clean. drop a markdown file into <code>Todo/</code>"));
+    assert!(page.contains("<details id=\"new-issue-box\" open>"));
+    assert!(page.contains("class=\"pill badge idle\"") && !page.contains("<h2>attention</h2>"));
+    assert!(page.contains("<option selected>Todo</option><option>In Progress</option>"));
+    assert!(!page.contains(" total"), "nothing was used yet");
+}
+
+#[tokio::test]
+async fn the_badge_lights_only_for_what_needs_a_human() {
+    let house = House::open().await;
+    let badge = async || {
+        let header = house.get("/api/v1/partials/header").await.body;
+        ["attention", "working", "idle"]
+            .into_iter()
+            .find(|name| header.contains(&format!("badge {name}")))
+            .expect("a badge")
+    };
+    assert_eq!(badge().await, "attention");
+    house.publish(|snapshot| snapshot.running[0].question.as_mut().expect("asked").answered = true);
+    assert_eq!(badge().await, "attention", "one issue is parked");
+    house.publish(|snapshot| snapshot.idle.retain(|row| !row.parked));
+    assert_eq!(badge().await, "working", "a retry is no reason");
+    house.publish(|snapshot| snapshot.running.clear());
+    assert_eq!(badge().await, "idle");
+}
+
+#[tokio::test]
+async fn a_broken_workflow_and_a_drain_stand_above_everything() {
+    let house = House::with(Auth::Token, empty()).await;
+    house.publish(|snapshot| {
+        snapshot.workflow_problems = vec!["WORKFLOW.md:3:1: unknown key `trakcer`".into()];
+        snapshot.tracker_problem = Some("cannot read the issue directory".into());
+        snapshot.draining = true;
+    });
+    let header = house.get("/api/v1/partials/header").await.body;
+    for text in [
+        "unknown key `trakcer`",
+        "cannot read the issue directory",
+        "nothing new starts until this is fixed",
+        "shutting down",
+    ] {
+        assert!(header.contains(text), "{text} in {header}");
+    }
+}
