@@ -24,6 +24,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -37,6 +38,9 @@ use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 
 /// How often a move or a note looks again when the file moved under it.
 const FIND_TRIES: u32 = 4;
+/// How often, and how long apart, a file is looked at that is being saved.
+const SAVE_TRIES: u32 = 20;
+const SAVE_PAUSE: Duration = Duration::from_millis(50);
 /// Issues in the state directories below one root.
 #[derive(Clone, Debug)]
 pub struct MarkdownTracker {
@@ -124,19 +128,37 @@ impl Tracker for MarkdownTracker {
 }
 
 impl Shared {
+    /// The state directories and every issue with `id`, at least one, of one instant. A file that is being
+    /// saved is waited for; one that stays broken is an error of its own, not a missing issue.
+    fn find(&self, id: &IssueId) -> Result<(Vec<String>, Vec<Issue>), TrackerError> {
+        let mut tries = 0;
+        loop {
+            let Found { states, mut issues, mut broken, .. } = self.look()?;
+            issues.retain(|issue| issue.id == *id);
+            if !issues.is_empty() {
+                return Ok((states, issues));
+            }
+            let Some(malformed) = broken.remove(id) else { return Err(TrackerError::NotFound(id.0.clone())) };
+            if tries == SAVE_TRIES {
+                let path = self.root.join(&malformed.file).display().to_string();
+                return Err(TrackerError::Io { action: "read", path, message: malformed.message });
+            }
+            tries += 1;
+            std::thread::sleep(SAVE_PAUSE);
+        }
+    }
+
     /// Decides a move without making it.
     fn plan(&self, id: &IssueId, from: &StateName, to: &StateName) -> Result<Step, TrackerError> {
         check_state_name(to.as_str().trim())?;
-        let found = self.look()?;
-        let all: Vec<&Issue> = found.issues.iter().filter(|issue| issue.id == *id).collect();
+        let (states, all) = self.find(id)?;
         let files = || all.iter().map(|issue| issue.file.clone()).collect();
         let issue = match all.as_slice() {
-            [] => return Err(TrackerError::NotFound(id.0.clone())),
-            [only] => *only,
+            [only] => only,
             several => {
                 let mut here = several.iter().filter(|issue| issue.state == *from);
                 match (here.next(), here.next()) {
-                    (Some(one), None) => *one,
+                    (Some(one), None) => one,
                     _ => return Err(TrackerError::Ambiguous { name: id.0.clone(), files: files() }),
                 }
             }
@@ -154,8 +176,8 @@ impl Shared {
         if let Some(twin) = all.iter().find(|twin| twin.state == *to) {
             return Err(TrackerError::TargetExists(twin.file.clone()));
         }
-        let target = directory_of(&found.states, to);
-        for state in found.states.iter().filter(|state| StateName::new(state.as_str()) == *to) {
+        let target = directory_of(&states, to);
+        for state in states.iter().filter(|state| StateName::new(state.as_str()) == *to) {
             let taken = format!("{state}/{}", issue.file_name());
             if fs::symlink_metadata(self.root.join(&taken)).is_ok() {
                 return Err(TrackerError::TargetExists(taken));
@@ -188,16 +210,12 @@ impl Shared {
     fn append_note(&self, id: &IssueId, note: &str) -> Result<(), TrackerError> {
         let mut tries = 0;
         loop {
-            let found = self.look()?;
-            let mut files = found.issues.iter().filter(|issue| issue.id == *id).map(|issue| issue.file.clone());
-            let path = match (files.next(), files.next()) {
-                (None, _) => return Err(TrackerError::NotFound(id.0.clone())),
-                (Some(one), None) => self.root.join(one),
-                (Some(one), Some(two)) => {
-                    let files = [one, two].into_iter().chain(files).collect();
-                    return Err(TrackerError::Ambiguous { name: id.0.clone(), files });
-                }
+            let (_, all) = self.find(id)?;
+            let [issue] = all.as_slice() else {
+                let files = all.into_iter().map(|issue| issue.file).collect();
+                return Err(TrackerError::Ambiguous { name: id.0.clone(), files });
             };
+            let path = self.root.join(&issue.file);
             tries += 1;
             match disk::append(&path, note, MAX_BYTES) {
                 Ok(Appended::Yes) => return Ok(()),

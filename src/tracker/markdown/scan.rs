@@ -3,7 +3,7 @@
 //! Owns what one scan remembers for the next. Must never report a file missing because it moved, trust a
 //! file that is being written, or read an unchanged one again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
 use symphony_core::front_matter::{MAX_BYTES, looks_half_saved, parse, stem_of, too_long};
-use symphony_core::ids::StateName;
+use symphony_core::ids::{IssueId, StateName};
 use symphony_core::issue::{Issue, Malformed};
 
 use super::listing::{self, Inode, Listing, Seen};
@@ -33,8 +33,8 @@ pub(super) struct Memory {
     known: HashMap<Inode, String>,
     /// What was read of them.
     read: HashMap<Inode, Remembered>,
-    /// Paths whose last whole content was an issue.
-    issues_at: HashSet<String>,
+    /// Paths whose last whole content was an issue, and which.
+    issues_at: HashMap<String, IssueId>,
     /// How many files were opened so far.
     pub(super) opened: u64,
 }
@@ -60,6 +60,8 @@ pub(super) struct Found {
     pub(super) issues: Vec<Issue>,
     /// What is no issue right now.
     pub(super) malformed: Vec<Malformed>,
+    /// Of these, the files that were an issue before.
+    pub(super) broken: HashMap<IssueId, Malformed>,
 }
 
 impl Shared {
@@ -110,9 +112,14 @@ impl Shared {
             let message = "the name is not UTF-8; rename it".to_owned();
             found.malformed.push(Malformed { file: path.clone(), line: None, column: None, message });
         }
-        let mut issues_at: HashSet<String> = found.issues.iter().map(|issue| issue.file.clone()).collect();
-        let broken = found.malformed.iter().map(|malformed| &malformed.file);
-        issues_at.extend(broken.filter(|file| memory.issues_at.contains(*file)).cloned());
+        let mut issues_at: HashMap<String, IssueId> =
+            found.issues.iter().map(|issue| (issue.file.clone(), issue.id.clone())).collect();
+        for malformed in &found.malformed {
+            if let Some(id) = memory.issues_at.remove(&malformed.file) {
+                found.broken.insert(id.clone(), malformed.clone());
+                issues_at.insert(malformed.file.clone(), id);
+            }
+        }
         let (known, opened) = (listing.known().collect(), memory.opened);
         *memory = Memory { looked: true, known, read, issues_at, opened };
         Some(found)
@@ -157,7 +164,7 @@ impl Shared {
         }
         if let Some(sign) = looks_half_saved(&bytes) {
             let young = meta.modified().is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age < HALF_SAVED_FOR));
-            if young || memory.issues_at.contains(&seen.file) {
+            if young || memory.issues_at.contains_key(&seen.file) {
                 let message = format!("{sign}; it looks half saved");
                 let (line, column) = (None, None);
                 return Ok(Some(Remembered::now(Malformed { file: seen.file.clone(), line, column, message })));

@@ -405,6 +405,43 @@ fn a_note_never_undoes_a_save_that_came_in_between() {
 }
 
 #[test]
+fn a_file_that_changed_since_it_was_read_is_not_swapped() {
+    let tree = Tree::new(&[("Todo/a.md", "current")]);
+    let mut draft = disk::draft(&tree.path("Todo")).expect("draft");
+    std::io::Write::write_all(&mut draft, b"stale and a note").expect("written");
+    let path = tree.path("Todo/a.md");
+    assert!(!disk::swap_if_unchanged(draft, &path, b"stale", b"stale and a note", MAX_BYTES).expect("no error"));
+    assert_eq!((tree.read("Todo/a.md").as_str(), tree.everything().len()), ("current", 1));
+}
+
+#[test]
+fn a_move_waits_for_a_save_and_tells_a_broken_file_from_a_missing_one() {
+    let tree = Tree::new(&[("Todo/a.md", "---\nid: i\n---\n")]);
+    tree.scan();
+    tree.write("Todo/a.md", "---\nid: i\n");
+    let error = tree.moved("i", "Todo", "Done").expect_err("half saved");
+    assert!(matches!(&error, TrackerError::Io { message, .. } if message.contains("half saved")), "{error}");
+    let writer = tree.path("Todo/a.md");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(30));
+            fs::write(writer, "---\nid: i\n---\n").expect("saved");
+        });
+        let (id, from, to) = (IssueId("i".into()), StateName::new("Todo"), StateName::new("Done"));
+        assert!(tree.run(tree.tracker.move_issue(&id, &from, &to)).is_ok());
+    });
+}
+
+#[test]
+fn a_stamp_is_trusted_only_when_no_change_can_hide_behind_it() {
+    let now = SystemTime::now();
+    let nanos = now.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as i128;
+    for (age_ms, trusted) in [(0, false), (10, false), (100, true), (-5, false), (-3_600_000, true)] {
+        assert_eq!(listing::settled(nanos - age_ms * 1_000_000, now), trusted, "{age_ms} ms");
+    }
+}
+
+#[test]
 fn creators_in_several_processes_never_share_a_number_or_a_name() {
     let tree = Tree::new(&[("Done/41.md", "x"), ("Todo/half.md", "---\n- no map\n---\n")]);
     let (numbers, named) = std::thread::scope(|scope| {
