@@ -165,11 +165,11 @@ pub fn stem_of(file: &str) -> &str {
 /// Takes apart what stands alone and what shares an id, or an identifier whose workspace would be the same
 /// directory where case does not count. Nothing ambiguous is left among the issues.
 pub fn separate(issues: Vec<Issue>) -> (Vec<Issue>, Vec<Ambiguity>) {
+    /// What must be unique, and what people call it.
+    type Name = fn(&Issue) -> (String, &str);
     let mut ambiguous: Vec<Ambiguity> = Vec::new();
     let mut out: BTreeSet<String> = BTreeSet::new();
-    // (what must be unique, what to call it)
-    let ways: [fn(&Issue) -> (String, &str); 2] =
-        [|i| (folded_key(&i.identifier), &i.identifier.0), |i| (i.id.0.clone(), &i.id.0)];
+    let ways: [Name; 2] = [|i| (folded_key(&i.identifier), &i.identifier.0), |i| (i.id.0.clone(), &i.id.0)];
     for way in ways {
         let mut groups: BTreeMap<String, Vec<&Issue>> = BTreeMap::new();
         for issue in &issues {

@@ -10,45 +10,37 @@
 //! - **Scans** show one instant. Either no directory changed while it was read, or everything known from
 //!   the scan before was seen exactly once (trap T6); else the scan is repeated, and after a bounded number
 //!   of times it is an error. So a file is missing only after the directories were seen at rest without it.
-//! - **Files that look half saved** ([`looks_half_saved`]) are malformed while they are younger than two
-//!   seconds, or for as long as they stand where an issue stood.
+//! - **Files that look half saved** ([`symphony_core::front_matter::looks_half_saved`]) are malformed while they are
+//!   younger than two seconds, or for as long as they stand where an issue stood.
 //! - **Unchanged files are not read again**: inode, size and times say so, unless they are so young that a
 //!   change could hide in the clock's grain.
 
+mod create;
 mod disk;
 mod listing;
+mod scan;
 
-use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use symphony_core::front_matter::{
-    MAX_BYTES, NewFile, RESERVED, folded_key, looks_half_saved, parse, render_new, resolve, separate, stem_of, too_long,
-};
-use symphony_core::ids::{Identifier, IssueId, StateName, WorkspaceKey};
-use symphony_core::issue::{Issue, Malformed, Scan};
+use symphony_core::front_matter::{MAX_BYTES, resolve, separate, too_long};
+use symphony_core::ids::{IssueId, StateName};
+use symphony_core::issue::{Issue, Scan};
 
 use self::disk::Appended;
-use self::listing::{Inode, Listing, Seen};
+use self::scan::{Found, Memory};
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 
-/// Milliseconds before each try of a scan; their number bounds it.
-const PAUSES_MS: [u64; 10] = [0, 1, 2, 4, 8, 16, 32, 32, 32, 32];
-/// From this try on, the first scan of a process settles for two equal listings.
-const PATIENCE: usize = 6;
-/// How long a file that looks half saved may still be in someone's hands.
-const HALF_SAVED_FOR: Duration = Duration::from_secs(2);
 /// How often a move or a note looks again when the file moved under it.
 const FIND_TRIES: u32 = 4;
-/// Longest identifier of a new issue, in bytes, so that file names stay short.
-const MAX_NEW_IDENTIFIER: usize = 100;
-
+/// How often, and how long apart, a file is looked at that is being saved.
+const SAVE_TRIES: u32 = 20;
+const SAVE_PAUSE: Duration = Duration::from_millis(50);
 /// Issues in the state directories below one root.
 #[derive(Clone, Debug)]
 pub struct MarkdownTracker {
@@ -59,40 +51,6 @@ pub struct MarkdownTracker {
 struct Shared {
     root: PathBuf,
     memory: Mutex<Memory>,
-}
-
-/// What one scan leaves for the next.
-#[derive(Debug, Default)]
-struct Memory {
-    /// Whether there was a scan.
-    looked: bool,
-    /// The files of the last scan.
-    known: HashMap<Inode, String>,
-    /// What was read of them.
-    read: HashMap<Inode, Remembered>,
-    /// Paths whose last whole content was an issue.
-    issues_at: HashSet<String>,
-}
-
-/// One file as it was read.
-#[derive(Clone, Debug)]
-struct Remembered {
-    stamp: Stamp,
-    outcome: Result<Issue, Malformed>,
-    /// Whether the stamp proves that the file is unchanged.
-    lasting: bool,
-}
-
-/// What changes when a file does: change time, modification time, size, path.
-type Stamp = (i128, i64, i64, u64, String);
-
-/// All files of one instant.
-#[derive(Debug, Default)]
-struct Found {
-    states: Vec<String>,
-    /// Well-formed, the ambiguous among them, blockers unresolved.
-    issues: Vec<Issue>,
-    malformed: Vec<Malformed>,
 }
 
 /// What a move has to do.
@@ -170,119 +128,37 @@ impl Tracker for MarkdownTracker {
 }
 
 impl Shared {
-    /// Every file of one instant.
-    fn look(&self) -> Result<Found, TrackerError> {
-        // A panic elsewhere leaves at worst an outdated memory, which is checked against the disk anyway.
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut known = memory.known.clone();
-        let mut before: Option<Listing> = None;
-        for (tries, pause) in PAUSES_MS.into_iter().enumerate() {
-            if pause > 0 {
-                std::thread::sleep(Duration::from_millis(pause));
+    /// The state directories and every issue with `id`, at least one, of one instant. A file that is being
+    /// saved is waited for; one that stays broken is an error of its own, not a missing issue.
+    fn find(&self, id: &IssueId) -> Result<(Vec<String>, Vec<Issue>), TrackerError> {
+        let mut tries = 0;
+        loop {
+            let Found { states, mut issues, mut broken, .. } = self.look()?;
+            issues.retain(|issue| issue.id == *id);
+            if !issues.is_empty() {
+                return Ok((states, issues));
             }
-            let Some(listing) = listing::list(&self.root, SystemTime::now())? else { continue };
-            let again = tries >= PATIENCE && before.as_ref().is_some_and(|before| before.files == listing.files);
-            if (listing.exact || ((memory.looked || again) && listing.covers(&known)))
-                && let Some(found) = self.read_all(&listing, &mut memory)
-            {
-                return Ok(found);
+            let Some(malformed) = broken.remove(id) else { return Err(TrackerError::NotFound(id.0.clone())) };
+            if tries == SAVE_TRIES {
+                let path = self.root.join(&malformed.file).display().to_string();
+                return Err(TrackerError::Io { action: "read", path, message: malformed.message });
             }
-            known.extend(listing.known());
-            before = Some(listing);
+            tries += 1;
+            std::thread::sleep(SAVE_PAUSE);
         }
-        let message = "the directory keeps changing; it is read again at the next poll".to_owned();
-        Err(TrackerError::Io { action: "read", path: self.root.display().to_string(), message })
-    }
-
-    /// Reads what is new or changed. `None` when a file went away before it was ever read.
-    fn read_all(&self, listing: &Listing, memory: &mut Memory) -> Option<Found> {
-        let mut found = Found { states: listing.states.clone(), ..Found::default() };
-        let mut read = HashMap::with_capacity(listing.files.len());
-        for seen in &listing.files {
-            let remembered = match self.read(seen, memory) {
-                Ok(Some(remembered)) => remembered,
-                Ok(None) => continue,
-                Err(Gone) => return None,
-            };
-            match &remembered.outcome {
-                Ok(issue) => found.issues.push(issue.clone()),
-                Err(malformed) => found.malformed.push(malformed.clone()),
-            }
-            read.insert(seen.inode, remembered);
-        }
-        for path in &listing.unnamable {
-            let message = "the name is not UTF-8; rename it".to_owned();
-            found.malformed.push(Malformed { file: path.clone(), line: None, column: None, message });
-        }
-        let mut issues_at: HashSet<String> = found.issues.iter().map(|issue| issue.file.clone()).collect();
-        let broken = found.malformed.iter().map(|malformed| &malformed.file);
-        issues_at.extend(broken.filter(|file| memory.issues_at.contains(*file)).cloned());
-        *memory = Memory { looked: true, known: listing.known().collect(), read, issues_at };
-        Some(found)
-    }
-
-    /// Reads one file, or remembers it. `None`: it is no regular file after all.
-    fn read(&self, seen: &Seen, memory: &Memory) -> Result<Option<Remembered>, Gone> {
-        let path = self.root.join(&seen.file);
-        let unreadable = |e: &std::io::Error| Malformed {
-            file: seen.file.clone(),
-            line: None,
-            column: None,
-            message: format!("the file cannot be read: {e}"),
-        };
-        let stamp = |meta: &fs::Metadata| {
-            (listing::changed_at(meta), meta.mtime(), meta.mtime_nsec(), meta.size(), seen.file.clone())
-        };
-        let known = memory.read.get(&seen.inode);
-        let meta = match fs::symlink_metadata(&path) {
-            Ok(meta) => meta,
-            Err(e) if e.kind() == ErrorKind::NotFound => return moved_on(seen, known).map(Some).ok_or(Gone),
-            Err(e) => return Ok(Some(Remembered::now(unreadable(&e)))),
-        };
-        if !meta.is_file() {
-            return Ok(None);
-        }
-        if let Some(known) = known.filter(|known| known.lasting && known.stamp == stamp(&meta)) {
-            return Ok(Some(known.clone()));
-        }
-        let now = SystemTime::now();
-        let bytes =
-            match disk::open(&path).and_then(|file| Ok((file.metadata()?, disk::read_capped(&file, MAX_BYTES)?))) {
-                Ok((meta, _)) if !meta.is_file() => return Ok(None),
-                Ok((_, bytes)) => bytes,
-                Err(e) if e.kind() == ErrorKind::NotFound => return moved_on(seen, known).map(Some).ok_or(Gone),
-                Err(e) => return Ok(Some(Remembered::now(unreadable(&e)))),
-            };
-        if bytes.len() > MAX_BYTES {
-            let malformed = Malformed { file: seen.file.clone(), line: None, column: None, message: too_long() };
-            return Ok(Some(Remembered::now(malformed)));
-        }
-        if let Some(sign) = looks_half_saved(&bytes) {
-            let young = meta.modified().is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age < HALF_SAVED_FOR));
-            if young || memory.issues_at.contains(&seen.file) {
-                let message = format!("{sign}; it looks half saved");
-                let (line, column) = (None, None);
-                return Ok(Some(Remembered::now(Malformed { file: seen.file.clone(), line, column, message })));
-            }
-        }
-        let lasting = listing::settled(listing::changed_at(&meta), now);
-        let outcome = parse(&seen.file, &seen.state, &bytes);
-        Ok(Some(Remembered { stamp: stamp(&meta), outcome, lasting }))
     }
 
     /// Decides a move without making it.
     fn plan(&self, id: &IssueId, from: &StateName, to: &StateName) -> Result<Step, TrackerError> {
         check_state_name(to.as_str().trim())?;
-        let found = self.look()?;
-        let all: Vec<&Issue> = found.issues.iter().filter(|issue| issue.id == *id).collect();
+        let (states, all) = self.find(id)?;
         let files = || all.iter().map(|issue| issue.file.clone()).collect();
         let issue = match all.as_slice() {
-            [] => return Err(TrackerError::NotFound(id.0.clone())),
-            [only] => *only,
+            [only] => only,
             several => {
                 let mut here = several.iter().filter(|issue| issue.state == *from);
                 match (here.next(), here.next()) {
-                    (Some(one), None) => *one,
+                    (Some(one), None) => one,
                     _ => return Err(TrackerError::Ambiguous { name: id.0.clone(), files: files() }),
                 }
             }
@@ -300,8 +176,8 @@ impl Shared {
         if let Some(twin) = all.iter().find(|twin| twin.state == *to) {
             return Err(TrackerError::TargetExists(twin.file.clone()));
         }
-        let target = directory_of(&found.states, to);
-        for state in found.states.iter().filter(|state| StateName::new(state.as_str()) == *to) {
+        let target = directory_of(&states, to);
+        for state in states.iter().filter(|state| StateName::new(state.as_str()) == *to) {
             let taken = format!("{state}/{}", issue.file_name());
             if fs::symlink_metadata(self.root.join(&taken)).is_ok() {
                 return Err(TrackerError::TargetExists(taken));
@@ -334,16 +210,12 @@ impl Shared {
     fn append_note(&self, id: &IssueId, note: &str) -> Result<(), TrackerError> {
         let mut tries = 0;
         loop {
-            let found = self.look()?;
-            let mut files = found.issues.iter().filter(|issue| issue.id == *id).map(|issue| issue.file.clone());
-            let path = match (files.next(), files.next()) {
-                (None, _) => return Err(TrackerError::NotFound(id.0.clone())),
-                (Some(one), None) => self.root.join(one),
-                (Some(one), Some(two)) => {
-                    let files = [one, two].into_iter().chain(files).collect();
-                    return Err(TrackerError::Ambiguous { name: id.0.clone(), files });
-                }
+            let (_, all) = self.find(id)?;
+            let [issue] = all.as_slice() else {
+                let files = all.into_iter().map(|issue| issue.file).collect();
+                return Err(TrackerError::Ambiguous { name: id.0.clone(), files });
             };
+            let path = self.root.join(&issue.file);
             tries += 1;
             match disk::append(&path, note, MAX_BYTES) {
                 Ok(Appended::Yes) => return Ok(()),
@@ -357,74 +229,6 @@ impl Shared {
             }
         }
     }
-
-    /// Creators take turns, whatever process they are in, so that no name is given twice in any two states.
-    fn create(&self, new: &NewIssue, now: Timestamp) -> Result<Created, TrackerError> {
-        let title = new.title.trim();
-        if title.is_empty() {
-            return Err(TrackerError::Invalid("the title is blank".to_owned()));
-        }
-        let state = new.state.trim();
-        check_state_name(state)?;
-        let wanted = new.identifier.as_ref().map(sanitised).transpose()?;
-        let _turn = disk::lock(&self.root).map_err(|e| io_error("lock", &self.root, &e))?;
-        let found = self.look()?;
-        let identifier = match wanted {
-            Some(identifier) => {
-                if let Some(file) = taken(&found, &identifier) {
-                    return Err(TrackerError::TargetExists(file));
-                }
-                identifier
-            }
-            None => next_number(&found),
-        };
-        let file = NewFile {
-            identifier: &identifier.0,
-            title,
-            description: new.description.as_deref(),
-            priority: new.priority,
-            labels: &new.labels,
-            blocked_by: &new.blocked_by,
-        };
-        let text = render_new(&file, now);
-        let name = format!("{identifier}.md");
-        if let Err(e) = parse(&name, state, text.as_bytes()) {
-            return Err(TrackerError::Invalid(format!("the issue could not be read back: {}", e.message)));
-        }
-        let directory = directory_of(&found.states, &StateName::new(state));
-        let dir = self.root.join(&directory);
-        disk::ensure_dir(&dir).map_err(|e| io_error("create", &dir, &e))?;
-        let path = dir.join(&name);
-        disk::place(&path, text.as_bytes()).map_err(|e| match e.kind() {
-            ErrorKind::AlreadyExists => TrackerError::TargetExists(format!("{directory}/{name}")),
-            _ => io_error("create", &path, &e),
-        })?;
-        let path = std::path::absolute(&path).unwrap_or(path).display().to_string();
-        Ok(Created { path, identifier, state: StateName::new(directory) })
-    }
-}
-
-impl Remembered {
-    /// A finding that the next scan makes anew.
-    fn now(malformed: Malformed) -> Self {
-        Self { stamp: Stamp::default(), outcome: Err(malformed), lasting: false }
-    }
-}
-
-/// A file was listed, but is gone and was never read.
-struct Gone;
-
-/// A listed file that moved on before it was opened: what was read of it before, as of the listing.
-fn moved_on(seen: &Seen, known: Option<&Remembered>) -> Option<Remembered> {
-    let mut known = known?.clone();
-    let issue = known.outcome.as_mut().ok()?;
-    if stem_of(&issue.file) != stem_of(&seen.file) {
-        return None;
-    }
-    issue.file.clone_from(&seen.file);
-    issue.state = StateName::new(seen.state.as_str());
-    known.lasting = false;
-    Some(known)
 }
 
 /// The directory that is `state`: that spelling, else one that differs in case, else a new one.
@@ -448,46 +252,6 @@ fn check_state_name(name: &str) -> Result<(), TrackerError> {
         return Ok(());
     };
     Err(TrackerError::Invalid(format!("the state `{}` {fault}", name.escape_debug())))
-}
-
-/// An identifier as 0.1.0 would write it: everything outside `[A-Za-z0-9._-]` becomes `_`.
-fn sanitised(identifier: &Identifier) -> Result<Identifier, TrackerError> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let safe: String = identifier.0.trim().chars().map(|c| if allowed(c) { c } else { '_' }).collect();
-    let safe = Identifier(safe);
-    let fault = match WorkspaceKey::of(&safe) {
-        Err(e) => e.to_string(),
-        Ok(_) if safe.0.starts_with('.') => format!("`{safe}` begins with a dot: its file would be hidden"),
-        Ok(_) if RESERVED.contains(&safe.0.as_str()) => format!("`{safe}` is a page of the dashboard"),
-        Ok(_) if safe.0.len() > MAX_NEW_IDENTIFIER => {
-            format!("the identifier is longer than {MAX_NEW_IDENTIFIER} bytes")
-        }
-        Ok(_) => return Ok(safe),
-    };
-    Err(TrackerError::Invalid(format!("{fault}; choose another identifier")))
-}
-
-/// The file that already goes by `identifier`, by whichever of its names; case does not count.
-fn taken(found: &Found, identifier: &Identifier) -> Option<String> {
-    let wanted = folded_key(identifier);
-    let issue = found.issues.iter().find(|issue| {
-        let id = Identifier(issue.id.0.clone());
-        folded_key(&issue.identifier) == wanted || folded_key(&id) == wanted || named(&issue.file, &wanted)
-    });
-    let malformed = found.malformed.iter().find(|malformed| named(&malformed.file, &wanted));
-    issue.map(|issue| &issue.file).or(malformed.map(|malformed| &malformed.file)).cloned()
-}
-
-fn named(file: &str, wanted: &str) -> bool {
-    folded_key(&Identifier(stem_of(file).to_owned())) == wanted
-}
-
-/// One more than the highest number that names anything.
-fn next_number(found: &Found) -> Identifier {
-    let of_issues = found.issues.iter().flat_map(|i| [i.id.0.as_str(), i.identifier.0.as_str(), stem_of(&i.file)]);
-    let of_malformed = found.malformed.iter().map(|malformed| stem_of(&malformed.file));
-    let highest = of_issues.chain(of_malformed).filter_map(|name| name.parse::<u32>().ok()).max().unwrap_or(0);
-    Identifier((u64::from(highest) + 1).to_string())
 }
 
 fn io_error(action: &'static str, path: &Path, error: &std::io::Error) -> TrackerError {

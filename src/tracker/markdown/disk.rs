@@ -73,7 +73,7 @@ pub(super) fn place(path: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 /// A hidden file in `dir`, which no tracker reads.
-fn draft(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
+pub(super) fn draft(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
     let everyone = fs::Permissions::from_mode(0o666); // less the umask
     tempfile::Builder::new().prefix(".symphony-").suffix(".tmp").permissions(everyone).tempfile_in(dir)
 }
@@ -147,7 +147,8 @@ pub(super) fn append(path: &Path, note: &str, cap: usize) -> io::Result<Appended
     Ok(Appended::Busy)
 }
 
-fn swap_if_unchanged(
+/// Exchanges `draft`, which says `new`, with the file at `path` if that says `old`, and tells whether it did.
+pub(super) fn swap_if_unchanged(
     draft: tempfile::NamedTempFile,
     path: &Path,
     old: &[u8],

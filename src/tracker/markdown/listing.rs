@@ -73,11 +73,13 @@ pub(super) fn list(root: &Path, now: SystemTime) -> Result<Option<Listing>, Trac
             continue;
         }
         let kind = entry.file_type().map_err(|e| unreadable(&entry.path(), &e))?;
+        if !kind.is_dir() && !kind.is_symlink() {
+            continue;
+        }
         // A link to nothing could be a state on a disk that is not mounted: an error, not an empty state.
         let meta = match fs::metadata(entry.path()) {
             Err(e) if e.kind() == ErrorKind::NotFound && !kind.is_symlink() => return Ok(None),
-            other if kind.is_dir() || kind.is_symlink() => other.map_err(|e| unreadable(&entry.path(), &e))?,
-            _ => continue,
+            other => other.map_err(|e| unreadable(&entry.path(), &e))?,
         };
         if !meta.is_dir() {
             continue;
