@@ -168,7 +168,9 @@ fn mounted(mounts: &str, version: Version, controller: &str, own: &Path) -> Opti
             _ => false,
         };
         let below = own.strip_prefix(root).ok()?;
-        fits.then(|| (point.clone(), point.join(below)))
+        // Joining nothing would append a slash.
+        let here = if below.as_os_str().is_empty() { point.clone() } else { point.join(below) };
+        fits.then_some((point, here))
     })
 }
 
@@ -214,5 +216,38 @@ fn sweep(here: &Path) {
         if maker.is_some_and(|maker| !Path::new("/proc").join(maker.to_string()).exists()) {
             let _ = fs::remove_dir(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Version, places_in};
+
+    fn found(own: &str, mounts: &str, controller: &str) -> Vec<(Version, String)> {
+        let places = places_in(own, mounts, controller);
+        places.into_iter().map(|place| (place.version, place.directory.display().to_string())).collect()
+    }
+
+    #[test]
+    fn version_one_is_tried_below_our_own_group_only() {
+        let own = "8:pids:/\n4:memory:/a/b\n0::/\n";
+        let mounts = "30 25 0:26 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+                      31 25 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
+        assert_eq!(found(own, mounts, "memory"), [(Version::V1, "/sys/fs/cgroup/memory/a/b".to_owned())]);
+        assert_eq!(found(own, mounts, "pids"), [(Version::V1, "/sys/fs/cgroup/pids".to_owned())]);
+    }
+
+    #[test]
+    fn version_two_is_tried_upwards_but_not_above_the_mount() {
+        let mounts = "30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
+        let places = found("0::/user.slice/x.scope\n", mounts, "memory");
+        let paths: Vec<&str> = places.iter().map(|(_, path)| path.as_str()).collect();
+        assert_eq!(paths, ["/sys/fs/cgroup/user.slice/x.scope", "/sys/fs/cgroup/user.slice", "/sys/fs/cgroup"]);
+    }
+
+    #[test]
+    fn a_machine_without_groups_has_no_place() {
+        assert_eq!(found("", "", "memory"), []);
+        assert_eq!(found("nonsense\n4:memory:/a\n", "also nonsense\n", "memory"), []);
     }
 }

@@ -254,3 +254,37 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<(CString, FileType)>> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FIRST, MANY, Range};
+
+    #[test]
+    fn a_whole_machine_gives_high_users_and_a_small_user_namespace_its_upper_end() {
+        let whole = Range::within("         0          0 4294967295\n");
+        assert_eq!((whole.first, whole.many), (FIRST, MANY));
+        let small = Range::within("0 1000 1\n1 100000 65536\n");
+        assert!(small.first > 10_000 && small.first + small.many <= 65_521);
+        assert!(!small.holds(0) && !small.holds(65_534) && !small.holds(1000) && small.holds(small.first));
+    }
+
+    #[test]
+    fn an_unreadable_map_means_a_whole_machine() {
+        assert!(Range::within("").holds(FIRST));
+        assert!(!Range::within("").holds(0));
+    }
+
+    #[test]
+    fn a_free_user_is_none_that_a_disk_beside_it_has() {
+        let place = tempfile::tempdir().expect("a directory");
+        let tree = place.path().join("one/tree");
+        std::fs::create_dir_all(&tree).expect("a tree");
+        let taken = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&tree).expect("the tree"));
+        let range = Range { first: taken, many: 50 };
+        // Enough names that their hashes start at every place of the range.
+        for name in 0..500 {
+            let free = range.free(&place.path().join(name.to_string())).expect("one is left");
+            assert!(free != taken && range.holds(free));
+        }
+    }
+}

@@ -72,6 +72,8 @@ fn launch(control: &mut UnixStream) -> Result<u8, Failure> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     // A process that changed its user may not write its own maps otherwise.
     dumpable(true).during("prepared its user namespace")?;
+    // When the whole machine runs out of memory, a guest goes before what its owner works with.
+    fs::write("/proc/self/oom_score_adj", "500").during("offered itself to the memory killer")?;
     let all = UnshareFlags::NEWUSER
         | UnshareFlags::NEWNS
         | UnshareFlags::NEWPID

@@ -249,7 +249,8 @@ fn devices(dev: &Path, shm: &str) -> io::Result<()> {
     tmpfs(&dev.join("shm"), shm)?;
     fs::create_dir(dev.join("pts"))?;
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount("devpts", &dev.join("pts"), "devpts", quiet, c"newinstance,ptmxmode=0666,mode=0620")?;
+    // Terminals are counted for the whole machine; a guest gets a share.
+    mount("devpts", dev.join("pts"), "devpts", quiet, c"newinstance,ptmxmode=0666,mode=0620,max=64")?;
     symlink("pts/ptmx", dev.join("ptmx"))?;
     for (name, target) in [("fd", "self/fd"), ("stdin", "self/fd/0"), ("stdout", "self/fd/1"), ("stderr", "self/fd/2")]
     {

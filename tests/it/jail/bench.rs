@@ -99,6 +99,17 @@ impl Bench {
         self.run_spec(self.spec(script)).await
     }
 
+    /// Boots, reads at most one line of descriptor 3 for a few seconds, and stops.
+    pub(crate) async fn run_until_line(&self, spec: BootSpec) -> String {
+        let mut guest = self.jail.boot(spec).await.expect("the jail boots");
+        let mut line = String::new();
+        let mut lines = tokio::io::BufReader::new(&mut guest.io);
+        let read = tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut line);
+        let _ = tokio::time::timeout(Duration::from_secs(10), read).await;
+        guest.stop(Duration::from_millis(10)).await;
+        line
+    }
+
     /// The script's output on descriptor 3, trimmed; its exit code must be 0.
     pub(crate) async fn say(&self, script: &str) -> String {
         let (said, ending) = self.run(&format!("exec >&3\n{script}")).await;

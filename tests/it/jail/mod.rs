@@ -4,4 +4,10 @@
 //! Started by root, each test runs twice: as root, and again in a child process as an ordinary user.
 
 mod bench;
+mod death;
+mod disks;
+mod files;
+mod kernel;
+mod limits;
+mod probe;
 mod works;
