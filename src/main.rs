@@ -1,2 +1,43 @@
-//! stub
-fn main() {}
+//! The program's door: what a process is to be is decided before any thread exists.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use symphony::cli::Arguments;
+use symphony::sandbox::jail;
+
+/// Re-executed inside a jail, the program is its guest.
+const GUEST_WORD: &str = "__guest";
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    match args.get(1).and_then(|word| word.to_str()) {
+        Some(jail::LAUNCHER_WORD) => return jail::launcher_main(&args[2..]),
+        Some(GUEST_WORD) => {
+            let itself = std::env::current_exe().map_or_else(|_| args[0].clone(), Into::into);
+            return symphony_guest::main(vec![itself, GUEST_WORD.into()], args[2..].to_vec());
+        }
+        _ => {}
+    }
+    let arguments = match Arguments::try_parse_from(&args) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help goes to stdout and is a success; everything else is wrong usage.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    symphony::log::start(std::env::var("SYMPHONY_LOG_LEVEL").ok().as_deref());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("symphony: cannot start its threads: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let code = runtime.block_on(symphony::app::run(arguments));
+    // A blocking call that hangs (a dead disk) must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    code
+}

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::line::{Line, Report};
 use super::turns::Talk;
-use super::{Attempt, failed};
+use super::{Attempt, ServeStream, failed};
 use crate::agent::event::{AgentEvent, Events};
 use crate::agent::profile::{self, Inside};
 use crate::agent::redact::Secrets;
@@ -280,21 +280,18 @@ impl Attempt {
     ) -> Result<(), RunEnd> {
         talk.seeded = true;
         line.report(Report::Phase("starting the agent")).await;
-        let bearer = crate::random::token(24).map_err(|error| failed("startup_failed", error))?;
-        let secrets = Secrets::new([bearer.clone()]);
         let (calls_to, mut calls) = mpsc::channel(16);
-        let door = if self.workflow.mcp.enabled {
-            let serve = (self.parts.open_mcp)(&self.plan.issue.identifier, bearer.clone(), calls_to);
-            let mut incoming = channel.listen(MCP_PORT).await.map_err(|error| failed("startup_failed", error))?;
-            Some(Door(tokio::spawn(async move {
-                let mut open = tokio::task::JoinSet::new();
-                while let Some(stream) = incoming.accept().await {
-                    while open.try_join_next().is_some() {}
-                    open.spawn(serve(stream));
-                }
-            })))
-        } else {
-            None
+        let mcp = match self.workflow.mcp.enabled {
+            true => {
+                let opened = (self.parts.open_mcp)(&self.plan.issue.identifier, MCP_PORT, calls_to);
+                Some(opened.map_err(|error| failed("startup_failed", error))?)
+            }
+            false => None,
+        };
+        let secrets = Secrets::new(mcp.iter().map(|door| door.bearer.clone()));
+        let relay = match &mcp {
+            Some(door) => Some(self.relay_mcp(channel, door.serve.clone()).await?),
+            None => None,
         };
         let inside = Inside { path: PATH.into(), home: HOME.into() };
         let adapter = self.adapter();
@@ -318,10 +315,7 @@ impl Attempt {
             cwd: TREE.into(),
             client_version: env!("CARGO_PKG_VERSION").into(),
             title: format!("{identifier}: {}", self.plan.issue.title),
-            mcp: door.as_ref().map(|_| McpServer {
-                url: format!("http://127.0.0.1:{MCP_PORT}/api/v1/issues/{}/mcp", url_encoded(&identifier.0)),
-                bearer,
-            }),
+            mcp: mcp.as_ref().map(|door| McpServer { url: door.url.clone(), bearer: door.bearer.clone() }),
             mode: launch.mode.map(str::to_owned),
             read_timeout: Duration::from_millis(self.workflow.acp.read_timeout_ms),
             max_line: 0,
@@ -335,13 +329,27 @@ impl Attempt {
         let mut session = started.map_err(|error| failed(error.code(), error))?;
         line.report(Report::Session(session.id().to_owned())).await;
         let end = self.turns(airlock, channel, &mut session, &mut calls, ready, prompt, talk, line).await;
-        drop(door);
+        if let Some(door) = mcp {
+            (door.close)();
+        }
         session.close(AGENT_GRACE).await;
         if tokio::time::timeout(AGENT_GRACE, process.exit).await.is_err() {
             process.killer.kill();
         }
-        drop((forwarding, stderr));
+        drop((forwarding, stderr, relay));
         end
+    }
+
+    /// Every connection to the guest's MCP port is served here, until the result is dropped.
+    async fn relay_mcp(&self, channel: &Channel, serve: ServeStream) -> Result<Door, RunEnd> {
+        let mut incoming = channel.listen(MCP_PORT).await.map_err(|error| failed("startup_failed", error))?;
+        Ok(Door(tokio::spawn(async move {
+            let mut open = tokio::task::JoinSet::new();
+            while let Some(stream) = incoming.accept().await {
+                while open.try_join_next().is_some() {}
+                open.spawn(serve(stream));
+            }
+        })))
     }
 
     /// The adapter of the issue's state, else the workflow's.
@@ -380,26 +388,5 @@ async fn forward(
         if reports.send(super::line::FromRun::Report(run, Report::Event(row))).await.is_err() {
             return;
         }
-    }
-}
-
-/// An identifier as one path segment of a URL.
-fn url_encoded(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn an_identifier_is_one_segment_of_a_url() {
-        assert_eq!(super::url_encoded("A B/ü?"), "A%20B%2F%C3%BC%3F");
     }
 }

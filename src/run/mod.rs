@@ -34,9 +34,21 @@ use crate::workspace::{Ready, Wanted, WorkspaceError, Workspaces};
 
 /// Serves one connection of the guest's MCP port.
 pub type ServeStream = Arc<dyn Fn(MuxStream) -> BoxFuture<'static, ()> + Send + Sync>;
-/// Opens the MCP door of one run: its issue, its bearer, where its tool calls go. The door stands a
-/// floor above; the application hands it down.
-pub type OpenMcp = Arc<dyn Fn(&Identifier, String, mpsc::Sender<ToolCall>) -> ServeStream + Send + Sync>;
+/// Opens the MCP door of one run: its issue, the guest's port, where its tool calls go. The door
+/// stands a floor above; the application hands it down.
+pub type OpenMcp = Arc<dyn Fn(&Identifier, u16, mpsc::Sender<ToolCall>) -> Result<McpDoor, String> + Send + Sync>;
+
+/// An open MCP door.
+pub struct McpDoor {
+    /// As the agent reaches it.
+    pub url: String,
+    /// The run's token; a secret.
+    pub bearer: String,
+    /// Serves one connection.
+    pub serve: ServeStream,
+    /// Refuses every later call.
+    pub close: Arc<dyn Fn() + Send + Sync>,
+}
 
 /// What every run of this process shares.
 pub struct Parts {

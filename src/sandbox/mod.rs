@@ -1,3 +1,150 @@
-//! Sandboxes: what isolates a run, and the channel into it.
+//! The sandbox seam: what isolates one run, and how a run gets one.
+//!
+//! `boot` places the guest program, starts it and connects one byte stream; everything above is the
+//! same for every runtime. Nothing here interprets what crosses the stream, and nothing here ever
+//! runs or trusts what a guest wrote.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use symphony_core::ids::RunId;
+use tokio::net::UnixStream;
 
 pub mod channel;
+pub mod choose;
+pub mod jail;
+
+/// A runtime that can isolate runs.
+pub trait Sandbox: Send + Sync {
+    /// The word the workflow uses for it (`sandbox.runtime`).
+    fn name(&self) -> &'static str;
+
+    /// The word people are shown on the banner, on every row and in the receipt.
+    fn label(&self) -> &'static str;
+
+    /// Boots a throw-away sandbox for real and measures what it enforces here.
+    fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>>;
+
+    /// Boots a sandbox with the guest program in it.
+    fn boot(&self, spec: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>>;
+
+    /// Removes an issue's work disk, whatever a guest made of it. A missing one is success; a failure
+    /// keeps the rest.
+    fn discard_disk<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Result<(), BootError>>;
+}
+
+/// What a run needs of its sandbox.
+#[derive(Clone, Debug)]
+pub struct BootSpec {
+    /// Which run; it names the kernel objects we create for it.
+    pub run: RunId,
+    /// The work disk, made when missing: the work tree, the agent's home and the guest
+    /// program's own state live in it. No two live sandboxes may share one.
+    pub disk: PathBuf,
+    /// Further host paths the guest may read, at the same place (`sandbox.jail.read_only`).
+    pub read_only: Vec<PathBuf>,
+    /// MiB of memory for the whole sandbox.
+    pub memory_mib: u64,
+    /// Processes and threads for the whole sandbox.
+    pub pids: u64,
+    /// MiB that one file may grow to.
+    pub file_size_mib: u64,
+    /// How long booting may take.
+    pub deadline: Duration,
+    /// What to start instead of the guest program, as an argument vector; empty means the guest
+    /// program. Its channel is descriptor 3.
+    pub program: Vec<String>,
+}
+
+/// A booted sandbox. Dropping it kills it; [`Guest::stop`] does so in order and says how it ended.
+#[derive(Debug)]
+pub struct Guest {
+    /// The one byte stream to the guest. Closing it tells the guest program to end.
+    pub io: UnixStream,
+    /// What is enforced on this very guest.
+    pub report: TrialReport,
+    life: jail::Life,
+}
+
+impl Guest {
+    /// Waits until everything in the sandbox is gone. Cancellation safe.
+    pub async fn wait(&mut self) -> Ending {
+        self.life.wait().await
+    }
+
+    /// What the guest wrote to its standard error so far, lossily decoded and capped.
+    pub fn stderr(&self) -> String {
+        self.life.stderr()
+    }
+
+    /// Closes the channel, leaves the guest `grace` to end by itself, then kills it. Returns when
+    /// nothing of it is left.
+    pub async fn stop(self, grace: Duration) -> Ending {
+        let Self { io, mut life, .. } = self;
+        drop(io);
+        life.stop(grace).await
+    }
+}
+
+/// How a sandbox ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Exit code of the guest program, 128 + n when signal n killed it; `None` when it was taken down.
+    pub code: Option<i32>,
+    /// Whether we had to kill it.
+    pub killed: bool,
+    /// Whether the memory limit killed something in it.
+    pub out_of_memory: bool,
+    /// The last of its standard error, lossily decoded and capped.
+    pub stderr: String,
+}
+
+/// What a sandbox really enforces on this machine: measured, never assumed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrialReport {
+    /// The host user id the guest runs as.
+    pub uid: u32,
+    /// How memory is limited: `cgroup v2`, `cgroup v1`, or `per process only`.
+    pub memory: &'static str,
+    /// How processes are limited: `cgroup v2`, `cgroup v1`, `rlimit` or `none`.
+    pub pids: &'static str,
+    /// The Landlock ABI in force; 0 when the kernel has none.
+    pub landlock_abi: u32,
+    /// Whether the system call filter is on.
+    pub seccomp: bool,
+}
+
+/// Why a sandbox could not be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BootError {
+    /// The machine does not allow it at all.
+    #[error("this machine does not allow a jail ({message}): {hint}")]
+    Forbidden {
+        /// What was refused.
+        message: String,
+        /// How to allow it, or what else to choose.
+        hint: String,
+    },
+    /// One step failed.
+    #[error("booting the sandbox failed while it {stage}: {message}")]
+    Stage {
+        /// Which step, in words that follow "while it".
+        stage: String,
+        /// What the system said.
+        message: String,
+    },
+    /// It took too long.
+    #[error("the sandbox did not boot within {} s", .0.as_secs())]
+    Deadline(Duration),
+    /// The work disk cannot be used or removed.
+    #[error("cannot {action} work disk {path}: {message}")]
+    Disk {
+        /// What was being done.
+        action: &'static str,
+        /// The place in the disk.
+        path: String,
+        /// What the system said, with a hint where there is one.
+        message: String,
+    },
+}

@@ -1,0 +1,234 @@
+//! Composition: builds the parts, starts them in order, stops them in order, and picks the exit code.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use symphony_core::board::Settled;
+use symphony_core::workflow::{Auth, Role, Workflow};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Arguments;
+use crate::conductor::{Conductor, Facts, Hands as _};
+use crate::gateway::mcp::{Bearer, Endpoint};
+use crate::git::Git;
+use crate::hands::World;
+use crate::journal::Journal;
+use crate::layout::Layout;
+use crate::lock::Lock;
+use crate::run::{McpDoor, OpenMcp, Parts};
+use crate::sandbox::Sandbox;
+use crate::sandbox::jail::Jail;
+use crate::web::{self, Door, OperatorToken};
+use crate::workflow_file::WorkflowFile;
+
+/// What a drain may take: every run cancels, exports, runs its hook and loses its sandbox meanwhile.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
+
+/// Why the program did not start, and the exit code that says so (0.1.0 §1.1).
+struct Refused {
+    code: u8,
+    message: String,
+}
+
+impl Refused {
+    /// The start failed.
+    fn start(message: impl ToString) -> Self {
+        Self { code: 1, message: message.to_string() }
+    }
+
+    /// The call or the workflow is unusable.
+    fn usage(message: impl ToString) -> Self {
+        Self { code: 2, message: message.to_string() }
+    }
+}
+
+/// Runs until stopped; the exit code is the program's.
+pub async fn run(arguments: Arguments) -> ExitCode {
+    match start(arguments).await {
+        Ok(code) => code,
+        Err(refused) => {
+            let _ = writeln!(std::io::stderr(), "symphony: {}", refused.message);
+            ExitCode::from(refused.code)
+        }
+    }
+}
+
+async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
+    let file = WorkflowFile::load(&arguments.workflow).map_err(|error| Refused {
+        code: if error.is_usage() { 2 } else { 1 },
+        message: error.to_string(),
+    })?;
+    let workflow = file.workflow();
+    let path = file.path().to_owned();
+    check_root(&workflow.tracker.root)?;
+    let port = match arguments.port {
+        Some(port) => Some(u16::try_from(port).map_err(|_| Refused::start(format!("cannot bind port {port}: ports end at 65535")))?),
+        None => workflow.server.port,
+    };
+
+    let layout = Layout::of(&workflow.dir);
+    crate::workspace::create_private_dir(layout.root())
+        .map_err(|error| Refused::start(format!("cannot create {}: {error}", layout.root().display())))?;
+    let _lock = Lock::take(&layout.lock()).map_err(Refused::start)?;
+    let (journal, memory) = Journal::open(&layout.journal()).map_err(Refused::start)?;
+    let git = Git::new(layout.root()).map_err(Refused::start)?;
+    let exe = std::env::current_exe().map_err(|error| Refused::start(format!("cannot find the running program: {error}")))?;
+    let sandbox: Arc<dyn Sandbox> = Arc::new(Jail::new(exe));
+
+    // Bound before anything runs: a port that is taken is a start that failed, not a surprise later.
+    let listener = match port {
+        Some(port) => Some(web::bind(&workflow.server.host, port).await.map_err(Refused::start)?),
+        None => None,
+    };
+    let trial = sandbox.trial().await;
+    let parts = Arc::new(Parts {
+        journal: journal.clone(),
+        layout: layout.clone(),
+        instance: memory.instance.clone(),
+        git,
+        sandbox: sandbox.clone(),
+        open_mcp: open_mcp(),
+        workflow_path: path.clone(),
+    });
+    let (world, nudges) = World::new(file, parts, trial);
+    let first = world.look().await;
+    let tracker = world.tracker();
+    let facts = Facts {
+        workflow_path: path.display().to_string(),
+        sandbox: sandbox.label().to_owned(),
+        once: arguments.once,
+    };
+    let no_sandbox = first.closed.clone();
+    let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
+
+    let doors = CancellationToken::new();
+    let mut login = None;
+    let web = match listener {
+        None => None,
+        Some((listener, address)) => {
+            let token = OperatorToken::load_or_create(&layout.operator_token()).map_err(Refused::start)?;
+            login = Some(match workflow.server.auth {
+                Auth::Token => token.login_link(&shown(&listener, &workflow.server.host)),
+                Auth::None => format!("http://{}/", shown(&listener, &workflow.server.host)),
+            });
+            tracing::info!(host = %address.ip(), port = address.port(), "http server listening");
+            let door = Door { handle, tracker, token, auth: workflow.server.auth, host: workflow.server.host.clone() };
+            let stop = doors.clone();
+            Some(tokio::spawn(async move {
+                if let Err(error) = web::serve(listener, door, stop).await {
+                    tracing::error!(%error, "the dashboard stopped; runs go on");
+                }
+            }))
+        }
+    };
+    banner(&workflow, &path, sandbox.label(), login.as_deref(), no_sandbox.map(|c| symphony_core::board::NotNow::Closed(c).to_string()));
+    tracing::info!(workflow = %path.display(), sandbox = sandbox.label(), "symphony started");
+
+    let settled = conduct(conductor, nudges).await?;
+    doors.cancel();
+    if let Some(web) = web {
+        // Its streams end with the token; what does not is cut off with the process.
+        let _ = tokio::time::timeout(Duration::from_secs(5), web).await;
+    }
+    Ok(match settled {
+        Some(Settled::NeedsHuman) => ExitCode::from(3),
+        Some(Settled::Finished) => ExitCode::SUCCESS,
+        None => ExitCode::from(1),
+    })
+}
+
+/// Runs the conductor until it ends by itself, or through the signals: the first drains with a
+/// deadline, the second kills. `None`: the drain had to be cut off.
+async fn conduct(
+    conductor: Conductor<World>,
+    nudges: tokio::sync::mpsc::Receiver<()>,
+) -> Result<Option<Settled>, Refused> {
+    let listen = |kind| signal(kind).map_err(|error| Refused::start(format!("cannot listen for signals: {error}")));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let (drain, kill) = (CancellationToken::new(), CancellationToken::new());
+    let work = conductor.run(nudges, drain.clone(), kill.clone());
+    tokio::pin!(work);
+    tokio::select! {
+        settled = &mut work => return Ok(Some(settled)),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!(deadline_seconds = DRAIN_DEADLINE.as_secs(), "stopping; a second signal kills everything at once");
+    drain.cancel();
+    tokio::select! {
+        // A person asked for the stop: whatever is left is no failure.
+        _ = &mut work => return Ok(Some(Settled::Finished)),
+        _ = interrupt.recv() => tracing::warn!("killing everything"),
+        _ = terminate.recv() => tracing::warn!("killing everything"),
+        () = tokio::time::sleep(DRAIN_DEADLINE) => tracing::error!("the drain took too long; killing everything"),
+    }
+    kill.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(10), work).await;
+    Ok(None)
+}
+
+fn check_root(root: &Path) -> Result<(), Refused> {
+    match std::fs::metadata(root) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(Refused::start(format!("tracker.root {} is not a directory", root.display()))),
+        Err(error) => Err(Refused::start(format!(
+            "tracker.root {} cannot be used: {error} (hint: create it, with a directory for each state)",
+            root.display()
+        ))),
+    }
+}
+
+/// The door of the floor above, handed down to runs.
+fn open_mcp() -> OpenMcp {
+    Arc::new(|identifier, port, calls| {
+        let bearer = Bearer::random().map_err(|error| error.to_string())?;
+        let secret = bearer.reveal().to_owned();
+        let endpoint = Endpoint::new(identifier, bearer, calls);
+        let url = endpoint.url(port);
+        let (serving, closing) = (endpoint.clone(), endpoint);
+        Ok(McpDoor {
+            url,
+            bearer: secret,
+            serve: Arc::new(move |stream| {
+                let endpoint = serving.clone();
+                Box::pin(async move { endpoint.serve(stream).await })
+            }),
+            close: Arc::new(move || closing.close()),
+        })
+    })
+}
+
+/// The address as a browser on this machine reaches it.
+fn shown(listener: &TcpListener, host: &str) -> String {
+    let port = listener.local_addr().map(|a| a.port()).unwrap_or_default();
+    let host = match host {
+        "0.0.0.0" | "::" | "" => "127.0.0.1",
+        other => other,
+    };
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn banner(workflow: &Workflow, path: &Path, sandbox: &str, login: Option<&str>, closed: Option<String>) {
+    let names = |role| workflow.states.with_role(role).map(|s| s.0.clone()).collect::<Vec<_>>().join(", ");
+    let first = workflow.states.with_role(Role::Active).next().map_or_else(|| "Todo".to_owned(), |s| s.0.clone());
+    let root = workflow.tracker.root.display();
+    let dashboard = login.unwrap_or("none (set server.port or pass --port)");
+    let mut text = format!(
+        "symphony {}\n  workflow   {}\n  issues     {root} (active: {}; finished: {})\n  sandbox    {sandbox}\n  dashboard  {dashboard}\n  next       drop a Markdown file into {root}/{first}/; finished work is in {}/, apply it with git am\n",
+        env!("CARGO_PKG_VERSION"),
+        path.display(),
+        names(Role::Active),
+        names(Role::Terminal),
+        Layout::of(&workflow.dir).patches().display(),
+    );
+    if let Some(closed) = closed {
+        text.push_str(&format!("  attention  {closed}\n"));
+    }
+    // The login link is a secret: for the terminal, not for the log.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

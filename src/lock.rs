@@ -1,0 +1,52 @@
+//! One symphony per workflow: a kernel lock, gone with its process, with nothing to clean up after a crash.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Held as long as this lives.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock at `path`.
+    ///
+    /// # Errors
+    /// A sentence: who holds it, or what the system said.
+    pub fn take(path: &Path) -> Result<Self, String> {
+        let said = |error: std::io::Error| format!("cannot use the lock {}: {error}", path.display());
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(said)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            return Err(format!(
+                "another symphony runs on this workflow (process {}); stop it first, or give this one another directory",
+                holder.trim()
+            ));
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(said)?;
+        write!(file, "{}", std::process::id()).map_err(said)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lock;
+
+    #[test]
+    fn a_second_holder_is_told_who_the_first_one_is() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("lock");
+        let held = Lock::take(&path).expect("free");
+        let refused = Lock::take(&path).expect_err("held");
+        assert!(refused.contains(&std::process::id().to_string()), "{refused}");
+        drop(held);
+        Lock::take(&path).expect("free again");
+    }
+}

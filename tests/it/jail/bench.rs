@@ -1,0 +1,153 @@
+//! What the tests of the jail share: booting a shell in one, and running a test as two users.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use symphony::sandbox::jail::Jail;
+use symphony::sandbox::{BootError, BootSpec, Ending, Guest, Sandbox};
+use symphony_core::ids::RunId;
+use tokio::io::AsyncReadExt;
+
+/// Generous: the machine may be busy.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+const AS_USER: &str = "SYMPHONY_TEST_AS_USER";
+/// The ordinary user that root becomes for the second round.
+pub(crate) const USER: u32 = 65534;
+
+/// Runs the body, and when root, once more as an ordinary user. `name` is the test's own path.
+pub(crate) fn both_ways<F: Future<Output = ()>>(name: &str, body: impl FnOnce(Bench) -> F) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let bench = Bench::new();
+        if let Err(BootError::Forbidden { message, hint }) = bench.jail.trial().await {
+            println!("skipped: {message}: {hint}");
+            return;
+        }
+        body(bench).await;
+    });
+    if !is_root() {
+        return;
+    }
+    let me = std::env::current_exe().expect("this test program has a path");
+    let mut again = Command::new("/proc/self/exe");
+    again.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(AS_USER, "1").env("TMPDIR", "/tmp");
+    again.current_dir("/").uid(USER).gid(USER);
+    let reachable = Command::new("test").arg("-x").arg(&me).uid(USER).gid(USER).status();
+    if !reachable.is_ok_and(|status| status.success()) {
+        println!("skipped: an ordinary user cannot reach {}", me.display());
+        return;
+    }
+    let output = again.output().expect("the test program starts as an ordinary user");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    println!("--- as user {USER}:\n{text}{errors}");
+    assert!(output.status.success(), "as user {USER}:\n{text}{errors}");
+    assert!(text.contains("1 passed"), "the test must run as user {USER}: {text}");
+}
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A jail and a place for its disks.
+pub(crate) struct Bench {
+    pub(crate) jail: Jail,
+    pub(crate) place: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let exe = PathBuf::from(env!("CARGO_BIN_EXE_symphony"));
+        Self { jail: Jail::new(exe), place: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    pub(crate) fn disk(&self) -> PathBuf {
+        self.place.path().join("disk")
+    }
+
+    pub(crate) fn spec(&self, script: &str) -> BootSpec {
+        BootSpec {
+            run: RunId(unique()),
+            disk: self.disk(),
+            read_only: Vec::new(),
+            memory_mib: 512,
+            pids: 128,
+            file_size_mib: 64,
+            deadline: SOON,
+            program: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        }
+    }
+
+    pub(crate) async fn boot(&self, script: &str) -> Guest {
+        self.jail.boot(self.spec(script)).await.expect("the jail boots")
+    }
+
+    /// Runs a script to its end; returns what it wrote to descriptor 3, and how it ended.
+    pub(crate) async fn run_spec(&self, spec: BootSpec) -> (String, Ending) {
+        let mut guest = self.jail.boot(spec).await.expect("the jail boots");
+        let mut said = Vec::new();
+        let read = tokio::time::timeout(SOON, guest.io.read_to_end(&mut said)).await;
+        read.expect("the script ends in time").expect("the channel can be read");
+        let ending = tokio::time::timeout(SOON, guest.wait()).await.expect("the jail ends in time");
+        (String::from_utf8_lossy(&said).into_owned(), ending)
+    }
+
+    pub(crate) async fn run(&self, script: &str) -> (String, Ending) {
+        self.run_spec(self.spec(script)).await
+    }
+
+    /// Boots, reads at most one line of descriptor 3 for a few seconds, and stops.
+    pub(crate) async fn run_until_line(&self, spec: BootSpec) -> String {
+        let mut guest = self.jail.boot(spec).await.expect("the jail boots");
+        let mut line = String::new();
+        let mut lines = tokio::io::BufReader::new(&mut guest.io);
+        let read = tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut line);
+        let _ = tokio::time::timeout(Duration::from_secs(10), read).await;
+        guest.stop(Duration::from_millis(10)).await;
+        line
+    }
+
+    /// The script's output on descriptor 3, trimmed; its exit code must be 0.
+    pub(crate) async fn say(&self, script: &str) -> String {
+        let (said, ending) = self.run(&format!("exec >&3\n{script}")).await;
+        assert_eq!(ending.code, Some(0), "{said}\n{ending:?}");
+        said.trim().to_owned()
+    }
+}
+
+/// Run numbers that do not repeat within this test program.
+fn unique() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+/// The same script outside any jail: the control of an attack.
+pub(crate) fn outside(script: &str) -> String {
+    let output = Command::new("/bin/sh").args(["-c", script]).output().expect("a shell runs");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Waits until no process carries the mark in its arguments.
+pub(crate) async fn gone(mark: &str) -> bool {
+    for _ in 0..100 {
+        if !alive(mark) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    false
+}
+
+/// Whether a process carries the mark as one of its arguments.
+pub(crate) fn alive(mark: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+    processes.map(|process| process.path().join("cmdline")).any(|path: PathBuf| carries(&path, mark))
+}
+
+fn carries(cmdline: &Path, mark: &str) -> bool {
+    let text = std::fs::read(cmdline).unwrap_or_default();
+    text.split(|byte| *byte == 0).any(|argument| argument == mark.as_bytes())
+}

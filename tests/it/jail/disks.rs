@@ -1,0 +1,66 @@
+//! Work disks: removed whatever a guest made of them, and nothing else.
+
+use std::fs;
+
+use rustix::fs::{Mode, OFlags};
+use symphony::sandbox::{BootError, Sandbox};
+
+use super::bench::both_ways;
+
+#[test]
+fn a_disk_with_locked_directories_and_links_is_removed_and_nothing_else() {
+    both_ways(
+        "jail::disks::a_disk_with_locked_directories_and_links_is_removed_and_nothing_else",
+        |bench| async move {
+            let host = bench.place.path().join("host");
+            fs::create_dir(&host).expect("a directory");
+            fs::write(host.join("kept"), "kept").expect("a file");
+            let script = format!(
+                "cd /work; ln -s {0} link; ln -s {0}/kept file; mkdir -p a/b/c locked/in; ln -s {0} a/b/c/link; echo x > locked/in/f; \
+             mkfifo pipe; chmod 000 locked/in locked a/b; chmod 000 /home/agent",
+                host.display()
+            );
+            bench.say(&script).await;
+            assert!(bench.disk().join("tree/link").symlink_metadata().is_ok(), "the guest did its part");
+            bench.jail.discard_disk(&bench.disk()).await.expect("removed");
+            assert!(bench.disk().symlink_metadata().is_err());
+            assert_eq!(fs::read_to_string(host.join("kept")).expect("still there"), "kept");
+            let left: Vec<_> =
+                fs::read_dir(bench.place.path()).expect("readable").flatten().map(|e| e.file_name()).collect();
+            assert_eq!(left, ["host"]);
+            bench.jail.discard_disk(&bench.disk()).await.expect("a missing disk is no error");
+        },
+    );
+}
+
+#[test]
+fn a_disk_nested_beyond_any_path_is_removed() {
+    both_ways("jail::disks::a_disk_nested_beyond_any_path_is_removed", |bench| async move {
+        bench.say("echo ready").await;
+        // 3000 levels of 20 characters: far more than a path, or descriptors, could hold.
+        let name = "dddddddddddddddddddd";
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut here = rustix::fs::open(bench.disk().join("tree"), flags, Mode::empty()).expect("the tree");
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&here, name, Mode::RWXU).expect("a level");
+            let below = rustix::fs::openat(&here, name, flags, Mode::empty()).expect("a level");
+            rustix::fs::fchmod(&here, Mode::empty()).expect("locked");
+            here = below;
+        }
+        drop(here);
+        bench.jail.discard_disk(&bench.disk()).await.expect("removed");
+        assert!(bench.disk().symlink_metadata().is_err());
+    });
+}
+
+#[test]
+fn a_link_in_the_place_of_a_disk_is_not_followed() {
+    both_ways("jail::disks::a_link_in_the_place_of_a_disk_is_not_followed", |bench| async move {
+        let host = bench.place.path().join("host");
+        fs::create_dir_all(host.join("tree")).expect("a directory");
+        std::os::unix::fs::symlink(&host, bench.disk()).expect("a link");
+        let refused = bench.jail.discard_disk(&bench.disk()).await;
+        assert!(matches!(refused, Err(BootError::Disk { .. })), "{refused:?}");
+        assert!(host.join("tree").is_dir());
+    });
+}

@@ -1,0 +1,106 @@
+//! What a program in the jail can do.
+
+use std::time::Duration;
+
+use symphony::sandbox::{BootError, Sandbox};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::bench::{SOON, both_ways};
+
+#[test]
+fn a_program_runs_and_speaks_over_descriptor_three() {
+    both_ways("jail::works::a_program_runs_and_speaks_over_descriptor_three", |bench| async move {
+        let mut guest = bench.boot("read line <&3; echo \"heard $line\" >&3; echo oops >&2; exit 7").await;
+        guest.io.write_all(b"hello\n").await.expect("the channel takes bytes");
+        let mut said = String::new();
+        tokio::time::timeout(SOON, guest.io.read_to_string(&mut said)).await.expect("in time").expect("readable");
+        assert_eq!(said, "heard hello\n");
+        let ending = guest.stop(Duration::from_secs(20)).await;
+        assert_eq!((ending.code, ending.killed, ending.stderr.as_str()), (Some(7), false, "oops\n"));
+    });
+}
+
+#[test]
+fn a_trial_measures_what_is_enforced() {
+    both_ways("jail::works::a_trial_measures_what_is_enforced", |bench| async move {
+        let report = bench.jail.trial().await.expect("the trial passes");
+        println!("{report:?}");
+        assert!(report.seccomp);
+        assert_ne!(report.uid, 0);
+    });
+}
+
+#[test]
+fn git_commits_in_the_work_tree() {
+    both_ways("jail::works::git_commits_in_the_work_tree", |bench| async move {
+        let script = "cd /work; git init -q . && echo hi > f && git add f && git -c user.name=a -c user.email=a@b commit -qm first && git log --format=%s";
+        assert_eq!(bench.say(script).await, "first");
+    });
+}
+
+#[test]
+fn interpreters_that_the_host_has_run() {
+    both_ways("jail::works::interpreters_that_the_host_has_run", |bench| async move {
+        let programs = [
+            ("perl", "perl -e 'print 6*7'"),
+            (
+                "python3",
+                "python3 -c 'import threading,subprocess; t=threading.Thread(target=lambda: subprocess.run([\"true\"])); t.start(); t.join(); print(6*7)'",
+            ),
+            ("node", "node -e 'require(\"child_process\").execSync(\"true\"); console.log(6*7)'"),
+        ];
+        for (name, script) in programs {
+            let there =
+                format!("command -v {name} >/dev/null && {name} --version >/dev/null 2>&1 || {{ echo 42; exit; }}");
+            let mut spec = bench.spec(&format!("exec >&3; {there}; {script}"));
+            spec.memory_mib = 2048;
+            let (said, ending) = bench.run_spec(spec).await;
+            assert_eq!(said.trim(), "42", "{name}: {ending:?}");
+        }
+    });
+}
+
+#[test]
+fn a_program_that_is_not_there_is_a_boot_error_that_names_it() {
+    both_ways("jail::works::a_program_that_is_not_there_is_a_boot_error_that_names_it", |bench| async move {
+        let mut spec = bench.spec("");
+        spec.program = vec!["/no/such/program".to_owned()];
+        let error = bench.jail.boot(spec).await.expect_err("there is nothing to run").to_string();
+        assert!(error.contains("/no/such/program") && error.contains("No such file"), "{error}");
+    });
+}
+
+#[test]
+fn a_disk_keeps_its_files_from_one_jail_to_the_next() {
+    both_ways("jail::works::a_disk_keeps_its_files_from_one_jail_to_the_next", |bench| async move {
+        bench.say("echo kept > /work/f; echo home > ~/f; echo gone > /tmp/f").await;
+        assert_eq!(bench.say("cat /work/f ~/f; ls /tmp").await, "kept\nhome");
+    });
+}
+
+#[test]
+fn a_terminal_can_be_opened_inside() {
+    both_ways("jail::works::a_terminal_can_be_opened_inside", |bench| async move {
+        assert_eq!(bench.say("command -v script >/dev/null || { echo tty; exit; }; script -qec 'test -t 0 && echo tty' /dev/null </dev/null | tr -d '\\r'").await, "tty");
+    });
+}
+
+#[test]
+fn where_namespaces_are_refused_the_error_says_what_to_do() {
+    both_ways("jail::works::where_namespaces_are_refused_the_error_says_what_to_do", |bench| async move {
+        // A filter as containers have it, on a thread of its own: what the thread starts inherits it.
+        let refused = std::thread::spawn(move || {
+            let rules = [(libc::SYS_unshare, Vec::new())].into_iter().collect();
+            let refuse = seccompiler::SeccompAction::Errno(libc::EPERM.unsigned_abs());
+            let arch = std::env::consts::ARCH.try_into().expect("a known architecture");
+            let filter = seccompiler::SeccompFilter::new(rules, seccompiler::SeccompAction::Allow, refuse, arch);
+            let program: seccompiler::BpfProgram = filter.expect("a filter").try_into().expect("a program");
+            seccompiler::apply_filter(&program).expect("applied");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(bench.jail.boot(bench.spec("exit 0")))
+        });
+        let error = refused.join().expect("no panic").expect_err("it must be refused");
+        let BootError::Forbidden { message, hint } = &error else { panic!("{error:?}") };
+        assert!(message.contains("Operation not permitted") && hint.contains("sandbox.runtime"), "{error}");
+    });
+}

@@ -1,0 +1,3 @@
+//! Tests of the real binary, in one test program so that linking happens once.
+
+mod jail;
