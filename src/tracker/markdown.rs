@@ -41,6 +41,7 @@ const FIND_TRIES: u32 = 4;
 /// How often, and how long apart, a file is looked at that is being saved.
 const SAVE_TRIES: u32 = 20;
 const SAVE_PAUSE: Duration = Duration::from_millis(50);
+
 /// Issues in the state directories below one root.
 #[derive(Clone, Debug)]
 pub struct MarkdownTracker {

@@ -17,6 +17,8 @@ use crate::tracker::TrackerError;
 /// A change younger than this may hide another one: kernels stamp files with a clock that only ticks
 /// every few milliseconds.
 const STAMP_GRAIN: Duration = Duration::from_millis(30);
+/// The same where file systems keep whole seconds only.
+const COARSE_GRAIN: Duration = Duration::from_secs(2);
 
 /// Device and inode.
 pub(super) type Inode = (u64, u64);
@@ -54,7 +56,8 @@ pub(super) fn changed_at(meta: &fs::Metadata) -> i128 {
 /// comes from a clock set back; what changes now is stamped now.
 pub(super) fn settled(changed: i128, now: SystemTime) -> bool {
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_nanos() as i128);
-    (now - changed).abs() > STAMP_GRAIN.as_nanos() as i128
+    let grain = if changed % 1_000_000_000 == 0 { COARSE_GRAIN } else { STAMP_GRAIN };
+    (now - changed).abs() > grain.as_nanos() as i128
 }
 
 /// Reads all state directories below `root`: first-level directories and links to such, but for names that
