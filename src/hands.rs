@@ -29,3 +29,25 @@ pub struct World {
 
 /// The tracker of the workflow in force; follows a reload.
 struct Current(RwLock<(Arc<Workflow>, Arc<dyn Tracker>)>);
+
+impl World {
+    /// Joins the parts; the receiver wakes looks when files change.
+    pub fn new(file: WorkflowFile, parts: Arc<Parts>, trial: Result<TrialReport, BootError>) -> (Self, mpsc::Receiver<()>) {
+        let workflow = file.workflow();
+        let (nudge, nudges) = mpsc::channel(4);
+        if workflow.polling.watch {
+            watch(&workflow, file.path(), nudge);
+        }
+        let tracker = Arc::new(Current(RwLock::new((workflow.clone(), fresh(&workflow)))));
+        (Self { file: Arc::new(Mutex::new(file)), parts, trial: Arc::new(trial), tracker }, nudges)
+    }
+
+    /// The tracker of the workflow in force, for the doors.
+    pub fn tracker(&self) -> Arc<dyn Tracker> {
+        self.tracker.clone()
+    }
+}
+
+fn fresh(workflow: &Workflow) -> Arc<dyn Tracker> {
+    Arc::new(MarkdownTracker::new(workflow.tracker.root.clone()))
+}

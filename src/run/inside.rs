@@ -17,7 +17,8 @@ use crate::agent::transcript::Transcript;
 use crate::airlock::{Airlock, AirlockError, Checkpoint, Claim, Limits};
 use crate::git::Oid;
 use crate::sandbox::channel::{Channel, ChannelError};
-use crate::sandbox::{BootSpec, Guest};
+use crate::sandbox::BootSpec;
+use crate::sandbox::jail::Life;
 use crate::workspace::Ready;
 
 /// Our MCP endpoint on the guest's own loopback. Fixed: nothing else listens in a fresh sandbox.
@@ -75,7 +76,7 @@ impl Attempt {
             booted = self.boot() => booted,
             cause = line.stopped() => return Left::Ended(RunEnd::Stopped(cause)),
         };
-        let (guest, channel, disk) = match booted {
+        let (mut guest, channel, disk) = match booted {
             Ok(booted) => booted,
             Err(end) => return Left::Ended(end),
         };
@@ -136,7 +137,7 @@ impl Attempt {
         })
     }
 
-    async fn boot(&self) -> Result<(Guest, Channel, DiskState), RunEnd> {
+    async fn boot(&self) -> Result<(Life, Channel, DiskState), RunEnd> {
         let jail = &self.workflow.sandbox.jail;
         let deadline = Duration::from_millis(self.workflow.acp.boot_timeout_ms);
         let spec = BootSpec {
@@ -149,9 +150,9 @@ impl Attempt {
             deadline,
             program: vec![],
         };
-        let mut guest = self.parts.sandbox.boot(spec).await.map_err(|error| failed("sandbox_boot_failed", error))?;
+        let guest = self.parts.sandbox.boot(spec).await.map_err(|error| failed("sandbox_boot_failed", error))?;
+        let (io, mut guest) = guest.into_parts();
         let token = crate::random::token(16).map_err(|error| failed("sandbox_boot_failed", error))?;
-        let Some(io) = guest.take_io() else { return Err(failed("sandbox_boot_failed", "the sandbox has no channel")) };
         match Channel::open(io, &token, deadline).await {
             Ok((channel, hello)) => Ok((guest, channel, DiskState { tree: hello.tree, marker: hello.marker })),
             Err(error) => {
@@ -255,7 +256,7 @@ impl Attempt {
 
     /// The guest died before its export: a fresh sandbox without an agent exports from its work disk.
     async fn rescue(&self, airlock: &Airlock, message: Option<String>) -> Result<(), ExportError> {
-        let (guest, channel, disk) = match self.boot().await {
+        let (mut guest, channel, disk) = match self.boot().await {
             Ok(booted) => booted,
             Err(end) => return Err(ChannelError::Protocol(format!("no sandbox for the rescue: {end}")).into()),
         };

@@ -68,6 +68,11 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// The byte stream, and the life to end it with: they are used by different hands.
+    pub fn into_parts(self) -> (UnixStream, jail::Life) {
+        (self.io, self.life)
+    }
+
     /// Waits until everything in the sandbox is gone. Cancellation safe.
     pub async fn wait(&mut self) -> Ending {
         self.life.wait().await
