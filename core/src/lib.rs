@@ -11,3 +11,4 @@ pub mod issue;
 pub mod snapshot;
 pub mod time;
 pub mod workflow;
+pub mod yaml;
