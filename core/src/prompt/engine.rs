@@ -30,50 +30,52 @@ pub(super) fn parser() -> Result<liquid::Parser> {
 
 /// The engine's report as a line of the template and one sentence.
 pub(super) fn explain(report: &str, template: &str) -> (u32, String) {
-    let first = report.lines().next().unwrap_or_default().trim_start_matches("liquid:").trim();
-    // Reading: ` --> 3:5`, the quoted line, and `= what was expected`.
-    let place = report.lines().find_map(|line| line.trim().strip_prefix("--> "));
-    if let Some(line) = place.and_then(|place| place.split(':').next()?.parse().ok()) {
-        let said = report.lines().find_map(|line| line.trim().strip_prefix("= ")).unwrap_or(first);
-        return (line, with_context(said, report));
+    let report = report.trim_start_matches("liquid:");
+    let value = |name: &str| report.lines().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix('='));
+    let marked = |mark: &str| report.lines().find_map(|line| line.trim_start().strip_prefix(mark));
+    let first = report.lines().next().unwrap_or_default().trim();
+    let asked = match (value("variable"), value("requested index"), value("requested variable")) {
+        (Some(parent), Some(index), _) => Some(format!("{parent}.{index}")),
+        (_, _, Some(name)) => Some(name.to_owned()),
+        _ => None,
+    };
+    let mut sentence = match (&asked, value("requested filter"), marked("= ")) {
+        (Some(name), ..) => format!("there is no `{name}`"),
+        (_, Some(name), _) => format!("there is no filter `{name}`"),
+        (_, _, Some(expected)) => expected.trim_end_matches('.').to_owned(),
+        _ => first.to_owned(),
+    };
+    for detail in [value("requested"), value("cause"), value("filter")].into_iter().flatten() {
+        sentence.push_str(&format!(": {detail}"));
     }
-    // Filling in has no place: the first line of the template that mentions what was asked for.
-    let mut asked: Vec<&str> = Vec::new();
-    for name in ["requested variable", "requested index", "variable", "filter", "requested"] {
-        asked.extend(context(report, name));
+    // The engine lists names in a random order, and tags and blocks apart.
+    let mut known: Vec<&str> =
+        ["available variables", "available indexes", "available filters", "available tags", "available blocks"]
+            .into_iter()
+            .filter_map(value)
+            .flat_map(|names| names.split(", "))
+            .filter(|name| !name.is_empty() && *name != "include" && *name != "render")
+            .collect();
+    known.sort_unstable();
+    if !known.is_empty() {
+        sentence.push_str(&format!("; known are {}", known.join(", ")));
     }
-    asked.extend(report.lines().filter_map(|line| line.strip_prefix("from: ")).filter(|from| from.contains("{%")));
-    let line = asked.iter().find_map(|name| template.lines().position(|line| mentions(line, name)));
-    (line.map_or(1, |index| u32::try_from(index).unwrap_or(0).saturating_add(1)), with_context(first, report))
+    let shown = marked("--> ").and_then(|place| place.split(':').next()?.parse().ok());
+    let line = shown.unwrap_or_else(|| {
+        // Most reports have no place: the first line of the template that mentions what is wrong.
+        let last = value("requested index").filter(|_| asked.is_some());
+        let filter = value("filter").and_then(|filter| filter.split([' ', ':']).next());
+        let tag = first.strip_prefix("`{% ").and_then(|rest| rest.split(' ').next());
+        let needles = [asked.as_deref(), last, value("requested filter"), filter, tag];
+        needles.into_iter().flatten().find_map(|needle| line_of(template, needle)).unwrap_or(1)
+    });
+    (line, sentence)
 }
 
-fn context<'r>(report: &'r str, name: &str) -> Option<&'r str> {
-    report.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))
-}
-
-fn with_context(sentence: &str, report: &str) -> String {
-    let mut text = sentence.to_owned();
-    for (name, word) in [
-        ("variable", "in"),
-        ("requested variable", "asked for"),
-        ("requested index", "asked for"),
-        ("requested", "asked for"),
-        ("available variables", "known are"),
-        ("available indexes", "known are"),
-        ("available", "known are"),
-        ("available filters", "known are"),
-        ("available tags", "known are"),
-        ("available blocks", "known are"),
-    ] {
-        if let Some(value) = context(report, name).filter(|value| !value.is_empty()) {
-            text.push_str(&format!("; {word} {value}"));
-        }
-    }
-    text
-}
-
-fn mentions(line: &str, name: &str) -> bool {
-    line.contains(name) && line.contains('{')
+/// The 1-based line of the first tag or output that mentions `needle`.
+fn line_of(template: &str, needle: &str) -> Option<u32> {
+    let index = template.lines().position(|line| line.contains('{') && line.contains(needle))?;
+    u32::try_from(index).ok()?.checked_add(1)
 }
 
 /// Names that conditions asked for in vain.

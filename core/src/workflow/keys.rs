@@ -114,5 +114,7 @@ pub fn children(parent: &str) -> impl Iterator<Item = &'static str> {
 
 /// The path of a key elsewhere that has this name: a key that slipped into the wrong section.
 pub fn elsewhere(name: &str) -> Option<&'static str> {
-    KEYS.iter().map(|key| key.path).find(|path| path.rsplit('.').next() == Some(name) && path.contains('.'))
+    KEYS.iter()
+        .map(|key| key.path)
+        .find(|path| path.rsplit('.').next() == Some(name) && path.contains('.') && !path.contains('*'))
 }

@@ -4,24 +4,24 @@
 
 /// The two halves of a workflow file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split<'t> {
+pub(super) struct Split<'t> {
     /// The text between the fences; `None` when the file does not start with one.
-    pub front: Option<&'t str>,
+    pub(super) front: Option<&'t str>,
     /// The prompt, trimmed.
-    pub body: &'t str,
+    pub(super) body: &'t str,
     /// 1-based line on which the prompt starts.
-    pub body_line: u32,
+    pub(super) body_line: u32,
 }
 
 /// The opening fence has no partner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unterminated;
+pub(super) struct Unterminated;
 
 /// Splits a file. Whatever does not start with a fence is all prompt.
 ///
 /// # Errors
 /// When the file starts with a fence and no second one follows.
-pub fn split(text: &str) -> Result<Split<'_>, Unterminated> {
+pub(super) fn split(text: &str) -> Result<Split<'_>, Unterminated> {
     let fence = |line: &str| line.strip_prefix("---").is_some_and(|rest| rest.trim().is_empty());
     let mut lines = text.split_inclusive('\n');
     let first = lines.next().unwrap_or("");
