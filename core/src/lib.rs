@@ -11,6 +11,7 @@ pub mod front_matter;
 pub mod ids;
 pub mod issue;
 pub mod patience;
+pub mod prompt;
 pub mod snapshot;
 pub mod time;
 pub mod turn;
