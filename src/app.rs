@@ -20,11 +20,12 @@ use crate::hands::World;
 use crate::journal::Journal;
 use crate::layout::Layout;
 use crate::lock::Lock;
+use crate::nudge::Nudge;
 use crate::run::{McpDoor, OpenMcp, Parts};
 use crate::sandbox::Sandbox;
 use crate::sandbox::jail::Jail;
 use crate::web::{self, Door, OperatorToken};
-use crate::workflow_file::WorkflowFile;
+use crate::workflow_file::{Environment, WorkflowFile};
 
 /// What a drain may take: every run cancels, exports, runs its hook and loses its sandbox meanwhile.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
@@ -40,11 +41,6 @@ impl Refused {
     fn start(message: impl ToString) -> Self {
         Self { code: 1, message: message.to_string() }
     }
-
-    /// The call or the workflow is unusable.
-    fn usage(message: impl ToString) -> Self {
-        Self { code: 2, message: message.to_string() }
-    }
 }
 
 /// Runs until stopped; the exit code is the program's.
@@ -59,15 +55,15 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 }
 
 async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
-    let file = WorkflowFile::load(&arguments.workflow).map_err(|error| Refused {
-        code: if error.is_usage() { 2 } else { 1 },
-        message: error.to_string(),
-    })?;
+    let file = WorkflowFile::load(&arguments.workflow, Environment::of_process())
+        .map_err(|error| Refused { code: error.exit_code(), message: error.to_string() })?;
     let workflow = file.workflow();
     let path = file.path().to_owned();
     check_root(&workflow.tracker.root)?;
     let port = match arguments.port {
-        Some(port) => Some(u16::try_from(port).map_err(|_| Refused::start(format!("cannot bind port {port}: ports end at 65535")))?),
+        Some(port) => Some(
+            u16::try_from(port).map_err(|_| Refused::start(format!("cannot bind port {port}: ports end at 65535")))?,
+        ),
         None => workflow.server.port,
     };
 
@@ -77,7 +73,8 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let _lock = Lock::take(&layout.lock()).map_err(Refused::start)?;
     let (journal, memory) = Journal::open(&layout.journal()).map_err(Refused::start)?;
     let git = Git::new(layout.root()).map_err(Refused::start)?;
-    let exe = std::env::current_exe().map_err(|error| Refused::start(format!("cannot find the running program: {error}")))?;
+    let exe =
+        std::env::current_exe().map_err(|error| Refused::start(format!("cannot find the running program: {error}")))?;
     let sandbox: Arc<dyn Sandbox> = Arc::new(Jail::new(exe));
 
     // Bound before anything runs: a port that is taken is a start that failed, not a surprise later.
@@ -98,11 +95,8 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let (world, nudges) = World::new(file, parts, trial);
     let first = world.look().await;
     let tracker = world.tracker();
-    let facts = Facts {
-        workflow_path: path.display().to_string(),
-        sandbox: sandbox.label().to_owned(),
-        once: arguments.once,
-    };
+    let facts =
+        Facts { workflow_path: path.display().to_string(), sandbox: sandbox.label().to_owned(), once: arguments.once };
     let no_sandbox = first.closed.clone();
     let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
 
@@ -126,7 +120,13 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
             }))
         }
     };
-    banner(&workflow, &path, sandbox.label(), login.as_deref(), no_sandbox.map(|c| symphony_core::board::NotNow::Closed(c).to_string()));
+    banner(
+        &workflow,
+        &path,
+        sandbox.label(),
+        login.as_deref(),
+        no_sandbox.map(|c| symphony_core::board::NotNow::Closed(c).to_string()),
+    );
     tracing::info!(workflow = %path.display(), sandbox = sandbox.label(), "symphony started");
 
     let settled = conduct(conductor, nudges).await?;
@@ -146,7 +146,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
 /// deadline, the second kills. `None`: the drain had to be cut off.
 async fn conduct(
     conductor: Conductor<World>,
-    nudges: tokio::sync::mpsc::Receiver<()>,
+    nudges: tokio::sync::mpsc::Receiver<Nudge>,
 ) -> Result<Option<Settled>, Refused> {
     let listen = |kind| signal(kind).map_err(|error| Refused::start(format!("cannot listen for signals: {error}")));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);

@@ -6,17 +6,17 @@ use futures::future::BoxFuture;
 use symphony_core::board::{Closed, RunEnd};
 use symphony_core::ids::{IssueId, StateName, WorkspaceKey};
 use symphony_core::issue::{Issue, Scan};
-use symphony_core::workflow::Workflow;
+use symphony_core::workflow::{Severity, Workflow};
 use tokio::sync::mpsc;
 
 use crate::conductor::{Hands, Looked};
 use crate::hooks::HookEnv;
-use crate::nudge;
+use crate::nudge::{self, Nudge};
 use crate::run::{self, Parts, Start};
 use crate::sandbox::{BootError, TrialReport, choose};
 use crate::tracker::markdown::MarkdownTracker;
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
-use crate::workflow_file::WorkflowFile;
+use crate::workflow_file::{Reload, WorkflowFile};
 use crate::workspace::{Wanted, Workspaces};
 
 /// What [`Hands`] acts on.
@@ -25,21 +25,32 @@ pub struct World {
     parts: Arc<Parts>,
     trial: Arc<Result<TrialReport, BootError>>,
     tracker: Arc<Current>,
+    /// Ends the watching when the conductor ends.
+    _watch: Option<nudge::Watch>,
 }
 
 /// The tracker of the workflow in force; follows a reload.
 struct Current(RwLock<(Arc<Workflow>, Arc<dyn Tracker>)>);
 
 impl World {
-    /// Joins the parts; the receiver wakes looks when files change.
-    pub fn new(file: WorkflowFile, parts: Arc<Parts>, trial: Result<TrialReport, BootError>) -> (Self, mpsc::Receiver<()>) {
+    /// Joins the parts; the receiver wakes looks when files change. Without it polling works alone.
+    pub fn new(
+        file: WorkflowFile,
+        parts: Arc<Parts>,
+        trial: Result<TrialReport, BootError>,
+    ) -> (Self, mpsc::Receiver<Nudge>) {
         let workflow = file.workflow();
-        let (nudge, nudges) = mpsc::channel(4);
-        if workflow.polling.watch {
-            watch(&workflow, file.path(), nudge);
-        }
-        let tracker = Arc::new(Current(RwLock::new((workflow.clone(), fresh(&workflow)))));
-        (Self { file: Arc::new(Mutex::new(file)), parts, trial: Arc::new(trial), tracker }, nudges)
+        let (hints, nudges) = mpsc::channel(4);
+        let watch = workflow.polling.watch.then(|| {
+            let (watch, warnings) = nudge::watch(file.path(), &workflow.tracker.root, hints);
+            for warning in warnings {
+                tracing::warn!(path = %warning.path.display(), error = %warning.message,
+                    "cannot watch for file changes; they are noticed by polling");
+            }
+            watch
+        });
+        let tracker = Arc::new(Current(RwLock::new(fresh(&workflow))));
+        (Self { file: Arc::new(Mutex::new(file)), parts, trial: Arc::new(trial), tracker, _watch: watch }, nudges)
     }
 
     /// The tracker of the workflow in force, for the doors.
@@ -48,6 +59,163 @@ impl World {
     }
 }
 
-fn fresh(workflow: &Workflow) -> Arc<dyn Tracker> {
-    Arc::new(MarkdownTracker::new(workflow.tracker.root.clone()))
+fn fresh(workflow: &Workflow) -> (Arc<Workflow>, Arc<dyn Tracker>) {
+    (Arc::new(workflow.clone()), Arc::new(MarkdownTracker::new(workflow.tracker.root.clone())))
+}
+
+impl Current {
+    fn now(&self) -> Arc<dyn Tracker> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// Follows the workflow: a new root is a new tracker, the same root keeps its cache.
+    fn follow(&self, workflow: &Arc<Workflow>) -> Arc<dyn Tracker> {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if held.0.tracker.root != workflow.tracker.root {
+            *held = fresh(workflow);
+        }
+        held.1.clone()
+    }
+}
+
+impl Tracker for Current {
+    fn scan(&self) -> BoxFuture<'_, Result<Scan, TrackerError>> {
+        let tracker = self.now();
+        Box::pin(async move { tracker.scan().await })
+    }
+
+    fn move_issue<'a>(
+        &'a self,
+        id: &'a IssueId,
+        from: &'a StateName,
+        to: &'a StateName,
+    ) -> BoxFuture<'a, Result<Moved, TrackerError>> {
+        let tracker = self.now();
+        Box::pin(async move { tracker.move_issue(id, from, to).await })
+    }
+
+    fn check_move<'a>(
+        &'a self,
+        id: &'a IssueId,
+        from: &'a StateName,
+        to: &'a StateName,
+    ) -> BoxFuture<'a, Result<(), TrackerError>> {
+        let tracker = self.now();
+        Box::pin(async move { tracker.check_move(id, from, to).await })
+    }
+
+    fn append_note<'a>(&'a self, id: &'a IssueId, note: &'a str) -> BoxFuture<'a, Result<(), TrackerError>> {
+        let tracker = self.now();
+        Box::pin(async move { tracker.append_note(id, note).await })
+    }
+
+    fn create(&self, new: NewIssue) -> BoxFuture<'_, Result<Created, TrackerError>> {
+        let tracker = self.now();
+        Box::pin(async move { tracker.create(new).await })
+    }
+}
+
+/// What reading the workflow file again gave.
+struct Read {
+    workflow: Arc<Workflow>,
+    problems: Vec<String>,
+    warnings: Vec<String>,
+    may_dispatch: bool,
+}
+
+fn read(file: &Mutex<WorkflowFile>) -> Read {
+    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Reload::Changed(change) = file.reload() {
+        tracing::info!("workflow reloaded; runs under way keep the one they started with");
+        if !change.restart_needed.is_empty() {
+            tracing::warn!(keys = %change.restart_needed.join(", "), "restart symphony for these keys to take effect");
+        }
+    }
+    let texts = |wanted: Severity| {
+        let known = file.problems().iter().filter(move |p| p.severity == wanted);
+        known.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let broken: Vec<String> =
+        file.broken().iter().filter(|p| p.severity == Severity::Error).map(ToString::to_string).collect();
+    let problems = if broken.is_empty() { texts(Severity::Error) } else { broken };
+    Read { workflow: file.workflow(), problems, warnings: texts(Severity::Warning), may_dispatch: file.may_dispatch() }
+}
+
+impl Hands for World {
+    fn look(&self) -> BoxFuture<'static, Looked> {
+        let (file, tracker, trial) = (self.file.clone(), self.tracker.clone(), self.trial.clone());
+        Box::pin(async move {
+            let again = file.clone();
+            let read = match tokio::task::spawn_blocking(move || read(&again)).await {
+                Ok(read) => read,
+                // Only a panic ends here; the lock is poisoned and the file's last good state stands.
+                Err(error) => {
+                    let held = file.lock().unwrap_or_else(PoisonError::into_inner);
+                    Read {
+                        workflow: held.workflow(),
+                        problems: vec![format!("reading the workflow file crashed: {error}")],
+                        warnings: vec![],
+                        may_dispatch: false,
+                    }
+                }
+            };
+            let current = tracker.follow(&read.workflow);
+            let closed = match (read.may_dispatch, choose::jail_for(&read.workflow, &trial)) {
+                (false, _) => Some(Closed::WorkflowBroken),
+                (true, Err(why)) => Some(Closed::NoSandbox(why)),
+                (true, Ok(())) => None,
+            };
+            let scan = current.scan().await.map_err(|error| error.to_string());
+            Looked {
+                workflow: read.workflow,
+                tracker: current,
+                closed,
+                problems: read.problems,
+                warnings: read.warnings,
+                scan,
+            }
+        })
+    }
+
+    fn attempt(&self, start: Start) -> BoxFuture<'static, RunEnd> {
+        Box::pin(run::attempt(self.parts.clone(), start))
+    }
+
+    fn remove_workspace(&self, issue: Issue, workflow: Arc<Workflow>) -> BoxFuture<'static, ()> {
+        let parts = self.parts.clone();
+        Box::pin(async move {
+            if let Err(error) = remove(&parts, &issue, &workflow).await {
+                tracing::error!(issue_id = %issue.id, issue_identifier = %issue.identifier, %error,
+                    "a finished issue's workspace is kept");
+            }
+        })
+    }
+}
+
+/// The host workspace goes, then the work disk; the airlock keeps every commit.
+async fn remove(parts: &Parts, issue: &Issue, workflow: &Workflow) -> Result<(), String> {
+    let key = WorkspaceKey::of(&issue.identifier).map_err(|error| error.to_string())?;
+    let disk = parts.layout.work_disk(&key);
+    let workspaces = Workspaces::new(&workflow.workspace.root, &parts.instance, parts.git.clone());
+    let workspaces = workspaces.map_err(|error| error.to_string())?;
+    let env = HookEnv {
+        issue_id: issue.id.0.clone(),
+        identifier: issue.identifier.0.clone(),
+        state: issue.state.0.clone(),
+        workflow: parts.workflow_path.display().to_string(),
+        ..HookEnv::default()
+    };
+    let wanted = Wanted {
+        key: &key,
+        workflow_dir: &workflow.dir,
+        settings: &workflow.workspace,
+        hooks: &workflow.hooks,
+        env: &env,
+        log: None,
+    };
+    workspaces.remove(&wanted).await.map_err(|error| error.to_string())?;
+    if tokio::fs::try_exists(&disk).await.unwrap_or(true) {
+        parts.sandbox.discard_disk(&disk).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }

@@ -2,14 +2,17 @@
 
 pub mod agent;
 pub mod airlock;
+pub mod app;
 pub mod cli;
 pub mod conductor;
 pub mod gateway;
 pub mod git;
 pub mod handoff;
+pub mod hands;
 pub mod hooks;
 pub mod journal;
 pub mod layout;
+pub mod lock;
 pub mod log;
 pub mod nudge;
 pub mod process;

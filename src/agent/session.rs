@@ -35,6 +35,9 @@ const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// Longest sleep when no limit is set; only wakes the loop.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// Milliseconds since anything crossed the sandbox's channel.
+pub type ChannelIdle<'a> = &'a (dyn Fn() -> u64 + Sync);
+
 /// Our MCP endpoint as the agent reaches it.
 #[derive(Clone)]
 pub struct McpServer {
@@ -242,7 +245,7 @@ impl Session {
         text: &str,
         answer: Option<&str>,
         limits: TurnLimits,
-        channel: Option<&Activity>,
+        channel: Option<ChannelIdle<'_>>,
         cancel: &CancellationToken,
     ) -> Turn {
         if self.lost {
@@ -293,7 +296,7 @@ impl Session {
     }
 
     /// Waits until a limit runs out or `cancel` says so.
-    async fn wait(&self, limits: TurnLimits, channel: Option<&Activity>, cancel: &CancellationToken) -> TurnEnd {
+    async fn wait(&self, limits: TurnLimits, channel: Option<ChannelIdle<'_>>, cancel: &CancellationToken) -> TurnEnd {
         let clock = &self.shared.activity;
         let ago = |now: Tick, ms: u64| Tick(now.0.saturating_sub(ms));
         let mut patience = Patience::new(clock.now(), limits);
@@ -302,7 +305,7 @@ impl Session {
             patience.tool_open(now, self.shared.updates().tool_open());
             patience.agent_spoke(ago(now, clock.idle_ms()));
             if let Some(channel) = channel {
-                patience.channel_moved(ago(now, channel.idle_ms()));
+                patience.channel_moved(ago(now, channel()));
             }
             if let Some(which) = patience.verdict(now) {
                 return TurnEnd::TimedOut(which);

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use self::handle::{AnswerError, Request};
 use self::view::{Ended, Live};
 use crate::journal::{Journal, Memory};
+use crate::nudge::Nudge;
 use crate::run::line::{FromRun, Report};
 use crate::tracker::Tracker;
 
@@ -39,7 +40,11 @@ pub trait Hands: Send + Sync + 'static {
     /// Carries out one attempt; resolves when its sandbox is gone.
     fn attempt(&self, start: crate::run::Start) -> futures::future::BoxFuture<'static, RunEnd>;
     /// Removes the workspace of a terminal issue, if it is ours; reports trouble itself.
-    fn remove_workspace(&self, issue: symphony_core::issue::Issue) -> futures::future::BoxFuture<'static, ()>;
+    fn remove_workspace(
+        &self,
+        issue: symphony_core::issue::Issue,
+        workflow: Arc<Workflow>,
+    ) -> futures::future::BoxFuture<'static, ()>;
 }
 
 /// The result of one look.
@@ -93,6 +98,8 @@ pub struct Conductor<H: Hands> {
     origin: Instant,
     version: u64,
     tasks: TaskTracker,
+    /// Drops every run where it stands; their sandboxes and children die with them.
+    kill: CancellationToken,
     to_self: mpsc::UnboundedSender<Message>,
     mailbox: mpsc::UnboundedReceiver<Message>,
     to_runs: mpsc::Sender<FromRun>,
@@ -124,6 +131,7 @@ impl<H: Hands> Conductor<H> {
             origin: Instant::now(),
             version: 0,
             tasks: TaskTracker::new(),
+            kill: CancellationToken::new(),
             to_self,
             mailbox,
             to_runs,
@@ -138,9 +146,16 @@ impl<H: Hands> Conductor<H> {
 
     /// Runs until the drain is over, or, with `--once`, until nothing moves by itself any more.
     /// `nudges` wake a look; a closed channel means polling alone.
-    pub async fn run(mut self, mut nudges: mpsc::Receiver<()>, drain: CancellationToken) -> Settled {
+    pub async fn run(
+        mut self,
+        mut nudges: mpsc::Receiver<Nudge>,
+        drain: CancellationToken,
+        kill: CancellationToken,
+    ) -> Settled {
         let mut publish = tokio::time::interval(PUBLISH_EVERY);
         publish.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let _killing = kill.clone().drop_guard();
+        self.kill = kill;
         let (mut dirty, mut nudged, mut settled) = (true, true, Settled::Finished);
         self.step(Event::LookWanted);
         loop {
@@ -152,7 +167,8 @@ impl<H: Hands> Conductor<H> {
                 Some(message) = self.from_runs.recv() => self.on_run(message),
                 Some(request) = self.requests.recv() => self.on_request(request),
                 nudge = nudges.recv(), if nudged => match nudge {
-                    Some(()) => self.step(Event::LookWanted),
+                    // A look reads the workflow file too: both hints ask for the same.
+                    Some(Nudge::Tracker | Nudge::Workflow) => self.step(Event::LookWanted),
                     None => nudged = false,
                 },
                 () = sleep_until(wake), if wake.is_some() => self.step(Event::Woke),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use symphony_core::board::{ParkReason, Plan, RunEnd, RunFailure};
+use symphony_core::board::{ParkReason, Plan, RunEnd, RunFailure, StopCause};
 use symphony_core::ids::{IssueId, StateName};
 use symphony_core::issue::Issue;
 use tokio::sync::{mpsc, watch};
@@ -48,9 +48,13 @@ impl<H: Hands> Conductor<H> {
         let line = Line { run, reports: self.to_runs.clone(), stop: stop_seen, answers: answers_in };
         let start = Start { plan, workflow: self.workflow.clone(), tracker: self.tracker.clone(), line };
         let (hands, to_runs): (Arc<H>, _) = (self.hands.clone(), self.to_runs.clone());
+        let kill = self.kill.clone();
         self.tasks.spawn(async move {
             let end = match kept.await {
-                Ok(()) => AssertUnwindSafe(hands.attempt(start)).catch_unwind().await.unwrap_or_else(|_| crashed()),
+                Ok(()) => tokio::select! {
+                    end = AssertUnwindSafe(hands.attempt(start)).catch_unwind() => end.unwrap_or_else(|_| crashed()),
+                    () = kill.cancelled() => RunEnd::Stopped(StopCause::Drain),
+                },
                 Err(error) => failed("journal", error.to_string()),
             };
             let _ = to_runs.send(FromRun::Ended(run, end)).await;
@@ -76,7 +80,8 @@ impl<H: Hands> Conductor<H> {
     }
 
     pub(super) fn spawn_removal(&self, issue: Issue) {
-        let (removal, to_self) = (self.hands.remove_workspace(issue.clone()), self.to_self.clone());
+        let (removal, to_self) =
+            (self.hands.remove_workspace(issue.clone(), self.workflow.clone()), self.to_self.clone());
         self.tasks.spawn(async move {
             if AssertUnwindSafe(removal).catch_unwind().await.is_err() {
                 tracing::error!(issue_id = %issue.id, "removing a workspace crashed; it is kept");

@@ -157,13 +157,13 @@ impl Hands for Script {
         })
     }
 
-    fn remove_workspace(&self, _: Issue) -> BoxFuture<'static, ()> {
+    fn remove_workspace(&self, _: Issue, _: Arc<Workflow>) -> BoxFuture<'static, ()> {
         Box::pin(async {})
     }
 }
 
 fn workflow() -> Workflow {
-    let text = "---\ntracker: {kind: local}\nagent: {max_concurrent_agents: 2}\n---\n";
+    let text = "---\ntracker: {kind: local}\nagent: {max_concurrent_agents: 2}\nacp: {adapter: script}\n---\n";
     let rule = |role| wf::StateRule {
         role,
         adapter: None,
@@ -176,7 +176,8 @@ fn workflow() -> Workflow {
         [(StateName::new("Todo"), rule(wf::Role::Active)), (StateName::new("Done"), rule(wf::Role::Terminal))]
             .into_iter()
             .collect();
-    let mut parsed = crate::workflow_for_tests(text);
+    let place = wf::Place { dir: "/nowhere".into(), home: None, env: &|_| None };
+    let (mut parsed, _) = Workflow::parse(text, &place).expect("valid");
     parsed.states = wf::States { rules, declared: false };
     parsed
 }
@@ -196,7 +197,7 @@ struct Rig {
     world: Arc<World>,
     handle: handle::Handle,
     drain: CancellationToken,
-    nudge: mpsc::Sender<()>,
+    nudge: mpsc::Sender<Nudge>,
     end: tokio::task::JoinHandle<Settled>,
     _dir: tempfile::TempDir,
 }
@@ -215,7 +216,7 @@ impl Rig {
         let (conductor, handle) = Conductor::new(hands, looked(&world, &workflow), journal, memory, facts);
         let (nudge, nudges) = mpsc::channel(8);
         let drain = CancellationToken::new();
-        let end = tokio::spawn(conductor.run(nudges, drain.clone()));
+        let end = tokio::spawn(conductor.run(nudges, drain.clone(), CancellationToken::new()));
         Self { world, handle, drain, nudge, end, _dir: dir }
     }
 
@@ -268,7 +269,7 @@ async fn a_wedged_run_delays_nothing_else_and_a_drain_ends_it() {
     let rig = Rig::start(false, &[("A", &[Act::Hang]), ("B", &[Act::Done])]);
     rig.until(|s| s.idle.iter().any(|r| r.identifier.0 == "B" && r.state.0 == "Done")).await;
     rig.world.put("C", &[Act::Done]);
-    rig.nudge.send(()).await.expect("sent");
+    rig.nudge.send(Nudge::Tracker).await.expect("sent");
     rig.until(|s| s.idle.iter().any(|r| r.identifier.0 == "C" && r.state.0 == "Done")).await;
     rig.drain.cancel();
     rig.end.await.expect("ends");
@@ -280,7 +281,7 @@ async fn a_tracker_that_hangs_is_an_error_on_the_page_and_nothing_stops() {
     rig.until(|s| s.running.len() == 1).await;
     *rig.world.blind.lock().expect("lock") = true;
     tokio::time::pause();
-    rig.nudge.send(()).await.expect("sent");
+    rig.nudge.send(Nudge::Tracker).await.expect("sent");
     let seen = rig.until(|s| s.tracker_problem.is_some()).await;
     assert_eq!(seen.running.len(), 1);
     tokio::time::resume();

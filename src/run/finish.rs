@@ -27,7 +27,8 @@ impl Attempt {
         line: &Line,
     ) -> RunEnd {
         let kept = |what: String| {
-            let detail = format!("{what}; the work is in .symphony/airlock/{}.git, refs/symphony/head", self.key.as_str());
+            let detail =
+                format!("{what}; the work is in .symphony/airlock/{}.git, refs/symphony/head", self.key.as_str());
             RunEnd::NeedsHuman(ParkReason::HandoffFailed { detail })
         };
         line.report(Report::Phase("handing off")).await;

@@ -16,8 +16,8 @@ use crate::agent::session::{McpServer, Session, StartOptions};
 use crate::agent::transcript::Transcript;
 use crate::airlock::{Airlock, AirlockError, Checkpoint, Claim, Limits};
 use crate::git::Oid;
-use crate::sandbox::channel::{Channel, ChannelError};
 use crate::sandbox::BootSpec;
+use crate::sandbox::channel::{Channel, ChannelError};
 use crate::sandbox::jail::Life;
 use crate::workspace::Ready;
 
@@ -108,7 +108,13 @@ impl Attempt {
     }
 
     /// Joins how the talk ended with whether its work arrived.
-    fn conclude(&self, end: Result<(), RunEnd>, exported: Result<(), ExportError>, talk: Talk, no_memory: bool) -> Left {
+    fn conclude(
+        &self,
+        end: Result<(), RunEnd>,
+        exported: Result<(), ExportError>,
+        talk: Talk,
+        no_memory: bool,
+    ) -> Left {
         let end = match (end, exported) {
             (Ok(()), Ok(())) => {
                 let (title, summary) = talk.said.done.unwrap_or_default();
@@ -166,7 +172,13 @@ impl Attempt {
 
     /// Makes the work disk hold exactly the newest work: keeps a tree that does, rescues one that is
     /// ahead of the airlock, seeds everything else.
-    async fn prepare_disk(&self, airlock: &Airlock, channel: &Channel, disk: &DiskState, line: &Line) -> Result<(), RunEnd> {
+    async fn prepare_disk(
+        &self,
+        airlock: &Airlock,
+        channel: &Channel,
+        disk: &DiskState,
+        line: &Line,
+    ) -> Result<(), RunEnd> {
         let work = async {
             let current = self.marker(airlock).await.map_err(|error| failed("airlock_error", error))?;
             if disk.tree && disk.marker.as_deref() == Some(&current) {
@@ -246,7 +258,8 @@ impl Attempt {
         let mut file = tokio::fs::File::create(&path).await.map_err(write)?;
         let exported = channel.export(request, &mut file).await?;
         file.sync_all().await.map_err(write)?;
-        let oid = |text: &str| Oid::parse(text).ok_or_else(|| ChannelError::Protocol(format!("`{text}` names no commit")));
+        let oid =
+            |text: &str| Oid::parse(text).ok_or_else(|| ChannelError::Protocol(format!("`{text}` names no commit")));
         let claim = Claim { head: oid(&exported.head)?, wip: exported.wip.as_deref().map(oid).transpose()? };
         let bundle = (!exported.empty).then_some(path.as_path());
         let checkpoint = airlock.take_export(bundle, &claim, &limits).await?;

@@ -118,10 +118,11 @@ impl Attempt {
             Ok(prompt) => prompt,
             Err(end) => return end,
         };
-        let workspaces = match Workspaces::new(&self.workflow.workspace.root, &self.parts.instance, self.parts.git.clone()) {
-            Ok(workspaces) => workspaces,
-            Err(error) => return failed("workspace_error", error),
-        };
+        let workspaces =
+            match Workspaces::new(&self.workflow.workspace.root, &self.parts.instance, self.parts.git.clone()) {
+                Ok(workspaces) => workspaces,
+                Err(error) => return failed("workspace_error", error),
+            };
         let log = self.dir.join("hooks.log");
         let env = self.hook_env(None);
         let wanted = self.wanted(&env, &log);

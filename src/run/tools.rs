@@ -77,12 +77,8 @@ impl Attempt {
         if said.question.is_some() {
             return Err("a request for human steering is already pending; end your turn and wait for the reply".into());
         }
-        let asked = self.parts.journal.asked(
-            self.plan.run,
-            self.plan.issue.id.clone(),
-            question.clone(),
-            context.clone(),
-        );
+        let asked =
+            self.parts.journal.asked(self.plan.run, self.plan.issue.id.clone(), question.clone(), context.clone());
         // A question that a crash could lose is not asked.
         asked.await.map_err(|error| format!("the question could not be stored: {error}"))?;
         said.question = Some((question.clone(), context.clone()));

@@ -17,8 +17,9 @@ use super::inside::ExportError;
 use super::line::{Line, Report};
 use super::tools::Said;
 use super::{Attempt, failed, failure};
-use crate::agent::session::{Session, Turn, TurnEnd};
+use crate::agent::session::Session;
 use crate::agent::tools::ToolCall;
+use crate::agent::turn::{Turn, TurnEnd};
 use crate::airlock::Airlock;
 use crate::sandbox::channel::{Channel, ChannelError};
 use crate::tracker::TrackerError;
@@ -142,7 +143,7 @@ impl Attempt {
         };
         let cancel = CancellationToken::new();
         let idle = || u64::try_from(channel.idle().as_millis()).unwrap_or(u64::MAX);
-        let turn = session.prompt(&words.text, words.answer.as_deref(), limits, &idle, &cancel);
+        let turn = session.prompt(&words.text, words.answer.as_deref(), limits, Some(&idle), &cancel);
         tokio::pin!(turn);
         let (mut over_at, mut stopped) = (None::<Instant>, None);
         loop {

@@ -37,19 +37,19 @@ impl Life {
     }
 
     /// Waits for the end of everything in the jail.
-    pub(in crate::sandbox) async fn wait(&mut self) -> Ending {
+    pub async fn wait(&mut self) -> Ending {
         let status = self.launcher.wait().await;
         let stderr = self.stderr.settled().await;
         let code = status.ok().and_then(|status| status.code()).filter(|_| !self.killed);
         Ending { code, killed: self.killed, out_of_memory: self.cgroups.out_of_memory(), stderr }
     }
 
-    pub(in crate::sandbox) fn stderr(&self) -> String {
+    pub fn stderr(&self) -> String {
         self.stderr.text()
     }
 
     /// Gives the guest `grace`, then has the launcher kill it, then kills the launcher.
-    pub(in crate::sandbox) async fn stop(&mut self, grace: Duration) -> Ending {
+    pub async fn stop(&mut self, grace: Duration) -> Ending {
         if let Ok(ending) = timeout(grace, self.wait()).await {
             return ending;
         }

@@ -1,2 +1,4 @@
 //! stub
-pub(crate) fn main() -> Result<(), String> { Err("stub".into()) }
+pub(crate) fn main() -> Result<(), String> {
+    Err("stub".into())
+}

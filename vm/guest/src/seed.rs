@@ -1,8 +1,8 @@
 //! `seed`: not there yet; refused.
-use std::sync::Arc;
 use crate::mux::MuxStream;
 use crate::serve::{Guest, refuse};
 use crate::wire::{Refusal, RefusalKind, SeedRequest};
+use std::sync::Arc;
 pub(crate) async fn serve(_guest: &Arc<Guest>, stream: MuxStream, _request: SeedRequest) {
     refuse(stream, Refusal::new(RefusalKind::BadRequest, "not supported yet")).await;
 }

@@ -156,7 +156,7 @@ async fn talk(script: &mut Script, updates: Vec<Value>) {
     script.answer(&prompt, json!({"stopReason": "cancelled"})).await;
 }
 
-async fn limited(limits: TurnLimits, channel: Option<&Activity>, updates: Vec<Value>) -> (Turn, Duration) {
+async fn limited(limits: TurnLimits, channel: Option<ChannelIdle<'_>>, updates: Vec<Value>) -> (Turn, Duration) {
     let (mut session, mut script, _events) = started().await;
     let before = tokio::time::Instant::now();
     let cancel = CancellationToken::new();
