@@ -84,6 +84,8 @@ pub(crate) fn start(
     // SAFETY: between fork and exec only system calls are made; the ruleset was built before.
     unsafe {
         command.pre_exec(move || {
+            // Should the guest program be killed, its children go with it even where no namespace sees to that.
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             if let Some(scope) = scope.take() {
                 // Best effort: an old kernel has no such scope, and the rest of the isolation stands without it.
                 let _ = scope.restrict_self();
