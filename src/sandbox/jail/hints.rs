@@ -38,6 +38,11 @@ pub(super) fn explain(failure: Failure) -> BootError {
     if read("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
         steps.push("as root run `sysctl user.max_user_namespaces=15000`");
     }
+    if rustix::process::geteuid().is_root() && failure.stage.starts_with("made /usr") {
+        steps.push(
+            "this root may not mount: give its container `--cap-add SYS_ADMIN`, or start symphony as an ordinary user",
+        );
+    }
     if steps.is_empty() {
         steps.push(
             "user namespaces look enabled, so a container's rules refuse them: start the container with \

@@ -155,7 +155,7 @@ impl Sandbox for Jail {
     }
 
     fn label(&self) -> &'static str {
-        "jail (not yet a boundary)"
+        "jail"
     }
 
     fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>> {

@@ -151,3 +151,51 @@ fn carries(cmdline: &Path, mark: &str) -> bool {
     let text = std::fs::read(cmdline).unwrap_or_default();
     text.split(|byte| *byte == 0).any(|argument| argument == mark.as_bytes())
 }
+
+/// The process that keeps the gate of the jail in which a process carries the mark.
+pub(crate) fn launcher_of(mark: &str) -> Option<i32> {
+    let mut pid = processes().find(|pid| carries(&Path::new("/proc").join(pid.to_string()).join("cmdline"), mark))?;
+    // Up to the last process whose arguments are a launcher's: pid 1 shares them with its parent.
+    let mut found = None;
+    while pid > 1 {
+        if carries(&Path::new("/proc").join(pid.to_string()).join("cmdline"), "__jail") {
+            found = Some(pid);
+        } else if found.is_some() {
+            break;
+        }
+        pid = parent_of(pid)?;
+    }
+    found
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// What each descriptor of the launcher and of pid 1 of a jail refers to; only root may see.
+pub(crate) fn held_by_the_keepers(mark: &str) -> Vec<Vec<String>> {
+    let launcher = launcher_of(mark).expect("the launcher");
+    let first = processes().find(|pid| parent_of(*pid) == Some(launcher)).expect("pid 1");
+    let open = |pid: i32| {
+        let links = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("root may look").flatten();
+        links.filter_map(|link| Some(std::fs::read_link(link.path()).ok()?.display().to_string())).collect()
+    };
+    vec![open(launcher), open(first)]
+}
+
+/// Waits until a process carries the mark.
+pub(crate) async fn appears(mark: &str) {
+    for _ in 0..200 {
+        if alive(mark) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{mark} never started: the test would prove nothing");
+}

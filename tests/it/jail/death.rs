@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use symphony::sandbox::Sandbox;
 
-use super::bench::{Bench, SOON, alive, both_ways, gone};
+use super::bench::{Bench, SOON, alive, appears, both_ways, gone, launcher_of};
 
 /// Leaves a process behind that no longer belongs to anybody and ignores polite signals.
 fn orphan(mark: &str) -> String {
@@ -14,16 +14,6 @@ fn orphan(mark: &str) -> String {
 
 fn mark(word: &str) -> String {
     format!("{word}-{}-{}", std::process::id(), rustix::process::geteuid().as_raw())
-}
-
-async fn appears(mark: &str) {
-    for _ in 0..200 {
-        if alive(mark) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{mark} never started: the test would prove nothing");
 }
 
 #[test]
@@ -70,26 +60,13 @@ fn killing_the_launcher_leaves_nothing() {
         let mark = mark("gatekeeper");
         let mut guest = bench.boot(&format!("{} sleep 1000", orphan(&mark))).await;
         appears(&mark).await;
-        let children = children_of(std::process::id());
-        let launcher = children.iter().find(|(_, command)| command.contains("__jail")).expect("the launcher").0;
+        let launcher = launcher_of(&mark).expect("the launcher");
         let pid = rustix::process::Pid::from_raw(launcher).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
         let ending = tokio::time::timeout(SOON, guest.wait()).await.expect("the end is noticed");
         assert_eq!(ending.code, None, "{ending:?}");
         assert!(gone(&mark).await);
     });
-}
-
-fn children_of(parent: u32) -> Vec<(i32, String)> {
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let child = |entry: std::fs::DirEntry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        let of: u32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
-        let command = std::fs::read(entry.path().join("cmdline")).ok()?;
-        (of == parent).then(|| (pid, String::from_utf8_lossy(&command).into_owned()))
-    };
-    processes.filter_map(child).collect()
 }
 
 #[test]
@@ -120,5 +97,26 @@ fn a_host_boots_a_jail_and_waits_to_be_killed() {
         let bench = Bench::new();
         let mut guest = bench.jail.boot(bench.spec(&script)).await.expect("the jail boots");
         let _ = tokio::time::timeout(SOON, guest.wait()).await;
+    });
+}
+
+#[test]
+fn a_boot_given_up_at_any_moment_leaves_nothing() {
+    both_ways("jail::death::a_boot_given_up_at_any_moment_leaves_nothing", |bench| async move {
+        let mut spec = bench.spec("exit 0");
+        spec.deadline = Duration::ZERO;
+        let late = bench.jail.boot(spec).await;
+        assert!(matches!(late, Err(symphony::sandbox::BootError::Deadline(_))), "{late:?}");
+        let mark = mark("hasty");
+        let mut booted = 0;
+        for step in 0..24 {
+            let spec = bench.spec(&format!("{} sleep 1000", orphan(&mark)));
+            let patience = Duration::from_millis(step * step / 4);
+            booted += usize::from(tokio::time::timeout(patience, bench.jail.boot(spec)).await.is_ok());
+        }
+        println!("{booted} of 24 booted before they were given up");
+        assert!(gone(&mark).await);
+        // A boot that was given up may still be making the disk; one that is not comes after it.
+        bench.say("exit 0").await;
     });
 }

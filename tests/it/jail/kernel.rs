@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
-use super::bench::{both_ways, outside};
+use super::bench::{appears, both_ways, held_by_the_keepers, is_root, outside};
 
 type Answers = BTreeMap<String, i32>;
 
@@ -99,10 +99,33 @@ fn nothing_the_host_has_open_is_open_inside() {
         let list = "cd /proc/self/fd; for f in *; do readlink $f; done | grep -c /etc/passwd || true";
         assert_eq!(outside(list), "1");
         assert_eq!(bench.say(list).await, "0");
+        if is_root() {
+            let mark = format!("kept-{}", std::process::id());
+            let guest = bench.boot(&format!("echo up >&3; sh -c 'sleep 1000; :' {mark}")).await;
+            appears(&mark).await;
+            let [launcher, first] = &held_by_the_keepers(&mark)[..] else { panic!("two keepers") };
+            assert!(!launcher.iter().any(|link| link.contains("/etc/passwd")), "{launcher:?}");
+            assert_eq!(first.iter().filter(|link| *link != "/dev/null").count(), 1, "only the error stream: {first:?}");
+            guest.stop(std::time::Duration::ZERO).await;
+        }
         // The last is the directory that `ls` itself opens; 3 is the channel.
         let (list, _) = bench.run("exec ls /proc/self/fd >&3").await;
         assert_eq!(list.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3", "4"]);
         // Pid 1 holds neither the channel nor the host; nobody inside may even look.
         assert_eq!(bench.say("ls /proc/1/fd >/dev/null 2>&1 && echo seen || echo hidden").await, "hidden");
+    });
+}
+
+#[test]
+fn landlock_forbids_what_the_mounts_would_allow() {
+    both_ways("jail::kernel::landlock_forbids_what_the_mounts_would_allow", |bench| async move {
+        let report = symphony::sandbox::Sandbox::trial(&bench.jail).await.expect("the trial passes");
+        if report.landlock_abi == 0 {
+            println!("skipped: this kernel has no Landlock");
+            return;
+        }
+        let rename = "{ echo renamed > /proc/self/comm; } 2>/dev/null; cat /proc/$$/comm";
+        assert_eq!(outside(rename), "renamed");
+        assert_eq!(bench.say(rename).await, "sh");
     });
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use symphony::sandbox::{BootError, Sandbox};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::bench::{SOON, both_ways};
+use super::bench::{SOON, both_ways, is_root};
 
 #[test]
 fn a_program_runs_and_speaks_over_descriptor_three() {
@@ -102,5 +102,24 @@ fn where_namespaces_are_refused_the_error_says_what_to_do() {
         let error = refused.join().expect("no panic").expect_err("it must be refused");
         let BootError::Forbidden { message, hint } = &error else { panic!("{error:?}") };
         assert!(message.contains("Operation not permitted") && hint.contains("sandbox.runtime"), "{error}");
+    });
+}
+
+#[test]
+fn a_root_without_the_right_to_mount_is_told_so() {
+    both_ways("jail::works::a_root_without_the_right_to_mount_is_told_so", |bench| async move {
+        if !is_root() {
+            println!("skipped: an ordinary user needs no such right");
+            return;
+        }
+        let refused = std::thread::spawn(move || {
+            // Of this thread alone, and of what it starts.
+            let mount = rustix::thread::CapabilitySet::SYS_ADMIN;
+            rustix::thread::remove_capability_from_bounding_set(mount).expect("dropped");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(bench.jail.boot(bench.spec("exit 0")))
+        });
+        let error = refused.join().expect("no panic").expect_err("it must be refused").to_string();
+        assert!(error.contains("SYS_ADMIN"), "{error}");
     });
 }
