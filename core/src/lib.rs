@@ -8,6 +8,7 @@
 
 pub mod ids;
 pub mod issue;
+pub mod json_weight;
 pub mod patience;
 pub mod snapshot;
 pub mod time;

@@ -374,7 +374,7 @@ impl Session {
     fn classify(&self, during: &'static str, error: &agent_client_protocol::Error) -> AgentError {
         use agent_client_protocol::{is_connection_terminated, is_incoming_transport_closed};
         match self.shared.fault.get() {
-            Some(Fault::LineTooLong) => {
+            Some(Fault::TooLarge) => {
                 return AgentError::Protocol { during, message: "it sent a line beyond the limit".into() };
             }
             Some(Fault::Broken(message)) => return AgentError::Transport { during, message: message.clone() },

@@ -153,3 +153,23 @@ async fn closing_ends_the_agent_s_input() {
     let (ended, ()) = tokio::join!(script.lines.next_line(), session.close(Duration::from_secs(5)));
     assert_eq!(ended.expect("clean end"), None);
 }
+
+#[tokio::test]
+async fn dropping_a_session_ends_the_agent_s_input_at_once() {
+    let (session, mut script, _events) = started().await;
+    drop(session);
+    assert_eq!(script.lines.next_line().await.expect("clean end"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_does_not_wait_for_an_agent_that_reads_nothing() {
+    let (mut session, script, _events) = started().await;
+    let limits = TurnLimits { total_ms: 1000, ..FOREVER };
+    let huge = "x".repeat(1_000_000);
+    let turn = session.prompt(&huge, None, limits, None, &CancellationToken::new()).await;
+    assert_eq!((turn.end.code(), turn.usable), ("turn_timeout", false));
+    let before = tokio::time::Instant::now();
+    session.close(Duration::from_secs(3)).await;
+    assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
+    drop(script);
+}
