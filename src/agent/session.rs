@@ -18,8 +18,8 @@ use symphony_core::patience::{Patience, TurnLimits};
 use symphony_core::time::Tick;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, PollSender};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::activity::Activity;
 use super::error::{self, AgentError};
@@ -72,8 +72,8 @@ pub struct Session {
     connection: ConnectionTo<Agent>,
     shared: Arc<Shared>,
     stop: CancellationToken,
-    driver: JoinHandle<()>,
-    writer: JoinHandle<()>,
+    driver: AbortOnDropHandle<()>,
+    writer: AbortOnDropHandle<()>,
     lost: bool,
 }
 
@@ -128,13 +128,13 @@ impl Session {
         let (lines, queue) = mpsc::channel(wire::OUTGOING);
         let sink = PollSender::new(lines.clone()).sink_map_err(|_| std::io::ErrorKind::BrokenPipe.into());
         let transport = Lines::new(sink, Box::pin(wire::incoming(reader, lines, taps.clone())));
-        let writer = tokio::spawn(wire::outgoing(writer, queue, taps));
+        let writer = AbortOnDropHandle::new(tokio::spawn(wire::outgoing(writer, queue, taps)));
 
         let stop = CancellationToken::new();
         let (hand_over, connection) = oneshot::channel();
         let peer = Peer { shared: shared.clone() };
         let stopped = stop.clone();
-        let driver = tokio::spawn(async move {
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move {
             let run = Builder::new(Client).name("symphony").with_handler(peer).connect_with(
                 transport,
                 async move |connection: ConnectionTo<Agent>| {
@@ -146,10 +146,8 @@ impl Session {
             if let Err(error) = run.await {
                 tracing::debug!(code = i32::from(error.code), "the agent's connection ended");
             }
-        });
+        }));
         let Ok(connection) = connection.await else {
-            driver.abort();
-            writer.abort();
             let message = "it closed before it opened".to_owned();
             return Err(AgentError::Transport { during: error::INITIALIZE, message });
         };
@@ -386,13 +384,6 @@ impl Session {
         let detail = error.data.as_ref().map(|data| format!(" {data}")).unwrap_or_default();
         let message = self.shared.events.presentable(&format!("{}{detail}", error.message));
         AgentError::Agent { during, code: i64::from(i32::from(error.code)), message }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.driver.abort();
-        self.writer.abort();
     }
 }
 

@@ -173,3 +173,19 @@ async fn closing_does_not_wait_for_an_agent_that_reads_nothing() {
     assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
     drop(script);
 }
+
+#[tokio::test]
+async fn giving_up_a_start_midway_ends_the_agent_s_input() {
+    let (reader, writer, mut script) = pipe();
+    let (to, _events) = mpsc::channel(8);
+    let mut start = Box::pin(Session::start(reader, writer, options(), to));
+    tokio::select! {
+        biased;
+        _ = &mut start => panic!("nobody answered"),
+        hello = script.read() => assert_eq!(hello["method"], "initialize"),
+    }
+    drop(start);
+    while let Some(line) = script.lines.next_line().await.expect("clean end") {
+        assert!(line.contains("cancel"), "{line}");
+    }
+}
