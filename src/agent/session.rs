@@ -32,6 +32,8 @@ use super::wire::{self, Fault, Taps};
 
 /// How long an agent may take to end a turn it was told to cancel; real ones need up to 420 ms.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// Longest session id an agent may choose, in bytes; real ones are UUIDs.
+const SESSION_ID: usize = 512;
 /// Longest sleep when no limit is set; only wakes the loop.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -186,9 +188,10 @@ impl Session {
         let new = acp::NewSessionRequest::new(options.cwd.clone()).mcp_servers(servers.collect()).meta(meta);
         let session = self.call(error::NEW_SESSION, &new, limit).await?;
         match session.get("sessionId").and_then(Value::as_str) {
-            Some(id) if !id.is_empty() => id.clone_into(&mut self.id),
+            // The id is shown and sent back with every request.
+            Some(id) if !id.is_empty() && id.len() <= SESSION_ID => id.clone_into(&mut self.id),
             _ => {
-                let message = "its answer has no sessionId".to_owned();
+                let message = format!("its answer has no sessionId of at most {SESSION_ID} bytes");
                 return Err(AgentError::Protocol { during: error::NEW_SESSION, message });
             }
         }

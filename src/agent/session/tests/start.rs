@@ -38,16 +38,18 @@ async fn another_protocol_version_or_a_senseless_answer_fails_the_start() {
         .await;
         assert_eq!(error.code(), "startup_failed", "{error}");
     }
-    let error = refused(options(), async |mut script: Script| {
-        let hello = script.read().await;
-        script
-            .answer(&hello, json!({"protocolVersion": 1, "agentCapabilities": {"mcpCapabilities": {"http": true}}}))
-            .await;
-        let new = script.read().await;
-        script.answer(&new, json!({"sessionId": 5})).await;
-    })
-    .await;
-    assert_eq!(error.code(), "startup_failed");
+    for id in [json!(5), json!(""), json!("x".repeat(SESSION_ID + 1))] {
+        let error = refused(options(), async |mut script: Script| {
+            let hello = script.read().await;
+            script
+                .answer(&hello, json!({"protocolVersion": 1, "agentCapabilities": {"mcpCapabilities": {"http": true}}}))
+                .await;
+            let new = script.read().await;
+            script.answer(&new, json!({"sessionId": id.clone()})).await;
+        })
+        .await;
+        assert_eq!(error.code(), "startup_failed");
+    }
 }
 
 #[tokio::test]
