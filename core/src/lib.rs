@@ -10,6 +10,7 @@ pub mod board;
 pub mod front_matter;
 pub mod ids;
 pub mod issue;
+pub mod json_weight;
 pub mod patience;
 pub mod prompt;
 pub mod snapshot;

@@ -1,5 +1,6 @@
 //! What an agent does, as one-line events for people. The full frames are in the transcript.
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::redact::Secrets;
@@ -10,6 +11,8 @@ pub const MESSAGE_CHARS: usize = 240;
 /// Something the agent did. For show: an outcome is never only an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentEvent {
+    /// When it was seen (C168).
+    pub at: Timestamp,
     /// The kind, named as in 0.1.0 and C169.
     pub kind: &'static str,
     /// One line: no control characters, redacted, at most [`MESSAGE_CHARS`] characters.
@@ -35,7 +38,7 @@ impl Events {
     /// Sends one event, or drops it when the reader is behind or gone.
     pub fn send(&self, kind: &'static str, message: &str, tool_open: bool) {
         let message = one_line(&self.secrets.redact(message, 4 * MESSAGE_CHARS));
-        drop(self.to.try_send(AgentEvent { kind, message, tool_open }));
+        drop(self.to.try_send(AgentEvent { at: Timestamp::now(), kind, message, tool_open }));
     }
 
     /// `text` as it may be shown in an error.

@@ -105,4 +105,20 @@ mod tests {
         let secrets = Secrets::new(["abcd".to_owned(), "abcdefgh".to_owned()]);
         assert_eq!(secrets.redact("abcdefgh", 100), MARK);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_known_secret_survives(
+            secret in "[0-9\"\\\\\n]{4,9}",
+            parts in proptest::collection::vec("[0-9 \n]{0,6}", 0..6),
+            cap in 0_usize..60,
+        ) {
+            let text = parts.join(&secret);
+            let secrets = Secrets::new([secret.clone()]);
+            proptest::prop_assert!(!secrets.redact(&text, cap).contains(&secret));
+            let quoted = serde_json::Value::from(secret).to_string();
+            let json = serde_json::Value::from(text).to_string();
+            proptest::prop_assert!(!secrets.redact(&json, 1000).contains(&quoted[1..quoted.len() - 1]));
+        }
+    }
 }

@@ -18,8 +18,8 @@ use symphony_core::patience::{Patience, TurnLimits};
 use symphony_core::time::Tick;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, PollSender};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::activity::Activity;
 use super::error::{self, AgentError};
@@ -32,6 +32,8 @@ use super::wire::{self, Fault, Taps};
 
 /// How long an agent may take to end a turn it was told to cancel; real ones need up to 420 ms.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// Longest session id an agent may choose, in bytes; real ones are UUIDs.
+const SESSION_ID: usize = 512;
 /// Longest sleep when no limit is set; only wakes the loop.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -75,8 +77,8 @@ pub struct Session {
     connection: ConnectionTo<Agent>,
     shared: Arc<Shared>,
     stop: CancellationToken,
-    driver: JoinHandle<()>,
-    writer: JoinHandle<()>,
+    driver: AbortOnDropHandle<()>,
+    writer: AbortOnDropHandle<()>,
     lost: bool,
 }
 
@@ -131,13 +133,13 @@ impl Session {
         let (lines, queue) = mpsc::channel(wire::OUTGOING);
         let sink = PollSender::new(lines.clone()).sink_map_err(|_| std::io::ErrorKind::BrokenPipe.into());
         let transport = Lines::new(sink, Box::pin(wire::incoming(reader, lines, taps.clone())));
-        let writer = tokio::spawn(wire::outgoing(writer, queue, taps));
+        let writer = AbortOnDropHandle::new(tokio::spawn(wire::outgoing(writer, queue, taps)));
 
         let stop = CancellationToken::new();
         let (hand_over, connection) = oneshot::channel();
         let peer = Peer { shared: shared.clone() };
         let stopped = stop.clone();
-        let driver = tokio::spawn(async move {
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move {
             let run = Builder::new(Client).name("symphony").with_handler(peer).connect_with(
                 transport,
                 async move |connection: ConnectionTo<Agent>| {
@@ -149,10 +151,8 @@ impl Session {
             if let Err(error) = run.await {
                 tracing::debug!(code = i32::from(error.code), "the agent's connection ended");
             }
-        });
+        }));
         let Ok(connection) = connection.await else {
-            driver.abort();
-            writer.abort();
             let message = "it closed before it opened".to_owned();
             return Err(AgentError::Transport { during: error::INITIALIZE, message });
         };
@@ -191,9 +191,10 @@ impl Session {
         let new = acp::NewSessionRequest::new(options.cwd.clone()).mcp_servers(servers.collect()).meta(meta);
         let session = self.call(error::NEW_SESSION, &new, limit).await?;
         match session.get("sessionId").and_then(Value::as_str) {
-            Some(id) if !id.is_empty() => id.clone_into(&mut self.id),
+            // The id is shown and sent back with every request.
+            Some(id) if !id.is_empty() && id.len() <= SESSION_ID => id.clone_into(&mut self.id),
             _ => {
-                let message = "its answer has no sessionId".to_owned();
+                let message = format!("its answer has no sessionId of at most {SESSION_ID} bytes");
                 return Err(AgentError::Protocol { during: error::NEW_SESSION, message });
             }
         }
@@ -377,7 +378,7 @@ impl Session {
     fn classify(&self, during: &'static str, error: &agent_client_protocol::Error) -> AgentError {
         use agent_client_protocol::{is_connection_terminated, is_incoming_transport_closed};
         match self.shared.fault.get() {
-            Some(Fault::LineTooLong) => {
+            Some(Fault::TooLarge) => {
                 return AgentError::Protocol { during, message: "it sent a line beyond the limit".into() };
             }
             Some(Fault::Broken(message)) => return AgentError::Transport { during, message: message.clone() },
@@ -389,13 +390,6 @@ impl Session {
         let detail = error.data.as_ref().map(|data| format!(" {data}")).unwrap_or_default();
         let message = self.shared.events.presentable(&format!("{}{detail}", error.message));
         AgentError::Agent { during, code: i64::from(i32::from(error.code)), message }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.driver.abort();
-        self.writer.abort();
     }
 }
 

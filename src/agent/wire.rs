@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::Stream;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use symphony_core::json_weight;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 
@@ -20,6 +21,8 @@ use super::transcript::{Direction, Transcript};
 
 /// Longest line an agent may send, in bytes (C159).
 pub(crate) const MAX_LINE: usize = 10_000_000;
+/// Most values in one line: a line within [`MAX_LINE`] could otherwise take a gigabyte once parsed.
+const MAX_VALUES: usize = 100_000;
 /// Lines that may wait for the agent to read them.
 pub(crate) const OUTGOING: usize = 16;
 /// How long the agent may take to notice the end of its input.
@@ -28,8 +31,8 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 /// Why the stream ended other than by its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// A line beyond the limit: the agent's fault.
-    LineTooLong,
+    /// A line beyond one of the limits: the agent's fault.
+    TooLarge,
     /// The transport broke.
     Broken(String),
 }
@@ -45,6 +48,14 @@ pub(crate) struct Taps {
 }
 
 impl Taps {
+    /// Reports a line that cannot be taken, and the end of the session with it.
+    fn too_large(&self) -> io::Error {
+        let message = format!("a line of more than {} bytes or {MAX_VALUES} values", self.max_line);
+        self.events.send("malformed", &message, false);
+        drop(self.fault.set(Fault::TooLarge));
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    }
+
     fn record(&self, dir: Direction, line: &str) {
         if let Some(transcript) = &self.transcript {
             transcript.record(dir, line);
@@ -68,6 +79,9 @@ pub(crate) fn incoming(
                 drop(room);
             }
             match read_line(&mut reader, taps.max_line).await {
+                Ok(Read::Line(bytes)) if json_weight::values(&bytes) > MAX_VALUES => {
+                    return Some((Err(taps.too_large()), None));
+                }
                 Ok(Read::Line(bytes)) => {
                     taps.activity.touch();
                     if let Some(line) = message(bytes, &taps) {
@@ -75,12 +89,7 @@ pub(crate) fn incoming(
                     }
                 }
                 Ok(Read::End) => return None,
-                Ok(Read::TooLong) => {
-                    let message = format!("a line of more than {} bytes", taps.max_line);
-                    taps.events.send("malformed", &message, false);
-                    drop(taps.fault.set(Fault::LineTooLong));
-                    return Some((Err(io::Error::new(io::ErrorKind::InvalidData, message)), None));
-                }
+                Ok(Read::TooLong) => return Some((Err(taps.too_large()), None)),
                 Err(error) => {
                     drop(taps.fault.set(Fault::Broken(error.to_string())));
                     return Some((Err(error), None));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -19,6 +19,7 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use serde_json::json;
 use subtle::ConstantTimeEq;
 use symphony_core::ids::Identifier;
+use symphony_core::json_weight;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,8 @@ use crate::agent::tools::ToolCall;
 
 /// Largest request body, in bytes (0.1.0's limit).
 const BODY: usize = 1_000_000;
+/// Most JSON values in a body: its tree would otherwise take a hundred times its size.
+const VALUES: usize = 10_000;
 /// Connections at once; a further one is closed unread.
 const CONNECTIONS: usize = 16;
 /// Longest time for a request's head, which is also the longest pause between two requests.
@@ -176,7 +179,14 @@ impl Endpoint {
         if !right || !self.shared.open.load(Ordering::SeqCst) {
             return refusal(StatusCode::NOT_FOUND, "not_found", "no run is active under this token");
         }
-        self.service.handle(request).await.map(Body::new)
+        let (head, body) = request.into_parts();
+        let Ok(body) = to_bytes(Body::new(body), BODY).await else {
+            return refusal(StatusCode::PAYLOAD_TOO_LARGE, "bad_request", "the body is too large or broke off");
+        };
+        if json_weight::values(&body) > VALUES {
+            return refusal(StatusCode::PAYLOAD_TOO_LARGE, "bad_request", "the body has too many values");
+        }
+        self.service.handle(Request::from_parts(head, Body::from(body))).await.map(Body::new)
     }
 }
 

@@ -269,6 +269,8 @@ async fn foreign_hosts_batches_garbage_and_oversize_are_refused_with_rmcp_s_code
     assert_eq!(run.connect().request("POST", PATH, &auth, "{nonsense").await.status, 415);
     let big = json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": "x".repeat(BODY)}});
     assert_eq!(run.post(big).await.status, 413);
+    let heavy = json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": vec![0; VALUES]}});
+    assert_eq!(run.post(heavy).await.status, 413);
     let mut guest = run.connect();
     let body = list.to_string();
     let head = format!(

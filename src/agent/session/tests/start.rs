@@ -38,16 +38,18 @@ async fn another_protocol_version_or_a_senseless_answer_fails_the_start() {
         .await;
         assert_eq!(error.code(), "startup_failed", "{error}");
     }
-    let error = refused(options(), async |mut script: Script| {
-        let hello = script.read().await;
-        script
-            .answer(&hello, json!({"protocolVersion": 1, "agentCapabilities": {"mcpCapabilities": {"http": true}}}))
-            .await;
-        let new = script.read().await;
-        script.answer(&new, json!({"sessionId": 5})).await;
-    })
-    .await;
-    assert_eq!(error.code(), "startup_failed");
+    for id in [json!(5), json!(""), json!("x".repeat(SESSION_ID + 1))] {
+        let error = refused(options(), async |mut script: Script| {
+            let hello = script.read().await;
+            script
+                .answer(&hello, json!({"protocolVersion": 1, "agentCapabilities": {"mcpCapabilities": {"http": true}}}))
+                .await;
+            let new = script.read().await;
+            script.answer(&new, json!({"sessionId": id.clone()})).await;
+        })
+        .await;
+        assert_eq!(error.code(), "startup_failed");
+    }
 }
 
 #[tokio::test]
@@ -152,4 +154,40 @@ async fn closing_ends_the_agent_s_input() {
     let (session, mut script, _events) = started().await;
     let (ended, ()) = tokio::join!(script.lines.next_line(), session.close(Duration::from_secs(5)));
     assert_eq!(ended.expect("clean end"), None);
+}
+
+#[tokio::test]
+async fn dropping_a_session_ends_the_agent_s_input_at_once() {
+    let (session, mut script, _events) = started().await;
+    drop(session);
+    assert_eq!(script.lines.next_line().await.expect("clean end"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_does_not_wait_for_an_agent_that_reads_nothing() {
+    let (mut session, script, _events) = started().await;
+    let limits = TurnLimits { total_ms: 1000, ..FOREVER };
+    let huge = "x".repeat(1_000_000);
+    let turn = session.prompt(&huge, None, limits, None, &CancellationToken::new()).await;
+    assert_eq!((turn.end.code(), turn.usable), ("turn_timeout", false));
+    let before = tokio::time::Instant::now();
+    session.close(Duration::from_secs(3)).await;
+    assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
+    drop(script);
+}
+
+#[tokio::test]
+async fn giving_up_a_start_midway_ends_the_agent_s_input() {
+    let (reader, writer, mut script) = pipe();
+    let (to, _events) = mpsc::channel(8);
+    let mut start = Box::pin(Session::start(reader, writer, options(), to));
+    tokio::select! {
+        biased;
+        _ = &mut start => panic!("nobody answered"),
+        hello = script.read() => assert_eq!(hello["method"], "initialize"),
+    }
+    drop(start);
+    while let Some(line) = script.lines.next_line().await.expect("clean end") {
+        assert!(line.contains("cancel"), "{line}");
+    }
 }
