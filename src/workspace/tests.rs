@@ -346,10 +346,14 @@ async fn nothing_that_a_source_carries_runs_while_it_is_cloned_and_read() {
     airlock.seed_bundle(&world.tmp.path().join("seed"), Seed::All, 1 << 20).await.expect("seed");
     // Also a workspace in which a hook left such settings.
     std::fs::copy(source.join(".git/config"), ready.path.join(".git/config")).expect("copy");
+    std::fs::create_dir_all(ready.path.join(".git/hooks")).expect("dir");
+    for hook in ["post-checkout", "reference-transaction", "post-index-change"] {
+        std::fs::copy(mark, ready.path.join(".git/hooks").join(hook)).expect("hook");
+    }
     std::fs::write(ready.path.join("untracked"), "u").expect("write");
     let again = crate::airlock::Airlock::open(git_cli, &state, &world.key, &ready).await.expect("airlock");
     again.seed_bundle(&world.tmp.path().join("seed"), Seed::All, 1 << 20).await.expect("seed");
-    again.advance_branch(again.base(), Checkout::Base).await.expect("advanced");
+    again.advance_branch(Checkout::Base).await.expect("advanced");
     assert!(!sentinel.exists(), "something ran while the workspace was read");
     // The control: plain git runs it.
     git(&source, &["status"]);
