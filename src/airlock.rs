@@ -4,7 +4,8 @@
 //! ever data here: it is never checked out, its configuration never read, and it moves a ref only
 //! after size, format, objects, claims and ancestry were checked. Refs in the repository:
 //! `refs/symphony/base` (where work starts), `head` (newest verified tip), `wip` (uncommitted work),
-//! `extra` (untracked files to seed), `branch` (the agent's branch as last seen on the host).
+//! `extra` (untracked files to seed), `branch` (the value of the agent's
+//! branch on the host that the work takes into account).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub(crate) const HEAD: &str = "refs/symphony/head";
 pub(crate) const WIP: &str = "refs/symphony/wip";
 const EXTRA: &str = "refs/symphony/extra";
 const BRANCH: &str = "refs/symphony/branch";
+const FOUND: &str = "refs/symphony/found";
 
 /// Wins over any `.gitattributes` in a tree: nothing is converted, filtered, hidden or substituted.
 const ATTRIBUTES: &str = "* -text !eol -filter -ident -working-tree-encoding !merge !export-ignore !export-subst\n";
@@ -174,23 +176,29 @@ impl Airlock {
         Ok(airlock)
     }
 
-    /// Takes the agent's branch from the workspace, and makes it the head when it continues it.
+    /// Takes the agent's branch from the workspace, and makes it the head when it continues it. `branch`
+    /// is where we put it or knowingly worked from; only from there may it be moved later.
     async fn refresh_branch(&self) -> Result<(), AirlockError> {
         let head = self.lookup(HEAD).await?;
         let mut next = head.clone().unwrap_or_else(|| self.base.clone());
+        let mut lines = Vec::new();
         if let Some(workspace) = &self.workspace
             && let Some(tip) = self.branch_in(workspace).await?
+            && self.lookup(BRANCH).await?.as_ref() != Some(&tip)
         {
-            import::fetch(&self.git, &self.dir, workspace, &format!("+{tip}:{BRANCH}")).await?;
-            if self.contains(&next, &tip).await? && self.contains(&self.base, &tip).await? {
-                next = tip;
+            import::fetch(&self.git, &self.dir, workspace, &format!("+{tip}:{FOUND}")).await?;
+            if self.contains(&next, &tip).await? {
+                next = tip.clone();
+                lines.push(format!("update {BRANCH} {tip}"));
+            } else if self.contains(&tip, &next).await? {
+                lines.push(format!("update {BRANCH} {tip}"));
             }
+            lines.push(format!("delete {FOUND}"));
         }
         if head.as_ref() != Some(&next) {
-            let old = head.map_or_else(|| next.nil(), |head| head.to_string());
-            self.repo().args(["update-ref", HEAD, next.as_str(), &old]).run().await?;
+            lines.push(format!("update {HEAD} {next}"));
         }
-        Ok(())
+        if lines.is_empty() { Ok(()) } else { self.transaction(&lines).await }
     }
 
     /// Deletes the airlock of an issue whose work is handed off. `false` when there is none.

@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use crate::process::{Finished, Input, Outcome, Program, Rlimits, Sink};
 
+mod oid;
+
+pub use oid::Oid;
+
 /// The longest any single git command may take unless its caller says otherwise.
 pub const GIT_DEADLINE: Duration = Duration::from_secs(120);
 /// Parsed output is small; whoever expects more sends it to a file.
@@ -346,41 +350,6 @@ impl Call {
         }
         // A directory that certainly exists; commands that need another one say so.
         program.cwd(self.cwd.as_deref().unwrap_or(Path::new("/")))
-    }
-}
-
-/// The full name of an object: 40 or 64 lower-case hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Oid(String);
-
-impl Oid {
-    /// Reads a full object name; anything else is `None`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let nil = text.bytes().all(|byte| byte == b'0');
-        (hex && !nil && matches!(text.len(), 40 | 64)).then(|| Self(text.to_owned()))
-    }
-
-    /// As git writes it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The name git uses for "no object" in this repository's format.
-    pub fn nil(&self) -> String {
-        "0".repeat(self.0.len())
-    }
-}
-
-impl std::fmt::Display for Oid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl AsRef<OsStr> for Oid {
-    fn as_ref(&self) -> &OsStr {
-        OsStr::new(&self.0)
     }
 }
 

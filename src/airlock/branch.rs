@@ -4,7 +4,7 @@ use std::path::Path;
 
 use symphony_core::workflow::Checkout;
 
-use super::{Airlock, AirlockError, HEAD, import};
+use super::{Airlock, AirlockError, BRANCH, HEAD, import};
 use crate::git::{GitError, Oid};
 
 /// What became of the branch.
@@ -26,23 +26,13 @@ pub enum Advance {
 }
 
 impl Airlock {
-    /// The agent's branch in the host workspace, to be remembered before the guest works.
-    ///
-    /// # Errors
-    /// When git fails.
-    pub async fn branch_tip(&self) -> Result<Option<Oid>, AirlockError> {
-        match &self.workspace {
-            Some(workspace) => self.branch_in(workspace).await,
-            None => Ok(None),
-        }
-    }
-
-    /// Moves the agent's branch in the host workspace from `expected` to the verified head. Only with
-    /// [`Checkout::Agent`] do the agent's files appear on the host. Repeating it changes nothing.
+    /// Moves the agent's branch in the host workspace to the verified head, if it is still where the
+    /// work took it from. Only with [`Checkout::Agent`] do the agent's files appear on the host.
+    /// Repeating it, also after a restart, changes nothing.
     ///
     /// # Errors
     /// When git fails, or the branch cannot be checked out.
-    pub async fn advance_branch(&self, expected: &Oid, checkout: Checkout) -> Result<Advance, AirlockError> {
+    pub async fn advance_branch(&self, checkout: Checkout) -> Result<Advance, AirlockError> {
         let Some(workspace) = &self.workspace else { return Ok(Advance::NoRepository) };
         let head = self.head().await?;
         let name = format!("refs/heads/{}", self.key.branch());
@@ -52,11 +42,10 @@ impl Airlock {
         import::fetch(&self.git, &git_dir, &self.dir, &format!("+{HEAD}:{HEAD}")).await?;
         let found = self.branch_in(workspace).await?;
         if found.as_ref() != Some(&head) {
-            if found.as_ref() != Some(expected) {
-                return Ok(Advance::Diverged { found });
-            }
-            self.leave_branch(&git_dir, &name, expected).await?;
-            match here().args(["update-ref", &name, head.as_str(), expected.as_str()]).run().await {
+            let known = self.lookup(BRANCH).await?;
+            let (Some(at), true) = (&found, found == known) else { return Ok(Advance::Diverged { found }) };
+            self.leave_branch(&git_dir, &name, at).await?;
+            match here().args(["update-ref", &name, head.as_str(), at.as_str()]).run().await {
                 Ok(_) => {}
                 Err(GitError::Failed { .. }) => {
                     return Ok(Advance::Diverged { found: self.branch_in(workspace).await? });
@@ -64,6 +53,7 @@ impl Airlock {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.transaction(&[format!("update {BRANCH} {head}")]).await?;
         if checkout == Checkout::Agent {
             let branch = self.key.branch();
             match self.git.in_tree(workspace).args(["checkout", "--quiet", &branch, "--"]).run().await {

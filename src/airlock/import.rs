@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{ATTRIBUTES, AirlockError, BASE, EXTRA, FETCH_DEADLINE, HEAD, WIP, io};
+use super::{ATTRIBUTES, AirlockError, BASE, BRANCH, EXTRA, FETCH_DEADLINE, HEAD, WIP, io};
 use crate::git::{Git, Oid};
 use crate::process::Input;
 use crate::workspace::{IDENTITY, Ready, create_private_dir};
@@ -66,7 +66,9 @@ pub(super) async fn rebase_airlock(
             lines.push_str(&format!("update refs/symphony/old/{old}/{short} {oid}\ndelete {name} {oid}\n"));
         }
     }
-    lines.push_str(&format!("delete {EXTRA}\nupdate {BASE} {new} {old}\ndelete refs/symphony/next\nprepare\ncommit\n"));
+    lines.push_str(&format!(
+        "delete {EXTRA}\ndelete {BRANCH}\nupdate {BASE} {new} {old}\ndelete refs/symphony/next\nprepare\ncommit\n"
+    ));
     git.bare(dir).args(["update-ref", "--stdin"]).input(Input::Bytes(lines.into_bytes())).run().await?;
     Ok(())
 }

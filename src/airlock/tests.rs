@@ -113,7 +113,7 @@ pub(super) fn commit_file(dir: &Path, name: &str, text: &str) -> Oid {
 async fn work_goes_in_comes_back_and_moves_the_branch() {
     let world = World::new().await;
     let guest = world.guest().await;
-    let before = world.airlock.branch_tip().await.expect("tip").expect("branch");
+    let before = oid(&world.ready.path, "agent/A-1");
     let head = commit_file(&guest, "new.txt", "two\n");
     let (bundle, claim) = world.export(&guest, "HEAD", None);
     for _ in 0..2 {
@@ -121,7 +121,7 @@ async fn work_goes_in_comes_back_and_moves_the_branch() {
         assert_eq!(taken, Checkpoint { head: head.clone(), wip: None, commits: 1 });
     }
     for _ in 0..2 {
-        let moved = world.airlock.advance_branch(&before, Checkout::Base).await.expect("moved");
+        let moved = world.airlock.advance_branch(Checkout::Base).await.expect("moved");
         assert_eq!(moved, Advance::Advanced { head: head.clone() });
     }
     assert_eq!(oid(&world.ready.path, "agent/A-1"), head);
@@ -138,7 +138,7 @@ async fn the_agents_files_appear_on_the_host_only_when_asked_for() {
         commit_file(&guest, name, "x\n");
         let (bundle, claim) = world.export(&guest, "HEAD", None);
         world.airlock.take_export(Some(&bundle), &claim, &LIMITS).await.expect("taken");
-        world.airlock.advance_branch(&oid(&guest, "HEAD~1"), Checkout::Agent).await.expect("moved");
+        world.airlock.advance_branch(Checkout::Agent).await.expect("moved");
         assert!(world.ready.path.join(name).exists());
         assert_eq!(git(&world.ready.path, &["status", "--porcelain"]), "");
         assert_eq!(git(&world.ready.path, &["symbolic-ref", "HEAD"]), "refs/heads/agent/A-1");
@@ -149,29 +149,33 @@ async fn the_agents_files_appear_on_the_host_only_when_asked_for() {
 async fn a_branch_that_a_person_moved_is_left_alone() {
     let world = World::new().await;
     let guest = world.guest().await;
-    let before = oid(&world.ready.path, "agent/A-1");
     let head = commit_file(&guest, "agent.txt", "a\n");
     let (bundle, claim) = world.export(&guest, "HEAD", None);
     world.airlock.take_export(Some(&bundle), &claim, &LIMITS).await.expect("taken");
     git(&world.ready.path, &["checkout", "-q", "agent/A-1"]);
     let theirs = commit_file(&world.ready.path, "person.txt", "p\n");
-    let moved = world.airlock.advance_branch(&before, Checkout::Base).await.expect("answered");
+    let moved = world.airlock.advance_branch(Checkout::Base).await.expect("answered");
     assert_eq!(moved, Advance::Diverged { found: Some(theirs.clone()) });
     assert_eq!(oid(&world.ready.path, "agent/A-1"), theirs);
     assert_eq!(oid(&world.ready.path, HEAD), head, "the run's work can be found");
-    assert_eq!(world.reopen().await.head().await.expect("head"), head, "and is not replaced");
+    // A restart in between forgets neither.
+    let again = world.reopen().await;
+    assert_eq!(again.head().await.expect("head"), head, "the work is not replaced");
+    assert_eq!(
+        again.advance_branch(Checkout::Base).await.expect("answered"),
+        Advance::Diverged { found: Some(theirs) }
+    );
 }
 
 #[tokio::test]
 async fn a_branch_that_is_checked_out_moves_without_looking_like_changes() {
     let world = World::new().await;
     let guest = world.guest().await;
-    let before = oid(&world.ready.path, "agent/A-1");
     git(&world.ready.path, &["checkout", "-q", "agent/A-1"]);
     commit_file(&guest, "agent.txt", "a\n");
     let (bundle, claim) = world.export(&guest, "HEAD", None);
     world.airlock.take_export(Some(&bundle), &claim, &LIMITS).await.expect("taken");
-    world.airlock.advance_branch(&before, Checkout::Base).await.expect("moved");
+    world.airlock.advance_branch(Checkout::Base).await.expect("moved");
     assert_eq!(git(&world.ready.path, &["status", "--porcelain"]), "");
 }
 
@@ -190,10 +194,14 @@ async fn amended_and_rebased_work_is_fine() {
     commit_file(&guest, "a.txt", "a\n");
     let (bundle, claim) = world.export(&guest, "HEAD", None);
     world.airlock.take_export(Some(&bundle), &claim, &LIMITS).await.expect("taken");
+    world.airlock.advance_branch(Checkout::Base).await.expect("moved");
     git(&guest, &["commit", "-q", "--amend", "-m", "better"]);
     let (bundle, claim) = world.export(&guest, "HEAD", None);
     let taken = world.airlock.take_export(Some(&bundle), &claim, &LIMITS).await.expect("taken");
-    assert_eq!((taken.head, taken.commits), (oid(&guest, "HEAD"), 1));
+    assert_eq!((&taken.head, taken.commits), (&oid(&guest, "HEAD"), 1));
+    // Symphony may be restarted before the branch follows.
+    let moved = world.reopen().await.advance_branch(Checkout::Base).await.expect("moved");
+    assert_eq!(moved, Advance::Advanced { head: taken.head });
 }
 
 #[tokio::test]
@@ -280,7 +288,7 @@ async fn plain_files_are_imported_as_one_base_commit_byte_for_byte() {
     commit_file(&guest, "new.txt", "n\n");
     let (bundle, claim) = world.export(&guest, "HEAD", None);
     world.airlock.take_export(Some(&bundle), &claim, &LIMITS).await.expect("taken");
-    let moved = world.airlock.advance_branch(world.airlock.base(), Checkout::Base).await.expect("answered");
+    let moved = world.airlock.advance_branch(Checkout::Base).await.expect("answered");
     assert_eq!(moved, Advance::NoRepository);
     assert_eq!(world.reopen().await.head().await.expect("head"), claim.head);
 }

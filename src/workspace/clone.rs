@@ -4,14 +4,18 @@
 //! the source through it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use symphony_core::ids::WorkspaceKey;
 
 use super::{BaseInfo, Wanted, WorkspaceError};
-use crate::git::{Git, GitError, Oid};
+use crate::git::{Call, Git, GitError, Oid};
 
 /// The identity of commits that symphony makes (0.1.0).
 pub const IDENTITY: (&str, &str) = ("symphony-agent", "agent@symphony.local");
+
+/// Copying a whole repository may take a while.
+const FETCH_DEADLINE: Duration = Duration::from_secs(600);
 
 /// A repository to start from.
 struct Source {
@@ -34,12 +38,14 @@ pub(super) async fn fill(git: &Git, wanted: &Wanted<'_>, dir: &Path) -> Result<(
         .run()
         .await?;
     let here = || git.in_tree(dir);
-    here()
-        .args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--update-shallow"])
-        .arg(&source.path)
-        .arg(format!("{base}:refs/symphony/base"))
-        .run()
-        .await?;
+    let mut fetch = here().args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head"]);
+    if is_partial(at_source()).await? {
+        // Its older files may be missing; those of the base are what it has checked out.
+        fetch = fetch.arg("--depth=1");
+    } else {
+        fetch = fetch.arg("--update-shallow");
+    }
+    fetch.arg(&source.path).arg(format!("{base}:refs/symphony/base")).deadline(FETCH_DEADLINE).run().await?;
     if let Some(branch) = branch {
         // Hooks of 0.1.0 look for the base branch by its name.
         here().args(["update-ref", &format!("refs/heads/{branch}"), base.as_str()]).run().await?;
@@ -49,6 +55,13 @@ pub(super) async fn fill(git: &Git, wanted: &Wanted<'_>, dir: &Path) -> Result<(
     here().args(["checkout", "--quiet", "--detach", base.as_str()]).run().await?;
     here().args(["update-ref", "-d", "refs/symphony/base"]).run().await?;
     Ok(())
+}
+
+/// Whether the source left objects out that it would fetch on demand, which we never do.
+async fn is_partial(source: Call) -> Result<bool, WorkspaceError> {
+    let promises = "^(extensions[.]partialclone|remote[.].*[.](promisor|partialclonefilter))$";
+    let (code, _) = source.args(["config", "--local", "--get-regexp", promises]).run_any().await?;
+    Ok(code == 0)
 }
 
 async fn find_source(git: &Git, wanted: &Wanted<'_>) -> Result<Option<Source>, WorkspaceError> {

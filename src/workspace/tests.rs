@@ -145,6 +145,40 @@ async fn a_shallow_source_is_recorded_as_such() {
 }
 
 #[tokio::test]
+async fn a_partial_source_is_cloned_without_its_history() {
+    let mut world = World::with_source();
+    git(&world.source(), &["config", "uploadpack.allowFilter", "true"]);
+    let url = format!("file://{}", world.source().display());
+    git(world.tmp.path(), &["clone", "-q", "--filter=blob:none", &url, "partial"]);
+    world.settings.source = Some(world.tmp.path().join("partial"));
+    let ready = world.ensure().await.expect("ready");
+    let info = ready.git.clone().expect("git");
+    assert_eq!(info.shallow, [info.base]);
+    assert_eq!(std::fs::read_to_string(ready.path.join("f")).expect("file"), "1\n");
+    let state = world.tmp.path().join("state");
+    let git = Git::new(&state).expect("git");
+    let airlock = crate::airlock::Airlock::open(git, &state, &world.key, &ready).await.expect("airlock");
+    let plan = airlock.seed_bundle(&world.tmp.path().join("seed"), Seed::Tracked, 1 << 20).await.expect("seed");
+    assert_eq!(plan.shallow, info.shallow);
+}
+
+/// As root over a repository of another user; otherwise over one's own, which must work as well.
+#[tokio::test]
+async fn a_source_of_another_user_can_be_cloned() {
+    let world = World::with_source();
+    if rustix::process::geteuid().is_root() {
+        let mut pending = vec![world.source()];
+        while let Some(at) = pending.pop() {
+            std::os::unix::fs::lchown(&at, Some(54_321), Some(54_321)).expect("chown");
+            if at.is_dir() {
+                pending.extend(std::fs::read_dir(&at).expect("dir").map(|entry| entry.expect("entry").path()));
+            }
+        }
+    }
+    assert!(world.ensure().await.expect("ready").git.is_some());
+}
+
+#[tokio::test]
 async fn a_source_that_is_no_repository_is_an_error_but_none_at_all_means_plain_files() {
     let mut world = World::new();
     assert_eq!(world.ensure().await.expect("ready").git, None);
@@ -312,10 +346,14 @@ async fn nothing_that_a_source_carries_runs_while_it_is_cloned_and_read() {
     airlock.seed_bundle(&world.tmp.path().join("seed"), Seed::All, 1 << 20).await.expect("seed");
     // Also a workspace in which a hook left such settings.
     std::fs::copy(source.join(".git/config"), ready.path.join(".git/config")).expect("copy");
+    std::fs::create_dir_all(ready.path.join(".git/hooks")).expect("dir");
+    for hook in ["post-checkout", "reference-transaction", "post-index-change"] {
+        std::fs::copy(mark, ready.path.join(".git/hooks").join(hook)).expect("hook");
+    }
     std::fs::write(ready.path.join("untracked"), "u").expect("write");
     let again = crate::airlock::Airlock::open(git_cli, &state, &world.key, &ready).await.expect("airlock");
     again.seed_bundle(&world.tmp.path().join("seed"), Seed::All, 1 << 20).await.expect("seed");
-    again.advance_branch(again.base(), Checkout::Base).await.expect("advanced");
+    again.advance_branch(Checkout::Base).await.expect("advanced");
     assert!(!sentinel.exists(), "something ran while the workspace was read");
     // The control: plain git runs it.
     git(&source, &["status"]);
