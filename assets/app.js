@@ -11,8 +11,14 @@
 
   const refresh = () => window.htmx && window.htmx.trigger(document.body, "refreshed");
 
+  const say = (text) => {
+    const line = document.getElementById("link");
+    line.textContent = text;
+    line.hidden = !text;
+  };
+
   const connected = (yes) => {
-    document.getElementById("link").hidden = yes;
+    say(yes ? "" : "connection lost; trying again every 5 seconds");
     if (yes) {
       clearInterval(fallback);
       fallback = null;
@@ -73,6 +79,19 @@
     }
   };
   document.addEventListener("htmx:after:swap", () => localise(document));
+
+  // A refused request changes nothing on the page; logged out, the page says how to log in.
+  document.addEventListener("htmx:response:error", (event) => {
+    const { response, text } = event.detail.ctx;
+    if (response.status === 401) return location.reload();
+    let message = "symphony answered " + response.status;
+    try {
+      message = JSON.parse(text).error.message;
+    } catch {
+      // Not the envelope: the status is all there is to say.
+    }
+    say(message);
+  });
 
   // What a person opened stays open when the region is drawn again.
   if (window.htmx) {

@@ -76,11 +76,14 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: CancellationToke
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { break };
-        let stream = tokio::select! {
+        let accepted = async {
+            let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+            listener.accept().await.map(|(stream, _)| (stream, place))
+        };
+        let (stream, place) = tokio::select! {
             () = closing.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+            accepted = accepted => match accepted {
+                Ok(accepted) => accepted,
                 Err(e) => {
                     tracing::warn!(error = %e, "the dashboard could not accept a connection");
                     sleep(Duration::from_millis(100)).await;

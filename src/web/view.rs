@@ -90,7 +90,8 @@ pub(super) struct Session {
     pub(super) url: Option<String>,
     /// `running`, `awaiting` or `done`.
     pub(super) pill: &'static str,
-    pub(super) phase: String,
+    /// `None` when it says no more than the pill and the turn number do.
+    pub(super) phase: Option<String>,
     pub(super) state: String,
     pub(super) turn: u32,
     pub(super) attempt: Option<u32>,
@@ -257,7 +258,7 @@ impl Session {
             title: row.title.clone(),
             url: link(row.url.as_deref()),
             pill,
-            phase: row.phase.clone(),
+            phase: Some(row.phase.clone()).filter(|phase| phase != "turn" && phase != pill),
             state: row.state.0.clone(),
             turn: row.turn_count,
             attempt: row.attempt,
