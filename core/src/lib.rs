@@ -8,6 +8,7 @@
 
 pub mod ids;
 pub mod issue;
+pub mod prompt;
 pub mod snapshot;
 pub mod time;
 pub mod workflow;

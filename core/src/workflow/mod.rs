@@ -2,6 +2,23 @@
 //!
 //! Knows nothing of files or the environment: paths are resolved against the directory it is handed.
 
+mod adapter;
+pub mod expand;
+pub mod keys;
+mod parse;
+pub mod problem;
+mod read;
+mod secrets;
+mod smolvm;
+mod split;
+mod states;
+#[cfg(test)]
+mod tests;
+
+pub use expand::Place;
+pub use parse::is_loopback;
+pub use problem::{Code, Problem, Severity};
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

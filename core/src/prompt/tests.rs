@@ -1,0 +1,172 @@
+use indexmap::IndexMap;
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::{Identifier, IssueId, StateName};
+use crate::issue::Blocker;
+use crate::workflow::{Role, StateRule};
+
+fn issue() -> Issue {
+    Issue {
+        id: IssueId("i-1".into()),
+        identifier: Identifier("ABC-1".into()),
+        title: "Mend <it>".into(),
+        description: Some("Do {{ issue.id }} {% nope %}".into()),
+        priority: Some(2),
+        state: StateName::new("Todo"),
+        branch_name: None,
+        url: None,
+        assignee_id: None,
+        labels: vec!["bug".into(), "ui".into()],
+        blocked_by: vec![Blocker { id: None, identifier: Identifier("ABC-0".into()), state: None }],
+        dispatchable: true,
+        created_at: Some("2026-01-02T03:04:05Z".parse().expect("instant")),
+        updated_at: None,
+        file: "Todo/ABC-1.md".into(),
+    }
+}
+
+fn render(template: &str) -> Result<String, PromptError> {
+    Prompt::parse(template)?.render(&issue(), &Attempt::default())
+}
+
+fn states() -> States {
+    let rule = |role| StateRule {
+        role,
+        adapter: None,
+        model: None,
+        max_turns: None,
+        max_concurrent: None,
+        allowed_transitions: None,
+    };
+    let rules = [("Todo", Role::Active), ("Review", Role::Active), ("Done", Role::Terminal)];
+    let rules: IndexMap<_, _> = rules.into_iter().map(|(name, role)| (StateName::new(name), rule(role))).collect();
+    States { rules, declared: true }
+}
+
+/// P1.
+#[test]
+fn variables_render_and_nothing_is_escaped_or_rendered_twice() {
+    for (template, want) in [
+        ("{{ issue.identifier }}: {{ issue.title }}", "ABC-1: Mend <it>"),
+        ("{{ issue.description }}", "Do {{ issue.id }} {% nope %}"),
+        ("[{{ attempt }}{{ issue.url }}{{ retry_kind }}{{ last_end }}]", "[]"),
+        ("{{ issue.labels | join: ', ' }} {{ issue.labels.size }} {{ issue.labels.first }}", "bug, ui 2 bug"),
+        ("{{ issue.created_at }}", "2026-01-02T03:04:05Z"),
+        ("{{ issue.native_ref }} {{ issue.dispatchable }} {{ issue.priority }}", "Todo/ABC-1.md true 2"),
+        ("{% for b in issue.blocked_by %}{{ b.identifier }}{% if b.state %}!{% endif %}{% endfor %}", "ABC-0"),
+        ("{% for l in issue.labels %}{{ l }}{% if forloop.last %}.{% else %},{% endif %}{% endfor %}", "bug,ui."),
+        ("{% if attempt %}again{% else %}first{% endif %}", "first"),
+        ("{% if true %}{% for l in issue.labels %}{{ forloop.index }}{% endfor %}{% endif %}", "12"),
+        ("{% assign x = issue.title %}{% if x %}{{ x | upcase }}{% endif %}", "MEND <IT>"),
+        ("{{ issue.labels | json }}{{ issue.url | json }}", "[\"bug\",\"ui\"]null"),
+        ("{{ issue.url | default: 'none' }}", "none"),
+    ] {
+        assert_eq!(render(template).as_deref(), Ok(want), "{template}");
+    }
+    let json = render("{{ issue | json }}").expect("renders");
+    assert!(json.starts_with("{\"assignee_id\":null,") && json.contains("\"identifier\":\"ABC-1\""), "{json}");
+}
+
+/// P2, P5, C58.
+#[test]
+fn an_unknown_name_fails_wherever_it_stands() {
+    for template in [
+        "{{ nope }}",
+        "{{ issue.nope }}",
+        "{{ issue.toString }}",
+        "{{ issue.constructor }}",
+        "{{ issue.title.nope }}",
+        "{{ nope | default: 'x' }}",
+        "{% if nope %}{% endif %}",
+        "{% unless issue.nope %}{% endunless %}",
+        "{% if issue.title and nope %}{% endif %}",
+        "{% if issue.nope == 'x' %}{% endif %}",
+        "{% if issue.title.nope %}{% endif %}",
+        "{% if false %}{% elsif nope %}{% endif %}",
+        "{% for b in issue.blocked_by %}{% if b.nope %}{% endif %}{% endfor %}",
+        "{% for x in issue.nope %}{% endfor %}",
+        "{% assign x = issue %}{% if x.nope %}{% endif %}",
+        "{% case nope %}{% when 1 %}{% endcase %}",
+        "{% capture c %}{% if nope %}{% endif %}{% endcapture %}",
+    ] {
+        match render(template) {
+            Err(error @ PromptError::Render { .. }) => assert_eq!(error.code(), "template_render_error"),
+            other => panic!("{template}: {other:?}"),
+        }
+    }
+}
+
+/// P3, C59.
+#[test]
+fn what_is_not_our_liquid_does_not_parse_and_says_where() {
+    for (template, at) in [
+        ("a\n{{ issue.title | nope }}", 2),
+        ("a\nb\n{% nope %}", 3),
+        ("a\n{% include 'file' %}", 2),
+        ("a\n{% render 'file' %}", 2),
+        ("a\n{{ issue.title", 2),
+        ("{{ 99999999999999999999 }}", 1),
+    ] {
+        match Prompt::parse(template).err() {
+            Some(error @ PromptError::Parse { line, .. }) => {
+                assert_eq!((line, error.code()), (at, "template_parse_error"), "{template}: {error}");
+            }
+            other => panic!("{template}: {other:?}"),
+        }
+    }
+    let error = Prompt::parse("{% include 'x' %}").err().expect("refused");
+    assert!(error.to_string().contains("not available"), "{error}");
+}
+
+/// P4, C62.
+#[test]
+fn a_blank_template_becomes_the_default_prompt() {
+    let text = render("  \n").expect("renders");
+    assert!(text.contains("ABC-1") && text.contains("Mend <it>") && text.contains("Do {{ issue.id }}"), "{text}");
+    assert!(Prompt::parse("").expect("parses").check(&states(), 1).is_empty());
+}
+
+#[test]
+fn impossible_arithmetic_is_an_error_with_its_reason() {
+    let error = render("a\n{{ 1 | divided_by: 0 }}").expect_err("impossible");
+    assert!(matches!(&error, PromptError::Render { line: 2, message } if message.contains("divide")), "{error}");
+}
+
+#[test]
+fn messages_say_what_exists_and_nothing_of_the_engine() {
+    let error = render("{{ issue.nope }}").expect_err("unknown").to_string();
+    assert!(error.contains("there is no `issue.nope`; known are assignee_id, blocked_by,"), "{error}");
+    let error = Prompt::parse("{{ 1 | nope }}").err().expect("unknown").to_string();
+    assert!(error.contains("there is no filter `nope`; known are abs, "), "{error}");
+    let error = Prompt::parse("{% nope %}").err().expect("unknown").to_string();
+    assert!(error.contains("nope") && error.contains("known are assign, break, capture,"), "{error}");
+}
+
+#[test]
+fn a_check_finds_mistakes_in_branches_of_other_states_retries_and_bare_issues() {
+    let text = "one\n{% if issue.state == 'Review' %}\n{{ issue.nope }}\n{% endif %}\n\
+                {% if retry_kind == 'failure' %}\n{{ last_end.nope }}\n{% endif %}";
+    let problems = Prompt::parse(text).expect("parses").check(&states(), 10);
+    let lines: Vec<_> = problems.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [15, 12], "{problems:?}");
+    let bare = Prompt::parse("{{ issue.labels.first }}").expect("parses").check(&states(), 1);
+    assert_eq!(bare.len(), 1, "{bare:?}");
+}
+
+#[test]
+fn earlier_runs_are_visible() {
+    let prompt = Prompt::parse("{{ attempt }} {{ retry_kind }} {{ last_end }}").expect("parses");
+    let attempt =
+        Attempt { number: Some(3), retry_kind: Some(RetryKind::Failure), last_end: Some("timed out".to_owned()) };
+    assert_eq!(prompt.render(&issue(), &attempt).as_deref(), Ok("3 failure timed out"));
+}
+
+proptest! {
+    #[test]
+    fn any_template_in_no_panic_out(text in "[{}%a-f.| :'0-9\n-]{0,80}") {
+        if let Ok(prompt) = Prompt::parse(&text) {
+            let _ = prompt.render(&issue(), &Attempt::default());
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! From the text of a `WORKFLOW.md` to a [`Workflow`], reporting everything that is wrong at once.
+
+use super::adapter::{adapter_word, dispatchable};
+use super::expand::Place;
+use super::problem::{Code, Problem};
+use super::read::{MAX_MS, Reader, Section};
+use super::split::split;
+use super::states::{self, MAX_COUNT};
+use super::{
+    Acp, Adapter, Agent, Auth, Budget, Checkout, Handoff, Hooks, Jail, Mcp, Minimum, Polling, Runtime, Sandbox, Seed,
+    Server, Tracker, Workflow, Workspace, secrets, smolvm,
+};
+use crate::prompt::Prompt;
+use crate::yaml::{self, Kind};
+
+/// 1 TiB and 1 PiB of headroom in MiB; more is a typing mistake.
+const MAX_MIB: i64 = 1 << 30;
+
+impl Workflow {
+    /// Reads a workflow file. With `Ok` the file is in force; its problems are warnings, and errors of
+    /// dispatch validation only ([`Code::AdapterNeedsCommand`]): with one of those nothing may start (C77).
+    ///
+    /// # Errors
+    /// Every problem, in the order of the file, when at least one forbids using the file.
+    pub fn parse(text: &str, place: &Place<'_>) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
+        let mut reader = Reader { place, problems: Vec::new() };
+        let workflow = read(text, &mut reader);
+        let mut problems = reader.problems;
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        match workflow {
+            Some(workflow) if !problems.iter().any(forbids_use) => Ok((workflow, problems)),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn forbids_use(problem: &Problem) -> bool {
+    problem.is_error() && problem.code != Code::AdapterNeedsCommand
+}
+
+fn read(text: &str, reader: &mut Reader<'_>) -> Option<Workflow> {
+    let Ok(parts) = split(text) else {
+        let message = "the front matter starts here and does not end";
+        let problem = Problem::error(Code::WorkflowParseError, (1, 1), message);
+        reader.note(problem.hint("add a line that is exactly `---` after it"));
+        return None;
+    };
+    let node = match yaml::parse(parts.front.unwrap_or_default(), u32::from(parts.front.is_some())) {
+        Ok(node) => node,
+        Err(error) => {
+            let message = format!("the front matter is not valid YAML: {}", error.message);
+            let problem = Problem::error(Code::WorkflowParseError, (error.line, error.column), message);
+            let tab = error.message.to_lowercase().contains("tab");
+            reader.note(if tab { problem.hint("indent with spaces") } else { problem });
+            return None;
+        }
+    };
+    let entries = match &node.kind {
+        Kind::Map(entries) => entries.as_slice(),
+        Kind::Null => &[],
+        _ => {
+            let message = format!("the front matter must be a map of settings, it is {}", node.kind_name());
+            let problem = Problem::error(Code::FrontMatterNotAMap, (node.line, node.column), message);
+            reader.note(problem.hint("write settings as `name:` followed by indented `key: value` lines"));
+            return None;
+        }
+    };
+    let root = Section { path: String::new(), entries, place: (1, 1) };
+    reader.unknown_keys(&root, "");
+    secrets::warn(reader, &node);
+    let fenced_later = parts.front.is_none() && text.lines().any(|line| line.trim_end() == "---");
+    let mut workflow = settings(reader, &root, fenced_later);
+    workflow.prompt = parts.body.to_owned();
+    reader.problems.extend(Prompt::problems(parts.body, parts.body_line, &workflow.states));
+    Some(workflow)
+}
+
+fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> Workflow {
+    let section = reader.section(root, "tracker", "tracker");
+    let tracker = tracker(reader, &section, fenced_later);
+    let acp_section = reader.section(root, "acp", "acp");
+    let acp = acp(reader, &acp_section);
+    let mut states = states::read(reader, root, &section, acp.command.is_some());
+    let agent = agent(reader, root, &mut states);
+    dispatchable(reader, root, &acp, &states);
+    let smolvm = smolvm::read(reader, root);
+    Workflow {
+        dir: reader.place.dir.clone(),
+        prompt: String::new(),
+        tracker,
+        states,
+        polling: polling(reader, root),
+        workspace: workspace(reader, root),
+        hooks: hooks(reader, root),
+        agent,
+        acp,
+        sandbox: sandbox(reader, root, smolvm.present),
+        smolvm,
+        server: server(reader, root),
+        mcp: mcp(reader, root),
+        handoff: handoff(reader, root),
+        budget: budget(reader, root),
+    }
+}
+
+/// A number that was checked to be in range.
+fn count(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn big(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn tracker(reader: &mut Reader<'_>, section: &Section<'_>, fenced_later: bool) -> Tracker {
+    let place = section.place_of("kind");
+    match reader.string(section, "kind").as_deref().map(str::trim) {
+        Some("local" | "markdown" | "file") => {}
+        None | Some("") => {
+            let problem =
+                Problem::error(Code::MissingTrackerKind, place, "`tracker.kind` is missing").about("tracker.kind");
+            reader.note(problem.hint(if fenced_later {
+                "the file must start with the line `---`, with nothing before it"
+            } else {
+                "write `tracker:` and below it `kind: local`"
+            }));
+        }
+        Some(_) => {
+            let message = "`tracker.kind` names a tracker that does not exist here";
+            let problem = Problem::error(Code::UnsupportedTrackerKind, place, message).about("tracker.kind");
+            reader.note(problem.hint("use `local`: issues are Markdown files below `tracker.root`"));
+        }
+    }
+    // Keys below `provider` belong to the adapter; unknown ones are kept silently (C38).
+    let provider = section.get("provider").and_then(|node| node.as_map()).unwrap_or_default();
+    let provider =
+        Section { path: section.path_of("provider"), entries: provider, place: section.place_of("provider") };
+    if section.get("root").is_some() && provider.get("root").is_some() {
+        let message = "`tracker.root` and `tracker.provider.root` are the same setting";
+        let problem = Problem::error(Code::Conflict, provider.place_of("root"), message).about("tracker.provider.root");
+        reader.note(problem.hint("keep one of them"));
+    }
+    let root = reader.path(section, "root").or_else(|| reader.path(&provider, "root"));
+    let labels = reader.strings(section, "required_labels", true).unwrap_or_default();
+    Tracker {
+        root: root.unwrap_or_else(|| reader.place.dir.join("issues")),
+        // A blank label matches nothing, so it is kept (C40).
+        required_labels: labels.into_iter().map(|(label, _)| label.trim().to_lowercase()).collect(),
+    }
+}
+
+fn acp(reader: &mut Reader<'_>, section: &Section<'_>) -> Acp {
+    let command = reader.filled(section, "command");
+    let has_command = section.get("command").is_some();
+    let (_, adapter) = adapter_word(reader, section, has_command);
+    let silence = |reader: &mut Reader<'_>, key, default| big(reader.number(section, key, default, i64::MIN..=MAX_MS));
+    Acp {
+        adapter: adapter.unwrap_or(Adapter::Claude),
+        command,
+        shell: reader.filled(section, "shell").unwrap_or_else(|| "bash".to_owned()),
+        model: reader.filled(section, "model"),
+        prompt_timeout_ms: big(reader.number(section, "prompt_timeout_ms", 3_600_000, 1..=MAX_MS)),
+        read_timeout_ms: big(reader.number(section, "read_timeout_ms", 30_000, 1..=MAX_MS)),
+        boot_timeout_ms: big(reader.number(section, "boot_timeout_ms", 60_000, 1..=MAX_MS)),
+        // Zero or less disables (C57).
+        turn_timeout_ms: silence(reader, "turn_timeout_ms", 3_600_000),
+        stall_timeout_ms: silence(reader, "stall_timeout_ms", 300_000),
+    }
+}
+
+fn agent(reader: &mut Reader<'_>, root: &Section<'_>, states: &mut super::States) -> Agent {
+    let section = reader.section(root, "agent", "agent");
+    let slots = reader.number(&section, "max_concurrent_agents", 10, i64::MIN..=MAX_COUNT);
+    if slots <= 0 {
+        let message = "`agent.max_concurrent_agents` is not positive: no issue will start";
+        let place = section.place_of("max_concurrent_agents");
+        reader.note(Problem::warning(Code::InvalidValue, place, message).about("agent.max_concurrent_agents"));
+    }
+    Agent {
+        max_concurrent_agents: count(slots.max(0)),
+        max_turns: count(reader.number(&section, "max_turns", 20, 1..=MAX_COUNT)),
+        max_retry_backoff_ms: big(reader.number(&section, "max_retry_backoff_ms", 300_000, 1..=MAX_MS)),
+        max_concurrent_agents_by_state: states::limits(reader, &section, states),
+    }
+}
+
+fn polling(reader: &mut Reader<'_>, root: &Section<'_>) -> Polling {
+    let section = reader.section(root, "polling", "polling");
+    Polling {
+        interval_ms: big(reader.number(&section, "interval_ms", 30_000, 1..=MAX_MS)),
+        watch: reader.boolean(&section, "watch", true),
+    }
+}
+
+fn workspace(reader: &mut Reader<'_>, root: &Section<'_>) -> Workspace {
+    let section = reader.section(root, "workspace", "workspace");
+    let seeds = [("tracked", Seed::Tracked), ("all", Seed::All)];
+    let checkouts = [("base", Checkout::Base), ("agent", Checkout::Agent)];
+    Workspace {
+        root: reader.path(&section, "root").unwrap_or_else(|| reader.place.dir.join(".symphony/workspaces")),
+        source: reader.path(&section, "source"),
+        base: reader.filled(&section, "base"),
+        seed: reader.word(&section, "seed", &seeds).unwrap_or(Seed::All),
+        seed_max_mib: big(reader.number(&section, "seed_max_mib", 2048, 1..=MAX_MIB)),
+        export_max_mib: big(reader.number(&section, "export_max_mib", 512, 1..=MAX_MIB)),
+        checkout: reader.word(&section, "checkout", &checkouts).unwrap_or(Checkout::Base),
+    }
+}
+
+fn hooks(reader: &mut Reader<'_>, root: &Section<'_>) -> Hooks {
+    let section = reader.section(root, "hooks", "hooks");
+    let mut script = |key| reader.string(&section, key).filter(|text| !text.trim().is_empty());
+    let (after_create, before_run) = (script("after_create"), script("before_run"));
+    let (after_run, before_remove) = (script("after_run"), script("before_remove"));
+    let timeout_ms = big(reader.number(&section, "timeout_ms", 60_000, 1..=MAX_MS));
+    Hooks { after_create, before_run, after_run, before_remove, timeout_ms }
+}
+
+fn sandbox(reader: &mut Reader<'_>, root: &Section<'_>, smolvm: bool) -> Sandbox {
+    let section = reader.section(root, "sandbox", "sandbox");
+    let runtimes =
+        [("auto", Runtime::Auto), ("jail", Runtime::Jail), ("qemu", Runtime::Qemu), ("smolvm", Runtime::Smolvm)];
+    let runtime = reader.word(&section, "runtime", &runtimes).unwrap_or(Runtime::Auto);
+    let minimums = [("jail", Minimum::Jail), ("microvm", Minimum::Microvm)];
+    let minimum = reader.word(&section, "minimum", &minimums).unwrap_or(Minimum::Jail);
+    let place = section.place_of("runtime");
+    if runtime == Runtime::Jail && (minimum == Minimum::Microvm || smolvm) {
+        let other = if smolvm { "a `smolvm` section" } else { "`sandbox.minimum: microvm`" };
+        let message = format!("`sandbox.runtime: jail` contradicts {other}, which asks for a microVM");
+        let problem = Problem::error(Code::Conflict, place, message).about("sandbox.runtime");
+        reader.note(problem.hint("remove one of the two"));
+    }
+    let jail = reader.section(&section, "jail", "sandbox.jail");
+    let mut read_only = Vec::new();
+    for (text, place) in reader.strings(&jail, "read_only", true).unwrap_or_default() {
+        match super::expand::path(&text, reader.place) {
+            _ if text.trim().is_empty() => {}
+            Ok(path) => read_only.push(path),
+            Err(error) => {
+                let message = format!("`sandbox.jail.read_only`: {error}");
+                reader.note(Problem::error(Code::UnsetVariable, place, message).about("sandbox.jail.read_only"));
+            }
+        }
+    }
+    let jail = Jail {
+        read_only,
+        memory_mib: big(reader.number(&jail, "memory_mib", 4096, 0..=MAX_MIB)),
+        pids: big(reader.number(&jail, "pids", 512, 0..=MAX_COUNT)),
+        file_size_mib: big(reader.number(&jail, "file_size_mib", 4096, 0..=MAX_MIB)),
+    };
+    Sandbox { runtime, minimum, jail }
+}
+
+fn server(reader: &mut Reader<'_>, root: &Section<'_>) -> Server {
+    let section = reader.section(root, "server", "server");
+    // Digits in quotes are not a port, as in 0.1.0.
+    let quoted = section.get("port").is_some_and(|node| node.as_str().is_some());
+    let port = if quoted {
+        let message = "`server.port` must be a number without quotes; there is no dashboard";
+        let place = section.place_of("port");
+        reader.note(Problem::warning(Code::WrongType, place, message).about("server.port").hint("remove the quotes"));
+        None
+    } else {
+        let wanted = section.get("port").is_some();
+        let number = reader.number(&section, "port", -1, 0..=i64::from(u16::MAX));
+        wanted.then_some(number).and_then(|number| u16::try_from(number).ok())
+    };
+    let host = reader.filled(&section, "host").map_or_else(|| "127.0.0.1".to_owned(), |host| host.trim().to_owned());
+    let auths = [("token", Auth::Token), ("none", Auth::None)];
+    let auth = reader.word(&section, "auth", &auths).unwrap_or(Auth::Token);
+    if auth == Auth::None && !is_loopback(&host) {
+        let message = "`server.auth: none` is allowed only on a loopback address: anybody who reaches the address \
+                       could command the agents";
+        let problem = Problem::error(Code::OpenServerWithoutAuth, section.place_of("auth"), message);
+        reader.note(problem.about("server.auth").hint("set `server.host: 127.0.0.1`, or use `server.auth: token`"));
+    }
+    Server { port, host, auth }
+}
+
+/// Whether only this machine reaches `host`. A name other than `localhost` is not trusted to.
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn mcp(reader: &mut Reader<'_>, root: &Section<'_>) -> Mcp {
+    let section = reader.section(root, "mcp", "mcp");
+    Mcp {
+        enabled: reader.boolean(&section, "enabled", true),
+        host: Some(reader.string(&section, "host").unwrap_or_else(|| "127.0.0.1".to_owned())),
+        host_url: reader.string(&section, "host_url"),
+    }
+}
+
+fn handoff(reader: &mut Reader<'_>, root: &Section<'_>) -> Handoff {
+    let section = reader.section(root, "handoff", "handoff");
+    if reader.word(&section, "pull_request", &[("auto", true), ("never", false)]) == Some(true) {
+        let message = "`handoff.pull_request: auto` does nothing yet";
+        let problem = Problem::warning(Code::NotBuiltYet, section.place_of("pull_request"), message);
+        reader.note(problem.about("handoff.pull_request").hint("open the pull request in `hooks.after_run` for now"));
+    }
+    Handoff { patch: reader.boolean(&section, "patch", true) }
+}
+
+fn budget(reader: &mut Reader<'_>, root: &Section<'_>) -> Budget {
+    let section = reader.section(root, "budget", "budget");
+    for key in ["turns", "wall_ms", "bounces"] {
+        if section.get(key).is_some() {
+            reader.number(&section, key, 1, 1..=MAX_MS);
+            let path = section.path_of(key);
+            let message = format!("`{path}` is not enforced yet");
+            reader.note(Problem::warning(Code::NotBuiltYet, section.place_of(key), message).about(path));
+        }
+    }
+    Budget {
+        failures_in_a_row: count(reader.number(&section, "failures_in_a_row", 5, 1..=MAX_COUNT)),
+        sessions: count(reader.number(&section, "sessions", 10, 1..=MAX_COUNT)),
+    }
+}

@@ -1,0 +1,58 @@
+//! `smolvm.*` of 0.1.0: kept as written, for the runtime that will use it.
+
+use super::expand;
+use super::problem::{Code, Problem};
+use super::read::{Reader, Section};
+use super::{Smolvm, SmolvmVolume};
+
+pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Smolvm {
+    let section = reader.section(root, "smolvm", "smolvm");
+    let names = reader.strings(&section, "forward_env", false);
+    let number = |reader: &mut Reader<'_>, key, default| reader.number(&section, key, default, 1..=1 << 30);
+    Smolvm {
+        present: !section.entries.is_empty(),
+        image: reader.string(&section, "image"),
+        from: reader.path(&section, "from"),
+        cpus: u32::try_from(number(reader, "cpus", 2)).unwrap_or(2),
+        mem_mib: u64::try_from(number(reader, "mem_mib", 2048)).unwrap_or(2048),
+        net: reader.boolean(&section, "net", true),
+        bin_path: reader.string(&section, "bin_path"),
+        volumes: volumes(reader, &section),
+        forward_env: names.map_or_else(
+            || vec!["OPENAI_API_KEY".to_owned(), "ANTHROPIC_API_KEY".to_owned()],
+            |names| names.into_iter().map(|(name, _)| name).collect(),
+        ),
+        endpoint: reader.string(&section, "endpoint"),
+    }
+}
+
+/// An entry that cannot be used is dropped, as in 0.1.0, but no longer silently.
+fn volumes(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<SmolvmVolume> {
+    let Some(node) = section.get("volumes") else { return Vec::new() };
+    let warn = |reader: &mut Reader<'_>, place, what: &str| {
+        let message = format!("`smolvm.volumes`: {what}");
+        let problem = Problem::warning(Code::WrongType, place, message).about("smolvm.volumes");
+        reader.note(problem.hint("write a list of `{host: …, guest: …, readonly: true}`"));
+    };
+    let Some(items) = node.as_seq() else {
+        warn(reader, (node.line, node.column), "must be a list; it is ignored");
+        return Vec::new();
+    };
+    let mut volumes = Vec::new();
+    for item in items {
+        let place = (item.line, item.column);
+        let text = |key| item.get(key).and_then(|node| node.as_str()).filter(|text| !text.is_empty());
+        let (Some(host), Some(guest)) = (text("host"), text("guest")) else {
+            warn(reader, place, "an entry lacks `host` or `guest`; it is ignored");
+            continue;
+        };
+        match expand::path(host, reader.place) {
+            Ok(host) => {
+                let readonly = item.get("readonly").is_some_and(|node| node.kind == crate::yaml::Kind::Bool(true));
+                volumes.push(SmolvmVolume { host, guest: guest.to_owned(), readonly });
+            }
+            Err(error) => warn(reader, place, &format!("{error}; the entry is ignored")),
+        }
+    }
+    volumes
+}

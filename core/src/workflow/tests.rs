@@ -1,0 +1,387 @@
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::keys::KEYS;
+use super::*;
+use crate::yaml;
+
+type Parsed = Result<(Workflow, Vec<Problem>), Vec<Problem>>;
+
+fn parse(text: &str) -> Parsed {
+    let env = |name: &str| (name == "ISSUES").then(|| "/from/env".to_owned());
+    Workflow::parse(text, &Place { dir: "/w".into(), home: Some("/home/me".into()), env: &env })
+}
+
+/// A workflow of these settings that needs nothing else.
+fn with(settings: &str) -> Parsed {
+    let acp = if settings.contains("acp:") { "" } else { "acp: {adapter: script}\n" };
+    let tracker = if settings.contains("tracker:") { "" } else { "tracker: {kind: local}\n" };
+    parse(&format!("---\n{settings}\n{tracker}{acp}---\nwork on {{{{ issue.identifier }}}}\n"))
+}
+
+#[track_caller]
+fn good(settings: &str) -> Workflow {
+    let (workflow, problems) = with(settings).unwrap_or_else(|problems| panic!("{settings}: {problems:#?}"));
+    assert_eq!(problems, [], "{settings}");
+    workflow
+}
+
+#[track_caller]
+fn warned(settings: &str) -> (Workflow, Problem) {
+    let (workflow, problems) = with(settings).unwrap_or_else(|problems| panic!("{settings}: {problems:#?}"));
+    let [problem] = problems.as_slice() else { panic!("{settings}: {problems:#?}") };
+    assert_eq!(problem.severity, Severity::Warning, "{settings}");
+    (workflow, problem.clone())
+}
+
+#[track_caller]
+fn refused(settings: &str) -> Problem {
+    let problems = with(settings).expect_err(settings);
+    let errors: Vec<_> = problems.iter().filter(|problem| problem.is_error()).collect();
+    let [problem] = errors.as_slice() else { panic!("{settings}: {problems:#?}") };
+    (*problem).clone()
+}
+
+const MINIMAL: &str = "---\ntracker:\n  kind: local\n---\n";
+
+/// W1, W3.
+#[test]
+fn front_matter_and_body_are_told_apart() {
+    let text =
+        "---\ntracker: {kind: local}\nacp: {adapter: script}\nhooks:\n  after_run: |\n    ---\n    x\n---\n\n Body \n";
+    let (workflow, problems) = parse(text).expect("valid");
+    assert_eq!((workflow.prompt.as_str(), problems.len()), ("Body", 0));
+    assert_eq!(workflow.hooks.after_run.as_deref(), Some("---\nx\n"));
+    let crlf = parse(&text.replace('\n', "\r\n")).expect("valid").0;
+    assert_eq!((crlf.prompt, crlf.hooks), (workflow.prompt, workflow.hooks));
+}
+
+/// W2, C37: no front matter is an empty configuration, which lacks the tracker's kind.
+#[test]
+fn a_file_without_front_matter_lacks_the_tracker_kind() {
+    let problems = parse("just a prompt").expect_err("no kind");
+    assert!(problems.iter().any(|problem| problem.code == Code::MissingTrackerKind), "{problems:?}");
+    let late = parse(&format!("<!-- note -->\n{MINIMAL}")).expect_err("late fence");
+    let kind = late.iter().find(|problem| problem.code == Code::MissingTrackerKind).expect("reported");
+    assert!(kind.hint.as_deref().is_some_and(|hint| hint.contains("must start with")), "{kind}");
+    assert_eq!(refused("tracker: {kind: linear}").code, Code::UnsupportedTrackerKind);
+    for kind in ["local", "markdown", "file", "' local '"] {
+        good(&format!("tracker: {{kind: {kind}}}"));
+    }
+}
+
+/// W4, W5, C45, C68.
+#[test]
+fn paths_expand_and_an_unset_variable_is_an_error() {
+    let workflow = good("tracker: {kind: local, root: $ISSUES}\nworkspace: {root: ~/ws, source: ../src}");
+    assert_eq!(workflow.tracker.root, PathBuf::from("/from/env"));
+    assert_eq!(workflow.workspace.root, PathBuf::from("/home/me/ws"));
+    assert_eq!(workflow.workspace.source, Some(PathBuf::from("/src")));
+    assert_eq!(good("acp: {command: $ISSUES}").acp.command.as_deref(), Some("$ISSUES"));
+    for settings in ["tracker: {kind: local, root: $UNSET}", "workspace: {root: $UNSET}", "smolvm: {from: $UNSET}"] {
+        let problem = refused(settings);
+        assert_eq!((problem.code, problem.message.contains("UNSET")), (Code::UnsetVariable, true));
+    }
+    let alias = good("tracker: {kind: local, provider: {root: ./there, anything: 1}}");
+    assert_eq!(alias.tracker.root, PathBuf::from("/w/there"));
+    assert_eq!(refused("tracker: {kind: local, root: a, provider: {root: b}}").code, Code::Conflict);
+}
+
+/// W6, C41..C57.
+#[test]
+fn the_smallest_file_has_the_documented_defaults() {
+    let (workflow, problems) = parse(MINIMAL).expect("in force");
+    assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [Code::AdapterNeedsCommand]);
+    assert_eq!((workflow.polling.interval_ms, workflow.polling.watch), (30_000, true));
+    assert_eq!((workflow.agent.max_concurrent_agents, workflow.agent.max_turns), (10, 20));
+    assert_eq!(workflow.agent.max_retry_backoff_ms, 300_000);
+    assert_eq!((workflow.acp.command.as_deref(), workflow.acp.shell.as_str()), (None, "bash"));
+    assert_eq!(workflow.acp.adapter, Adapter::Claude);
+    assert_eq!((workflow.acp.prompt_timeout_ms, workflow.acp.stall_timeout_ms), (3_600_000, 300_000));
+    assert_eq!(workflow.tracker.root, PathBuf::from("/w/issues"));
+    assert_eq!(workflow.workspace.root, PathBuf::from("/w/.symphony/workspaces"));
+    let names: Vec<_> = workflow.states.with_role(Role::Active).map(StateName::as_str).collect();
+    assert_eq!(names, ["Todo", "In Progress"]);
+    assert_eq!(workflow.states.done_target().as_str(), "Done");
+    assert_eq!((workflow.server.port, workflow.server.host.as_str()), (None, "127.0.0.1"));
+    assert_eq!((workflow.budget.failures_in_a_row, workflow.budget.sessions), (5, 10));
+}
+
+/// V1..V4, C78: the known adapters need the broker; a command replaces them.
+#[test]
+fn an_adapter_is_known_or_replaced_by_a_command() {
+    for adapter in ["claude", "codex"] {
+        let (_, problems) = with(&format!("acp:\n  adapter: {adapter}")).expect("in force");
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert_eq!((problem.code, problem.is_error(), problem.line), (Code::AdapterNeedsCommand, true, 3));
+        assert!(problem.message.contains("credential broker") && problem.to_string().contains("acp.command"));
+    }
+    let unknown = refused("acp: {adapter: claud}");
+    assert_eq!(unknown.code, Code::UnknownAdapter);
+    assert!(unknown.hint.as_deref().is_some_and(|h| h.contains("did you mean `claude`?") && h.contains("`script`")));
+    assert_eq!(warned("acp: {adapter: opencode, command: opencode acp}").1.code, Code::UnknownAdapter);
+    assert_eq!(refused("acp: {adapter: script, command: ' '}").code, Code::InvalidValue);
+    let (_, problems) =
+        with("acp: {adapter: script}\nstates:\n  Todo: {role: active, adapter: codex}\n  Done: {role: terminal}")
+            .expect("in force");
+    assert_eq!((problems[0].code, problems[0].line), (Code::AdapterNeedsCommand, 4));
+}
+
+/// C32, C33.
+#[test]
+fn broken_front_matter_says_where() {
+    for (text, code, place) in [
+        ("---\na: 1\n", Code::WorkflowParseError, (1, 1)),
+        ("---\n- a\n---\n", Code::FrontMatterNotAMap, (2, 1)),
+        ("---\ntext\n---\n", Code::FrontMatterNotAMap, (2, 1)),
+        ("---\nhooks: {}\nhooks: {}\n---\n", Code::WorkflowParseError, (3, 1)),
+    ] {
+        let problems = parse(text).expect_err(text);
+        assert_eq!((problems[0].code, (problems[0].line, problems[0].column)), (code, place), "{text}");
+    }
+    let tab = &parse("---\nagent:\n\tmax_turns: 1\n---\n").expect_err("tab")[0];
+    assert_eq!((tab.line, tab.hint.as_deref()), (3, Some("indent with spaces")), "{tab}");
+}
+
+#[test]
+fn unknown_keys_warn_with_place_and_meaning() {
+    for (settings, message, hint) in [
+        ("poling: {interval_ms: 5}", "`poling`", Some("did you mean `polling`?")),
+        ("agent:\n  max-turn: 3", "`agent.max-turn`", Some("did you mean `max_turns`?")),
+        ("max_turns: 3", "`max_turns`", Some("did you mean `agent.max_turns`?")),
+        ("sandbox: {jail: {pid: 3}}", "`sandbox.jail.pid`", Some("did you mean `pids`?")),
+        ("zebra: 1", "`zebra`", None),
+    ] {
+        let (_, problem) = warned(settings);
+        assert_eq!((problem.code, problem.hint.as_deref()), (Code::UnknownKey, hint), "{settings}");
+        assert!(problem.message.contains(message), "{problem}");
+    }
+    let (_, problem) = warned("agent:\n  max_trns: 3");
+    assert_eq!(
+        problem.to_string(),
+        "WORKFLOW.md:3:3: unknown key `agent.max_trns`, it is ignored (hint: did you mean `max_turns`?)"
+    );
+}
+
+/// Coercion of 0.1.0, made visible.
+#[test]
+fn wrong_types_keep_the_default_and_warn() {
+    for settings in [
+        "polling: {interval_ms: soon}",
+        "polling: {watch: yes}",
+        "agent: 5",
+        "hooks: {after_run: [a]}",
+        "mcp: {enabled: 'false'}",
+        "server: {port: '8080'}",
+        "agent: {max_concurrent_agents_by_state: {Todo: 0}}",
+        "agent: {max_concurrent_agents_by_state: {Tood: 2}}",
+        "agent: {max_concurrent_agents_by_state: 3}",
+        "tracker: {kind: local, active_states: [Todo, 5]}",
+        "smolvm: {forward_env: HOME}",
+        "handoff: {pull_request: auto}",
+        "budget: {turns: 5}",
+        "agent: {max_concurrent_agents: 0}",
+    ] {
+        let (workflow, problem) = warned(settings);
+        assert!(workflow.polling.watch && workflow.mcp.enabled && problem.key.is_some(), "{settings}");
+    }
+    let workflow =
+        good("polling: {interval_ms: '250'}\nagent: {max_turns: 3.9}\nacp: {adapter: script, stall_timeout_ms: -1}");
+    assert_eq!((workflow.polling.interval_ms, workflow.agent.max_turns), (250, 3));
+    assert_eq!(workflow.acp.stall_timeout_ms, 0);
+}
+
+#[test]
+fn meaningless_or_dangerous_values_are_errors() {
+    for settings in [
+        "polling: {interval_ms: 0}",
+        "hooks: {timeout_ms: 0}",
+        "agent: {max_turns: 0}",
+        "agent: {max_turns: -2}",
+        "agent: {max_retry_backoff_ms: -1}",
+        "acp: {adapter: script, read_timeout_ms: 0}",
+        "acp: {adapter: script, prompt_timeout_ms: 9e14}",
+        "server: {port: 70000}",
+        "server: {auth: off}",
+        "sandbox: {runtime: docker}",
+        "sandbox: {minimum: vm}",
+        "workspace: {seed: everything}",
+        "tracker: {kind: local, active_states: 'Todo, Doing'}",
+        "tracker: {kind: local, required_labels: bug}",
+        "tracker: {kind: local, active_states: ['a/b']}",
+        "tracker: {kind: local, active_states: [..]}",
+        "budget: {sessions: 0}",
+    ] {
+        let problem = refused(settings);
+        assert!(problem.code == Code::InvalidValue && !problem.message.is_empty(), "{settings}: {problem}");
+    }
+    assert!(refused("tracker: {kind: local, active_states: 'Todo, Doing'}").to_string().contains("`[Todo, Doing]`"));
+}
+
+#[test]
+fn contradictions_are_errors() {
+    for settings in [
+        "tracker: {kind: local, active_states: [Todo], terminal_states: [todo]}",
+        "tracker: {kind: local, active_states: [Todo]}\nstates: {Todo: {role: active}, Done: {role: terminal}}",
+        "states: {Todo: {role: active}, TODO: {role: holding}, Done: {role: terminal}}",
+        "sandbox: {runtime: jail, minimum: microvm}",
+        "sandbox: {runtime: jail}\nsmolvm: {cpus: 1}",
+    ] {
+        assert_eq!(refused(settings).code, Code::Conflict, "{settings}");
+    }
+    assert_eq!(refused("server: {auth: none, host: 0.0.0.0}").code, Code::OpenServerWithoutAuth);
+    good("server: {auth: none, host: '[::1]'}");
+    good("server: {host: 0.0.0.0, port: 0}");
+}
+
+#[test]
+fn a_written_active_state_may_be_one_of_the_default_terminal_ones() {
+    let states = good("tracker: {kind: local, active_states: [Closed]}").states;
+    assert_eq!(states.role(&StateName::new("closed")), Role::Active);
+}
+
+#[test]
+fn states_carry_their_rules_in_order() {
+    let workflow = good(
+        "states:\n  Todo: {role: active, max_turns: 3, max_concurrent: 2, adapter: script, model: m}\n  \
+         Review: {role: active, allowed_transitions: [todo, Done]}\n  Held: {role: holding}\n  Done: {role: terminal}\n\
+         agent: {max_concurrent_agents_by_state: {review: 4}}",
+    );
+    let rules: Vec<_> = workflow.states.rules.iter().collect();
+    assert_eq!(rules.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["Todo", "Review", "Held", "Done"]);
+    assert_eq!((rules[0].1.max_turns, rules[0].1.max_concurrent), (Some(3), Some(2)));
+    assert_eq!((rules[0].1.adapter, rules[0].1.model.as_deref()), (Some(Adapter::Script), Some("m")));
+    assert_eq!(rules[1].1.max_concurrent, Some(4));
+    assert_eq!(rules[1].1.allowed_transitions.as_ref().map(Vec::len), Some(2));
+    assert_eq!(workflow.states.parking().as_str(), "Held");
+    assert!(workflow.states.declared);
+    for settings in [
+        "states: {}",
+        "states: {Todo: active, Done: {role: terminal}, X: {role: active}}",
+        "states: {Todo: {}, X: {role: active}, Done: {role: terminal}}",
+        "states: {Todo: {role: busy}, X: {role: active}, Done: {role: terminal}}",
+        "states: {Todo: {role: active}}",
+        "states: {Todo: {role: active, allowed_transitions: [Dne]}, Done: {role: terminal}}",
+    ] {
+        assert_eq!(refused(settings).code, Code::InvalidValue, "{settings}");
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
+    let problems =
+        parse("---\ntracker: {kind: nope}\nagent: {max_turns: 0}\nzzz: 1\npolling: {interval_ms: 0}\n---\n{{ nope }}")
+            .expect_err("wrong");
+    let lines: Vec<_> = problems.iter().map(|problem| problem.line).collect();
+    assert!(lines.is_sorted(), "{lines:?}");
+    for line in [2, 3, 4, 5, 7] {
+        assert!(lines.contains(&line), "line {line} in {problems:#?}");
+    }
+}
+
+/// C36 as decided: a template that cannot be filled in is a problem of the file, at its line.
+#[test]
+fn a_wrong_prompt_is_a_problem_at_its_line() {
+    let problems = parse(&format!("{MINIMAL}\n\nHello\n{{% if issue.nope %}}{{% endif %}}")).expect_err("wrong");
+    let [_, problem] = problems.as_slice() else { panic!("{problems:?}") };
+    assert_eq!((problem.code, problem.line), (Code::TemplateRenderError, 8), "{problem}");
+}
+
+/// C233.
+#[test]
+fn a_literal_secret_warns_and_is_not_repeated() {
+    let token = format!("sk-ant-{}", "a1b2".repeat(6));
+    for settings in [
+        format!("tracker: {{kind: local, api_key: {token}}}"),
+        "tracker: {kind: local, api_key: hunter2}".to_owned(),
+        format!("hooks: {{before_run: 'export KEY={token}'}}"),
+    ] {
+        let (_, problem) = warned(&settings);
+        assert_eq!(problem.code, Code::LiteralSecret, "{settings}");
+        assert!(!format!("{problem:?}").contains("hunter2") && !format!("{problem:?}").contains(&token));
+    }
+    good("tracker: {kind: local, api_key: $LINEAR_API_KEY}");
+}
+
+#[test]
+fn a_full_file_of_0_1_0_works() {
+    let workflow = good(
+        "tracker: {kind: local, root: ./issues, endpoint: x, project_slug: y, active_states: [Todo], terminal_states: [Done]}\n\
+         smolvm: {image: i, cpus: 4, mem_mib: 4096, net: false, volumes: [{host: ~/c, guest: /c, readonly: true}], \
+         forward_env: [], endpoint: unix:///x}\nserver: {port: 8787, host: 127.0.0.1}\n\
+         mcp: {enabled: true, host: 127.0.0.1, host_url: 'http://h:1/'}",
+    );
+    assert!(workflow.smolvm.present && !workflow.smolvm.net && workflow.smolvm.forward_env.is_empty());
+    assert_eq!(workflow.smolvm.volumes[0].host, PathBuf::from("/home/me/c"));
+    assert_eq!((workflow.smolvm.endpoint.as_deref(), workflow.server.port), (Some("unix:///x"), Some(8787)));
+}
+
+const TEMPLATE: &str = include_str!("../../../WORKFLOW.template.md");
+
+/// The template with every `#key:` line in force; prose comments start with `# `.
+fn uncommented() -> String {
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with("  ") || !rest.starts_with(' ') => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    TEMPLATE.lines().map(on).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_key_stands_in_the_template_with_its_default() {
+    let text = uncommented();
+    let parts = split::split(&text).expect("fences");
+    let root = yaml::parse(parts.front.expect("front matter"), 1).expect("valid YAML");
+    for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+        let mut node = Some(&root);
+        for part in key.path.split('.') {
+            node = match part {
+                "*" => node.and_then(|node| node.as_map()?.first()).map(|entry| &entry.value),
+                name => node.and_then(|node| node.get(name)),
+            };
+        }
+        let shown = node.unwrap_or_else(|| panic!("`{}` is missing in the template", key.path));
+        let default = yaml::parse(key.default, 0).expect("valid default");
+        assert_eq!(plain(shown), plain(&default), "`{}` at line {}", key.path, shown.line);
+    }
+}
+
+/// A value without its place.
+fn plain(node: &yaml::Node) -> String {
+    match &node.kind {
+        yaml::Kind::Seq(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(", ")),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_template_parses_and_says_the_defaults() {
+    let (template, problems) = parse(TEMPLATE).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert!(problems.iter().all(|problem| problem.code == Code::AdapterNeedsCommand), "{problems:#?}");
+    let (minimal, _) = parse(MINIMAL).expect("in force");
+    assert_eq!(Workflow { prompt: String::new(), ..template }, minimal);
+    let without_states = uncommented().replace("\n  active_states:", "\n  #").replace("\n  terminal_states:", "\n  #");
+    let problems = parse(&without_states).map_or_else(|problems| problems, |(_, problems)| problems);
+    assert!(problems.iter().all(|problem| problem.code == Code::AdapterNeedsCommand), "{problems:#?}");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_in_no_panic_out(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let text = String::from_utf8_lossy(&bytes);
+        let _ = parse(&text);
+        let _ = parse(&format!("---\n{text}\n---\n"));
+    }
+
+    #[test]
+    fn any_settings_in_no_panic_out(key in 0..KEYS.len(), value in "[-a-zA-Z0-9 ,.:/$~\\[\\]{}'\"]{0,24}") {
+        let mut text = String::from("---\n");
+        for (depth, part) in KEYS[key].path.split('.').enumerate() {
+            text.push_str(&format!("\n{}{}:", "  ".repeat(depth), if part == "*" { "Todo" } else { part }));
+        }
+        let parsed = parse(&format!("{text} {value}\n---\nbody"));
+        let problems = parsed.map_or_else(|problems| problems, |(_, problems)| problems);
+        prop_assert!(problems.iter().all(|problem| problem.line >= 1 && problem.column >= 1));
+    }
+}
