@@ -1,6 +1,6 @@
 //! Words and decisions of symphony.
 //!
-//! Floor 0 (plain data): [`ids`], [`issue`], [`front_matter`], [`time`], [`workflow`].
+//! Floor 0 (plain data): [`ids`], [`issue`], [`front_matter`], [`time`], [`workflow`], [`yaml`].
 //! Floor 1 (decisions): [`board`], [`turn`], [`prompt`], [`snapshot`].
 //!
 //! Nothing in this crate reads a clock, a file, the environment or a socket, and nothing logs:
