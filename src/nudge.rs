@@ -56,7 +56,7 @@ impl Drop for Watch {
 
 /// Starts to watch. `workflow` is the absolute path of the workflow file, `root` that of the tracker.
 /// Hints of one kind that were not taken yet are one hint. The thread ends when the [`Watch`] is dropped, or at
-/// the first hint after the receiver is.
+/// the first hint after the receiver is. Where nothing can be watched at all, the receiver ends at once.
 pub fn watch(workflow: &Path, root: &Path, hints: mpsc::Sender<Nudge>) -> (Watch, Vec<WatchWarning>) {
     let (wake, woken) = sync_channel(1);
     let signal = Arc::new(Signal { raised: AtomicU8::new(0), wake });

@@ -14,13 +14,16 @@ use symphony_core::workflow::{Code, Place, Problem, Workflow};
 /// Longest accepted file, in bytes.
 const MAX_BYTES: u64 = 2 * 1024 * 1024;
 
+/// Looks an environment variable up.
+pub type Variable = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// What `~` and `$NAME` stand for.
 #[derive(Clone)]
 pub struct Environment {
     /// The operator's home, if there is one.
     pub home: Option<PathBuf>,
     /// Looks a variable up.
-    pub variable: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub variable: Arc<Variable>,
 }
 
 impl Environment {

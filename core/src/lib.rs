@@ -2,6 +2,8 @@
 //!
 //! Floor 0 (plain data): [`ids`], [`issue`], [`front_matter`], [`time`], [`workflow`].
 //! Floor 1 (decisions): [`board`], [`turn`], [`prompt`], [`patience`], [`snapshot`].
+//! Floor 0 (plain data): [`ids`], [`issue`], [`front_matter`], [`time`], [`workflow`], [`yaml`].
+//! Floor 1 (decisions): [`board`], [`turn`], [`prompt`], [`snapshot`].
 //!
 //! Nothing in this crate reads a clock, a file, the environment or a socket, and nothing logs:
 //! time and facts are arguments, the answer is data. See `ARCHITECTURE.md` at the repository root.

@@ -16,6 +16,8 @@ use liquid_core::{
 };
 use liquid_lib::stdlib::{IfBlock, UnlessBlock};
 
+use crate::workflow::problem::nearest;
+
 /// The standard language without files, with strict conditions and `json`.
 pub(super) fn parser() -> Result<liquid::Parser> {
     let refused = |name| Box::new(Refused(name)) as Box<dyn ParseTag>;
@@ -57,6 +59,10 @@ pub(super) fn explain(report: &str, template: &str) -> (u32, String) {
             .filter(|name| !name.is_empty() && *name != "include" && *name != "render")
             .collect();
     known.sort_unstable();
+    let wrong = [value("requested index"), value("requested variable"), value("requested filter"), value("requested")];
+    if let Some(meant) = wrong.into_iter().flatten().find_map(|name| nearest(name, known.iter().copied())) {
+        sentence.push_str(&format!(" (did you mean `{meant}`?)"));
+    }
     if !known.is_empty() {
         sentence.push_str(&format!("; known are {}", known.join(", ")));
     }

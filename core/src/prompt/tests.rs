@@ -137,6 +137,8 @@ fn impossible_arithmetic_is_an_error_with_its_reason() {
 fn messages_say_what_exists_and_nothing_of_the_engine() {
     let error = render("{{ issue.nope }}").expect_err("unknown").to_string();
     assert!(error.contains("there is no `issue.nope`; known are assignee_id, blocked_by,"), "{error}");
+    let error = render("{{ issue.titel }}").expect_err("unknown").to_string();
+    assert!(error.contains("there is no `issue.titel` (did you mean `title`?); known"), "{error}");
     let error = Prompt::parse("{{ 1 | nope }}").err().expect("unknown").to_string();
     assert!(error.contains("there is no filter `nope`; known are abs, "), "{error}");
     let error = Prompt::parse("{% nope %}").err().expect("unknown").to_string();
@@ -169,4 +171,16 @@ proptest! {
             let _ = prompt.render(&issue(), &Attempt::default());
         }
     }
+}
+
+#[test]
+fn nesting_is_bounded_before_the_engine_recurses() {
+    let nested = |depth: usize| format!("{}x{}", "{% if true %}".repeat(depth), "{% endif %}".repeat(depth));
+    assert_eq!(render(&nested(MAX_TAGS / 2)).as_deref(), Ok("x"));
+    assert!(Prompt::parse(&nested(MAX_TAGS)).is_err());
+    for deep in ["[issue", "(1.."] {
+        assert!(Prompt::parse(&format!("a\n{{{{ issue{} }}}}", deep.repeat(100_000))).is_err());
+        assert!(Prompt::parse(&format!("a\n{{{{ issue{}{} }}}}", deep.repeat(10_000), "]".repeat(10_000))).is_err());
+    }
+    assert!(render(&"[link](there) ".repeat(1000)).is_ok());
 }

@@ -50,8 +50,10 @@ fn read(text: &str, reader: &mut Reader<'_>) -> Option<Workflow> {
         Err(error) => {
             let message = format!("the front matter is not valid YAML: {}", error.message);
             let problem = Problem::error(Code::WorkflowParseError, (error.line, error.column), message);
-            let tab = error.message.to_lowercase().contains("tab");
-            reader.note(if tab { problem.hint("indent with spaces") } else { problem });
+            reader.note(match yaml_hint(&error.message) {
+                Some(hint) => problem.hint(hint),
+                None => problem,
+            });
             return None;
         }
     };
@@ -73,6 +75,20 @@ fn read(text: &str, reader: &mut Reader<'_>) -> Option<Workflow> {
     workflow.prompt = parts.body.to_owned();
     reader.problems.extend(Prompt::problems(parts.body, parts.body_line, &workflow.states));
     Some(workflow)
+}
+
+/// What usually lies behind a parser's words.
+fn yaml_hint(message: &str) -> Option<&'static str> {
+    let repairs = [
+        ("tab", "indent with spaces"),
+        ("mapping values are not allowed", "a value that contains `: ` must stand in quotes"),
+        ("illegal placement of ':'", "a `[`, a `{` or a quote before it is not closed"),
+        ("flow", "a `[` or a `{` is not closed"),
+        ("quoted scalar", "a quote is not closed"),
+        ("did not find expected key", "check the indentation of this line"),
+    ];
+    let message = message.to_lowercase();
+    repairs.into_iter().find(|(said, _)| message.contains(said)).map(|(_, hint)| hint)
 }
 
 fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> Workflow {

@@ -107,7 +107,8 @@ fn declared(reader: &mut Reader<'_>, root: &Section<'_>, has_command: bool) -> S
         }
     }
     for (role, name) in [(Role::Active, "active"), (Role::Terminal, "terminal")] {
-        if !entries.is_empty() && !rules.values().any(|rule| rule.role == role) {
+        // A state that was refused above may have been the one.
+        if rules.len() == entries.len() && !rules.is_empty() && !rules.values().any(|rule| rule.role == role) {
             let message = format!("no state has the role `{name}`");
             reader.note(Problem::error(Code::InvalidValue, section.place, message).about("states").hint(EXAMPLE));
         }

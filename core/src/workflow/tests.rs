@@ -140,6 +140,15 @@ fn broken_front_matter_says_where() {
         let problems = parse(text).expect_err(text);
         assert_eq!((problems[0].code, (problems[0].line, problems[0].column)), (code, place), "{text}");
     }
+    for (front, place, hint) in [
+        ("a: [b, c\nd: 1", (3, 2), "not closed"),
+        ("a: b: c", (2, 5), "in quotes"),
+        ("a:\n  b: 1\n c: 2", (4, 2), "indentation"),
+    ] {
+        let problem = &parse(&format!("---\n{front}\n---\n")).expect_err(front)[0];
+        assert_eq!((problem.line, problem.column), place, "{problem}");
+        assert!(problem.hint.as_deref().is_some_and(|text| text.contains(hint)), "{problem}");
+    }
     let tab = &parse("---\nagent:\n\tmax_turns: 1\n---\n").expect_err("tab")[0];
     assert_eq!((tab.line, tab.hint.as_deref()), (3, Some("indent with spaces")), "{tab}");
 }
