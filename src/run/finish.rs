@@ -11,7 +11,6 @@ use symphony_core::workflow::Role;
 use super::Attempt;
 use super::line::{Line, Report};
 use crate::airlock::Airlock;
-use crate::git::Oid;
 use crate::handoff::patch::{self, Handed};
 use crate::tracker::TrackerError;
 
@@ -21,7 +20,6 @@ impl Attempt {
     pub(super) async fn hand_off(
         &self,
         airlock: &Airlock,
-        branch: Option<&Oid>,
         title: &str,
         summary: &str,
         line: &Line,
@@ -42,7 +40,7 @@ impl Attempt {
                 Err(error) => return kept(error.to_string()),
             }
         }
-        if let Err(trouble) = self.advance(airlock, branch).await {
+        if let Err(trouble) = self.advance(airlock).await {
             return trouble;
         }
         match self.move_to_done().await {

@@ -23,8 +23,8 @@ use tokio::sync::mpsc;
 use self::inside::Left;
 use self::line::{Line, Report};
 use crate::agent::tools::ToolCall;
-use crate::airlock::{Advance, Airlock, AirlockError};
-use crate::git::{Git, Oid};
+use crate::airlock::{Advance, Airlock};
+use crate::git::Git;
 use crate::hooks::{Hook, HookEnv};
 use crate::journal::Journal;
 use crate::layout::Layout;
@@ -163,17 +163,17 @@ impl Attempt {
     /// Airlock, sandbox, turns, and what they left.
     async fn work(&self, ready: &Ready, prompt: String, line: &mut Line) -> RunEnd {
         let opened = tokio::select! {
-            opened = self.open_airlock(ready) => opened,
+            opened = Airlock::open(self.parts.git.clone(), self.parts.layout.root(), &self.key, ready) => opened,
             cause = line.stopped() => return RunEnd::Stopped(cause),
         };
-        let (airlock, branch) = match opened {
-            Ok(opened) => opened,
+        let airlock = match opened {
+            Ok(airlock) => airlock,
             Err(error) => return failed("airlock_error", error),
         };
         let left = self.inside(&airlock, ready, prompt, line).await;
         match left {
-            Left::Done { title, summary } => self.hand_off(&airlock, branch.as_ref(), &title, &summary, line).await,
-            Left::Ended(end) => match self.advance(&airlock, branch.as_ref()).await {
+            Left::Done { title, summary } => self.hand_off(&airlock, &title, &summary, line).await,
+            Left::Ended(end) => match self.advance(&airlock).await {
                 Ok(()) => end,
                 // An operator's word outranks what became of the branch.
                 Err(_) if matches!(end, RunEnd::Stopped(_)) => end,
@@ -182,16 +182,9 @@ impl Attempt {
         }
     }
 
-    async fn open_airlock(&self, ready: &Ready) -> Result<(Airlock, Option<Oid>), AirlockError> {
-        let airlock = Airlock::open(self.parts.git.clone(), self.parts.layout.root(), &self.key, ready).await?;
-        let branch = airlock.branch_tip().await?;
-        Ok((airlock, branch))
-    }
-
     /// Moves the agent's branch in the host workspace to the verified head, by compare-and-swap.
-    async fn advance(&self, airlock: &Airlock, expected: Option<&Oid>) -> Result<(), RunEnd> {
-        let Some(expected) = expected else { return Ok(()) };
-        match airlock.advance_branch(expected, self.workflow.workspace.checkout).await {
+    async fn advance(&self, airlock: &Airlock) -> Result<(), RunEnd> {
+        match airlock.advance_branch(self.workflow.workspace.checkout).await {
             Ok(Advance::Advanced { .. } | Advance::NoRepository) => Ok(()),
             Ok(Advance::Diverged { found }) => {
                 let found = found.map_or_else(|| "deleted".to_owned(), |oid| format!("at {oid}"));

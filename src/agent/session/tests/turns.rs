@@ -205,7 +205,8 @@ async fn a_busy_channel_is_no_stall() {
         }
     });
     let limits = TurnLimits { total_ms: 2000, silence_ms: 0, stall_ms: 300 };
-    let (turn, _) = limited(limits, Some(&channel), vec![]).await;
+    let idle = || channel.idle_ms();
+    let (turn, _) = limited(limits, Some(&idle), vec![]).await;
     ticking.abort();
     assert_eq!(turn.end, TurnEnd::TimedOut(Impatience::Total));
 }
