@@ -297,7 +297,7 @@ impl Airlock {
     }
 
     /// At handoff, uncommitted work becomes a commit with this message. `None` when there is none.
-    /// Repeating it changes nothing.
+    /// Repeating it changes nothing; taking the same export again afterwards would undo it.
     ///
     /// # Errors
     /// When git fails.

@@ -77,7 +77,12 @@ impl Airlock {
         for name in names.split(|byte| *byte == 0) {
             let ours = name.starts_with(b".symphony");
             // A name that ends in a slash is another repository inside this one.
-            if name.is_empty() || ours || name.ends_with(b"/") {
+            if name.is_empty() || ours {
+                continue;
+            }
+            if name.ends_with(b"/") {
+                let name = String::from_utf8_lossy(name);
+                tracing::warn!(key = %self.key, %name, "a repository inside the workspace is not seeded");
                 continue;
             }
             let path = self.files.join(std::ffi::OsStr::from_bytes(name));

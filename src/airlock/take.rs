@@ -12,6 +12,9 @@ use crate::process::{Input, Rlimits, Sink};
 
 /// Address space for checking a guest's objects: inflating one must not exhaust the host.
 const CHECK_MEMORY: u64 = 4 << 30;
+/// git maps packs into memory; these keep that well below [`CHECK_MEMORY`] in a large repository.
+const SMALL_WINDOW: &str = "core.packedGitWindowSize=32m";
+const SMALL_MAPS: &str = "core.packedGitLimit=1g";
 
 /// What the guest program says it exports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +132,8 @@ impl Airlock {
             .args(["index-pack", "--stdin", "--fix-thin", "--strict", "--threads=1"])
             .arg(format!("--max-input-size={}", limits.bundle_bytes))
             .config("core.bigFileThreshold=32m")
+            .config(SMALL_WINDOW)
+            .config(SMALL_MAPS)
             .input(Input::File(file))
             .rlimits(self.check_limits(limits))
             .deadline(limits.deadline);
@@ -150,7 +155,8 @@ impl Airlock {
     async fn check_connected(&self, tips: &[&Oid], limits: &Limits) -> Result<(), AirlockError> {
         let list = tempfile::tempfile_in(&self.dir).map_err(io("create a file in", &self.dir))?;
         let copy = |file: &File| file.try_clone().map_err(io("open a file in", &self.dir));
-        let mut walk = self.repo().args(["rev-list", "--objects", "--no-object-names"]);
+        let mut walk =
+            self.repo().config(SMALL_WINDOW).config(SMALL_MAPS).args(["rev-list", "--objects", "--no-object-names"]);
         for tip in tips {
             walk = walk.arg(tip.as_str());
         }

@@ -52,7 +52,7 @@ pub(super) async fn fill(git: &Git, wanted: &Wanted<'_>, dir: &Path) -> Result<(
     }
     here().args(["config", "user.name", IDENTITY.0]).run().await?;
     here().args(["config", "user.email", IDENTITY.1]).run().await?;
-    here().args(["checkout", "--quiet", "--detach", base.as_str()]).run().await?;
+    here().args(["checkout", "--quiet", "--detach", base.as_str()]).deadline(FETCH_DEADLINE).run().await?;
     here().args(["update-ref", "-d", "refs/symphony/base"]).run().await?;
     Ok(())
 }
