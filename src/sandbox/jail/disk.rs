@@ -223,7 +223,13 @@ fn lift(from: &OwnedFd, name: &CStr, top: &OwnedFd, moved: &mut u64) -> io::Resu
 fn enter(parent: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
     let strict = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let place = openat2(parent, name, flags | OFlags::PATH, Mode::empty(), strict)?;
+    let place = match openat2(parent, name, flags | OFlags::PATH, Mode::empty(), strict) {
+        Err(rustix::io::Errno::XDEV) => {
+            let name = name.to_string_lossy();
+            return Err(io::Error::other(format!("something is mounted on `{name}` in it; unmount that first")));
+        }
+        opened => opened?,
+    };
     // Through its own descriptor, so that what is changed is what was opened.
     let door = format!("/proc/self/fd/{}", place.as_fd().as_raw_fd());
     rustix::fs::chmod(door.as_str(), Mode::RWXU)?;

@@ -82,3 +82,19 @@ fn rule(
         .collect::<Result<Vec<_>, _>>()?;
     SeccompRule::new(conditions)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ALLOWED, LEGACY, REFUSED, programs};
+
+    #[test]
+    fn the_lists_do_not_contradict_each_other_and_compile() {
+        let mut seen = std::collections::BTreeSet::new();
+        for call in ALLOWED.iter().chain(LEGACY).chain(REFUSED) {
+            assert!(seen.insert(*call), "call {call} stands twice");
+        }
+        assert!(!seen.contains(&libc::SYS_clone3) && !seen.contains(&libc::SYS_personality));
+        let longest = programs().expect("compiles").iter().map(Vec::len).max().unwrap_or(0);
+        assert!(longest > 0 && longest < 4096, "the kernel takes 4096 instructions, not {longest}");
+    }
+}

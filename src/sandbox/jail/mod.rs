@@ -12,9 +12,12 @@
 //! a guest that breaks out *is* that user. All that every user may read below `/usr` and the listed
 //! read-only paths is readable inside. It may use all CPU time and IO bandwidth; it may fill the file
 //! system its work disk is on (single files are capped, their sum is not); kernel memory and inodes are
-//! bounded only by a control group, and where none can be made, memory is limited per process only.
-//! The host's kernel version, CPU, load and clock are visible. `/state` is the guest program's
-//! storage, but the agent runs as the same user: what stands there is as trustworthy as the agent.
+//! bounded only by a control group, and where none can be made, memory is limited per process only and
+//! shared memory hardly at all. The host's kernel version, CPU, load, clock, and (in its mount table)
+//! the paths of the work disk and the read-only paths are visible. `/state` is the guest program's
+//! storage, but the agent runs as the same user: what stands there is as trustworthy as the agent, and
+//! the agent can kill the guest program (which ends the jail), though not trace it or speak for it.
+//! Programs of another architecture (32-bit on x86-64) are killed.
 //! A microVM has none of the first three weaknesses; prefer one wherever it runs.
 //!
 //! The host side here never looks into a work disk and follows no link in one.

@@ -5,7 +5,7 @@ use std::fs;
 use rustix::fs::{Mode, OFlags};
 use symphony::sandbox::{BootError, Sandbox};
 
-use super::bench::both_ways;
+use super::bench::{both_ways, is_root};
 
 #[test]
 fn a_disk_with_locked_directories_and_links_is_removed_and_nothing_else() {
@@ -62,5 +62,35 @@ fn a_link_in_the_place_of_a_disk_is_not_followed() {
         let refused = bench.jail.discard_disk(&bench.disk()).await;
         assert!(matches!(refused, Err(BootError::Disk { .. })), "{refused:?}");
         assert!(host.join("tree").is_dir());
+    });
+}
+
+#[test]
+fn a_mount_in_a_disk_is_not_entered_and_the_rest_is_kept() {
+    both_ways("jail::disks::a_mount_in_a_disk_is_not_entered_and_the_rest_is_kept", |bench| async move {
+        if !is_root() {
+            println!("skipped: only root can mount here");
+            return;
+        }
+        bench.say("mkdir /work/m").await;
+        let alone = std::thread::spawn(move || {
+            // Mounts of this thread alone, and of those it starts.
+            // SAFETY: no other thread shares this one's file system state afterwards.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.expect("a namespace");
+            let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private).expect("private");
+            let none = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("tmpfs", bench.disk().join("tree/m"), "tmpfs", none, c"").expect("mounted");
+            fs::write(bench.disk().join("tree/m/kept"), "kept").expect("a file");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let refused = runtime.block_on(bench.jail.discard_disk(&bench.disk())).expect_err("it must be refused");
+            assert!(refused.to_string().contains("unmount"), "{refused}");
+            let kept = bench.place.path().join(".discard-disk/tree/m");
+            assert_eq!(fs::read_to_string(kept.join("kept")).expect("still there"), "kept");
+            rustix::mount::unmount(&kept, rustix::mount::UnmountFlags::empty()).expect("unmounted");
+            runtime.block_on(bench.jail.discard_disk(&bench.disk())).expect("removed at the second try");
+            assert_eq!(fs::read_dir(bench.place.path()).expect("readable").count(), 0);
+        });
+        alone.join().expect("no panic");
     });
 }
