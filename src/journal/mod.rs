@@ -7,9 +7,9 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -41,9 +41,9 @@ pub enum JournalError {
         /// Ours.
         known: i64,
     },
-    /// The writer is gone: the program is going down.
-    #[error("the journal is closed")]
-    Closed,
+    /// The write crashed.
+    #[error("the journal crashed; this is a bug in symphony")]
+    Crashed,
 }
 
 /// What an earlier process left.
@@ -70,10 +70,32 @@ pub type Written<T> = BoxFuture<'static, Result<T, JournalError>>;
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// A handle to the one writer; cheap to clone. The database closes when the last handle is dropped.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Journal {
     path: PathBuf,
-    jobs: mpsc::Sender<Job>,
+    writer: Arc<Writer>,
+}
+
+/// Jobs wait in the order they were asked for; whoever holds the connection takes the next one.
+struct Writer {
+    waiting: Mutex<VecDeque<Job>>,
+    db: Mutex<Connection>,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    fn next(&self) {
+        let mut db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        if let Some(job) = job {
+            job(&mut db);
+        }
+    }
 }
 
 impl Journal {
@@ -86,16 +108,8 @@ impl Journal {
         let mut db = Connection::open(path).map_err(wrap)?;
         schema::prepare(&mut db, path)?;
         let memory = schema::remember(&db).map_err(wrap)?;
-        let (jobs, inbox) = mpsc::channel::<Job>();
-        std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || {
-                while let Ok(job) = inbox.recv() {
-                    job(&mut db);
-                }
-            })
-            .map_err(|e| JournalError::Unusable { path: path.to_owned(), message: e.to_string() })?;
-        Ok((Self { path: path.to_owned(), jobs }, memory))
+        let writer = Writer { waiting: Mutex::default(), db: Mutex::new(db) };
+        Ok((Self { path: path.to_owned(), writer: Arc::new(writer) }, memory))
     }
 
     /// A run starts; its number and the counters are kept before anything else happens.
@@ -188,11 +202,13 @@ impl Journal {
     ) -> Written<T> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |db| drop(reply.send(work(db))));
-        let queued = self.jobs.send(job).map_err(|_| JournalError::Closed);
-        let path = self.path.clone();
+        self.writer.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+        let (path, writer) = (self.path.clone(), self.writer.clone());
+        let turn = tokio::task::spawn_blocking(move || writer.next());
         Box::pin(async move {
-            queued?;
-            let result = answer.await.map_err(|_| JournalError::Closed)?;
+            // A job that panicked has dropped its reply.
+            drop(turn.await);
+            let result = answer.await.map_err(|_| JournalError::Crashed)?;
             result.map_err(|e| JournalError::Unusable { path, message: e.to_string() })
         })
     }
