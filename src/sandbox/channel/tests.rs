@@ -199,7 +199,7 @@ async fn a_slow_reader_of_one_stream_does_not_hold_up_the_others() {
 #[tokio::test]
 async fn a_program_that_never_reads_its_stdin_can_still_be_killed() {
     let rig = boot().await;
-    let mut process = rig.channel.spawn(sh("sleep 1000")).await.unwrap();
+    let mut process = rig.channel.spawn(sh("exec sleep 1000")).await.unwrap();
     let flood = timeout(Duration::from_secs(1), process.stdin.write_all(&vec![0; 4_000_000])).await;
     assert!(flood.is_err(), "the flood is held back");
     process.killer.kill();
@@ -244,7 +244,7 @@ async fn when_the_channel_closes_everything_in_the_guest_dies() {
 #[tokio::test]
 async fn when_the_guest_program_is_killed_every_call_ends() {
     let mut rig = boot().await;
-    let process = rig.channel.spawn(sh("sleep 1000")).await.unwrap();
+    let process = rig.channel.spawn(sh("exec sleep 1000")).await.unwrap();
     let mut incoming = rig.channel.listen(0).await.unwrap();
     rig.guest.0.kill().unwrap();
     assert!(matches!(timeout(LONG, process.exit).await.unwrap(), Err(ChannelError::Closed(_))));
@@ -309,7 +309,7 @@ async fn a_port_that_is_taken_and_one_listener_too_many_are_refusals() {
 #[tokio::test]
 async fn idle_counts_from_the_last_bytes_of_payload() {
     let rig = boot().await;
-    let quiet = rig.channel.spawn(sh("sleep 1000")).await.unwrap();
+    let quiet = rig.channel.spawn(sh("exec sleep 1000")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert!(rig.channel.idle() >= Duration::from_secs(1));
     rig.channel.ping(LONG).await.unwrap();

@@ -1,1 +1,107 @@
-//! stub
+//! git inside the guest. The repository is the agent's and may be broken or booby-trapped: hooks and fsmonitor are off,
+//! what else it makes git run is confined like the agent, output is capped, and everything has a deadline.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, timeout_at};
+
+use crate::child::{self, Groups};
+use crate::wire::{Refusal, RefusalKind};
+
+const MAX_OUT: usize = 1024 * 1024;
+const MAX_ERR: usize = 3 * 1024;
+const OVERRIDES: [&str; 6] = [
+    "core.fsync=all",
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "commit.gpgsign=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+];
+
+/// git in one tree, until one deadline.
+pub(crate) struct Git<'a> {
+    pub(crate) tree: &'a Path,
+    pub(crate) groups: &'a Groups,
+    pub(crate) deadline: Instant,
+}
+
+impl<'a> Git<'a> {
+    pub(crate) fn new(tree: &'a Path, groups: &'a Groups, within: Duration) -> Self {
+        Self { tree, groups, deadline: Instant::now() + within }
+    }
+
+    /// Runs git; its output without the last line break.
+    ///
+    /// # Errors
+    /// git failed or did not finish; the refusal holds its words.
+    pub(crate) async fn run(&self, args: &[&str]) -> Result<String, Refusal> {
+        self.run_with(args, &[]).await
+    }
+
+    /// As [`Git::run`], with further environment.
+    ///
+    /// # Errors
+    /// As [`Git::run`].
+    pub(crate) async fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Result<String, Refusal> {
+        let name = args.first().copied().unwrap_or("git");
+        let mut argv: Vec<OsString> = vec!["git".into()];
+        for setting in OVERRIDES {
+            argv.extend(["-c".into(), setting.into()]);
+        }
+        argv.extend(args.iter().map(OsString::from));
+        let above = self.tree.parent().unwrap_or(self.tree).display().to_string();
+        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
+        let mut all = vec![
+            ("PATH".to_owned(), path),
+            ("HOME".into(), "/nonexistent".into()),
+            ("LC_ALL".into(), "C".into()),
+            ("GIT_TERMINAL_PROMPT".into(), "0".into()),
+            ("GIT_CONFIG_NOSYSTEM".into(), "1".into()),
+            ("GIT_CONFIG_GLOBAL".into(), "/dev/null".into()),
+            ("GIT_CEILING_DIRECTORIES".into(), above),
+        ];
+        all.extend(env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        let failed = |kind, words: String| Refusal::new(kind, format!("git {name}: {words}"));
+        let (mut child, group) = child::start(&argv, &all, self.tree, self.groups)
+            .map_err(|e| failed(RefusalKind::Git, format!("cannot be started: {e}")))?;
+        drop(child.stdin.take());
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let work = async { tokio::join!(read_capped(out, MAX_OUT), read_capped(err, MAX_ERR), child.wait()) };
+        let Ok((out, err, status)) = timeout_at(self.deadline, work).await else {
+            return Err(failed(RefusalKind::Timeout, "did not finish in time".into()));
+        };
+        drop(group);
+        let status = status.map_err(|e| failed(RefusalKind::Io, e.to_string()))?;
+        if !status.success() {
+            let words = String::from_utf8_lossy(&err).trim().to_owned();
+            return Err(failed(RefusalKind::Git, if words.is_empty() { status.to_string() } else { words }));
+        }
+        Ok(String::from_utf8_lossy(&out).trim_end().to_owned())
+    }
+}
+
+/// Reads to the end, keeps the first `cap` bytes.
+async fn read_capped(pipe: Option<impl AsyncRead + Unpin>, cap: usize) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let Some(mut pipe) = pipe else { return kept };
+    let mut buffer = [0; 8192];
+    while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+        kept.extend_from_slice(&buffer[..n.min(cap - kept.len())]);
+    }
+    kept
+}
+
+/// Whether the text is a full object name.
+///
+/// # Errors
+/// It is something else.
+pub(crate) fn check_oid(oid: &str) -> Result<(), Refusal> {
+    if matches!(oid.len(), 40 | 64) && oid.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Ok(());
+    }
+    Err(Refusal::new(RefusalKind::BadRequest, format!("`{oid}` is not an object name")))
+}

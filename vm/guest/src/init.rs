@@ -1,1 +1,47 @@
-//! stub
+//! The first process of a pid namespace: it adopts every orphan and must reap it, or the process table fills. It does
+//! nothing else; whatever it started decides when the namespace ends.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+
+/// Reaps every child and orphan until `child_pid` has ended; returns how it ended. SIGTERM is passed on to it. The caller is
+/// single-threaded and has forked `child_pid` already; when this returns, exiting ends the namespace.
+pub fn reap_until(child_pid: Pid) -> ExitStatus {
+    let signals = block_signals();
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid == child_pid => return ExitStatus::from_raw(status.as_raw()),
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => {
+                if next_signal(&signals) == Some(libc::SIGTERM) {
+                    let _ = kill_process(child_pid, Signal::TERM);
+                }
+            }
+            // No children at all: the one we wait for was reaped elsewhere, so it ended in a way we cannot know.
+            Err(_) => return ExitStatus::from_raw(0xff00),
+        }
+    }
+}
+
+fn block_signals() -> libc::sigset_t {
+    // SAFETY: the set is initialised by sigemptyset before use; the pointers live for the calls.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        set
+    }
+}
+
+/// Waits for one of the signals, at most a second: a lost wake-up costs no more than that.
+fn next_signal(set: &libc::sigset_t) -> Option<i32> {
+    let second = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+    // SAFETY: both pointers live for the call; no information is asked back.
+    let signal = unsafe { libc::sigtimedwait(set, std::ptr::null_mut(), &raw const second) };
+    (signal > 0).then_some(signal)
+}
