@@ -78,7 +78,14 @@
       time.title = time.dateTime;
     }
   };
-  document.addEventListener("htmx:after:swap", () => localise(document));
+  // The tab says it too when something needs a human.
+  const name = document.title;
+  const draw = () => {
+    localise(document);
+    const badge = document.querySelector(".badge");
+    document.title = (badge && badge.classList.contains("attention") ? "(!) " : "") + name;
+  };
+  document.addEventListener("htmx:after:swap", draw);
 
   // A refused request changes nothing on the page; logged out, the page says how to log in.
   document.addEventListener("htmx:response:error", (event) => {
@@ -93,14 +100,17 @@
     say(message);
   });
 
-  // What a person opened stays open when the region is drawn again.
+  // What a person opened stays open when the region is drawn again, and a time that is local already is not
+  // touched: a live region would be read out again for nothing.
   if (window.htmx) {
-    window.htmx.registerExtension("keep-open", {
+    window.htmx.registerExtension("keep", {
+      htmx_before_morph_node: (element, detail) =>
+        !(element instanceof HTMLTimeElement && element.title && element.dateTime === detail.newNode.dateTime),
       htmx_before_morph_attr: (element, detail) => !(element instanceof HTMLDetailsElement && detail.attrName === "open"),
     });
   }
 
   document.documentElement.classList.add("script");
-  localise(document);
+  draw();
   if (!document.hidden) start();
 })();
