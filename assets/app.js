@@ -8,6 +8,9 @@
   const FALLBACK_MS = 5000;
   let stream = null;
   let fallback = null;
+  let lost = false;
+  // The snapshot this page was drawn from; the stream names it first.
+  let shown = document.body.dataset.version;
 
   const refresh = () => window.htmx && window.htmx.trigger(document.body, "refreshed");
 
@@ -37,9 +40,19 @@
   const start = () => {
     stop();
     stream = new EventSource("/api/v1/events");
-    stream.addEventListener("open", () => connected(true));
-    stream.addEventListener("snapshot", refresh);
+    stream.addEventListener("open", () => {
+      connected(true);
+      // Another process may have started meanwhile, and count from one again.
+      if (lost) refresh();
+      lost = false;
+    });
+    stream.addEventListener("snapshot", (event) => {
+      const drawn = event.lastEventId === shown;
+      shown = null;
+      if (!drawn) refresh();
+    });
     stream.addEventListener("error", () => {
+      lost = true;
       connected(false);
       // A refused stream is not retried by the browser.
       if (stream && stream.readyState === EventSource.CLOSED) {
@@ -66,7 +79,7 @@
   });
 
   // Instants stand in the page in UTC; people read their own clock.
-  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
   const localise = (root) => {
     for (const time of root.querySelectorAll("time[datetime]")) {
