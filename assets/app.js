@@ -8,6 +8,9 @@
   const FALLBACK_MS = 5000;
   let stream = null;
   let fallback = null;
+  let lost = false;
+  // The snapshot this page was drawn from; the stream names it first.
+  let shown = document.body.dataset.version;
 
   const refresh = () => window.htmx && window.htmx.trigger(document.body, "refreshed");
 
@@ -37,9 +40,19 @@
   const start = () => {
     stop();
     stream = new EventSource("/api/v1/events");
-    stream.addEventListener("open", () => connected(true));
-    stream.addEventListener("snapshot", refresh);
+    stream.addEventListener("open", () => {
+      connected(true);
+      // Another process may have started meanwhile, and count from one again.
+      if (lost) refresh();
+      lost = false;
+    });
+    stream.addEventListener("snapshot", (event) => {
+      const drawn = event.lastEventId === shown;
+      shown = null;
+      if (!drawn) refresh();
+    });
     stream.addEventListener("error", () => {
+      lost = true;
       connected(false);
       // A refused stream is not retried by the browser.
       if (stream && stream.readyState === EventSource.CLOSED) {
@@ -66,7 +79,7 @@
   });
 
   // Instants stand in the page in UTC; people read their own clock.
-  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
   const localise = (root) => {
     for (const time of root.querySelectorAll("time[datetime]")) {
@@ -78,7 +91,14 @@
       time.title = time.dateTime;
     }
   };
-  document.addEventListener("htmx:after:swap", () => localise(document));
+  // The tab says it too when something needs a human.
+  const name = document.title;
+  const draw = () => {
+    localise(document);
+    const badge = document.querySelector(".badge");
+    document.title = (badge && badge.classList.contains("attention") ? "(!) " : "") + name;
+  };
+  document.addEventListener("htmx:after:swap", draw);
 
   // A refused request changes nothing on the page; logged out, the page says how to log in.
   document.addEventListener("htmx:response:error", (event) => {
@@ -93,14 +113,17 @@
     say(message);
   });
 
-  // What a person opened stays open when the region is drawn again.
+  // What a person opened stays open when the region is drawn again, and a time that is local already is not
+  // touched: a live region would be read out again for nothing.
   if (window.htmx) {
-    window.htmx.registerExtension("keep-open", {
+    window.htmx.registerExtension("keep", {
+      htmx_before_morph_node: (element, detail) =>
+        !(element instanceof HTMLTimeElement && element.title && element.dateTime === detail.newNode.dateTime),
       htmx_before_morph_attr: (element, detail) => !(element instanceof HTMLDetailsElement && detail.attrName === "open"),
     });
   }
 
   document.documentElement.classList.add("script");
-  localise(document);
+  draw();
   if (!document.hidden) start();
 })();

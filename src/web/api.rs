@@ -18,9 +18,12 @@ use super::{Shared, wire};
 /// How long the conductor or the tracker may take before a request is given up.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// `GET /healthz`: the listener lives. Says nothing else, since it asks for no token.
-pub(super) async fn healthz() -> &'static str {
-    "ok\n"
+/// `GET /healthz`: whether the conductor lives. Says nothing else, since it asks for no token.
+pub(super) async fn healthz(State(app): State<Shared>) -> Result<&'static str, ApiError> {
+    match app.handle.watch().has_changed() {
+        Ok(_) => Ok("ok\n"),
+        Err(_) => Err(ApiError::unavailable("the conductor has ended")),
+    }
 }
 
 /// `GET /api/v1/state`

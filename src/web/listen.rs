@@ -4,13 +4,14 @@
 //! and an open stream never holds up a shutdown.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use symphony_core::workflow::Auth;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -50,12 +51,36 @@ pub async fn bind(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), Bi
     Ok((listener, address))
 }
 
+/// Why nothing was served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The listener does not know its address.
+    #[error("the dashboard's listener has no address: {0}")]
+    Address(io::Error),
+    /// `server.auth: none` where others can reach it.
+    #[error("`server.auth: none` is for loopback addresses only, and {0} is not one; remove it or bind 127.0.0.1")]
+    OpenToAll(SocketAddr),
+}
+
+/// The address to print for people: a listener on every address is reached on loopback.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
 /// Answers requests until `shutdown`, then at most three seconds more. Dropping the future ends it at once.
 ///
 /// # Errors
-/// When the listener has no address; a failed accept is waited out.
-pub async fn serve(listener: TcpListener, door: Door, shutdown: CancellationToken) -> io::Result<()> {
-    let address = listener.local_addr()?;
+/// When the listener has no address, or would be open to all; a failed accept is waited out.
+pub async fn serve(listener: TcpListener, door: Door, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let address = listener.local_addr().map_err(ServeError::Address)?;
+    if door.auth == Auth::None && !address.ip().is_loopback() {
+        return Err(ServeError::OpenToAll(address));
+    }
     let names = host::Names {
         configured: door.host.trim_start_matches('[').trim_end_matches(']').to_owned(),
         ip: address.ip(),

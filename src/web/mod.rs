@@ -19,6 +19,7 @@ mod steer;
 mod token;
 mod view;
 mod wire;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::conductor::handle::Handle;
 use crate::tracker::Tracker;
 
-pub use listen::{BindError, bind, serve};
+pub use listen::{BindError, ServeError, bind, reachable, serve};
 pub use token::{OperatorToken, TokenError};
 
 /// Everything the door needs; cheap to make, handed to [`serve`].

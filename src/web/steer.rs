@@ -1,11 +1,15 @@
 //! `POST /api/v1/issues/{id}/steering-reply`: a human's answer to an agent's question (0.1.0's table).
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use serde::{Deserialize, Serialize};
 use symphony_core::ids::Identifier;
+use symphony_core::snapshot::Snapshot;
 use tokio::time::timeout;
 
 use super::api::ANSWER_DEADLINE;
@@ -14,6 +18,9 @@ use super::guard::{self, Caller, Made};
 use super::view::NewIssueForm;
 use super::{App, Shared, page, wire};
 use crate::conductor::handle::AnswerError;
+
+/// How long a page waits for the snapshot that knows of its answer.
+const SETTLE_DEADLINE: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
 struct Reply {
@@ -44,6 +51,9 @@ pub(super) async fn reply(
     };
     guard::check_csrf(&app, made, &reply.csrf)?;
     let outcome = answer(&app, &id, &reply.text).await;
+    if outcome.is_ok() && made != Made::Json {
+        settle(&app, &id).await;
+    }
     match (made, outcome) {
         (Made::Htmx, outcome) => {
             let error = outcome.err().map(|e| e.message().to_owned());
@@ -62,6 +72,14 @@ pub(super) async fn reply(
         }
         (_, Err(e)) => Err(e),
     }
+}
+
+/// Waits until the page would no longer ask, so that nobody is shown a question they have just answered.
+async fn settle(app: &App, id: &str) {
+    let mut snapshots = app.handle.watch();
+    let asks = |snapshot: &Arc<Snapshot>| snapshot.running.iter().any(|row| row.identifier.0 == id && wire::waits(row));
+    // Late or never, the page asks again and a second answer is refused: nothing is lost.
+    let _ = timeout(SETTLE_DEADLINE, snapshots.wait_for(|snapshot| !asks(snapshot))).await;
 }
 
 async fn answer(app: &App, id: &str, text: &str) -> Result<wire::Instant, ApiError> {

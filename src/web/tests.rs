@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Door, OperatorToken, bind, serve};
+use super::{Door, OperatorToken, ServeError, bind, reachable, serve};
 use crate::conductor::handle::{AnswerError, Handle, Request};
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 
@@ -88,7 +88,7 @@ pub(super) struct House {
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(super) tracker: Arc<Shelf>,
     pub(super) shutdown: CancellationToken,
-    pub(super) serving: JoinHandle<std::io::Result<()>>,
+    pub(super) serving: JoinHandle<Result<(), ServeError>>,
     _dir: tempfile::TempDir,
 }
 

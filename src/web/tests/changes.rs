@@ -124,6 +124,21 @@ async fn an_htmx_reply_gets_the_inbox_back_with_the_reason_when_refused() {
 }
 
 #[tokio::test]
+async fn an_answered_question_is_not_shown_again() {
+    let house = House::open().await;
+    let cookie = house.log_in().await;
+    let path = "/api/v1/issues/ASK-1/steering-reply";
+    let origin = house.origin();
+    let headers = [cookie.as_str(), FORM, "HX-Request: true", origin.as_str()];
+    let conductor = async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        house.publish(|snapshot| snapshot.running[0].question.as_mut().expect("asked").answered = true);
+    };
+    let (taken, ()) = tokio::join!(house.ask("POST", path, &headers, "text=left"), conductor);
+    assert!(taken.body.contains("PARKED-1") && !taken.body.contains("ASK-1"), "{}", taken.body);
+}
+
+#[tokio::test]
 async fn a_plain_form_reply_needs_its_csrf_value_and_returns_to_the_page() {
     let house = House::open().await;
     let (cookie, csrf) = (house.log_in().await, house.csrf().await);

@@ -2,7 +2,8 @@
 
 use symphony_core::workflow::Auth;
 
-use super::{House, empty};
+use super::{Door, House, OperatorToken, ServeError, bind, empty, reachable, serve};
+use crate::conductor::handle::Handle;
 
 #[tokio::test]
 async fn everything_but_health_login_and_assets_asks_for_the_token() {
@@ -120,4 +121,30 @@ async fn every_answer_forbids_what_the_page_does_not_need() {
     assert!(asset.header("cache-control").is_some_and(|kept| kept.contains("immutable")));
     assert_eq!(house.ask("GET", "/assets/../Cargo.toml", &[], "").await.status, 404);
     assert_eq!(house.ask("GET", "/assets/x", &[], "").await.refusal(), (404, "not_found".into()));
+}
+
+#[tokio::test]
+async fn without_authentication_only_loopback_is_served() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (listener, address) = bind("0.0.0.0", 0).await.expect("bound");
+    let (_snapshots, readers) = tokio::sync::watch::channel(std::sync::Arc::new(empty()));
+    let door = Door {
+        handle: Handle::new(readers, tokio::sync::mpsc::channel(1).0),
+        tracker: std::sync::Arc::new(super::Shelf::default()),
+        token: OperatorToken::load_or_create(&dir.path().join("token")).expect("token"),
+        auth: Auth::None,
+        host: "0.0.0.0".into(),
+    };
+    let refused = serve(listener, door, tokio_util::sync::CancellationToken::new()).await;
+    assert!(matches!(refused, Err(ServeError::OpenToAll(at)) if at == address), "{refused:?}");
+    assert_eq!(reachable(address).to_string(), format!("127.0.0.1:{}", address.port()));
+}
+
+#[tokio::test]
+async fn a_taken_port_and_an_unknown_name_say_what_to_change() {
+    let house = House::open().await;
+    for (host, port) in [("127.0.0.1", house.address.port()), ("no.such.host.invalid", 0)] {
+        let error = bind(host, port).await.expect_err("refused").to_string();
+        assert!(error.contains(host) && error.contains("`--port`"), "{error}");
+    }
 }

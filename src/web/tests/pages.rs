@@ -99,6 +99,18 @@ async fn an_empty_tracker_says_what_to_do_and_opens_the_form() {
 }
 
 #[tokio::test]
+async fn years_of_finished_issues_do_not_swell_the_page() {
+    let house = House::open().await;
+    house.publish(|snapshot| {
+        let done = snapshot.idle.iter().find(|row| row.identifier.0 == "DONE-1").expect("done").clone();
+        snapshot.idle.extend(std::iter::repeat_n(done, 999));
+    });
+    let disk = house.get("/api/v1/partials/disk").await.body;
+    assert!(disk.contains("done (1000)") && disk.contains("and 950 more"), "{disk}");
+    assert_eq!(disk.matches(" id\">DONE-1</span>").count(), 50);
+}
+
+#[tokio::test]
 async fn the_badge_lights_only_for_what_needs_a_human() {
     let house = House::open().await;
     let badge = async || {

@@ -98,7 +98,7 @@ async fn dropping_the_server_ends_its_connections() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_nobody_publishes_any_more() {
+async fn a_stream_ends_and_health_fails_when_nobody_publishes_any_more() {
     let House { address, token, snapshots, serving, .. } = House::open().await;
     let mut stream = TcpStream::connect(address).await.expect("connected");
     let head = format!(
@@ -109,5 +109,11 @@ async fn a_stream_ends_when_nobody_publishes_any_more() {
     let mut rest = vec![];
     timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("ended").expect("cleanly");
     assert!(String::from_utf8_lossy(&rest).contains("id: 42"));
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    let head = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut rest = vec![];
+    timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("answered").expect("cleanly");
+    assert!(String::from_utf8_lossy(&rest).starts_with("HTTP/1.1 503"));
     serving.abort();
 }
