@@ -1,4 +1,3 @@
 //! What a finished issue leaves. Each part is safe to write again after a crash.
 
-pub mod mark_done;
 pub mod patch;

@@ -1,3 +1,12 @@
 //! Tests of the real binary, in one test program so that linking happens once.
 
+mod browser;
+mod cli;
+mod handoff_flow;
+mod hostile;
+mod http;
 mod jail;
+mod journey;
+mod lifecycle;
+mod rig;
+mod steering;

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use symphony::airlock::{Advance, Airlock, Claim, Limits};
 use symphony::git::{Git, Oid};
-use symphony::handoff::{mark_done, patch};
+use symphony::agent::mark_done;
+use symphony::handoff::patch;
 use symphony::hooks::{Hook, HookEnv};
 use symphony::workspace::{Ready, Wanted, Workspaces};
 use symphony_core::ids::{Identifier, WorkspaceKey};
