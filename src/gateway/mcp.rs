@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -76,7 +75,6 @@ struct Shared {
     path: String,
     bearer: Bearer,
     connections: Arc<Semaphore>,
-    open: Arc<AtomicBool>,
     closed: CancellationToken,
     listed: watch::Receiver<bool>,
 }
@@ -98,7 +96,6 @@ impl Endpoint {
             path: path(identifier),
             bearer,
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
-            open: Arc::new(AtomicBool::new(true)),
             closed,
             listed,
         };
@@ -116,14 +113,16 @@ impl Endpoint {
         self.shared.listed.clone()
     }
 
-    /// Ends the endpoint: waiting calls are told that the run has ended, later requests get 404 (J17).
+    /// Ends the endpoint: waiting calls are told that the run has ended, later ones find the door shut (J17).
     pub fn close(&self) {
-        self.shared.open.store(false, Ordering::SeqCst);
         self.shared.closed.cancel();
     }
 
     /// Serves one connection from the guest until either side closes it or the endpoint is closed.
     pub async fn serve(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        if self.shared.closed.is_cancelled() {
+            return;
+        }
         let Ok(_permit) = self.shared.connections.clone().try_acquire_owned() else {
             tracing::warn!("the guest holds too many MCP connections; one more was closed");
             return;
@@ -176,7 +175,7 @@ impl Endpoint {
             return refusal(StatusCode::UNAUTHORIZED, "unauthorized", "Authorization: Bearer is missing");
         };
         let right = bool::from(token.ct_eq(self.shared.bearer.0.as_bytes()));
-        if !right || !self.shared.open.load(Ordering::SeqCst) {
+        if !right || self.shared.closed.is_cancelled() {
             return refusal(StatusCode::NOT_FOUND, "not_found", "no run is active under this token");
         }
         let (head, body) = request.into_parts();

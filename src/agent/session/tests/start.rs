@@ -149,11 +149,13 @@ async fn an_agent_that_dies_between_turns_is_noticed_and_the_next_prompt_fails_a
     assert_eq!((turn.end.code(), turn.usable), ("port_exit", false));
 }
 
-#[tokio::test]
-async fn closing_ends_the_agent_s_input() {
+#[tokio::test(start_paused = true)]
+async fn closing_ends_the_agent_s_input_without_using_up_the_grace() {
     let (session, mut script, _events) = started().await;
-    let (ended, ()) = tokio::join!(script.lines.next_line(), session.close(Duration::from_secs(5)));
+    let before = tokio::time::Instant::now();
+    let (ended, ()) = tokio::join!(script.lines.next_line(), session.close(Duration::from_secs(60)));
     assert_eq!(ended.expect("clean end"), None);
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
 }
 
 #[tokio::test]

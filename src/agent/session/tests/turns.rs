@@ -192,6 +192,14 @@ async fn each_limit_ends_a_turn_with_its_own_name_and_the_session_stays_usable()
     let (turn, took) = limited(stall, None, vec![open, closed]).await;
     assert_eq!(turn.end, TurnEnd::TimedOut(Impatience::Stall));
     assert!(took >= ms(500) && took < ms(700), "the stall clock starts at the call's end: {took:?}");
+
+    let open = json!({"sessionUpdate": "tool_call", "toolCallId": "1", "title": "make", "status": "in_progress"});
+    let other = json!({"sessionUpdate": "available_commands_update", "availableCommands": []});
+    let closed = json!({"sessionUpdate": "tool_call_update", "toolCallId": "1", "status": "failed"});
+    let updates = vec![open, other.clone(), other.clone(), other.clone(), other, closed];
+    let (turn, took) = limited(stall, None, updates).await;
+    assert_eq!(turn.end, TurnEnd::TimedOut(Impatience::Stall));
+    assert!(took >= ms(900) && took < ms(1100), "a call that closes late wakes the clocks: {took:?}");
 }
 
 #[tokio::test(start_paused = true)]
