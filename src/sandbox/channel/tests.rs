@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::*;
 
 mod hostile;
+mod trees;
 
 const GUEST_FD: &str = "SYMPHONY_TEST_GUEST_DIR";
 const LONG: Duration = Duration::from_secs(30);

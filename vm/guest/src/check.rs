@@ -47,7 +47,8 @@ async fn run(guest: &Guest, request: &CheckRequest) -> Result<(CheckOutcome, Vec
         .map_err(|e| Refusal::new(RefusalKind::Spawn, format!("cannot start the check: {e}")))?;
     drop(child.stdin.take());
     let kept = Mutex::new(HeadTail::new(request.max_output));
-    let pumps = async { tokio::join!(pump(child.stdout.take(), &kept), pump(child.stderr.take(), &kept)) };
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let pumps = async { tokio::join!(pump(out, &kept), pump(err, &kept)) };
     tokio::pin!(pumps);
     let (mut drained, mut timed_out) = (false, false);
     let deadline = tokio::time::sleep(Duration::from_millis(request.timeout_ms));
