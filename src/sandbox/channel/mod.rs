@@ -133,11 +133,7 @@ impl Channel {
     ///
     /// # Errors
     /// The guest could not build it (its words are in the refusal), `bundle` could not be read, or the channel failed.
-    pub async fn seed(
-        &self,
-        request: SeedRequest,
-        bundle: &mut (impl AsyncRead + Unpin),
-    ) -> Result<(), ChannelError> {
+    pub async fn seed(&self, request: SeedRequest, bundle: &mut (impl AsyncRead + Unpin)) -> Result<(), ChannelError> {
         let deadline = Duration::from_millis(request.timeout_ms).saturating_add(GRACE);
         self.within("seed", deadline, async {
             let mut stream = self.send(&Request::Seed(request)).await?;

@@ -299,7 +299,9 @@ async fn a_relay_that_breaks_here_is_a_broken_connection_there() {
 async fn a_port_that_is_taken_and_one_listener_too_many_are_refusals() {
     let rig = boot().await;
     let first = rig.channel.listen(0).await.unwrap();
-    assert!(matches!(rig.channel.listen(first.port()).await, Err(ChannelError::Refused(r)) if r.kind == RefusalKind::Listen));
+    assert!(
+        matches!(rig.channel.listen(first.port()).await, Err(ChannelError::Refused(r)) if r.kind == RefusalKind::Listen)
+    );
     let mut held = vec![first];
     for _ in 1..wire::MAX_LISTENERS {
         held.push(rig.channel.listen(0).await.unwrap());

@@ -94,8 +94,7 @@ async fn listen(
                 FrameKind::Kill => group.kill(),
                 _ => {
                     let words = "this frame has no place on a running program's stream";
-                    let _ =
-                        send_json(output, FrameKind::Error, &Refusal::new(RefusalKind::BadRequest, words)).await;
+                    let _ = send_json(output, FrameKind::Error, &Refusal::new(RefusalKind::BadRequest, words)).await;
                     return;
                 }
             },

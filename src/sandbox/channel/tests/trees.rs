@@ -85,7 +85,9 @@ async fn work_goes_in_and_comes_out_and_uncommitted_work_survives_a_round_trip()
     let bytes = bundle(repo.path(), &[("head", &base)]);
     rig.channel.seed(seed_request(&base), &mut bytes.as_slice()).await.unwrap();
 
-    let (outcome, said) = shell(&rig, "git branch --show-current; git status --porcelain; git log --format=%s; echo err >&2; exit 5").await;
+    let (outcome, said) =
+        shell(&rig, "git branch --show-current; git status --porcelain; git log --format=%s; echo err >&2; exit 5")
+            .await;
     assert_eq!((outcome.exit, said.as_str()), (Exit::Code(5), "agent/ABC-1\nbase\nerr\n"));
     let mut out = Vec::new();
     let nothing = rig.channel.export(export_request(&base), &mut out).await.unwrap();

@@ -158,18 +158,27 @@ async fn work(session: &mut Session, text: &str, reply: &str) -> Result<(), Stri
         let number = session.next + 1;
         let call = format!("block-{number}");
         let of = format!("block {number} of {}", blocks.len());
-        update(session, json!({"sessionUpdate": "tool_call", "toolCallId": call, "kind": "execute",
-            "title": format!("sh: {of}"), "status": "in_progress", "rawInput": {"script": blocks[number - 1]}}));
+        update(
+            session,
+            json!({"sessionUpdate": "tool_call", "toolCallId": call, "kind": "execute",
+            "title": format!("sh: {of}"), "status": "in_progress", "rawInput": {"script": blocks[number - 1]}}),
+        );
         let say = |chunk: &str| {
             if !chunk.is_empty() {
-                update(session, json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": chunk}}));
+                update(
+                    session,
+                    json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": chunk}}),
+                );
             }
         };
         let ran = shell::run(&blocks[number - 1], &session.cwd, given.take(), say).await;
         let ran = ran.map_err(|e| format!("{of}: sh cannot be started: {e}"))?;
         let status = if ran.code == 0 { "completed" } else { "failed" };
-        update(session, json!({"sessionUpdate": "tool_call_update", "toolCallId": call, "status": status,
-            "content": [{"type": "content", "content": {"type": "text", "text": ran.output}}]}));
+        update(
+            session,
+            json!({"sessionUpdate": "tool_call_update", "toolCallId": call, "status": status,
+            "content": [{"type": "content", "content": {"type": "text", "text": ran.output}}]}),
+        );
         match ran.code {
             0 => {
                 session.log.push_str(&ran.output);
