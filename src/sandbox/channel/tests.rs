@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::*;
 
 mod hostile;
+mod trees;
 
 const GUEST_FD: &str = "SYMPHONY_TEST_GUEST_DIR";
 const LONG: Duration = Duration::from_secs(30);
@@ -48,11 +49,21 @@ impl Drop for Guest {
 }
 
 #[allow(unsafe_code, reason = "a descriptor is handed to a child process")]
-fn boot_guest(dir: &std::path::Path) -> (UnixStream, Guest) {
+fn boot_guest(dir: &std::path::Path, uid: Option<u32>) -> (UnixStream, Guest) {
     use std::os::unix::process::CommandExt;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut program = std::env::current_exe().unwrap();
+    if uid.is_some() {
+        // The build directory may be closed to others.
+        let copy = dir.join("guest");
+        std::fs::copy(&program, &copy).unwrap();
+        program = copy;
+    }
+    let mut command = Command::new(program);
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
     command
         .args(["sandbox::channel::tests::the_guest_program_of_the_other_tests", "--exact", "--nocapture"])
         .arg("--test-threads=1")
@@ -69,7 +80,7 @@ fn boot_guest(dir: &std::path::Path) -> (UnixStream, Guest) {
 }
 
 async fn boot_in(dir: TempDir) -> Rig {
-    let (io, guest) = boot_guest(dir.path());
+    let (io, guest) = boot_guest(dir.path(), None);
     let (channel, info) = Channel::open(io, "token", LONG).await.unwrap();
     Rig { channel, info, guest, dir }
 }
@@ -298,12 +309,46 @@ async fn a_relay_that_breaks_here_is_a_broken_connection_there() {
 async fn a_port_that_is_taken_and_one_listener_too_many_are_refusals() {
     let rig = boot().await;
     let first = rig.channel.listen(0).await.unwrap();
-    assert!(matches!(rig.channel.listen(first.port()).await, Err(ChannelError::Refused(r)) if r.kind == RefusalKind::Listen));
+    assert!(
+        matches!(rig.channel.listen(first.port()).await, Err(ChannelError::Refused(r)) if r.kind == RefusalKind::Listen)
+    );
     let mut held = vec![first];
     for _ in 1..wire::MAX_LISTENERS {
         held.push(rig.channel.listen(0).await.unwrap());
     }
     assert!(matches!(rig.channel.listen(0).await, Err(ChannelError::Refused(r)) if r.kind == RefusalKind::TooLarge));
+}
+
+/// The version of Landlock the kernel has; scopes came with 6.
+#[allow(unsafe_code, reason = "a system call without a wrapper")]
+fn landlock_abi() -> i64 {
+    // SAFETY: asks for the version; no pointer is followed.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32) }
+}
+
+#[tokio::test]
+async fn an_agent_can_neither_read_nor_trace_nor_signal_the_guest_program() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let dir = tempfile::tempdir().unwrap();
+    // Root may read everything: what a user may is the question.
+    let uid = rustix::process::geteuid().is_root().then_some(61_234);
+    if uid.is_some() {
+        chown(dir.path(), uid, uid).unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let (io, _guest) = boot_guest(dir.path(), uid);
+    let (channel, _) = Channel::open(io, "token", LONG).await.unwrap();
+    let try_all = "try() { if ls /proc/$1/fd; then echo $2-fd; fi; if cat /proc/$1/environ; then echo $2-environ; fi; \
+                   if (exec 4</proc/$1/mem); then echo $2-mem; fi; if kill -0 $1; then echo $2-signal; fi; } 2>/dev/null; \
+                   sleep 1000 & try $! own; try $PPID guest; kill $!; exit 0";
+    let (_, out, _) = finish(channel.spawn(sh(try_all)).await.unwrap()).await;
+    for control in ["own-fd", "own-environ", "own-mem", "own-signal"] {
+        assert!(out.contains(control), "the same attempt on a process of its own works: {control}: {out}");
+    }
+    for attack in ["guest-fd", "guest-environ", "guest-mem"] {
+        assert!(!out.contains(attack), "{attack}: {out}");
+    }
+    assert_eq!(out.contains("guest-signal"), landlock_abi() < 6, "{out}");
 }
 
 #[tokio::test]

@@ -55,12 +55,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), exported: &Exported, bundl
     Ok(stream.shutdown().await?)
 }
 
-async fn collect(
-    guest: &Guest,
-    request: &ExportRequest,
-    bundle: &Path,
-    within: Duration,
-) -> Result<Exported, Refusal> {
+async fn collect(guest: &Guest, request: &ExportRequest, bundle: &Path, within: Duration) -> Result<Exported, Refusal> {
     for oid in request.have.iter().chain([&request.base]) {
         check_oid(oid)?;
     }
