@@ -9,7 +9,7 @@ use symphony_core::workflow::Role;
 use super::Attempt;
 use super::line::{Line, Report};
 use crate::agent::mark_done;
-use crate::agent::tools::ToolRequest;
+use crate::agent::tools::{ASKED_ALREADY_TEXT, ASKED_TEXT, MARKED_DONE_TEXT, ToolRequest};
 use crate::tracker::TrackerError;
 use crate::workspace::Ready;
 
@@ -45,7 +45,7 @@ impl Attempt {
         ready: &Ready,
         line: &Line,
     ) -> Result<String, String> {
-        let text = format!("Issue {} is marked done. Stop working and end your turn.", self.plan.issue.identifier);
+        let text = MARKED_DONE_TEXT.to_owned();
         if said.done.is_some() {
             return Ok(text);
         }
@@ -75,7 +75,7 @@ impl Attempt {
         line: &Line,
     ) -> Result<String, String> {
         if said.question.is_some() {
-            return Err("a request for human steering is already pending; end your turn and wait for the reply".into());
+            return Err(ASKED_ALREADY_TEXT.to_owned());
         }
         let asked =
             self.parts.journal.asked(self.plan.run, self.plan.issue.id.clone(), question.clone(), context.clone());
@@ -84,7 +84,7 @@ impl Attempt {
         said.question = Some((question.clone(), context.clone()));
         let row = Question { question, context, asked_at: Timestamp::now(), answered: false };
         line.report(Report::Asked(row)).await;
-        Ok("Your question was handed to a human. End your turn now; the reply comes as your next prompt.".into())
+        Ok(ASKED_TEXT.to_owned())
     }
 
     /// Where the issue is now, by a fresh look.

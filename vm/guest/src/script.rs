@@ -1,4 +1,0 @@
-//! stub
-pub(crate) fn main() -> Result<(), String> {
-    Err("stub".into())
-}
