@@ -167,7 +167,7 @@ impl Running {
     }
 
     /// Waits until the state shows what is wanted, and returns it.
-    pub(crate) fn until_state(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until_state(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         until_or(
             what,
