@@ -21,6 +21,9 @@ pub use later::{continuation, steering_reply};
 /// Most tags (`{% … %}`) in one template: the engine recurses into nested ones.
 const MAX_TAGS: usize = 500;
 
+/// Most opening brackets in one tag or output: the engine recurses into nested ones, too.
+const MAX_BRACKETS: usize = 50;
+
 /// Used when the workflow has no body (C62).
 pub const DEFAULT: &str = "\
 You are working on the issue {{ issue.identifier }}: {{ issue.title }}
@@ -94,6 +97,15 @@ impl Prompt {
         let text = if text.trim().is_empty() { DEFAULT } else { text };
         if text.matches("{%").count() > MAX_TAGS {
             return Err(PromptError::Parse { line: 1, message: format!("more than {MAX_TAGS} tags") });
+        }
+        let brackets = |rest: &str| {
+            let end = rest.find("}}").into_iter().chain(rest.find("%}")).min().unwrap_or(rest.len());
+            rest[..end].matches(['[', '(']).count()
+        };
+        let mut starts = text.match_indices("{{").chain(text.match_indices("{%"));
+        if starts.any(|(at, _)| brackets(&text[at..]) > MAX_BRACKETS) {
+            let message = format!("more than {MAX_BRACKETS} brackets in one tag");
+            return Err(PromptError::Parse { line: 1, message });
         }
         // The engine panics on a whole number that does not fit 64 bits.
         let parsed = catch_unwind(AssertUnwindSafe(|| engine::parser()?.parse(text)));
