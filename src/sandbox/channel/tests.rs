@@ -1,5 +1,7 @@
 //! The channel against the real guest program, in a process of its own, over a socket pair.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

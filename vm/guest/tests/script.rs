@@ -1,5 +1,7 @@
 //! The script agent over its real stdio, with a small HTTP server in the MCP server's place.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;

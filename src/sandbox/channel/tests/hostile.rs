@@ -57,17 +57,43 @@ async fn a_flood_of_streams_ends_the_channel() {
 }
 
 #[tokio::test]
-async fn a_flood_of_empty_frames_ends_the_channel() {
-    // Opened by us (id 1), so it stays: the hello's own stream, which is read, and then one that is not.
-    let mut flood = header(1, 1, 2, 0);
-    flood.extend(header(0, 0, 2, 4));
-    flood.extend([0, 0, 0, 200]);
-    for _ in 0..400_000 {
-        flood.extend(header(0, 0, 2, 0));
+async fn a_flood_of_empty_frames_that_nobody_reads_ends_the_channel() {
+    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    let (mux, mut inbound) = Mux::start(ours, Side::Host);
+    theirs.write_all(&header(1, 1, 2, 0)).await.unwrap();
+    let unread = timeout(LONG, inbound.recv()).await.unwrap().unwrap();
+    let thousand = header(0, 0, 2, 0).repeat(1000);
+    let flood = async { while theirs.write_all(&thousand).await.is_ok() {} };
+    let (ended, ()) = timeout(LONG, async { tokio::join!(mux.ended(), flood) }).await.unwrap();
+    assert!(matches!(&ended, Ended::Broken(why) if why.contains("nobody has read")), "{ended:?}");
+    drop(unread);
+}
+
+#[tokio::test]
+async fn the_guest_program_survives_no_noise_either_and_exits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut io, mut guest) = boot_guest(dir.path(), None);
+    io.write_all(&[0xab; 4096]).await.unwrap();
+    let gone = tokio::task::spawn_blocking(move || guest.0.wait());
+    assert!(timeout(LONG, gone).await.unwrap().unwrap().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_guest_refuses_requests_before_a_hello_and_requests_it_does_not_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let (io, _guest) = boot_guest(dir.path(), None);
+    let (mux, _inbound) = Mux::start(io, Side::Host);
+    for request in [serde_json::json!({"op": "ping"}), serde_json::json!({"op": "format_disk"})] {
+        let mut stream = mux.open().await.unwrap();
+        wire::write_header(&mut stream, &request).await.unwrap();
+        let frame = timeout(LONG, wire::read_frame(&mut stream)).await.unwrap().unwrap().unwrap();
+        let refusal: Refusal = frame.parse().unwrap();
+        assert_eq!((frame.kind, refusal.kind), (FrameKind::Error, RefusalKind::BadRequest));
     }
-    let error = open_against(flood).await;
-    // The header's reader drains them as they come, or they pile up and end the channel: either way nothing hangs.
-    assert!(matches!(error, ChannelError::Closed(_) | ChannelError::Timeout { .. }), "{error:?}");
+    let mut stream = mux.open().await.unwrap();
+    stream.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
+    let frame = timeout(LONG, wire::read_frame(&mut stream)).await.unwrap().unwrap().unwrap();
+    assert_eq!(frame.kind, FrameKind::Error);
 }
 
 #[tokio::test]

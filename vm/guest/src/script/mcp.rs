@@ -106,8 +106,8 @@ fn parse_answer(raw: &[u8]) -> Result<String, String> {
         return Err(format!("the MCP server answered {status}: {words}"));
     }
     if has("content-type", "text/event-stream") {
-        let data = body.lines().filter_map(|l| l.strip_prefix("data:")).map(str::trim).filter(|d| !d.is_empty());
-        return data.last().map(str::to_owned).ok_or_else(|| "the MCP server sent no event".into());
+        let mut data = body.lines().filter_map(|l| l.strip_prefix("data:")).map(str::trim).filter(|d| !d.is_empty());
+        return data.next_back().map(str::to_owned).ok_or_else(|| "the MCP server sent no event".into());
     }
     Ok(body)
 }
