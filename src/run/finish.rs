@@ -17,13 +17,7 @@ use crate::tracker::TrackerError;
 impl Attempt {
     /// Leaves the patch, moves the agent's branch, moves the issue. Nothing here runs again by itself:
     /// what fails needs a person, because the agent's work is finished.
-    pub(super) async fn hand_off(
-        &self,
-        airlock: &Airlock,
-        title: &str,
-        summary: &str,
-        line: &Line,
-    ) -> RunEnd {
+    pub(super) async fn hand_off(&self, airlock: &Airlock, title: &str, summary: &str, line: &Line) -> RunEnd {
         let kept = |what: String| {
             let detail =
                 format!("{what}; the work is in .symphony/airlock/{}.git, refs/symphony/head", self.key.as_str());

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use symphony::agent::mark_done;
 use symphony::airlock::{Advance, Airlock, Claim, Limits};
 use symphony::git::{Git, Oid};
-use symphony::agent::mark_done;
 use symphony::handoff::patch;
 use symphony::hooks::{Hook, HookEnv};
 use symphony::workspace::{Ready, Wanted, Workspaces};

@@ -18,7 +18,8 @@ fn an_issue_becomes_a_patch_that_git_am_applies_to_a_fresh_clone() {
 fn the_demo_of_this_repository_works_in_a_clone_of_it() {
     let project = Project::new();
     for file in ["WORKFLOW.md", "issues/Todo/DEMO-1.md"] {
-        let text = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("shipped");
+        let text =
+            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("shipped");
         project.write(file, &text);
     }
     let output = project.run(&["WORKFLOW.md", "--once", "--port", "0"]);

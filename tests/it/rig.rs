@@ -155,7 +155,8 @@ impl Running {
     /// A client that carries the operator token as a bearer.
     pub(crate) fn client(&self) -> Client {
         let log = self.log();
-        let link = log.lines().find_map(|l| l.trim().strip_prefix("dashboard")).unwrap_or_else(|| panic!("no link: {log}"));
+        let link =
+            log.lines().find_map(|l| l.trim().strip_prefix("dashboard")).unwrap_or_else(|| panic!("no link: {log}"));
         let link = link.trim().strip_prefix("http://").expect("a link");
         let (address, token) = link.split_once("/login?token=").expect("a login link");
         Client { address: address.to_owned(), bearer: Some(token.to_owned()) }
@@ -214,7 +215,9 @@ impl Running {
         let pid = rustix::process::Pid::from_raw(self.pid()).expect("a pid");
         rustix::process::waitid(
             rustix::process::WaitId::Pid(pid),
-            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG | rustix::process::WaitIdOptions::NOWAIT,
+            rustix::process::WaitIdOptions::EXITED
+                | rustix::process::WaitIdOptions::NOHANG
+                | rustix::process::WaitIdOptions::NOWAIT,
         )
         .is_ok_and(|status| status.is_some())
     }
