@@ -132,7 +132,7 @@ mod tests {
     fn order_is_priority_then_age_then_identifier() {
         let old = Some("2020-01-01T00:00:00Z");
         let new = Some("2026-01-01T00:00:00Z");
-        let mut issues = vec![
+        let mut issues = [
             issue("undated", None, None),
             issue("zero", Some(0), new),
             issue("five", Some(5), old),
