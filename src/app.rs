@@ -70,6 +70,12 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let layout = Layout::of(&workflow.dir);
     crate::workspace::create_private_dir(layout.root())
         .map_err(|error| Refused::start(format!("cannot create {}: {error}", layout.root().display())))?;
+    // Nothing below is for the repository around it.
+    let ignore = layout.root().join(".gitignore");
+    if !ignore.exists() {
+        std::fs::write(&ignore, "*\n")
+            .map_err(|error| Refused::start(format!("cannot write {}: {error}", ignore.display())))?;
+    }
     let _lock = Lock::take(&layout.lock()).map_err(Refused::start)?;
     let (journal, memory) = Journal::open(&layout.journal()).map_err(Refused::start)?;
     let git = Git::new(layout.root()).map_err(Refused::start)?;
