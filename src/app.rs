@@ -57,6 +57,10 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let file = WorkflowFile::load(&arguments.workflow, Environment::of_process())
         .map_err(|error| Refused { code: error.exit_code(), message: error.to_string() })?;
+    if !file.may_dispatch() {
+        let problems: Vec<String> = file.problems().iter().filter(|p| p.is_error()).map(ToString::to_string).collect();
+        return Err(Refused::start(problems.join("\n")));
+    }
     let workflow = file.workflow();
     let path = file.path().to_owned();
     check_root(&workflow.tracker.root)?;
