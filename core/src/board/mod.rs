@@ -22,6 +22,9 @@ use crate::ids::{IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Issue, Malformed};
 use crate::time::Tick;
 
+/// So many failed looks in a row are no passing trouble any more.
+const BLIND_AFTER: u32 = 3;
+
 /// Everything the scheduler knows.
 #[derive(Clone, Debug)]
 pub struct Board {
@@ -53,6 +56,8 @@ struct Look {
     number: u64,
     /// Whether any look ever succeeded.
     ever: bool,
+    /// Looks that failed since the last good one.
+    failed: u32,
     next: Tick,
     /// When the newest look ended: due retries up to here were considered.
     ended: Tick,
@@ -197,7 +202,10 @@ impl Board {
             Claim::Running { run } => asking.contains(run),
             Claim::Finishing { .. } | Claim::Stopping { .. } | Claim::Waiting { .. } | Claim::Cleaning => false,
         };
-        if !self.look.ever || self.look.in_flight || self.look.again || !self.claims.values().all(resting) {
+        // One failed look says nothing; several say that only a person can mend what fails.
+        let blind = self.look.failed >= BLIND_AFTER;
+        let undecided = (!self.look.ever || self.look.failed > 0) && !blind;
+        if undecided || self.look.in_flight || self.look.again || !self.claims.values().all(resting) {
             return None;
         }
         let mut left = !self.claims.is_empty()
@@ -207,9 +215,9 @@ impl Board {
             || self.look.error.is_some();
         for issue in self.issues.values() {
             match self.verdict(issue, now, policy) {
-                Ok(()) => return None,
+                Ok(()) if !blind => return None,
                 Err(NotNow::Terminal | NotNow::Holding | NotNow::MissingLabel(_)) => {}
-                Err(_) => left = true,
+                Ok(()) | Err(_) => left = true,
             }
         }
         Some(if left { Settled::NeedsHuman } else { Settled::Finished })

@@ -31,6 +31,7 @@ impl Board {
             Ok(scan) => {
                 self.look.ever = true;
                 self.look.error = None;
+                self.look.failed = 0;
                 let this_look = self.look.number;
                 self.unconfirmed.retain(|_, look| *look >= this_look);
                 self.reconcile(now, scan, policy, out);
@@ -42,6 +43,7 @@ impl Board {
             Err(message) => {
                 self.postpone_due(now, &message, policy);
                 self.look.error = Some(message);
+                self.look.failed = self.look.failed.saturating_add(1);
             }
         }
     }
