@@ -94,6 +94,8 @@ pub struct Conductor<H: Hands> {
     journal: Journal,
     facts: Facts,
     live: BTreeMap<RunId, Live>,
+    /// The workflow of each issue's newest run: its workspace stands where that one says (C155).
+    homes: BTreeMap<IssueId, Arc<Workflow>>,
     ended: Ended,
     origin: Instant,
     version: u64,
@@ -127,6 +129,7 @@ impl<H: Hands> Conductor<H> {
             journal,
             facts,
             live: BTreeMap::new(),
+            homes: BTreeMap::new(),
             ended: Ended::default(),
             origin: Instant::now(),
             version: 0,
