@@ -251,6 +251,9 @@ impl<H: Hands> Conductor<H> {
         {
             tracing::error!(%error, "the issues could not be read; running work goes on, nothing new starts");
         }
+        if looked.workflow.tracker.root != self.workflow.tracker.root {
+            self.step(Event::TrackerChanged);
+        }
         (self.workflow, self.tracker) = (looked.workflow, looked.tracker);
         (self.problems, self.warnings) = (looked.problems, looked.warnings);
         self.policy = Policy::of(&self.workflow, looked.closed);

@@ -248,6 +248,26 @@ fn a_workspace_goes_from_where_its_run_made_it_although_the_root_moved_on() {
 }
 
 #[test]
+fn a_run_keeps_the_tracker_root_it_started_with() {
+    let project = Project::new();
+    std::fs::create_dir_all(project.dir().join("other/Todo")).expect("root");
+    project.issue(
+        "Todo",
+        "A-1",
+        "```sh\nif [ -z \"${SYMPHONY_ANSWER:-}\" ]; then echo 'Go on?'; exit 75; fi\necho x > x.txt\n```",
+    );
+    let running = project.start();
+    running.until_state("the question", |s| s["running"][0]["steering_requested"] == json!(true));
+    project.write("WORKFLOW.md", &project.read("WORKFLOW.md").replace("kind: local", "kind: local\n  root: other"));
+    until("the reload", || running.log().contains("workflow reloaded"));
+    project.issue("../other/Todo", "B-1", WORK);
+    until("an issue of the new root to be done", || project.exists("other/Done/B-1.md"));
+    running.post("/api/v1/issues/A-1/steering-reply", &json!({"text": "yes"}));
+    until("the issue of the old root to be done", || project.exists("issues/Done/A-1.md"));
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
 fn after_the_tracker_root_moved_the_new_one_is_watched() {
     let project = Project::with(&FRONT.replace("interval_ms: 300", "interval_ms: 3600000"));
     std::fs::create_dir_all(project.dir().join("other/Todo")).expect("root");

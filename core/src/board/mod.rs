@@ -41,6 +41,8 @@ pub struct Board {
     misses: BTreeMap<IssueId, u32>,
     /// Issues whose file we may have moved since this look began; only a later one counts for them.
     unconfirmed: BTreeMap<IssueId, u64>,
+    /// Issues whose live run began in a tracker that is not looked at any more: no look says anything about them.
+    elsewhere: BTreeSet<IssueId>,
     /// Terminal issues whose workspace this process already saw off.
     swept: BTreeSet<IssueId>,
     look: Look,
@@ -86,6 +88,7 @@ impl Board {
             ambiguous: Vec::new(),
             misses: BTreeMap::new(),
             unconfirmed: BTreeMap::new(),
+            elsewhere: BTreeSet::new(),
             swept: BTreeSet::new(),
             look: Look::default(),
             draining: false,
@@ -99,6 +102,10 @@ impl Board {
             Event::Woke => {}
             Event::LookWanted | Event::PolicyChanged => self.want_look(now),
             Event::PollEnded(result) => self.poll_ended(now, result, policy, &mut out),
+            Event::TrackerChanged => {
+                let live = self.claims.iter().filter(|(_, claim)| claim.run().is_some());
+                self.elsewhere.extend(live.map(|(id, _)| id.clone()));
+            }
             Event::RunFinishing(run) => self.finishing(run),
             Event::RunEnded(run, end) => self.run_ended(now, run, end, policy, &mut out),
             Event::ParkEnded(id, result) => self.park_ended(now, &id, result),
