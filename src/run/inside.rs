@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use symphony_core::board::{ParkReason, RunEnd};
-use symphony_guest::wire::{ExportRequest, Identity, Program as GuestProgram, SeedRequest, SpawnRequest};
+use symphony_guest::wire::{ExportRequest, Identity, Program as GuestProgram, RefusalKind, SeedRequest, SpawnRequest};
 use tokio::sync::mpsc;
 
 use super::line::{Line, Report};
@@ -68,6 +68,23 @@ pub(super) enum ExportError {
     },
 }
 
+impl ExportError {
+    /// Whether the agent can do something about it; then the message is written for it.
+    fn is_for_the_agent(&self) -> bool {
+        match self {
+            Self::Airlock(error) => error.is_for_the_agent(),
+            Self::Channel(ChannelError::Refused(refusal)) => refusal.kind == RefusalKind::TooLarge,
+            _ => false,
+        }
+    }
+
+    /// Whether the work tree is no repository that work could come out of any more.
+    fn is_broken_tree(&self) -> bool {
+        let Self::Channel(ChannelError::Refused(refusal)) = self else { return false };
+        matches!(refusal.kind, RefusalKind::Tree | RefusalKind::Git)
+    }
+}
+
 impl Attempt {
     /// Boots, works, exports, and takes everything down again, whatever happened.
     pub(super) async fn inside(&self, airlock: &Airlock, ready: &Ready, prompt: String, line: &mut Line) -> Left {
@@ -123,10 +140,13 @@ impl Attempt {
             (Err(end), _) if !talk.seeded => end,
             (Err(end), Ok(())) => end,
             // The agent can mend some exports (a history that left the base, a file too large): it is told next time.
-            (_, Err(ExportError::Airlock(error))) if error.is_for_the_agent() => failed("export_refused", error),
+            (_, Err(error)) if error.is_for_the_agent() => failed("export_refused", error),
             (Ok(()) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) => {
                 let disk = self.parts.layout.work_disk(&self.key);
-                let detail = format!("{error}; what the sandbox holds is kept on its work disk {}", disk.display());
+                let detail = format!(
+                    "{error}; what the sandbox holds is kept on its work disk {} until the issue is tried again",
+                    disk.display()
+                );
                 RunEnd::NeedsHuman(ParkReason::HandoffFailed { detail })
             }
             (Err(end), Err(error)) => {
@@ -181,15 +201,18 @@ impl Attempt {
     ) -> Result<(), RunEnd> {
         let work = async {
             let current = self.marker(airlock).await.map_err(|error| failed("airlock_error", error))?;
-            if disk.tree && disk.marker.as_deref() == Some(&current) {
-                return Ok(());
-            }
             if disk.tree && disk.marker.is_some() {
-                // An earlier run, or an earlier symphony, died before its export.
-                line.report(Report::Phase("rescuing")).await;
+                let kept = disk.marker.as_deref() == Some(&current);
+                if !kept {
+                    // An earlier run, or an earlier symphony, died before its export.
+                    line.report(Report::Phase("rescuing")).await;
+                }
+                // Asked of a tree we know too: an agent may have broken it, and then no run could ever end.
                 match self.export(airlock, channel, None).await {
                     Ok(_) => return Ok(()),
-                    Err(ExportError::Airlock(error)) if error.is_for_the_agent() => {
+                    // The agent is told, and mends it.
+                    Err(error) if kept && error.is_for_the_agent() => return Ok(()),
+                    Err(error) if error.is_for_the_agent() || error.is_broken_tree() => {
                         tracing::warn!(issue_id = %self.plan.issue.id, %error, "what an earlier run left cannot be taken; starting from the last good work");
                     }
                     Err(error) => return Err(failed("rescue_failed", error)),
