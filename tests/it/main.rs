@@ -2,6 +2,7 @@
 
 mod browser;
 mod cli;
+mod fake_agent;
 mod handoff_flow;
 mod hostile;
 mod http;

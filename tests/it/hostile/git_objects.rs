@@ -20,24 +20,60 @@ const NOT_ON_BASE: &str = "does not descend from";
 /// What the guest does in its work tree. `$P` is the project on the host, `$SECRET` a blob that only an
 /// unrelated branch there holds.
 const CASES: [(&str, &str, End); 18] = [
-    ("index-lock", "touch .git/index.lock .git/HEAD.lock .git/refs/heads/x.lock; echo work > work.txt", Parked("index.lock")),
+    (
+        "index-lock",
+        "touch .git/index.lock .git/HEAD.lock .git/refs/heads/x.lock; echo work > work.txt",
+        Parked("index.lock"),
+    ),
     ("no-git", "rm -rf .git; echo work > work.txt", Parked(NO_COMMIT)),
     ("git-is-a-link", "mv .git .elsewhere; ln -s $P/.git .git; echo work > work.txt", Parked(NO_COMMIT)),
     ("git-is-a-file", "rm -rf .git; echo \"gitdir: $P/.git\" > .git; echo work > work.txt", Parked(NO_COMMIT)),
-    ("objects-link", "rm -rf .git/objects; ln -s $P/.git/objects .git/objects; echo work > work.txt", Parked(NO_COMMIT)),
+    (
+        "objects-link",
+        "rm -rf .git/objects; ln -s $P/.git/objects .git/objects; echo work > work.txt",
+        Parked(NO_COMMIT),
+    ),
     ("objects-etc", "rm -rf .git/objects; ln -s /etc .git/objects; echo work > work.txt", Parked(NO_COMMIT)),
     ("objects-inside", "mv .git/objects /home/agent/o; ln -s /home/agent/o .git/objects; echo work > work.txt", Done),
     ("alternates", "echo $P/.git/objects > .git/objects/info/alternates; echo work > work.txt", Done),
-    ("secret-blob", "echo $P/.git/objects > .git/objects/info/alternates\nt=$( (git ls-tree HEAD; printf '100644 blob %s\\tsecret.txt\\n' $SECRET) | git mktree --missing)\ngit reset -q --soft $(git commit-tree $t -p HEAD -m steal); echo work > work.txt", Parked("unable to read")),
-    ("dot-git-entry", "b=$(echo x | git hash-object -w --stdin); d=$(printf '100644 blob %s\\tconfig\\n' $b | git mktree)\nt=$( (git ls-tree HEAD; printf '040000 tree %s\\t.git\\n' $d) | git mktree); git update-ref HEAD $(git commit-tree $t -p HEAD -m entry)", Parked("hasDotgit")),
-    ("gitmodules-link", "b=$(printf /etc/passwd | git hash-object -w --stdin)\nt=$( (git ls-tree HEAD; printf '120000 blob %s\\t.gitmodules\\n' $b) | git mktree); git update-ref HEAD $(git commit-tree $t -p HEAD -m link)", Parked("gitmodulesSymlink")),
-    ("gitmodules-option", "printf '[submodule \"../../x\"]\\n\\tpath = m\\n\\turl = --upload-pack=touch\\n' > .gitmodules; echo work > work.txt", Parked("gitmodulesName")),
+    (
+        "secret-blob",
+        "echo $P/.git/objects > .git/objects/info/alternates\nt=$( (git ls-tree HEAD; printf '100644 blob %s\\tsecret.txt\\n' $SECRET) | git mktree --missing)\ngit reset -q --soft $(git commit-tree $t -p HEAD -m steal); echo work > work.txt",
+        Parked("unable to read"),
+    ),
+    (
+        "dot-git-entry",
+        "b=$(echo x | git hash-object -w --stdin); d=$(printf '100644 blob %s\\tconfig\\n' $b | git mktree)\nt=$( (git ls-tree HEAD; printf '040000 tree %s\\t.git\\n' $d) | git mktree); git update-ref HEAD $(git commit-tree $t -p HEAD -m entry)",
+        Parked("hasDotgit"),
+    ),
+    (
+        "gitmodules-link",
+        "b=$(printf /etc/passwd | git hash-object -w --stdin)\nt=$( (git ls-tree HEAD; printf '120000 blob %s\\t.gitmodules\\n' $b) | git mktree); git update-ref HEAD $(git commit-tree $t -p HEAD -m link)",
+        Parked("gitmodulesSymlink"),
+    ),
+    (
+        "gitmodules-option",
+        "printf '[submodule \"../../x\"]\\n\\tpath = m\\n\\turl = --upload-pack=touch\\n' > .gitmodules; echo work > work.txt",
+        Parked("gitmodulesName"),
+    ),
     ("runtime-link", "ln -s $P .symphony-runtime; ln -s $P .git/symphony-runtime; echo work > work.txt", Done),
-    ("too-large", "head -c 3000000 /dev/urandom > large; echo work > work.txt", Parked("bytes; at most 1048576 are taken")),
+    (
+        "too-large",
+        "head -c 3000000 /dev/urandom > large; echo work > work.txt",
+        Parked("bytes; at most 1048576 are taken"),
+    ),
     ("orphan", "git checkout -q --orphan new; echo work > work.txt", Parked(NOT_ON_BASE)),
-    ("head-elsewhere", "git update-ref refs/heads/other $(git commit-tree HEAD^{tree} -m root); git symbolic-ref HEAD refs/heads/other; echo work > work.txt", Parked(NOT_ON_BASE)),
+    (
+        "head-elsewhere",
+        "git update-ref refs/heads/other $(git commit-tree HEAD^{tree} -m root); git symbolic-ref HEAD refs/heads/other; echo work > work.txt",
+        Parked(NOT_ON_BASE),
+    ),
     ("head-garbage", "echo garbage > .git/HEAD; echo work > work.txt", Parked(NO_COMMIT)),
-    ("corrupt", "git repack -qad; for p in .git/objects/pack/*.pack; do chmod u+w $p; echo broken > $p; done; echo work > work.txt", Parked(NO_COMMIT)),
+    (
+        "corrupt",
+        "git repack -qad; for p in .git/objects/pack/*.pack; do chmod u+w $p; echo broken > $p; done; echo work > work.txt",
+        Parked(NO_COMMIT),
+    ),
 ];
 
 fn planted(name: &str, plant: &str, project: &Project, secret: &str) {
@@ -110,7 +146,8 @@ fn a_repository_that_was_broken_is_made_anew_when_a_person_asks_for_another_try(
     assert_eq!(project.once(), 3);
     let note = project.read("issues/Parked/B-1.md");
     assert!(note.contains(NO_COMMIT) && note.contains("until the issue is tried again"), "{note}");
-    std::fs::rename(project.dir().join("issues/Parked/B-1.md"), project.dir().join("issues/Todo/B-1.md")).expect("moved");
+    std::fs::rename(project.dir().join("issues/Parked/B-1.md"), project.dir().join("issues/Todo/B-1.md"))
+        .expect("moved");
     assert_eq!(project.once(), 0);
     assert!(project.apply_patch("B-1").join("work.txt").exists());
 }
