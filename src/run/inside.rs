@@ -31,6 +31,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const SEED_MS: u64 = 600_000;
 /// For bundling an export in the guest.
 const EXPORT_MS: u64 = 120_000;
+/// A guest that does not even answer a ping by then stands still.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// What an agent gets to end by itself after its input closed.
 const AGENT_GRACE: Duration = Duration::from_secs(2);
 /// What a guest program gets to kill everything, sync and exit.
@@ -78,6 +80,15 @@ impl ExportError {
         }
     }
 
+    /// Whether there is no guest that could ever answer: its disk is asked through another one.
+    pub(super) fn is_guest_gone(&self) -> bool {
+        let Self::Channel(error) = self else { return false };
+        matches!(
+            error,
+            ChannelError::Closed(_) | ChannelError::BrokenOff(_) | ChannelError::Timeout { what: "ping", .. }
+        )
+    }
+
     /// Whether the work tree is no repository that work could come out of any more.
     fn is_broken_tree(&self) -> bool {
         let Self::Channel(ChannelError::Refused(refusal)) = self else { return false };
@@ -115,7 +126,7 @@ impl Attempt {
         let ending = guest.stop(GUEST_GRACE).await;
         tracing::debug!(run_id = self.plan.run.0, ?ending, "sandbox gone");
         let exported = match exported {
-            Err(ExportError::Channel(ChannelError::Closed(_) | ChannelError::BrokenOff(_))) if talk.seeded => {
+            Err(error) if error.is_guest_gone() && talk.seeded => {
                 line.report(Report::Phase("rescuing")).await;
                 self.rescue(airlock, talk.done_message(&self.plan.issue)).await
             }
@@ -279,6 +290,8 @@ impl Attempt {
         let path = self.dir.join("export.bundle");
         let write = |source| ExportError::Write { path: path.display().to_string(), source };
         let mut file = tokio::fs::File::create(&path).await.map_err(write)?;
+        // A guest that stands still is found out here, not after the time that an export may take.
+        channel.ping(SIGN_OF_LIFE).await?;
         let exported = channel.export(request, &mut file).await?;
         file.sync_all().await.map_err(write)?;
         let oid =
