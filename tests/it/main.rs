@@ -3,6 +3,7 @@
 mod browser;
 mod cli;
 mod edges;
+mod fake_agent;
 mod handoff_flow;
 mod hostile;
 mod http;
