@@ -43,7 +43,7 @@ fn disk(what: &'static str) -> impl Fn(io::Error) -> Refusal {
 }
 
 async fn receive(input: &mut (impl AsyncRead + Unpin), path: &Path, cap: u64) -> Result<(), Refusal> {
-    let mut file = tokio::fs::File::create(path).await.map_err(disk("store the bundle"))?;
+    let mut file = tokio::fs::File::from_std(state::fresh(path).map_err(disk("store the bundle"))?);
     let mut total = 0u64;
     loop {
         match wire::read_frame(input).await {
