@@ -69,7 +69,11 @@ async fn collect(guest: &Guest, request: &ExportRequest, bundle: &Path, within: 
     if let (true, Some(tree), Some(message)) = (request.is_final, &wip, &request.commit_message) {
         let made = git.run(&["commit-tree", tree, "-p", &head, "-m", message]).await?;
         git.run(&["update-ref", "-m", "symphony: final commit", "HEAD", &made, &head]).await?;
-        // The index follows where it can; the work is safe already.
+        // The index follows where it can; the work is safe already. git would wait for a pipe in its place.
+        let index = guest.dirs.work.join(".git/index");
+        if state::plain(&index).is_err() {
+            let _ = state::clear(&index);
+        }
         let _ = git.run(&["reset", "-q"]).await;
         (head, wip) = (made, None);
     } else if let Some(tree) = wip {

@@ -28,7 +28,7 @@ pub(crate) fn fresh(path: &Path) -> io::Result<File> {
 }
 
 /// Removes whatever is there.
-fn clear(path: &Path) -> io::Result<()> {
+pub(crate) fn clear(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
