@@ -14,3 +14,14 @@ fn a_guest_that_opens_connection_after_connection_costs_one_log_line() {
     assert_eq!(log.matches("too many MCP connections").count(), 1, "{log}");
     assert!(project.apply_patch("FLOOD-1").join("flooded.txt").exists());
 }
+
+#[test]
+fn a_spoilt_tree_with_locked_directories_is_replaced_by_the_next_run() {
+    let project = Project::new();
+    let spoil = "if [ ! -e ~/again ]; then\n  touch ~/again\n  git checkout -q --orphan other; git commit -qm other\n  \
+                 mkdir -p ro/in; echo x > ro/in/f; chmod 555 ro/in; chmod 000 ro\n  echo forged > /state/marker\n  exit 1\nfi\n\
+                 test ! -e ro; echo fine > fine.txt";
+    project.issue("Todo", "SPOIL-1", &format!("```sh\n{spoil}\n```"));
+    assert_eq!(project.once(), 0);
+    assert!(project.apply_patch("SPOIL-1").join("fine.txt").exists());
+}
