@@ -17,7 +17,7 @@ use crate::agent::transcript::Transcript;
 use crate::airlock::{Airlock, AirlockError, Checkpoint, Claim, Limits};
 use crate::git::Oid;
 use crate::sandbox::BootSpec;
-use crate::sandbox::channel::{Channel, ChannelError};
+use crate::sandbox::channel::{Channel, ChannelError, RefusalKind};
 use crate::sandbox::jail::Life;
 use crate::workspace::Ready;
 
@@ -98,7 +98,10 @@ impl Attempt {
         let ending = guest.stop(GUEST_GRACE).await;
         tracing::debug!(run_id = self.plan.run.0, ?ending, "sandbox gone");
         let exported = match exported {
-            Err(ExportError::Channel(ChannelError::Closed(_) | ChannelError::BrokenOff(_))) if talk.seeded => {
+            // Dead, or held up by what the agent left running (it takes every process, or the guest program's own
+            // limits): a fresh sandbox has none of that.
+            Err(ExportError::Channel(error)) if talk.seeded && may_be_rescued(&error) => {
+                tracing::debug!(run_id = self.plan.run.0, %error, "no export from the run's own sandbox");
                 line.report(Report::Phase("rescuing")).await;
                 self.rescue(airlock, talk.done_message(&self.plan.issue)).await
             }
@@ -370,6 +373,15 @@ impl Attempt {
     fn adapter(&self) -> symphony_core::workflow::Adapter {
         let rule = self.workflow.states.rules.get(&self.plan.issue.state);
         rule.and_then(|rule| rule.adapter).unwrap_or(self.workflow.acp.adapter)
+    }
+}
+
+/// Whether another sandbox on the same work disk could do better.
+fn may_be_rescued(error: &ChannelError) -> bool {
+    match error {
+        ChannelError::Refused(refusal) => !matches!(refusal.kind, RefusalKind::TooLarge | RefusalKind::Tree),
+        ChannelError::Local(..) => false,
+        _ => true,
     }
 }
 
