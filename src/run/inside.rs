@@ -17,7 +17,7 @@ use crate::agent::transcript::Transcript;
 use crate::airlock::{Airlock, AirlockError, Checkpoint, Claim, Limits};
 use crate::git::Oid;
 use crate::sandbox::BootSpec;
-use crate::sandbox::channel::{Channel, ChannelError, RefusalKind};
+use crate::sandbox::channel::{Channel, ChannelError};
 use crate::sandbox::jail::Life;
 use crate::workspace::Ready;
 
@@ -90,7 +90,10 @@ impl Attempt {
             line.report(Report::Finishing).await;
         }
         // Export comes before teardown. A guest that died is asked again below, on its work disk.
-        let exported = self.export(airlock, &channel, talk.done_message(&self.plan.issue)).await;
+        let exported = match talk.seeded {
+            true => self.export(airlock, &channel, talk.done_message(&self.plan.issue)).await.map(drop),
+            false => Ok(()),
+        };
         if let Err(error) = channel.shutdown(GUEST_GRACE).await {
             tracing::debug!(run_id = self.plan.run.0, %error, "the guest program did not say goodbye");
         }
@@ -98,14 +101,11 @@ impl Attempt {
         let ending = guest.stop(GUEST_GRACE).await;
         tracing::debug!(run_id = self.plan.run.0, ?ending, "sandbox gone");
         let exported = match exported {
-            // Dead, or held up by what the agent left running (it takes every process, or the guest program's own
-            // limits): a fresh sandbox has none of that.
-            Err(ExportError::Channel(error)) if talk.seeded && may_be_rescued(&error) => {
-                tracing::debug!(run_id = self.plan.run.0, %error, "no export from the run's own sandbox");
+            Err(ExportError::Channel(ChannelError::Closed(_) | ChannelError::BrokenOff(_))) => {
                 line.report(Report::Phase("rescuing")).await;
                 self.rescue(airlock, talk.done_message(&self.plan.issue)).await
             }
-            other => other.map(drop),
+            other => other,
         };
         self.conclude(end, exported, talk, ending.out_of_memory)
     }
@@ -123,7 +123,6 @@ impl Attempt {
                 let (title, summary) = talk.said.done.unwrap_or_default();
                 return Left::Done { title, summary };
             }
-            (Err(end), _) if !talk.seeded => end,
             (Err(end), Ok(())) => end,
             // The agent can mend some exports (a history that left the base, a file too large): it is told next time.
             (_, Err(ExportError::Airlock(error))) if error.is_for_the_agent() => failed("export_refused", error),
@@ -373,15 +372,6 @@ impl Attempt {
     fn adapter(&self) -> symphony_core::workflow::Adapter {
         let rule = self.workflow.states.rules.get(&self.plan.issue.state);
         rule.and_then(|rule| rule.adapter).unwrap_or(self.workflow.acp.adapter)
-    }
-}
-
-/// Whether another sandbox on the same work disk could do better.
-fn may_be_rescued(error: &ChannelError) -> bool {
-    match error {
-        ChannelError::Refused(refusal) => !matches!(refusal.kind, RefusalKind::TooLarge | RefusalKind::Tree),
-        ChannelError::Local(..) => false,
-        _ => true,
     }
 }
 
