@@ -183,13 +183,14 @@ fn make(here: &Path, name: &str, set: impl FnOnce(&Path) -> bool) -> Option<Path
     sweep(here);
     // The same run may still hold its first group when a rescue boots, and a killed symphony whose process
     // number we have now may have left one: neither may leave this jail without limits.
-    let group = (0..NUMBERS).map(|number| here.join(format!("{name}-{number}"))).find_map(|group| {
-        match fs::create_dir(&group) {
-            Ok(()) => Some(Some(group)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
-            Err(_) => Some(None),
-        }
-    })??;
+    let group =
+        (0..NUMBERS).map(|number| here.join(format!("{name}-{number}"))).find_map(|group| {
+            match fs::create_dir(&group) {
+                Ok(()) => Some(Some(group)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                Err(_) => Some(None),
+            }
+        })??;
     if set(&group) {
         return Some(group);
     }

@@ -200,7 +200,8 @@ async fn an_index_that_is_a_pipe_or_a_device_holds_up_no_export() {
         rig.channel.seed(seed_request(&base), &mut bytes.as_slice()).await.unwrap();
         shell(&rig, &format!("echo new > new; rm .git/index; {trap}")).await;
         let mut out = Vec::new();
-        let exported = rig.channel.export(export_request(&base), &mut out).await.unwrap_or_else(|e| panic!("{trap}: {e}"));
+        let exported =
+            rig.channel.export(export_request(&base), &mut out).await.unwrap_or_else(|e| panic!("{trap}: {e}"));
         assert!(exported.wip.is_some() && !out.is_empty(), "{trap}");
         let mut last = export_request(&base);
         (last.is_final, last.commit_message) = (true, Some("The rest".into()));
