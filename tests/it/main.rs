@@ -10,5 +10,6 @@ mod http;
 mod jail;
 mod journey;
 mod lifecycle;
+mod overload;
 mod rig;
 mod steering;
