@@ -336,14 +336,11 @@ impl Footer {
 }
 
 impl NewIssueForm {
-    /// An empty form; open only when nothing exists at all.
+    /// An empty form; open only when a look has shown that nothing exists at all.
     pub(super) fn empty(snapshot: &Snapshot) -> Self {
-        Self {
-            open: snapshot.running.is_empty() && snapshot.retrying.is_empty() && snapshot.idle.is_empty(),
-            state: first_active(snapshot),
-            ..Self::default()
-        }
-        .with_states(snapshot)
+        let nothing = snapshot.running.is_empty() && snapshot.retrying.is_empty() && snapshot.idle.is_empty();
+        Self { open: nothing && !snapshot.polling, state: first_active(snapshot), ..Self::default() }
+            .with_states(snapshot)
     }
 
     /// The states a form may name.

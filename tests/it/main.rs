@@ -10,3 +10,4 @@ mod journey;
 mod lifecycle;
 mod rig;
 mod steering;
+mod webdriver;
