@@ -3,7 +3,7 @@
 //! Wording is 0.1.0's where it had any. Colour never stands alone: every pill says its word.
 
 use jiff::Timestamp;
-use symphony_core::snapshot::{IdleRow, RetryRow, RunningRow, Snapshot, Totals};
+use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Totals};
 use symphony_core::workflow::Role;
 
 use super::markdown::{self, Safe};
@@ -16,6 +16,9 @@ const MAX_ERROR: usize = 200;
 const MAX_SHELF: usize = 50;
 /// Longest last message, in characters (0.1.0).
 const MAX_MESSAGE: usize = 140;
+
+/// Phases that say no more than the pill before them.
+const SAID_BY_PILL: [&str; 2] = ["working", "waiting for a human"];
 
 /// An instant for a `<time>` element: machine form, and the clock in UTC until the script makes it local.
 pub(super) struct Clock {
@@ -39,6 +42,8 @@ pub(super) struct Header {
     pub(super) badge: &'static str,
     pub(super) draining: bool,
     pub(super) polling: bool,
+    /// `1 needs you`, `2 running`, `3 waiting`: only what is not zero.
+    pub(super) counts: Vec<String>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -93,7 +98,7 @@ pub(super) struct Session {
     pub(super) url: Option<String>,
     /// `running`, `awaiting` or `done`.
     pub(super) pill: &'static str,
-    /// `None` when it says no more than the pill and the turn number do.
+    /// `None` when it says no more than the pill does.
     pub(super) phase: Option<String>,
     pub(super) state: String,
     pub(super) turn: u32,
@@ -102,7 +107,8 @@ pub(super) struct Session {
     pub(super) message: Option<String>,
     pub(super) hint: String,
     pub(super) started: Clock,
-    pub(super) workspace: Option<String>,
+    /// What isolates the run.
+    pub(super) sandbox: String,
 }
 
 /// One issue in an active state that does not run now.
@@ -125,8 +131,20 @@ pub(super) struct Shelf {
     pub(super) more: usize,
 }
 
+/// One issue that a run finished, and what it left.
+pub(super) struct Finished {
+    pub(super) identifier: String,
+    pub(super) title: String,
+    /// The command that applies the patch, when there is one.
+    pub(super) command: Option<String>,
+    /// What became of it otherwise.
+    pub(super) outcome: String,
+    pub(super) at: Clock,
+}
+
 /// Everything on disk that does not run.
 pub(super) struct Disk {
+    pub(super) finished: Vec<Finished>,
     pub(super) waiting: Vec<Waiting>,
     pub(super) shelves: Vec<Shelf>,
     pub(super) first_active: String,
@@ -155,12 +173,19 @@ pub(super) struct NewIssueForm {
 
 impl Header {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let asks = snapshot.running.iter().any(waits) || snapshot.idle.iter().any(|row| row.parked);
-        let badge = match (asks, snapshot.running.is_empty()) {
-            (true, _) => "attention",
-            (false, false) => "working",
-            (false, true) => "idle",
+        let asking = snapshot.running.iter().filter(|row| waits(row)).count();
+        let needs_you = asking + snapshot.idle.iter().filter(|row| row.parked).count();
+        let badge = match (needs_you, snapshot.running.is_empty()) {
+            (1.., _) => "attention",
+            (0, false) => "working",
+            (0, true) => "idle",
         };
+        let queued = snapshot.idle.iter().filter(|row| row.role == Role::Active && !row.parked).count();
+        let counts = [
+            (needs_you, if needs_you == 1 { "needs you" } else { "need you" }),
+            (snapshot.running.len() - asking, "running"),
+            (snapshot.retrying.len() + queued, "waiting"),
+        ];
         Self {
             workflow_name: snapshot.workflow_path.rsplit('/').next().unwrap_or_default().to_owned(),
             workflow_path: snapshot.workflow_path.clone(),
@@ -169,6 +194,7 @@ impl Header {
             badge,
             draining: snapshot.draining,
             polling: snapshot.polling,
+            counts: counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect(),
             problems: problems(snapshot),
         }
     }
@@ -246,24 +272,24 @@ impl Parked {
 
 /// The live runs, oldest first as the snapshot has them.
 pub(super) fn sessions(snapshot: &Snapshot) -> Vec<Session> {
-    snapshot.running.iter().map(Session::of).collect()
+    snapshot.running.iter().map(|row| Session::of(row, &snapshot.sandbox)).collect()
 }
 
 impl Session {
-    fn of(row: &RunningRow) -> Self {
+    fn of(row: &RunningRow, sandbox: &str) -> Self {
         let session = row.session_id.as_deref().map(|id| id.chars().take(8).collect::<String>());
         let pill = match (waits(row), row.marked_done) {
             (true, _) => "awaiting",
             (false, true) => "done",
             (false, false) => "running",
         };
-        let hint = [session.as_deref(), Some(row.state.as_str()), row.last_event.as_deref()];
+        let hint = [session.as_deref(), row.last_event.as_deref(), row.workspace.as_deref()];
         Self {
             identifier: row.identifier.0.clone(),
             title: row.title.clone(),
             url: link(row.url.as_deref()),
             pill,
-            phase: Some(row.phase.clone()).filter(|phase| phase != "turn" && phase != pill),
+            phase: Some(row.phase.clone()).filter(|phase| !SAID_BY_PILL.contains(&phase.as_str())),
             state: row.state.0.clone(),
             turn: row.turn_count,
             attempt: row.attempt,
@@ -271,14 +297,15 @@ impl Session {
             message: row.last_message.as_deref().map(|message| short(message, MAX_MESSAGE)),
             hint: hint.into_iter().flatten().collect::<Vec<_>>().join(" · "),
             started: Clock::of(row.started_at),
-            workspace: row.workspace.clone(),
+            sandbox: sandbox.to_owned(),
         }
     }
 }
 
 impl Disk {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let idle = snapshot.idle.iter().filter(|row| !row.parked);
+        let is_shown = |row: &&IdleRow| snapshot.finished.iter().any(|finished| finished.id == row.id);
+        let idle = snapshot.idle.iter().filter(|row| !row.parked && !is_shown(row));
         let mut waiting: Vec<_> = snapshot.retrying.iter().map(Waiting::retry).collect();
         waiting.extend(idle.clone().filter(|row| row.role == Role::Active).map(Waiting::idle));
         let shelf = |name, role| {
@@ -288,9 +315,23 @@ impl Disk {
         };
         let shelves = [shelf("holding", Role::Holding), shelf("done", Role::Terminal)];
         Self {
+            finished: snapshot.finished.iter().map(Finished::of).collect(),
             waiting,
             shelves: shelves.into_iter().filter(|shelf| !shelf.rows.is_empty()).collect(),
             first_active: first_active(snapshot),
+        }
+    }
+}
+
+impl Finished {
+    fn of(row: &FinishedRow) -> Self {
+        let is_command = row.outcome.starts_with("git am ");
+        Self {
+            identifier: row.identifier.0.clone(),
+            title: row.title.clone(),
+            command: is_command.then(|| row.outcome.clone()),
+            outcome: if is_command { String::new() } else { row.outcome.clone() },
+            at: Clock::of(row.at),
         }
     }
 }

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use symphony_core::ids::Identifier;
-use symphony_core::snapshot::{EventRow, IdleRow, RetryRow, RunningRow, Snapshot, Tokens, Totals};
+use symphony_core::snapshot::{EventRow, FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Tokens, Totals};
 use symphony_core::workflow::Role;
 
 /// An instant as text, with milliseconds.
@@ -33,6 +33,7 @@ pub(super) struct State<'a> {
     running: Vec<Running<'a>>,
     retrying: Vec<Retrying<'a>>,
     idle: Vec<Idle<'a>>,
+    finished: Vec<Finished<'a>>,
     totals: TotalsState,
     codex_totals: TotalsState,
     rate_limits: Option<()>,
@@ -157,6 +158,15 @@ struct Idle<'a> {
     parked: bool,
 }
 
+#[derive(Serialize)]
+struct Finished<'a> {
+    issue_id: &'a str,
+    issue_identifier: &'a str,
+    title: &'a str,
+    outcome: &'a str,
+    finished_at: Instant,
+}
+
 /// `GET /api/v1/issues/<identifier>`
 #[derive(Serialize)]
 pub(super) struct Detail<'a> {
@@ -258,6 +268,7 @@ impl<'a> State<'a> {
             running: snapshot.running.iter().map(Running::of).collect(),
             retrying: snapshot.retrying.iter().map(Retrying::of).collect(),
             idle: snapshot.idle.iter().map(Idle::of).collect(),
+            finished: snapshot.finished.iter().map(Finished::of).collect(),
             totals: TotalsState::of(snapshot.totals),
             codex_totals: TotalsState::of(snapshot.totals),
             rate_limits: None,
@@ -340,6 +351,18 @@ impl<'a> Idle<'a> {
             role: role(row.role),
             reason: &row.reason,
             parked: row.parked,
+        }
+    }
+}
+
+impl<'a> Finished<'a> {
+    fn of(row: &'a FinishedRow) -> Self {
+        Self {
+            issue_id: &row.id.0,
+            issue_identifier: &row.identifier.0,
+            title: &row.title,
+            outcome: &row.outcome,
+            finished_at: Instant(row.at),
         }
     }
 }

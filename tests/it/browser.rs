@@ -112,9 +112,8 @@ fn an_issue_made_in_the_form_runs_and_is_finished() {
     assert_eq!(browser.value("document.querySelector('#new-title').value"), json!(""));
     until("the issue to be done", || project.exists("issues/Done/MADE-1.md"));
     assert_eq!(std::fs::read_to_string(project.apply_patch("MADE-1").join("here.txt")).expect("made"), "here\n");
-    until("the page to show it done", || {
-        browser.value("document.querySelector('#disk').textContent").as_str().is_some_and(|t| t.contains("MADE-1"))
-    });
+    let patch = project.dir().join(".symphony/patches/agent_MADE-1.patch");
+    browser.until_says("#disk .command", &format!("git am {}", patch.display()));
     assert!(is_marked(&browser), "the page was never reloaded");
     all_was_quiet(&browser, &origin);
 }
