@@ -17,6 +17,8 @@ const MAX_SHELF: usize = 50;
 /// Longest last message, in characters (0.1.0).
 const MAX_MESSAGE: usize = 140;
 
+/// Why an issue waits that no failure holds up.
+const CONTINUES: &str = "the last run ended without finishing; the next one continues";
 /// Phases that say no more than the pill before them.
 const SAID_BY_PILL: [&str; 2] = ["working", "waiting for a human"];
 
@@ -154,21 +156,6 @@ pub(super) struct Disk {
 pub(super) struct Footer {
     pub(super) parts: Vec<(String, &'static str)>,
     pub(super) version: &'static str,
-}
-
-/// The new-issue form: what was typed, and what came of it.
-#[derive(Default)]
-pub(super) struct NewIssueForm {
-    pub(super) open: bool,
-    pub(super) identifier: String,
-    pub(super) title: String,
-    pub(super) state: String,
-    pub(super) priority: String,
-    pub(super) labels: String,
-    pub(super) description: String,
-    pub(super) states: Vec<String>,
-    pub(super) created: Option<String>,
-    pub(super) error: Option<String>,
 }
 
 impl Header {
@@ -345,7 +332,7 @@ impl Waiting {
             pill: "retrying",
             attempt: Some(row.attempt),
             due: Some(Clock::of(row.due_at)),
-            reason: row.error.as_deref().map_or_else(|| "goes on".to_owned(), |error| short(error, MAX_ERROR)),
+            reason: row.error.as_deref().map_or_else(|| CONTINUES.to_owned(), |error| short(error, MAX_ERROR)),
         }
     }
 
@@ -373,21 +360,6 @@ impl Footer {
             parts.push((duration(totals.seconds_running), "runtime"));
         }
         Self { parts, version: env!("CARGO_PKG_VERSION") }
-    }
-}
-
-impl NewIssueForm {
-    /// An empty form; open only when a look has shown that nothing exists at all.
-    pub(super) fn empty(snapshot: &Snapshot) -> Self {
-        let nothing = snapshot.running.is_empty() && snapshot.retrying.is_empty() && snapshot.idle.is_empty();
-        Self { open: nothing && !snapshot.polling, state: first_active(snapshot), ..Self::default() }
-            .with_states(snapshot)
-    }
-
-    /// The states a form may name.
-    pub(super) fn with_states(mut self, snapshot: &Snapshot) -> Self {
-        self.states = snapshot.states.iter().map(|row| row.name.0.clone()).collect();
-        self
     }
 }
 

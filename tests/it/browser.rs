@@ -73,16 +73,23 @@ fn a_question_appears_without_a_reload_and_a_draft_survives_news_until_enter_sen
     let origin = log_in(&browser, &running);
     mark(&browser);
     browser.until_says("#sessions", "The title of LONG-1");
+    project.issue("Todo", "Q-0", ASKS);
+    browser.until_says("#attention", "Q-0");
 
     project.issue("Todo", "Q-1", ASKS);
-    browser.until_says("#attention .question", "Which colour?");
+    browser.until_says("#attention", "Q-1");
+    let mine = "#attention article:nth-of-type(2) textarea";
     assert!(browser.text("header .badge").eq_ignore_ascii_case("attention"));
     until("the tab to say it", || browser.value("document.title").as_str().is_some_and(|t| t.starts_with("(!)")));
-    browser.fill(REPLY, "gre");
+    browser.fill(mine, "gre");
 
     project.issue("Backlog", "NEWS-1", "Nobody works on this.");
     project.issue("Todo", "LONG-2", NEVER_ENDS);
     browser.until_says("#sessions", "The title of LONG-2");
+    // Somebody else answers the question above: this one moves up, with its draft.
+    let elsewhere = running.post("/api/v1/issues/Q-0/steering-reply", &json!({"text": "red"}));
+    assert_eq!(elsewhere.status, 202);
+    until("the other question to leave", || !browser.text("#attention").contains("Q-0"));
     let draft = "(r => [r.value, document.activeElement === r])(document.querySelector('#attention textarea'))";
     assert_eq!(browser.value(draft), json!(["gre", true]), "draft and focus stay");
     browser.press(&format!("en{ENTER}"));
