@@ -107,6 +107,8 @@ pub(super) struct Session {
     pub(super) attempt: Option<u32>,
     pub(super) tokens: Option<String>,
     pub(super) message: Option<String>,
+    /// When the agent was last heard of: an old one on a running issue is a stuck one.
+    pub(super) heard: Option<Clock>,
     pub(super) hint: String,
     pub(super) started: Clock,
     /// What isolates the run.
@@ -149,6 +151,8 @@ pub(super) struct Disk {
     pub(super) finished: Vec<Finished>,
     pub(super) waiting: Vec<Waiting>,
     pub(super) shelves: Vec<Shelf>,
+    /// Whether every file could be read as one issue.
+    pub(super) clean: bool,
     pub(super) first_active: String,
 }
 
@@ -252,7 +256,8 @@ impl Parked {
             identifier: row.identifier.0.clone(),
             title: row.title.clone(),
             state: row.state.0.clone(),
-            reason: row.reason.clone(),
+            // The pill before it says so already.
+            reason: row.reason.strip_prefix("parked: ").unwrap_or(&row.reason).to_owned(),
         }
     }
 }
@@ -282,6 +287,7 @@ impl Session {
             attempt: row.attempt,
             tokens: (row.tokens.total > 0).then(|| count(row.tokens.total)),
             message: row.last_message.as_deref().map(|message| short(message, MAX_MESSAGE)),
+            heard: row.last_event_at.map(Clock::of),
             hint: hint.into_iter().flatten().collect::<Vec<_>>().join(" · "),
             started: Clock::of(row.started_at),
             sandbox: sandbox.to_owned(),
@@ -304,6 +310,7 @@ impl Disk {
         Self {
             finished: snapshot.finished.iter().map(Finished::of).collect(),
             waiting,
+            clean: snapshot.malformed.is_empty() && snapshot.ambiguous.is_empty(),
             shelves: shelves.into_iter().filter(|shelf| !shelf.rows.is_empty()).collect(),
             first_active: first_active(snapshot),
         }
