@@ -13,3 +13,4 @@ mod lifecycle;
 mod overload;
 mod rig;
 mod steering;
+mod webdriver;

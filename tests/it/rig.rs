@@ -123,7 +123,9 @@ impl Project {
             });
         }
         let running = Running { child, log };
-        until("the program to start", || running.log().contains("symphony started") || running.ended());
+        // The log and the banner come through two pipes, in any order.
+        let said = |log: &str| log.contains("symphony started") && log.contains("\n  next ");
+        until("the program to start", || said(&running.log()) || running.ended());
         running
     }
 
