@@ -296,7 +296,7 @@ fn server(reader: &mut Reader<'_>, root: &Section<'_>) -> Server {
 /// Whether only this machine reaches `host`. A name other than `localhost` is not trusted to.
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<core::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn mcp(reader: &mut Reader<'_>, root: &Section<'_>) -> Mcp {
