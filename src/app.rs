@@ -57,6 +57,10 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let file = WorkflowFile::load(&arguments.workflow, Environment::of_process())
         .map_err(|error| Refused { code: error.exit_code(), message: error.to_string() })?;
+    if !file.may_dispatch() {
+        let problems: Vec<String> = file.problems().iter().filter(|p| p.is_error()).map(ToString::to_string).collect();
+        return Err(Refused::start(problems.join("\n")));
+    }
     let workflow = file.workflow();
     let path = file.path().to_owned();
     check_root(&workflow.tracker.root)?;
@@ -70,6 +74,12 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let layout = Layout::of(&workflow.dir);
     crate::workspace::create_private_dir(layout.root())
         .map_err(|error| Refused::start(format!("cannot create {}: {error}", layout.root().display())))?;
+    // Nothing below is for the repository around it.
+    let ignore = layout.root().join(".gitignore");
+    if !ignore.exists() {
+        std::fs::write(&ignore, "*\n")
+            .map_err(|error| Refused::start(format!("cannot write {}: {error}", ignore.display())))?;
+    }
     let _lock = Lock::take(&layout.lock()).map_err(Refused::start)?;
     let (journal, memory) = Journal::open(&layout.journal()).map_err(Refused::start)?;
     let git = Git::new(layout.root()).map_err(Refused::start)?;

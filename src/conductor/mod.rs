@@ -121,8 +121,9 @@ impl<H: Hands> Conductor<H> {
             policy,
             workflow: first.workflow,
             tracker: first.tracker,
-            problems: first.problems,
-            warnings: first.warnings,
+            // Both are told, and shown, at the first look.
+            problems: vec![],
+            warnings: vec![],
             hands,
             journal,
             facts,

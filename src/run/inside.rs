@@ -90,7 +90,10 @@ impl Attempt {
             line.report(Report::Finishing).await;
         }
         // Export comes before teardown. A guest that died is asked again below, on its work disk.
-        let exported = self.export(airlock, &channel, talk.done_message(&self.plan.issue)).await;
+        let exported = match talk.seeded {
+            true => self.export(airlock, &channel, talk.done_message(&self.plan.issue)).await.map(drop),
+            false => Ok(()),
+        };
         if let Err(error) = channel.shutdown(GUEST_GRACE).await {
             tracing::debug!(run_id = self.plan.run.0, %error, "the guest program did not say goodbye");
         }
@@ -98,11 +101,11 @@ impl Attempt {
         let ending = guest.stop(GUEST_GRACE).await;
         tracing::debug!(run_id = self.plan.run.0, ?ending, "sandbox gone");
         let exported = match exported {
-            Err(ExportError::Channel(ChannelError::Closed(_) | ChannelError::BrokenOff(_))) if talk.seeded => {
+            Err(ExportError::Channel(ChannelError::Closed(_) | ChannelError::BrokenOff(_))) => {
                 line.report(Report::Phase("rescuing")).await;
                 self.rescue(airlock, talk.done_message(&self.plan.issue)).await
             }
-            other => other.map(drop),
+            other => other,
         };
         self.conclude(end, exported, talk, ending.out_of_memory)
     }
@@ -120,7 +123,6 @@ impl Attempt {
                 let (title, summary) = talk.said.done.unwrap_or_default();
                 return Left::Done { title, summary };
             }
-            (Err(end), _) if !talk.seeded => end,
             (Err(end), Ok(())) => end,
             // The agent can mend some exports (a history that left the base, a file too large): it is told next time.
             (_, Err(ExportError::Airlock(error))) if error.is_for_the_agent() => failed("export_refused", error),

@@ -36,7 +36,7 @@ impl Project {
         std::fs::create_dir(&dir).expect("project directory");
         project.write("WORKFLOW.md", &format!("---\n{front}---\n{BODY}"));
         project.write("README.md", "A project.\n");
-        project.write(".gitignore", "/.symphony\n/issues\n");
+        project.write(".gitignore", "/issues\n");
         std::fs::create_dir_all(dir.join("issues/Todo")).expect("issues");
         git(&dir, &["init", "-q", "-b", "main"]);
         git(&dir, &["add", "-A"]);
