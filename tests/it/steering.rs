@@ -51,3 +51,27 @@ fn once_ends_with_3_when_a_question_is_all_that_is_left() {
     assert_eq!(project.once(), 3);
     assert!(project.exists("issues/Done/A-1.md") && project.exists("issues/Todo/Q-1.md"));
 }
+
+/// Regression: a checkpoint whose head the airlock already had was refused, and the last work with it.
+#[test]
+fn work_left_uncommitted_behind_a_known_head_survives_a_stop_and_a_restart() {
+    let project = Project::new();
+    let body = "```sh\nif [ -z \"${SYMPHONY_ANSWER:-}\" ]; then echo 1 > one.txt; git add one.txt; git commit -qm One; echo 'Go on?'; exit 75; fi\nif [ ! -e two.txt ]; then echo 2 > two.txt; sleep 300; fi\n```";
+    project.issue("Todo", "W-1", body);
+    let running = project.start();
+    running.until_state("the question", |s| s["running"][0]["steering_requested"] == json!(true));
+    assert_eq!(running.post("/api/v1/issues/W-1/steering-reply", &json!({"text": "yes"})).status, 202);
+    running.until_state("the second turn", |s| s["running"][0]["turn_count"] == json!(2));
+    let tree = project.dir().join(".symphony/disks/W-1/tree/two.txt");
+    until("the second file", || tree.exists());
+    let log = {
+        running.signal(rustix::process::Signal::TERM);
+        let mut running = running;
+        assert_eq!(running.code(), 0);
+        running.log()
+    };
+    assert!(!log.contains("not exported"), "{log}");
+    let airlock = project.dir().join(".symphony/airlock/W-1.git");
+    let files = crate::rig::git(&airlock, &["ls-tree", "--name-only", "refs/symphony/wip"]);
+    assert!(files.contains("one.txt") && files.contains("two.txt"), "{files}");
+}

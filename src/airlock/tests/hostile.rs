@@ -198,3 +198,21 @@ async fn a_claim_of_something_that_is_no_commit_is_refused() {
     let tree = world.airlock.tree_of(world.airlock.base()).await.expect("tree");
     assert!(matches!(refused(&world, None, &Claim { head: tree, wip: None }).await, AirlockError::Incomplete(_)));
 }
+
+/// A checkpoint of uncommitted work on a head that was exported before: git names only the new ref.
+#[tokio::test]
+async fn an_export_may_leave_out_a_ref_that_is_here_already() {
+    let world = World::new().await;
+    let guest = world.guest().await;
+    let head = commit_file(&guest, "a", "a");
+    let (bundle, claim) = world.export(&guest, "HEAD", None);
+    world.airlock.take_export(Some(&bundle), &claim, &LIMITS).await.expect("first");
+    let wip = commit_file(&guest, "b", "b");
+    git(&guest, &["update-ref", "refs/symphony/wip", wip.as_str()]);
+    git(&guest, &["update-ref", HEAD, head.as_str()]);
+    git(&guest, &["bundle", "create", "-q", "../wip", "refs/symphony/wip", HEAD, &format!("^{head}")]);
+    let claim = Claim { head: head.clone(), wip: Some(wip.clone()) };
+    let bundle = world.tmp.path().join("wip");
+    let taken = world.airlock.take_export(Some(&bundle), &claim, &LIMITS).await.expect("second");
+    assert_eq!((taken.head, taken.wip), (head, Some(wip)));
+}
