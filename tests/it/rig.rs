@@ -146,7 +146,9 @@ impl Project {
             });
         }
         let running = Running { child, log };
-        until("the program to start", || running.log().contains("symphony started") || running.ended());
+        // One is on stderr, the other on stdout, and a thread reads each.
+        let up = |log: String| log.contains("symphony started") && log.contains("\n  next ");
+        until("the program to start", || up(running.log()) || running.ended());
         running
     }
 

@@ -42,10 +42,10 @@ fn every_documented_variable_reaches_the_agent() {
 
 #[test]
 fn an_unknown_variable_or_filter_stops_the_start_with_its_line() {
-    refused("fine\n{{ issue.nope }}\n", &["WORKFLOW.md:13:1:", "`issue.nope`", "identifier"]);
+    refused("fine\n{{ issue.nope }}\n", &["WORKFLOW.md:14:1:", "`issue.nope`", "identifier"]);
     refused("{% if issue.nope %}x{% endif %}", &["`issue.nope`"]);
     refused("{{ nope | default: 1 }}", &["`nope`"]);
-    refused("{{ issue.title | frob }}", &["WORKFLOW.md:12:1:", "`frob`"]);
+    refused("{{ issue.title | frob }}", &["WORKFLOW.md:13:1:", "`frob`"]);
     refused("{% frob %}", &["frob"]);
     for inherited in ["toString", "constructor", "__proto__"] {
         refused(&format!("{{{{ issue.{inherited} }}}}"), &[inherited]);
