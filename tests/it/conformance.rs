@@ -3,3 +3,4 @@
 mod files;
 mod mcp;
 mod prompt;
+mod reload;
