@@ -411,11 +411,15 @@ fn complaints(files: &[(String, String)], document: &str, text: &str) -> Vec<Str
 #[test]
 fn documents_name_only_tests_that_exist() {
     let files = rust_files();
-    for (document, rows) in [("ARCHITECTURE.md", 13), ("docs/CONFORMANCE.md", 150)] {
+    let mut broken = vec![];
+    for (document, rows) in [("ARCHITECTURE.md", 13), ("docs/CONFORMANCE.md", 200)] {
         let text = std::fs::read_to_string(root().join(document)).unwrap_or_else(|error| panic!("{document}: {error}"));
-        report("documents and tests agree", &complaints(&files, document, &text));
-        assert!(rows_with_tests(&text).len() >= rows, "{document} has lost its table with a `test` column");
+        broken.extend(complaints(&files, document, &text));
+        if rows_with_tests(&text).len() < rows {
+            broken.push(format!("{document}: fewer than {rows} rows in tables with a `test` column"));
+        }
     }
+    report("documents and tests agree", &broken);
 }
 
 #[test]

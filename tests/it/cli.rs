@@ -211,3 +211,14 @@ fn open_to_this_machine_is_allowed_when_it_is_said() {
     let client = crate::http::Client { address: format!("127.0.0.1:{port}"), bearer: None };
     assert_ne!(client.get("/api/v1/state").json()["running"], Value::Null);
 }
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let project = Project::new();
+    project.issue("Todo", "A-1", "```sh\ntrue\n```");
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("a full device");
+    let mut command = project.command(&["--once", "--port", "0"]);
+    let status = command.stdin(Stdio::null()).stdout(full()).stderr(full()).status().expect("starts");
+    assert_eq!(status.code(), Some(0));
+    assert!(project.exists("issues/Done/A-1.md"));
+}
