@@ -99,7 +99,7 @@ impl Attempt {
         }
         drop(channel);
         let ending = guest.stop(GUEST_GRACE).await;
-        tracing::debug!(run_id = self.plan.run.0, ?ending, "sandbox gone");
+        tracing::debug!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, run_id = self.plan.run.0, ?ending, "sandbox gone");
         let exported = match exported {
             Err(ExportError::Channel(ChannelError::Closed(_) | ChannelError::BrokenOff(_))) => {
                 line.report(Report::Phase("rescuing")).await;
@@ -132,7 +132,8 @@ impl Attempt {
                 RunEnd::NeedsHuman(ParkReason::HandoffFailed { detail })
             }
             (Err(end), Err(error)) => {
-                tracing::warn!(issue_id = %self.plan.issue.id, %error, "the last work was not exported; it is on the work disk");
+                tracing::warn!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, %error,
+                    "the last work was not exported; it is on the work disk");
                 end
             }
         };
@@ -192,7 +193,8 @@ impl Attempt {
                 match self.export(airlock, channel, None).await {
                     Ok(_) => return Ok(()),
                     Err(ExportError::Airlock(error)) if error.is_for_the_agent() => {
-                        tracing::warn!(issue_id = %self.plan.issue.id, %error, "what an earlier run left cannot be taken; starting from the last good work");
+                        tracing::warn!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, %error,
+                            "what an earlier run left cannot be taken; starting from the last good work");
                     }
                     Err(error) => return Err(failed("rescue_failed", error)),
                 }

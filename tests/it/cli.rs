@@ -148,17 +148,21 @@ fn every_line_on_stderr_is_a_log_line_and_none_holds_the_operator_token() {
         .expect("starts");
     assert_eq!(output.status.code(), Some(0));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let (mut levels, mut about_issue) = (vec![], 0);
+    let (mut levels, mut sessions, mut about_issue) = (vec![], vec![], 0);
     for line in err.lines() {
         let pairs = parsed(line).unwrap_or_else(|| panic!("not a log line: {line}"));
         let keys: Vec<&str> = pairs.iter().take(3).map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["ts", "level", "msg"], "{line}");
         assert!(pairs[0].1.len() == 24 && pairs[0].1.ends_with('Z'), "{line}");
-        about_issue += usize::from(pairs.iter().any(|(k, v)| k == "issue_identifier" && v == "A-1"));
+        let value = |key: &str| pairs.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
+        assert_eq!(value("issue_id"), value("issue_identifier"), "both or neither: {line}");
+        about_issue += usize::from(value("issue_identifier") == Some("A-1"));
+        sessions.extend(value("session_id").map(str::to_owned));
         levels.push(pairs[1].1.clone());
     }
     assert!(levels.iter().all(|level| ["debug", "info", "warn", "error"].contains(&level.as_str())), "{levels:?}");
-    assert!(about_issue > 0, "no line about the issue names it: {err}");
+    assert!(about_issue > 3, "no line about the issue names it: {err}");
+    assert_eq!(sessions, ["script-1", "script-1"], "a session's start and end name it: {err}");
     let (_, token) = out.split_once("token=").expect("the login link is on stdout");
     let token = token.split_whitespace().next().expect("a token");
     assert!(token.len() >= 32 && !err.contains(token));

@@ -110,7 +110,12 @@ fn a_failing_before_run_fails_the_run_and_after_run_still_runs() {
     let hooks = "hooks:\n  before_run: echo the reason >&2; exit 4\n  after_run: touch ../../../after.txt; exit 9\n";
     let project = Project::with(&format!("{FRONT}{hooks}budget: {{failures_in_a_row: 1}}\n"));
     project.issue("Todo", "A-1", QUICK);
-    assert_eq!(project.once(), 3);
+    let output = project.run(&["--once"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        said.contains("msg=\"hook started\" hook=before_run") && said.contains("msg=\"hook failed\" hook=before_run")
+    );
     let parked = project.read("issues/Parked/A-1.md");
     assert!(parked.contains("before_run") && parked.contains("the reason"), "{parked}");
     assert!(project.exists("after.txt"));
@@ -121,6 +126,8 @@ fn a_hook_that_hangs_is_killed_with_everything_it_started() {
     let hooks = "hooks:\n  timeout_ms: 500\n  after_run: sleep 3171 & sleep 3171\n";
     let project = Project::with(&format!("{FRONT}{hooks}"));
     project.issue("Todo", "A-1", QUICK);
-    assert_eq!(project.once(), 0, "after_run is logged and ignored");
+    let output = project.run(&["--once"]);
+    assert_eq!(output.status.code(), Some(0), "after_run is ignored");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("msg=\"hook failed\" hook=after_run"), "and logged");
     assert!(crate::rig::processes_with("sleep 3171").is_empty());
 }
