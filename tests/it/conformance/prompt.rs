@@ -83,3 +83,12 @@ fn a_retry_knows_that_it_is_one_and_why() {
     assert!(prompt.contains("attempt 1 failure:") && prompt.contains("refused"), "{prompt}");
     assert_eq!(running.state()["running"], json!([]));
 }
+
+/// The program's crates are built with other features than the core's own tests.
+#[test]
+fn an_issue_as_json_has_its_keys_in_order_in_the_program_too() {
+    let prompt = prompts("{{ issue | json }}", "---\ntitle: The title\n---\n", 1);
+    let keys: Vec<&str> =
+        prompt.split("\\\"").filter(|part| ["assignee_id", "identifier", "title", "url"].contains(part)).collect();
+    assert_eq!(keys, ["assignee_id", "identifier", "title", "url"], "{prompt}");
+}
