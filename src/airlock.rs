@@ -4,7 +4,7 @@
 //! ever data here: it is never checked out, its configuration never read, and it moves a ref only
 //! after size, format, objects, claims and ancestry were checked. Refs in the repository:
 //! `refs/symphony/base` (where work starts), `head` (newest verified tip), `wip` (uncommitted work),
-//! `extra` (untracked files to seed), `branch` (the value of the agent's
+//! `extra` (untracked files to seed), `left/*` (work put aside), `branch` (the value of the agent's
 //! branch on the host that the work takes into account).
 
 use std::path::{Path, PathBuf};
@@ -36,6 +36,8 @@ pub(crate) const WIP: &str = "refs/symphony/wip";
 const EXTRA: &str = "refs/symphony/extra";
 const BRANCH: &str = "refs/symphony/branch";
 const FOUND: &str = "refs/symphony/found";
+/// Below it: work that nothing continues, kept for a person.
+const LEFT: &str = "refs/symphony/left";
 
 /// Wins over any `.gitattributes` in a tree: nothing is converted, filtered, hidden or substituted.
 const ATTRIBUTES: &str = "* -text !eol -filter -ident -working-tree-encoding !merge !export-ignore !export-subst\n";
@@ -160,6 +162,11 @@ impl Airlock {
         } else {
             sweep(&dir);
         }
+        if let Some(workspace) = &workspace {
+            for ours in ["refs/symphony", "refs/heads/agent"] {
+                sweep_refs(&workspace.join(".git").join(ours));
+            }
+        }
         let found = git.bare(&dir).args(["rev-parse", "--verify", "--quiet", BASE]).oid_if_any().await?;
         let unfit = |reason: &str| AirlockError::Unfit { path: dir.clone(), reason: reason.to_owned() };
         let mut base = found.ok_or_else(|| unfit("it has no base; move it away, a new one will be made"))?;
@@ -188,6 +195,9 @@ impl Airlock {
         {
             import::fetch(&self.git, &self.dir, workspace, &format!("+{tip}:{FOUND}")).await?;
             if self.contains(&next, &tip).await? {
+                if next != tip {
+                    lines.extend(self.carry_wip(&tip).await?);
+                }
                 next = tip.clone();
                 lines.push(format!("update {BRANCH} {tip}"));
             } else if self.contains(&tip, &next).await? {
@@ -199,6 +209,25 @@ impl Airlock {
             lines.push(format!("update {HEAD} {next}"));
         }
         if lines.is_empty() { Ok(()) } else { self.transaction(&lines).await }
+    }
+
+    /// The uncommitted work on top of `tip`, which somebody committed after it: its tree alone would undo what they
+    /// did. Where the two do not fit together, theirs stands and the uncommitted work is kept under a name of its own.
+    async fn carry_wip(&self, tip: &Oid) -> Result<Vec<String>, AirlockError> {
+        let Some(wip) = self.wip().await? else { return Ok(Vec::new()) };
+        let merging = self.repo().args(["merge-tree", "--write-tree", "--no-messages", tip.as_str(), wip.as_str()]);
+        let (code, merged) = merging.deadline(FETCH_DEADLINE).run_any().await?;
+        match Oid::parse(merged.stdout.text().trim()).filter(|_| code == 0) {
+            Some(tree) => {
+                let moved = self.commit(&tree, &[tip], "Uncommitted work", &self.date_of(&wip).await?).await?;
+                Ok(vec![format!("update {WIP} {moved} {wip}")])
+            }
+            None => {
+                tracing::warn!(key = %self.key, kept = %format!("{LEFT}/{wip}"),
+                    "uncommitted work does not fit what was committed to the agent's branch meanwhile; it is put aside");
+                Ok(vec![format!("update {LEFT}/{wip} {wip}"), format!("delete {WIP} {wip}")])
+            }
+        }
     }
 
     /// Deletes the airlock of an issue whose work is handed off. `false` when there is none.
@@ -338,10 +367,14 @@ impl Airlock {
     }
 }
 
-/// Removes what a power cut or a killed git left: a stale lock would block a ref for ever. Only
-/// symphony uses this repository, and no lock in it is held this long.
+/// How old a lock must be that only a git which is gone can hold. A ref is locked for milliseconds; a fetch may take
+/// as long as its deadline.
+const STALE: Duration = Duration::from_secs(15 * 60);
+const STALE_REF: Duration = Duration::from_secs(10);
+
+/// Removes what a power cut or a killed git left: a stale lock would block a ref for ever, or for so long that every
+/// retry fails on it. Only symphony uses this repository, and no lock in it is held this long.
 fn sweep(dir: &Path) {
-    const STALE: Duration = Duration::from_secs(15 * 60);
     let mut pending = vec![dir.to_owned()];
     while let Some(at) = pending.pop() {
         for entry in std::fs::read_dir(&at).into_iter().flatten().flatten() {
@@ -349,20 +382,39 @@ fn sweep(dir: &Path) {
             let name = name.to_string_lossy();
             if meta.is_dir() {
                 // Loose objects have no locks and may be many.
-                if name != "objects" || at != dir {
+                if name == "refs" && at == dir {
+                    sweep_refs(&entry.path());
+                } else if name != "objects" || at != dir {
                     pending.push(entry.path());
                 } else {
                     pending.push(entry.path().join("pack"));
                 }
                 continue;
             }
-            let left_over = name.ends_with(".lock") || name.starts_with("tmp_");
-            let stale = meta.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > STALE);
-            if left_over && stale {
-                tracing::warn!(path = %entry.path().display(), "removing what an interrupted git left");
-                let _ = std::fs::remove_file(entry.path());
+            let about_refs = name == "HEAD.lock" || name == "packed-refs.lock";
+            if name.ends_with(".lock") || name.starts_with("tmp_") {
+                remove_stale(&entry.path(), &meta, if about_refs { STALE_REF } else { STALE });
             }
         }
+    }
+}
+
+/// The same for locks of refs alone; also in a workspace, for those that only symphony moves.
+fn sweep_refs(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.is_dir() {
+            sweep_refs(&entry.path());
+        } else if entry.file_name().as_encoded_bytes().ends_with(b".lock") {
+            remove_stale(&entry.path(), &meta, STALE_REF);
+        }
+    }
+}
+
+fn remove_stale(path: &Path, meta: &std::fs::Metadata, after: Duration) {
+    if meta.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > after) {
+        tracing::warn!(path = %path.display(), "removing what an interrupted git left");
+        let _ = std::fs::remove_file(path);
     }
 }
 

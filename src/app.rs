@@ -74,12 +74,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let layout = Layout::of(&workflow.dir);
     crate::workspace::create_private_dir(layout.root())
         .map_err(|error| Refused::start(format!("cannot create {}: {error}", layout.root().display())))?;
-    // Nothing below is for the repository around it.
-    let ignore = layout.root().join(".gitignore");
-    if !ignore.exists() {
-        std::fs::write(&ignore, "*\n")
-            .map_err(|error| Refused::start(format!("cannot write {}: {error}", ignore.display())))?;
-    }
+    keep_out_of_git(&layout);
     let _lock = Lock::take(&layout.lock()).map_err(Refused::start)?;
     let (journal, memory) = Journal::open(&layout.journal()).map_err(Refused::start)?;
     let git = Git::new(layout.root()).map_err(Refused::start)?;
@@ -180,6 +175,16 @@ async fn conduct(
     kill.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(10), work).await;
     Ok(None)
+}
+
+/// The directory holds a secret and stands in a repository: `git add -A` must not pick it up.
+fn keep_out_of_git(layout: &Layout) {
+    let ignore = layout.root().join(".gitignore");
+    if !ignore.exists()
+        && let Err(error) = std::fs::write(&ignore, "*\n")
+    {
+        tracing::warn!(path = %ignore.display(), %error, "cannot write; keep the directory out of your repository yourself");
+    }
 }
 
 fn check_root(root: &Path) -> Result<(), Refused> {

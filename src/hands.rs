@@ -1,5 +1,6 @@
 //! The conductor's hands on the real world: the workflow file, the tracker, runs, removals.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures::future::BoxFuture;
@@ -25,8 +26,35 @@ pub struct World {
     parts: Arc<Parts>,
     trial: Arc<Result<TrialReport, BootError>>,
     tracker: Arc<Current>,
-    /// Ends the watching when the conductor ends.
-    _watch: Option<nudge::Watch>,
+    watching: Arc<Watching>,
+}
+
+/// The watch on the files of the workflow in force; ends with the conductor.
+struct Watching {
+    file: PathBuf,
+    hints: mpsc::Sender<Nudge>,
+    held: Mutex<Option<(PathBuf, nudge::Watch)>>,
+}
+
+impl Watching {
+    /// Follows the workflow: another root needs another watch. Blocking.
+    fn follow(&self, workflow: &Workflow) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if !workflow.polling.watch {
+            *held = None;
+            return;
+        }
+        let root = &workflow.tracker.root;
+        if held.as_ref().is_some_and(|(watched, _)| watched == root) {
+            return;
+        }
+        let (watch, warnings) = nudge::watch(&self.file, root, self.hints.clone());
+        for warning in warnings {
+            tracing::warn!(path = %warning.path.display(), error = %warning.message,
+                "cannot watch for file changes; they are noticed by polling");
+        }
+        *held = Some((root.clone(), watch));
+    }
 }
 
 /// The tracker of the workflow in force; follows a reload.
@@ -41,16 +69,11 @@ impl World {
     ) -> (Self, mpsc::Receiver<Nudge>) {
         let workflow = file.workflow();
         let (hints, nudges) = mpsc::channel(4);
-        let watch = workflow.polling.watch.then(|| {
-            let (watch, warnings) = nudge::watch(file.path(), &workflow.tracker.root, hints);
-            for warning in warnings {
-                tracing::warn!(path = %warning.path.display(), error = %warning.message,
-                    "cannot watch for file changes; they are noticed by polling");
-            }
-            watch
-        });
+        let watching = Watching { file: file.path().to_owned(), hints, held: Mutex::default() };
+        watching.follow(&workflow);
         let tracker = Arc::new(Current(RwLock::new(fresh(&workflow))));
-        (Self { file: Arc::new(Mutex::new(file)), parts, trial: Arc::new(trial), tracker, _watch: watch }, nudges)
+        let (file, trial, watching) = (Arc::new(Mutex::new(file)), Arc::new(trial), Arc::new(watching));
+        (Self { file, parts, trial, tracker, watching }, nudges)
     }
 
     /// The tracker of the workflow in force, for the doors.
@@ -144,9 +167,15 @@ fn read(file: &Mutex<WorkflowFile>) -> Read {
 impl Hands for World {
     fn look(&self) -> BoxFuture<'static, Looked> {
         let (file, tracker, trial) = (self.file.clone(), self.tracker.clone(), self.trial.clone());
+        let watching = self.watching.clone();
         Box::pin(async move {
             let again = file.clone();
-            let read = match tokio::task::spawn_blocking(move || read(&again)).await {
+            let reading = move || {
+                let read = read(&again);
+                watching.follow(&read.workflow);
+                read
+            };
+            let read = match tokio::task::spawn_blocking(reading).await {
                 Ok(read) => read,
                 // Only a panic ends here; the lock is poisoned and the file's last good state stands.
                 Err(error) => {

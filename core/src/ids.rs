@@ -98,7 +98,7 @@ impl WorkspaceKey {
             _ => {}
         }
         // File names end at 255 bytes; the key also becomes part of longer names.
-        if safe == original && safe.len() <= 100 {
+        if safe == original && safe.len() <= 100 && !ends_like_a_hash(&safe) {
             return Ok(Self(safe));
         }
         let short: String = safe.chars().take(100).collect();
@@ -125,6 +125,11 @@ impl WorkspaceKey {
     pub fn patch_name(&self) -> String {
         format!("agent_{}.patch", self.0)
     }
+}
+
+/// Whether a name ends as one that [`WorkspaceKey::of`] made: such a name could be another identifier's key.
+fn ends_like_a_hash(text: &str) -> bool {
+    text.rsplit_once("--").is_some_and(|(_, end)| end.len() == 16 && end.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// The first 64 bits of SHA-256, in hexadecimal.
@@ -164,6 +169,11 @@ mod tests {
         assert_ne!(key("A/B"), key("A_B"));
         assert_ne!(key("A/B"), key("A B"));
         assert!(key("foo/../bar").starts_with("foo_.._bar--"));
+    }
+
+    #[test]
+    fn an_identifier_that_spells_another_ones_key_does_not_share_its_directory() {
+        assert_ne!(key(&key("A/B")), key("A/B"));
     }
 
     #[test]

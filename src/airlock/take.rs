@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Airlock, AirlockError, HEAD, WIP, header, io};
+use super::{Airlock, AirlockError, HEAD, LEFT, WIP, header, io};
 use crate::git::{GitError, Oid};
 use crate::process::{Input, Rlimits, Sink};
 
@@ -68,6 +68,34 @@ impl Airlock {
         claim: &Claim,
         limits: &Limits,
     ) -> Result<Checkpoint, AirlockError> {
+        self.verify(bundle, claim, limits).await?;
+        self.accept(claim).await
+    }
+
+    /// Like [`Airlock::take_export`], for what an earlier run left on a work disk that is not marked with what
+    /// stands here. Only work that continues the head replaces it: else somebody went on without that disk, and
+    /// what it held is kept under `refs/symphony/left/` and answered with `None`.
+    ///
+    /// # Errors
+    /// As [`Airlock::take_export`].
+    pub async fn take_left(
+        &self,
+        bundle: Option<&Path>,
+        claim: &Claim,
+        limits: &Limits,
+    ) -> Result<Option<Checkpoint>, AirlockError> {
+        self.verify(bundle, claim, limits).await?;
+        if self.contains(&self.head().await?, &claim.head).await? {
+            return self.accept(claim).await.map(Some);
+        }
+        let tips = [Some(&claim.head), claim.wip.as_ref()];
+        let keep: Vec<String> = tips.into_iter().flatten().map(|tip| format!("update {LEFT}/{tip} {tip}")).collect();
+        self.transaction(&keep).await?;
+        Ok(None)
+    }
+
+    /// Everything that must hold before a ref moves.
+    async fn verify(&self, bundle: Option<&Path>, claim: &Claim, limits: &Limits) -> Result<(), AirlockError> {
         if let Some(bundle) = bundle {
             self.unpack(bundle, claim, limits).await?;
         }
@@ -86,6 +114,11 @@ impl Airlock {
                 return Err(AirlockError::NotOnBase { what, oid: tip.clone(), base: self.base.clone() });
             }
         }
+        Ok(())
+    }
+
+    /// Moves `head` and `wip` to a verified claim.
+    async fn accept(&self, claim: &Claim) -> Result<Checkpoint, AirlockError> {
         let wip = match &claim.wip {
             Some(wip) => format!("update {WIP} {wip}"),
             None => format!("delete {WIP}"),

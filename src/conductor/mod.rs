@@ -94,6 +94,8 @@ pub struct Conductor<H: Hands> {
     journal: Journal,
     facts: Facts,
     live: BTreeMap<RunId, Live>,
+    /// The workflow of each issue's newest run: its workspace stands where that one says (C155).
+    homes: BTreeMap<IssueId, Arc<Workflow>>,
     ended: Ended,
     origin: Instant,
     version: u64,
@@ -128,6 +130,7 @@ impl<H: Hands> Conductor<H> {
             journal,
             facts,
             live: BTreeMap::new(),
+            homes: BTreeMap::new(),
             ended: Ended::default(),
             origin: Instant::now(),
             version: 0,
@@ -249,6 +252,9 @@ impl<H: Hands> Conductor<H> {
             && self.board.look_error() != Some(error.as_str())
         {
             tracing::error!(%error, "the issues could not be read; running work goes on, nothing new starts");
+        }
+        if looked.workflow.tracker.root != self.workflow.tracker.root {
+            self.step(Event::TrackerChanged);
         }
         (self.workflow, self.tracker) = (looked.workflow, looked.tracker);
         (self.problems, self.warnings) = (looked.problems, looked.warnings);

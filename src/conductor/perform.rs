@@ -45,6 +45,7 @@ impl<H: Hands> Conductor<H> {
             attempt = plan.attempt.unwrap_or(0), "run starts");
         self.live.insert(run, Live::new(&plan, stop, answers));
         let kept = self.journal.run_started(run, plan.issue.id.clone(), self.board.counters(&plan.issue.id));
+        self.homes.insert(plan.issue.id.clone(), self.workflow.clone());
         let line = Line { run, reports: self.to_runs.clone(), stop: stop_seen, answers: answers_in };
         let start = Start { plan, workflow: self.workflow.clone(), tracker: self.tracker.clone(), line };
         let (hands, to_runs): (Arc<H>, _) = (self.hands.clone(), self.to_runs.clone());
@@ -80,9 +81,9 @@ impl<H: Hands> Conductor<H> {
         });
     }
 
-    pub(super) fn spawn_removal(&self, issue: Issue) {
-        let (removal, to_self) =
-            (self.hands.remove_workspace(issue.clone(), self.workflow.clone()), self.to_self.clone());
+    pub(super) fn spawn_removal(&mut self, issue: Issue) {
+        let workflow = self.homes.remove(&issue.id).unwrap_or_else(|| self.workflow.clone());
+        let (removal, to_self) = (self.hands.remove_workspace(issue.clone(), workflow), self.to_self.clone());
         self.tasks.spawn(async move {
             if AssertUnwindSafe(removal).catch_unwind().await.is_err() {
                 tracing::error!(issue_id = %issue.id, issue_identifier = %issue.identifier, "removing a workspace crashed; it is kept");

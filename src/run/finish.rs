@@ -10,6 +10,7 @@ use symphony_core::workflow::Role;
 
 use super::Attempt;
 use super::line::{Line, Report};
+use super::tools::within;
 use crate::airlock::Airlock;
 use crate::handoff::patch::{self, Handed};
 use crate::tracker::TrackerError;
@@ -70,7 +71,7 @@ impl Attempt {
         if self.workflow.states.role(&from) != Role::Active {
             return Ok(RunEnd::NoLongerActive);
         }
-        match self.tracker.move_issue(&self.plan.issue.id, &from, &target).await {
+        match within(self.tracker.move_issue(&self.plan.issue.id, &from, &target)).await {
             Ok(_) => Ok(RunEnd::Done),
             // Somebody moved it between our look and our move.
             Err(TrackerError::Elsewhere { .. }) => Ok(RunEnd::NoLongerActive),

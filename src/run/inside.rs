@@ -1,5 +1,6 @@
 //! The part of a run that has a sandbox: boot, seed, agent, turns, checkpoints, and the end of it all.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use symphony_core::board::{ParkReason, RunEnd};
@@ -90,6 +91,7 @@ impl Attempt {
             line.report(Report::Finishing).await;
         }
         // Export comes before teardown. A guest that died is asked again below, on its work disk.
+        // A tree that was not seeded to its end is nobody's work: taken, it would look like mass deletion.
         let exported = match talk.seeded {
             true => self.export(airlock, &channel, talk.done_message(&self.plan.issue)).await.map(drop),
             false => Ok(()),
@@ -190,8 +192,11 @@ impl Attempt {
             if disk.tree && disk.marker.is_some() {
                 // An earlier run, or an earlier symphony, died before its export.
                 line.report(Report::Phase("rescuing")).await;
-                match self.export(airlock, channel, None).await {
-                    Ok(_) => return Ok(()),
+                match self.export_left(airlock, channel).await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => {
+                        tracing::warn!(issue_id = %self.plan.issue.id, "the agent's branch moved on without what the work disk holds, which is kept in the airlock below refs/symphony/left; starting from the branch");
+                    }
                     Err(ExportError::Airlock(error)) if error.is_for_the_agent() => {
                         tracing::warn!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, %error,
                             "what an earlier run left cannot be taken; starting from the last good work");
@@ -247,6 +252,29 @@ impl Attempt {
         channel: &Channel,
         message: Option<String>,
     ) -> Result<Checkpoint, ExportError> {
+        let (bundle, claim, limits) = self.receive(airlock, channel, message).await?;
+        let checkpoint = airlock.take_export(bundle.as_deref(), &claim, &limits).await?;
+        channel.marker(&self.marker(airlock).await?).await?;
+        Ok(checkpoint)
+    }
+
+    /// Takes what an earlier run left on its work disk. `false`: the airlock went on without it.
+    async fn export_left(&self, airlock: &Airlock, channel: &Channel) -> Result<bool, ExportError> {
+        let (bundle, claim, limits) = self.receive(airlock, channel, None).await?;
+        let taken = airlock.take_left(bundle.as_deref(), &claim, &limits).await?.is_some();
+        if taken {
+            channel.marker(&self.marker(airlock).await?).await?;
+        }
+        Ok(taken)
+    }
+
+    /// An export on our disk, unverified: its bundle, if there is anything new, and what it is said to hold.
+    async fn receive(
+        &self,
+        airlock: &Airlock,
+        channel: &Channel,
+        message: Option<String>,
+    ) -> Result<(Option<PathBuf>, Claim, Limits), ExportError> {
         let limits = Limits::of_mib(self.workflow.workspace.export_max_mib);
         let have = [Some(airlock.base().clone()), Some(airlock.head().await?), airlock.wip().await?];
         let request = ExportRequest {
@@ -265,10 +293,7 @@ impl Attempt {
         let oid =
             |text: &str| Oid::parse(text).ok_or_else(|| ChannelError::Protocol(format!("`{text}` names no commit")));
         let claim = Claim { head: oid(&exported.head)?, wip: exported.wip.as_deref().map(oid).transpose()? };
-        let bundle = (!exported.empty).then_some(path.as_path());
-        let checkpoint = airlock.take_export(bundle, &claim, &limits).await?;
-        channel.marker(&self.marker(airlock).await?).await?;
-        Ok(checkpoint)
+        Ok(((!exported.empty).then_some(path), claim, limits))
     }
 
     /// The guest died before its export: a fresh sandbox without an agent exports from its work disk.

@@ -1,8 +1,12 @@
 //! What the agent's tool calls do to its run. The claim is validated and recorded here; the file moves
 //! only after the turn, when the work is safe (DESIGN §6).
 
+use std::future::Future;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use symphony_core::ids::StateName;
+use symphony_core::issue::{Ambiguity, Malformed};
 use symphony_core::snapshot::Question;
 use symphony_core::workflow::Role;
 
@@ -13,6 +17,9 @@ use crate::agent::tools::{ASKED_ALREADY_TEXT, ASKED_TEXT, MARKED_DONE_TEXT, Tool
 use crate::tracker::TrackerError;
 use crate::workspace::Ready;
 
+/// Looking at a directory or moving one file takes less than this, or fails.
+const TRACKER_DEADLINE: Duration = Duration::from_secs(30);
+
 /// What the agent has said in this run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Said {
@@ -20,6 +27,14 @@ pub(super) struct Said {
     pub(super) done: Option<(String, String)>,
     /// A human must answer: question and context.
     pub(super) question: Option<(String, Option<String>)>,
+}
+
+/// What a look finds of a run's issue.
+pub(super) enum Seen {
+    /// It stands in this state.
+    In(StateName),
+    /// It is there, but cannot be read now; a person is at it.
+    Unreadable(TrackerError),
 }
 
 impl Attempt {
@@ -55,7 +70,7 @@ impl Attempt {
         if self.workflow.states.role(&from) != Role::Active {
             return Err(format!("failed to mark done: a person moved the issue to {from}"));
         }
-        self.tracker.check_move(&self.plan.issue.id, &from, &target).await.map_err(refused)?;
+        within(self.tracker.check_move(&self.plan.issue.id, &from, &target)).await.map_err(refused)?;
         let (workspace, named, text_of) = (ready.path.clone(), title.clone(), summary.clone());
         let written = tokio::task::spawn_blocking(move || mark_done::write(&workspace, &named, &text_of)).await;
         // As in 0.1.0: the claim stands, the hook falls back to the issue's own title.
@@ -90,14 +105,38 @@ impl Attempt {
 
     /// Where the issue is now, by a fresh look.
     pub(super) async fn current_state(&self) -> Result<StateName, TrackerError> {
-        let scan = self.tracker.scan().await?;
-        let found = scan.issues.into_iter().find(|issue| issue.id == self.plan.issue.id);
-        match found {
-            Some(issue) => Ok(issue.state),
-            None => match scan.ambiguous.into_iter().find(|a| a.name == self.plan.issue.id.0) {
-                Some(twice) => Err(TrackerError::Ambiguous { name: twice.name, files: twice.files }),
-                None => Err(TrackerError::NotFound(self.plan.issue.id.0.clone())),
-            },
+        match self.look().await? {
+            Seen::In(state) => Ok(state),
+            Seen::Unreadable(why) => Err(why),
         }
     }
+
+    /// Where the issue is now. A file that cannot be read as the issue right now, half saved or one of two, is not gone.
+    pub(super) async fn look(&self) -> Result<Seen, TrackerError> {
+        let issue = &self.plan.issue;
+        let scan = within(self.tracker.scan()).await?;
+        if let Some(found) = scan.issues.into_iter().find(|found| found.id == issue.id) {
+            return Ok(Seen::In(found.state));
+        }
+        let same_file = |file: &String| file.rsplit('/').next() == Some(issue.file_name());
+        let twice =
+            |a: &Ambiguity| a.name == issue.id.0 || a.name == issue.identifier.0 || a.files.iter().any(same_file);
+        if let Some(twice) = scan.ambiguous.into_iter().find(twice) {
+            return Ok(Seen::Unreadable(TrackerError::Ambiguous { name: twice.name, files: twice.files }));
+        }
+        match scan.malformed.into_iter().find(|malformed| same_file(&malformed.file)) {
+            Some(Malformed { file, message, .. }) => {
+                Ok(Seen::Unreadable(TrackerError::Io { action: "read", path: file, message }))
+            }
+            None => Err(TrackerError::NotFound(issue.id.0.clone())),
+        }
+    }
+}
+
+/// A hung disk must hold up neither a stop nor the agent for ever.
+pub(super) async fn within<T>(work: impl Future<Output = Result<T, TrackerError>>) -> Result<T, TrackerError> {
+    tokio::time::timeout(TRACKER_DEADLINE, work).await.unwrap_or_else(|_| {
+        let message = format!("no answer within {} s", TRACKER_DEADLINE.as_secs());
+        Err(TrackerError::Io { action: "look at", path: "the issues".to_owned(), message })
+    })
 }

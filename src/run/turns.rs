@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::inside::ExportError;
 use super::line::{Line, Report};
-use super::tools::Said;
+use super::tools::{Said, Seen};
 use super::{Attempt, failed, failure};
 use crate::agent::session::Session;
 use crate::agent::tools::ToolCall;
@@ -188,9 +188,11 @@ impl Attempt {
     }
 
     async fn sight(&self) -> Sight {
-        match self.current_state().await {
-            Ok(state) if self.workflow.states.role(&state) == Role::Active => Sight::Active,
-            Ok(_) | Err(TrackerError::NotFound(_)) => Sight::NotActive,
+        match self.look().await {
+            Ok(Seen::In(state)) if self.workflow.states.role(&state) == Role::Active => Sight::Active,
+            // A file in somebody's hands never stops a running issue.
+            Ok(Seen::Unreadable(_)) => Sight::Active,
+            Ok(Seen::In(_)) | Err(TrackerError::NotFound(_)) => Sight::NotActive,
             Err(error) => Sight::Unknown(error.to_string()),
         }
     }

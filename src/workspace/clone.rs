@@ -46,7 +46,10 @@ pub(super) async fn fill(git: &Git, wanted: &Wanted<'_>, dir: &Path) -> Result<(
         fetch = fetch.arg("--update-shallow");
     }
     fetch.arg(&source.path).arg(format!("{base}:refs/symphony/base")).deadline(FETCH_DEADLINE).run().await?;
-    if let Some(branch) = branch {
+    let agents = wanted.key.branch();
+    let in_the_way = |name: &str| agents.starts_with(&format!("{name}/")) || name.starts_with(&format!("{agents}/"));
+    // git keeps branches as files: `agent` and `agent/ABC-1` cannot both be.
+    if let Some(branch) = branch.filter(|name| !in_the_way(name)) {
         // Hooks of 0.1.0 look for the base branch by its name.
         here().args(["update-ref", &format!("refs/heads/{branch}"), base.as_str()]).run().await?;
     }

@@ -4,6 +4,7 @@ mod api;
 mod browser;
 mod cli;
 mod conformance;
+mod edges;
 mod handoff_flow;
 mod hostile;
 mod http;

@@ -22,6 +22,9 @@ use crate::ids::{IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Issue, Malformed};
 use crate::time::Tick;
 
+/// So many failed looks in a row are no passing trouble any more.
+const BLIND_AFTER: u32 = 3;
+
 /// Everything the scheduler knows.
 #[derive(Clone, Debug)]
 pub struct Board {
@@ -38,6 +41,8 @@ pub struct Board {
     misses: BTreeMap<IssueId, u32>,
     /// Issues whose file we may have moved since this look began; only a later one counts for them.
     unconfirmed: BTreeMap<IssueId, u64>,
+    /// Issues whose live run began in a tracker that is not looked at any more: no look says anything about them.
+    elsewhere: BTreeSet<IssueId>,
     /// Terminal issues whose workspace this process already saw off.
     swept: BTreeSet<IssueId>,
     look: Look,
@@ -53,6 +58,8 @@ struct Look {
     number: u64,
     /// Whether any look ever succeeded.
     ever: bool,
+    /// Looks that failed since the last good one.
+    failed: u32,
     next: Tick,
     /// When the newest look ended: due retries up to here were considered.
     ended: Tick,
@@ -81,6 +88,7 @@ impl Board {
             ambiguous: Vec::new(),
             misses: BTreeMap::new(),
             unconfirmed: BTreeMap::new(),
+            elsewhere: BTreeSet::new(),
             swept: BTreeSet::new(),
             look: Look::default(),
             draining: false,
@@ -94,6 +102,10 @@ impl Board {
             Event::Woke => {}
             Event::LookWanted | Event::PolicyChanged => self.want_look(now),
             Event::PollEnded(result) => self.poll_ended(now, result, policy, &mut out),
+            Event::TrackerChanged => {
+                let live = self.claims.iter().filter(|(_, claim)| claim.run().is_some());
+                self.elsewhere.extend(live.map(|(id, _)| id.clone()));
+            }
             Event::RunFinishing(run) => self.finishing(run),
             Event::RunEnded(run, end) => self.run_ended(now, run, end, policy, &mut out),
             Event::ParkEnded(id, result) => self.park_ended(now, &id, result),
@@ -197,7 +209,10 @@ impl Board {
             Claim::Running { run } => asking.contains(run),
             Claim::Finishing { .. } | Claim::Stopping { .. } | Claim::Waiting { .. } | Claim::Cleaning => false,
         };
-        if !self.look.ever || self.look.in_flight || self.look.again || !self.claims.values().all(resting) {
+        // One failed look says nothing; several say that only a person can mend what fails.
+        let blind = self.look.failed >= BLIND_AFTER;
+        let undecided = (!self.look.ever || self.look.failed > 0) && !blind;
+        if undecided || self.look.in_flight || self.look.again || !self.claims.values().all(resting) {
             return None;
         }
         let mut left = !self.claims.is_empty()
@@ -207,9 +222,9 @@ impl Board {
             || self.look.error.is_some();
         for issue in self.issues.values() {
             match self.verdict(issue, now, policy) {
-                Ok(()) => return None,
+                Ok(()) if !blind => return None,
                 Err(NotNow::Terminal | NotNow::Holding | NotNow::MissingLabel(_)) => {}
-                Err(_) => left = true,
+                Ok(()) | Err(_) => left = true,
             }
         }
         Some(if left { Settled::NeedsHuman } else { Settled::Finished })

@@ -31,6 +31,7 @@ impl Board {
             Ok(scan) => {
                 self.look.ever = true;
                 self.look.error = None;
+                self.look.failed = 0;
                 let this_look = self.look.number;
                 self.unconfirmed.retain(|_, look| *look >= this_look);
                 self.reconcile(now, scan, policy, out);
@@ -42,6 +43,7 @@ impl Board {
             Err(message) => {
                 self.postpone_due(now, &message, policy);
                 self.look.error = Some(message);
+                self.look.failed = self.look.failed.saturating_add(1);
             }
         }
     }
@@ -66,7 +68,7 @@ impl Board {
         let absent: Vec<IssueId> = self.claims.keys().filter(|id| !known.contains_key(id)).cloned().collect();
         for id in absent {
             let Some(issue) = self.issues.remove(&id) else { continue };
-            if self.is_unreadable(&issue) {
+            if self.elsewhere.contains(&id) || self.is_unreadable(&issue) {
                 self.misses.remove(&id);
             } else {
                 self.not_found(now, &id, out);
@@ -121,7 +123,7 @@ impl Board {
 
     /// Holds one claim against what the disk says now.
     fn check_claim(&mut self, id: &IssueId, policy: &Policy, out: &mut Vec<Command>) {
-        if self.unconfirmed.contains_key(id) {
+        if self.unconfirmed.contains_key(id) || self.elsewhere.contains(id) {
             return;
         }
         let (Some(claim), Some(issue)) = (self.claims.get(id), self.issues.get(id)) else { return };
@@ -233,6 +235,10 @@ impl Board {
         self.changed_on_disk(now, &id);
         let counters = self.counters.entry(id.clone()).or_default();
         counters.last_end = (end != RunEnd::Done).then(|| end.to_string());
+        // Its file is not where we look now: nothing can be retried or parked there.
+        if self.elsewhere.remove(&id) && end != RunEnd::Done {
+            return;
+        }
         match end {
             RunEnd::Done => {
                 self.grant(&id);

@@ -325,3 +325,43 @@ fn nothing_starts_while_the_workflow_is_broken() {
     w.step(Event::PolicyChanged);
     assert_eq!(starts(&w.look(&[issue("A", "Todo")])).len(), 1);
 }
+
+#[test]
+fn a_tracker_that_stays_unreadable_settles_for_a_human_but_one_failed_look_decides_nothing() {
+    let mut w = World::new();
+    let settled = |w: &World| w.board.settled(w.now, &w.policy, &BTreeSet::new());
+    let fail = |w: &mut World| {
+        w.step(Event::LookWanted);
+        w.step(Event::PollEnded(Err("no access".into())));
+    };
+    for _ in 0..2 {
+        fail(&mut w);
+        assert_eq!(settled(&w), None);
+    }
+    fail(&mut w);
+    assert_eq!(settled(&w), Some(Settled::NeedsHuman));
+    w.look(&[issue("A", "Done")]);
+    w.step(Event::WorkspaceRemoved(id("A")));
+    w.step(scan(&[issue("A", "Done")]));
+    assert_eq!(settled(&w), Some(Settled::Finished));
+    fail(&mut w);
+    assert_eq!(settled(&w), None, "the next look may be good again");
+}
+
+#[test]
+fn a_run_outlives_a_change_of_the_tracker_and_leaves_nothing_behind() {
+    for end in [RunEnd::Done, failed()] {
+        let mut w = World::new();
+        w.look(&[issue("A", "Todo")]);
+        w.step(Event::LookWanted);
+        w.step(Event::TrackerChanged);
+        for found in [vec![], vec![], vec![issue("A", "Done")]] {
+            assert!(w.look(&found).is_empty(), "no look at the new place stops it");
+        }
+        w.step(Event::RunEnded(RunId(1), end));
+        w.step(Event::WorkspaceRemoved(id("A")));
+        w.look(&[]);
+        w.look(&[]);
+        assert_eq!(w.board.claims().count(), 0);
+    }
+}

@@ -26,6 +26,8 @@ pub enum Event {
     WorkspaceRemoved(IssueId),
     /// Limits or states changed; the new ones are in the policy argument.
     PolicyChanged,
+    /// From the next look on, issues come from another place; runs under way keep theirs.
+    TrackerChanged,
     /// A shutdown began: nothing new starts, everything running is asked to stop.
     DrainAsked,
 }
