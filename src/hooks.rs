@@ -146,7 +146,7 @@ impl HookRun<'_> {
     /// Anything but exit code 0, by the deadline.
     pub async fn run(self) -> Result<(), HookError> {
         let hook = self.hook;
-        tracing::info!(%hook, issue = %self.env.identifier, "hook started");
+        tracing::info!(%hook, issue_id = %self.env.issue_id, issue_identifier = %self.env.identifier, "hook started");
         let mut program = Program::new("sh").args(["-lc", self.script]).cwd(self.workspace).own_environment().leashed();
         for name in git::REPOSITORY_VARIABLES {
             program = program.without_env(name);
@@ -163,12 +163,17 @@ impl HookRun<'_> {
         if let Some(log) = self.log
             && let Err(error) = append(log, hook, &finished)
         {
-            tracing::warn!(%hook, path = %log.display(), %error, "cannot write the run's log");
+            tracing::warn!(%hook, issue_id = %self.env.issue_id, issue_identifier = %self.env.identifier,
+                path = %log.display(), %error, "cannot write the run's log");
         }
         let result = judge(hook, self.deadline, &finished);
         match &result {
-            Ok(()) => tracing::info!(%hook, issue = %self.env.identifier, took = ?finished.took, "hook done"),
-            Err(error) => tracing::warn!(%hook, issue = %self.env.identifier, %error, "hook failed"),
+            Ok(()) => {
+                tracing::info!(%hook, issue_id = %self.env.issue_id, issue_identifier = %self.env.identifier, took = ?finished.took, "hook done")
+            }
+            Err(error) => {
+                tracing::warn!(%hook, issue_id = %self.env.issue_id, issue_identifier = %self.env.identifier, %error, "hook failed")
+            }
         }
         result
     }

@@ -224,7 +224,8 @@ impl<H: Hands> Conductor<H> {
             Message::Looked(looked) => self.looked(*looked),
             Message::ParkEnded(issue, result) => {
                 if let Err(why) = &result {
-                    tracing::error!(issue_id = %issue, error = %why, "an issue could not be parked");
+                    let name = self.board.issue(&issue).map(|issue| issue.identifier.0.clone()).unwrap_or_default();
+                    tracing::error!(issue_id = %issue, issue_identifier = %name, error = %why, "an issue could not be parked");
                 }
                 self.step(Event::ParkEnded(issue, result));
             }
@@ -289,13 +290,14 @@ impl<H: Hands> Conductor<H> {
         let Some(live) = self.live.remove(&run) else { return };
         let id = live.issue.id.clone();
         tracing::info!(issue_id = %id, issue_identifier = %live.issue.identifier, run_id = run.0,
-            outcome = %end, seconds = live.started.elapsed().as_secs(), "run ended");
+            session_id = live.session.as_deref().unwrap_or_default(), outcome = %end, seconds = live.started.elapsed().as_secs(), "run ended");
         self.ended.add(&live, &end);
         self.step(Event::RunEnded(run, end.clone()));
         let written = self.journal.run_ended(run, id.clone(), end.to_string(), self.board.counters(&id));
+        let identifier = live.issue.identifier;
         self.tasks.spawn(async move {
             if let Err(error) = written.await {
-                tracing::error!(issue_id = %id, %error, "the end of a run could not be kept");
+                tracing::error!(issue_id = %id, issue_identifier = %identifier, %error, "the end of a run could not be kept");
             }
         });
     }

@@ -68,10 +68,11 @@ impl<H: Hands> Conductor<H> {
         let (tracker, to_self) = (self.tracker.clone(), self.to_self.clone());
         let target = self.workflow.states.parking();
         let kept = self.journal.parked(issue.clone(), reason.clone(), self.board.counters(&issue));
-        tracing::warn!(issue_id = %issue, to = %target, %reason, "issue parked");
+        let name = self.board.issue(&issue).map(|issue| issue.identifier.0.clone()).unwrap_or_default();
+        tracing::warn!(issue_id = %issue, issue_identifier = %name, to = %target, %reason, "issue parked");
         self.tasks.spawn(async move {
             if let Err(error) = kept.await {
-                tracing::error!(issue_id = %issue, %error, "the reason for parking could not be kept");
+                tracing::error!(issue_id = %issue, issue_identifier = %name, %error, "the reason for parking could not be kept");
             }
             let moved = park(tracker.as_ref(), &issue, &from, &target, &reason);
             let result = match tokio::time::timeout(MOVE_DEADLINE, moved).await {
@@ -87,7 +88,7 @@ impl<H: Hands> Conductor<H> {
         let (removal, to_self) = (self.hands.remove_workspace(issue.clone(), workflow), self.to_self.clone());
         self.tasks.spawn(async move {
             if AssertUnwindSafe(removal).catch_unwind().await.is_err() {
-                tracing::error!(issue_id = %issue.id, "removing a workspace crashed; it is kept");
+                tracing::error!(issue_id = %issue.id, issue_identifier = %issue.identifier, "removing a workspace crashed; it is kept");
             }
             let _ = to_self.send(Message::WorkspaceRemoved(issue.id));
         });

@@ -34,7 +34,7 @@ pub(super) struct Live {
     started_at: Timestamp,
     attempt: Option<u32>,
     workspace: Option<PathBuf>,
-    session: Option<String>,
+    pub(super) session: Option<String>,
     turns: u32,
     tokens: Tokens,
     marked_done: bool,
@@ -107,7 +107,11 @@ impl Live {
                 }
             }
             Report::Workspace(path) => self.workspace = Some(path),
-            Report::Session(id) => self.session = Some(id),
+            Report::Session(id) => {
+                tracing::info!(issue_id = %self.issue.id, issue_identifier = %self.issue.identifier, session_id = %id,
+                    "agent session started");
+                self.session = Some(id);
+            }
             Report::Turn(turn) => self.turns = turn,
             Report::Tokens(tokens) => self.tokens = tokens,
             Report::Asked(question) => self.question = Some(question),

@@ -1,3 +1,5 @@
+//! Hooks as real shells in real workspaces.
+
 use std::time::Instant;
 
 use super::*;

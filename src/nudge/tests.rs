@@ -1,3 +1,5 @@
+//! Real files change, hints arrive.
+
 use std::fs;
 
 use tempfile::TempDir;

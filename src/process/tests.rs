@@ -1,3 +1,5 @@
+//! Real child programs, their output, their deadlines and their descendants.
+
 use super::*;
 
 fn sh(script: &str) -> Program {

@@ -53,7 +53,8 @@ impl Attempt {
                 format!("git am {}", patch.path.display())
             }
             Handed::Nothing => {
-                tracing::info!(issue_id = %self.plan.issue.id, "done without a change: no patch");
+                tracing::info!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier,
+                    "done without a change: no patch");
                 "done without a change".to_owned()
             }
         };

@@ -129,7 +129,7 @@ impl Attempt {
         }
         drop(channel);
         let ending = guest.stop(GUEST_GRACE).await;
-        tracing::debug!(run_id = self.plan.run.0, ?ending, "sandbox gone");
+        tracing::debug!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, run_id = self.plan.run.0, ?ending, "sandbox gone");
         let exported = match exported {
             Err(error) if error.is_guest_gone() => {
                 line.report(Report::Phase("rescuing")).await;
@@ -165,7 +165,8 @@ impl Attempt {
                 RunEnd::NeedsHuman(ParkReason::HandoffFailed { detail })
             }
             (Err(end), Err(error)) => {
-                tracing::warn!(issue_id = %self.plan.issue.id, %error, "the last work was not exported; it is on the work disk");
+                tracing::warn!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, %error,
+                    "the last work was not exported; it is on the work disk");
                 end
             }
         };

@@ -75,7 +75,8 @@ impl Attempt {
         let written = tokio::task::spawn_blocking(move || mark_done::write(&workspace, &named, &text_of)).await;
         // As in 0.1.0: the claim stands, the hook falls back to the issue's own title.
         if let Ok(Err(error)) = written {
-            tracing::warn!(issue_id = %self.plan.issue.id, %error, "mark_done.md could not be written");
+            tracing::warn!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, %error,
+                "mark_done.md could not be written");
         }
         said.done = Some((title, summary));
         line.report(Report::MarkedDone).await;

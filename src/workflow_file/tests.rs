@@ -1,3 +1,5 @@
+//! A real file that is saved in every way an editor has.
+
 use std::fs;
 
 use tempfile::TempDir;

@@ -1,7 +1,9 @@
 //! Tests of the real binary, in one test program so that linking happens once.
 
+mod api;
 mod browser;
 mod cli;
+mod conformance;
 mod edges;
 mod fake_agent;
 mod handoff_flow;

@@ -44,6 +44,23 @@ impl Project {
         project
     }
 
+    /// A project whose agent is `agents/acp.sh` playing this scenario; `front` stands beside the usual settings.
+    pub(crate) fn acting(scenario: &str, front: &str) -> Self {
+        let project = Self::new();
+        let agent = project.tmp.path().canonicalize().expect("exists").join("agent");
+        std::fs::create_dir(&agent).expect("agent directory");
+        std::fs::write(agent.join("acp.sh"), include_str!("agents/acp.sh")).expect("agent");
+        std::fs::write(agent.join("scenario.sh"), scenario).expect("scenario");
+        let agent = agent.display();
+        let front = format!(
+            "{}  command: bash {agent}/acp.sh {agent}/scenario.sh\nsandbox:\n  jail:\n    read_only: [{agent}]\n{front}",
+            FRONT.replace("  adapter: script\n", "")
+        );
+        project.write("WORKFLOW.md", &format!("---\n{front}---\n{BODY}"));
+        git(&project.dir(), &["commit", "-q", "-a", "-m", "Act"]);
+        project
+    }
+
     pub(crate) fn dir(&self) -> PathBuf {
         self.tmp.path().canonicalize().expect("exists").join("project")
     }
@@ -70,6 +87,12 @@ impl Project {
 
     pub(crate) fn read(&self, path: &str) -> String {
         std::fs::read_to_string(self.dir().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    /// The frames of every run so far, one after the other.
+    pub(crate) fn transcripts(&self) -> String {
+        let runs = std::fs::read_dir(self.dir().join(".symphony/runs")).expect("runs").flatten();
+        runs.map(|run| std::fs::read_to_string(run.path().join("acp.jsonl")).unwrap_or_default()).collect()
     }
 
     pub(crate) fn wait_for(&self, path: &str) {

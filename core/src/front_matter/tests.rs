@@ -1,3 +1,5 @@
+//! Issue files as people write them, and as they should not.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -206,7 +206,11 @@ struct JsonFilter;
 
 impl Filter for JsonFilter {
     fn evaluate(&self, input: &dyn ValueView, _runtime: &dyn Runtime) -> Result<Value> {
-        let json = serde_json::to_value(input.to_value()).and_then(|value| serde_json::to_string(&value));
+        let json = serde_json::to_value(input.to_value()).and_then(|mut value| {
+            // The engine's objects have no order, and another crate may have asked serde_json to keep theirs.
+            value.sort_all_objects();
+            serde_json::to_string(&value)
+        });
         json.map(Value::scalar).map_err(|error| Error::with_msg(format!("not expressible as JSON: {error}")))
     }
 }

@@ -1,3 +1,5 @@
+//! Templates: what renders, what is refused, and what the refusal says.
+
 use indexmap::IndexMap;
 use proptest::prelude::*;
 

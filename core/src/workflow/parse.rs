@@ -277,9 +277,13 @@ fn server(reader: &mut Reader<'_>, root: &Section<'_>) -> Server {
         reader.note(Problem::warning(Code::WrongType, place, message).about("server.port").hint("remove the quotes"));
         None
     } else {
-        let wanted = section.get("port").is_some();
-        let number = reader.number(&section, "port", -1, 0..=i64::from(u16::MAX));
-        wanted.then_some(number).and_then(|number| u16::try_from(number).ok())
+        reader.whole(&section, "port").and_then(|number| {
+            let port = u16::try_from(number).ok();
+            if port.is_none() {
+                reader.invalid(&section, "port", "must be at least 0 and at most 65535", "0 takes any free port");
+            }
+            port
+        })
     };
     let host = reader.filled(&section, "host").map_or_else(|| "127.0.0.1".to_owned(), |host| host.trim().to_owned());
     let auths = [("token", Auth::Token), ("none", Auth::None)];
@@ -296,7 +300,7 @@ fn server(reader: &mut Reader<'_>, root: &Section<'_>) -> Server {
 /// Whether only this machine reaches `host`. A name other than `localhost` is not trusted to.
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<core::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn mcp(reader: &mut Reader<'_>, root: &Section<'_>) -> Mcp {

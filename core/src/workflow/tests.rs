@@ -1,3 +1,5 @@
+//! Workflow files: defaults, expansion, and every complaint with its place.
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! YAML as we read it: the core schema, places, and bombs.
+
 use proptest::prelude::*;
 
 use super::*;

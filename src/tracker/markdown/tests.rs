@@ -1,3 +1,5 @@
+//! Real issue directories: scans, moves, notes, and what races with them.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

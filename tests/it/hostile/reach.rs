@@ -40,9 +40,21 @@ fn a_guest_reaches_no_port_or_socket_of_the_host_and_its_own_gateway() {
     let name = format!("symphony-test-{port}");
     let hidden = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).expect("a name")).expect("a socket");
     let (a, b, c) = (count(), count(), count());
-    std::thread::spawn(move || tcp.incoming().for_each(|_| drop(a())));
-    std::thread::spawn(move || unix.incoming().for_each(|_| drop(b())));
-    std::thread::spawn(move || hidden.incoming().for_each(|_| drop(c())));
+    std::thread::spawn(move || {
+        tcp.incoming().for_each(|_| {
+            a();
+        })
+    });
+    std::thread::spawn(move || {
+        unix.incoming().for_each(|_| {
+            b();
+        })
+    });
+    std::thread::spawn(move || {
+        hidden.incoming().for_each(|_| {
+            c();
+        })
+    });
 
     let operator = running.client().address;
     let operator = operator.rsplit_once(':').expect("a port").1;
