@@ -272,6 +272,8 @@ impl Call {
         let after = self.deadline;
         let finished = self.program().run(after).await;
         match &finished.outcome {
+            // Half an answer must not pass for a whole one.
+            Outcome::Exited(_) if !finished.drained => Err(GitError::TimedOut { operation, after }),
             Outcome::Exited(code) => Ok((*code, finished)),
             Outcome::TimedOut => Err(GitError::TimedOut { operation, after }),
             Outcome::Signalled(signal) => Err(GitError::Killed { operation, signal: *signal }),

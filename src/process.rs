@@ -25,8 +25,9 @@ pub use captured::Captured;
 
 /// How long a group may take to follow SIGTERM before SIGKILL.
 const TERM_GRACE: Duration = Duration::from_millis(500);
-/// How long output may still arrive after the group was killed; only an escaped descendant needs it.
-const DRAIN_GRACE: Duration = Duration::from_millis(250);
+/// How long output may still arrive after the group was killed. Only an escaped descendant uses it up; on a
+/// busy machine our own readers may need a good part of it.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
 /// How long the kernel may take to hand over a killed process.
 const REAP_GRACE: Duration = Duration::from_secs(2);
 /// Kept of each captured stream: half from its beginning, half from its end.
@@ -108,6 +109,9 @@ pub struct Finished {
     pub stderr: Captured,
     /// From start to end.
     pub took: Duration,
+    /// Whether the output was read to its end. If not, something that escaped keeps it open, and what is
+    /// here may be only its beginning.
+    pub drained: bool,
 }
 
 impl Finished {
@@ -207,6 +211,7 @@ impl Program {
                 stdout: Captured::default(),
                 stderr: Captured::default(),
                 took: started.elapsed(),
+                drained: true,
             },
         }
     }
@@ -351,9 +356,10 @@ impl Running {
         let status = tokio::time::timeout(REAP_GRACE, self.child.wait()).await;
         self.group.armed = status.is_err();
         let patience = Instant::now() + DRAIN_GRACE;
+        let mut drained = true;
         for reader in &mut self.readers.0 {
             let left = patience.saturating_duration_since(Instant::now());
-            let _ = tokio::time::timeout(left, reader).await;
+            drained &= tokio::time::timeout(left, reader).await.is_ok();
         }
         drop(self.feeders);
         let outcome = match status {
@@ -367,7 +373,7 @@ impl Running {
         };
         let take =
             |captured: &Mutex<Captured>| std::mem::take(&mut *captured.lock().unwrap_or_else(PoisonError::into_inner));
-        Finished { outcome, stdout: take(&self.stdout), stderr: take(&self.stderr), took: started.elapsed() }
+        Finished { outcome, stdout: take(&self.stdout), stderr: take(&self.stderr), took: started.elapsed(), drained }
     }
 }
 

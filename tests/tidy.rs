@@ -64,6 +64,8 @@ const KNOWN_HOSTS: &[&str] = &[
     "localhost",
     "www.w3.org",
     "github.com",
+    "git-lfs.github.com",
+    "nobody",
     "agentclientprotocol.com",
     "modelcontextprotocol.io",
     "htmx.org",

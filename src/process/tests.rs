@@ -28,6 +28,7 @@ async fn soon_gone(pid: &str) -> bool {
 async fn output_and_exit_code_are_reported() {
     let done = sh("printf out; printf err >&2; exit 7").run(Duration::from_secs(10)).await;
     assert_eq!(done.outcome, Outcome::Exited(7));
+    assert!(done.drained);
     assert_eq!((done.stdout.text().as_str(), done.stderr.text().as_str()), ("out", "err"));
 }
 
@@ -65,7 +66,26 @@ async fn a_descendant_that_left_the_group_cannot_hold_the_call() {
     let done = sh("setsid sleep 15 & sleep 0.1; echo here").run(Duration::from_secs(60)).await;
     assert_eq!(done.outcome, Outcome::Exited(0));
     assert_eq!(done.stdout.text(), "here\n");
+    assert!(!done.drained, "whoever needs all of the output is told that there may be more");
     assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_leash_lets_a_program_end_by_itself_and_is_gone_with_it() {
+    let done = sh("echo $$; exit 3").leashed().run(Duration::from_secs(10)).await;
+    assert_eq!(done.outcome, Outcome::Exited(3));
+    let group = done.stdout.text().trim().to_owned();
+    for _ in 0..100 {
+        let watchers = std::fs::read_dir("/proc").expect("proc").flatten().filter(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.ends_with(format!("\0sh\0{group}\0").as_bytes())
+        });
+        if watchers.count() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the watcher of group {group} is still there");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A guest that means harm. The `sh` blocks of an issue are the attacker, the real binary is the host,
 //! and every attack is first shown to work where nothing stops it.
 
+mod claim;
 mod forgery;
 mod git_config;
 mod git_objects;

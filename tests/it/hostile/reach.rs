@@ -31,7 +31,9 @@ fn a_guest_reaches_no_port_or_socket_of_the_host_and_its_own_gateway() {
     let visitors = Arc::new(AtomicUsize::new(0));
     let count = || {
         let visitors = visitors.clone();
-        move || visitors.fetch_add(1, Ordering::SeqCst)
+        move || {
+            visitors.fetch_add(1, Ordering::SeqCst);
+        }
     };
     let tcp = TcpListener::bind("0.0.0.0:0").expect("a port");
     let port = tcp.local_addr().expect("bound").port();
@@ -40,21 +42,9 @@ fn a_guest_reaches_no_port_or_socket_of_the_host_and_its_own_gateway() {
     let name = format!("symphony-test-{port}");
     let hidden = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).expect("a name")).expect("a socket");
     let (a, b, c) = (count(), count(), count());
-    std::thread::spawn(move || {
-        tcp.incoming().for_each(|_| {
-            a();
-        })
-    });
-    std::thread::spawn(move || {
-        unix.incoming().for_each(|_| {
-            b();
-        })
-    });
-    std::thread::spawn(move || {
-        hidden.incoming().for_each(|_| {
-            c();
-        })
-    });
+    std::thread::spawn(move || tcp.incoming().for_each(|_| a()));
+    std::thread::spawn(move || unix.incoming().for_each(|_| b()));
+    std::thread::spawn(move || hidden.incoming().for_each(|_| c()));
 
     let operator = running.client().address;
     let operator = operator.rsplit_once(':').expect("a port").1;

@@ -32,10 +32,14 @@ fn finishes_in_its_first_run(project: &Project, running: Running) {
 #[test]
 fn an_editors_save_by_rename_does_not_disturb_the_run() {
     let (project, running, run) = asking();
+    let at = |name: &str| project.dir().join("issues/Todo").join(name);
     for round in 0..5 {
-        let temporary = project.dir().join("issues/Todo/.E-1.md.swp");
-        project.write("issues/Todo/.E-1.md.swp", &format!("---\ntitle: Saved {round} times\n---\n{ASKS}\n"));
-        std::fs::rename(temporary, project.dir().join("issues/Todo/E-1.md")).expect("renamed");
+        let text = format!("---\ntitle: Saved {round} times\n---\n{ASKS}\n");
+        // A new file put over the old one, and the old one set aside as a backup.
+        project.write("issues/Todo/.E-1.md.swp", &text);
+        std::fs::rename(at(".E-1.md.swp"), at("E-1.md")).expect("renamed");
+        std::fs::rename(at("E-1.md"), at("E-1.md~")).expect("renamed");
+        project.write("issues/Todo/E-1.md", &text);
     }
     let state = after_a_look(&project, &running, "look");
     assert_eq!(row(&state, "running", "E-1").expect("it runs")["run_id"], json!(run), "{state}");
