@@ -210,9 +210,15 @@ impl Hands for World {
         Box::pin(run::attempt(self.parts.clone(), start))
     }
 
-    fn remove_workspace(&self, issue: Issue, workflow: Arc<Workflow>) -> BoxFuture<'static, ()> {
-        let parts = self.parts.clone();
+    fn remove_workspace(&self, mut issue: Issue, workflow: Arc<Workflow>) -> BoxFuture<'static, ()> {
+        let (parts, tracker) = (self.parts.clone(), self.tracker.clone());
         Box::pin(async move {
+            // Our own move to `Done` is newer than the copy we were given; the hook is told where the issue is.
+            if let Ok(scan) = tracker.scan().await
+                && let Some(now) = scan.issues.into_iter().find(|now| now.id == issue.id)
+            {
+                issue.state = now.state;
+            }
             if let Err(error) = remove(&parts, &issue, &workflow).await {
                 tracing::error!(issue_id = %issue.id, issue_identifier = %issue.identifier, %error,
                     "a finished issue's workspace is kept");

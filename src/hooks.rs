@@ -147,7 +147,7 @@ impl HookRun<'_> {
     pub async fn run(self) -> Result<(), HookError> {
         let hook = self.hook;
         tracing::info!(%hook, issue_id = %self.env.issue_id, issue_identifier = %self.env.identifier, "hook started");
-        let mut program = Program::new("sh").args(["-lc", self.script]).cwd(self.workspace).own_environment();
+        let mut program = Program::new("sh").args(["-lc", self.script]).cwd(self.workspace).own_environment().leashed();
         for name in git::REPOSITORY_VARIABLES {
             program = program.without_env(name);
         }

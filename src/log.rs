@@ -85,7 +85,19 @@ fn quoted(value: &str) -> String {
         None => value.to_owned(),
     };
     let plain = !cut.chars().any(|c| c.is_whitespace() || c.is_control() || c == '"' || c == '=');
-    if plain { cut } else { serde_json::Value::String(cut).to_string() }
+    let plain = plain && !cut.chars().any(deceives);
+    if plain { cut } else { serde_json::Value::String(cut).to_string().chars().map(shown).collect() }
+}
+
+/// JSON leaves the upper control characters as they are, and U+009B begins a terminal's escape sequence as
+/// well as ESC [ does; direction marks make a line read as what it is not.
+fn deceives(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+fn shown(c: char) -> String {
+    if deceives(c) { format!("\\u{:04x}", u32::from(c)) } else { c.into() }
 }
 
 #[cfg(test)]
@@ -99,6 +111,15 @@ mod tests {
         assert_eq!(quoted("a=b"), r#""a=b""#);
         assert_eq!(quoted("line\nbreak"), r#""line\nbreak""#);
         assert_eq!(quoted(""), "");
+        assert_eq!(quoted("ä→"), "ä→");
         assert!(quoted(&"x".repeat(5000)).len() < 2100);
+    }
+    #[test]
+    fn an_agent_cannot_send_a_terminal_sequence_or_a_second_line_through_the_log() {
+        let hostile = "a\u{1b}[2Jb\u{9b}31mc\u{7f}d\u{85}ts=1\u{202e}e\u{2028}f\rg";
+        let line = quoted(hostile);
+        assert!(line.is_ascii() && !line.chars().any(char::is_control), "{line:?}");
+        assert_eq!(serde_json::from_str::<String>(&line).expect("JSON"), hostile);
+        assert_eq!(quoted("\u{9b}x"), "\"\\u009bx\"");
     }
 }

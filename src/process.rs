@@ -19,6 +19,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 mod captured;
+mod leash;
 
 pub use captured::Captured;
 
@@ -80,6 +81,7 @@ pub struct Program {
     input: Input,
     sink: Sink,
     rlimits: Rlimits,
+    leashed: bool,
 }
 
 /// How a program ended.
@@ -127,6 +129,7 @@ impl Program {
             input: Input::Null,
             sink: Sink::Capture,
             rlimits: Rlimits::default(),
+            leashed: false,
         }
     }
 
@@ -186,6 +189,13 @@ impl Program {
         self
     }
 
+    /// Ends it and everything it started even when symphony is killed: for programs that may run long.
+    #[must_use]
+    pub fn leashed(mut self) -> Self {
+        self.leashed = true;
+        self
+    }
+
     /// Runs it. Returns at most a few seconds after `deadline`, whatever the program does. Dropping
     /// the future kills the group.
     pub async fn run(self, deadline: Duration) -> Finished {
@@ -235,6 +245,10 @@ impl Program {
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let pid = pid.ok_or("the system gave it no process id")?;
         let group = Group { pid, armed: true };
+        let leash = match self.leashed {
+            true => Some(leash::Leash::on(pid).map_err(|error| format!("cannot watch over it: {error}"))?),
+            false => None,
+        };
         // Set from outside right after the start: no code between fork and exec is needed.
         for (resource, limit) in [(Resource::Cpu, self.rlimits.cpu_seconds), (Resource::As, self.rlimits.memory_bytes)]
         {
@@ -273,7 +287,7 @@ impl Program {
         if let Some(pipe) = child.stderr.take() {
             readers.push(tokio::spawn(drain(pipe, stderr.clone(), None)));
         }
-        Ok(Running { child, group, exit, feeders: tasks, readers: Tasks(readers), stdout, stderr })
+        Ok(Running { child, group, leash, exit, feeders: tasks, readers: Tasks(readers), stdout, stderr })
     }
 }
 
@@ -312,6 +326,7 @@ impl Drop for Group {
 struct Running {
     // Dropped in this order: the group is killed before the child is handed to the reaper.
     group: Group,
+    leash: Option<leash::Leash>,
     exit: AsyncFd<std::os::fd::OwnedFd>,
     feeders: Tasks,
     readers: Tasks,
@@ -331,6 +346,8 @@ impl Running {
             let _ = tokio::time::timeout(TERM_GRACE, self.exit.readable()).await;
         }
         self.group.signal(Signal::KILL);
+        // Before the group's number can be reused.
+        drop(self.leash.take());
         let status = tokio::time::timeout(REAP_GRACE, self.child.wait()).await;
         self.group.armed = status.is_err();
         let patience = Instant::now() + DRAIN_GRACE;

@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub retrying: Vec<RetryRow>,
     /// Known issues that hold no claim, each with the board's reason.
     pub idle: Vec<IdleRow>,
+    /// Issues that a run of this process finished, newest first, at most 50; one that is active again is not here.
+    pub finished: Vec<FinishedRow>,
     /// Files that are not issues right now.
     pub malformed: Vec<Malformed>,
     /// Names that stand in several places.
@@ -59,6 +61,7 @@ impl Snapshot {
             running: vec![],
             retrying: vec![],
             idle: vec![],
+            finished: vec![],
             malformed: vec![],
             ambiguous: vec![],
             totals: Totals::default(),
@@ -187,6 +190,21 @@ pub struct IdleRow {
     pub reason: String,
     /// Whether the board parked it in this process's memory or an earlier one's journal.
     pub parked: bool,
+}
+
+/// One issue that a run finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinishedRow {
+    /// Stable id.
+    pub id: IssueId,
+    /// Shown name.
+    pub identifier: Identifier,
+    /// Issue title.
+    pub title: String,
+    /// What the run left, for example the command that applies its patch.
+    pub outcome: String,
+    /// When the run ended.
+    pub at: Timestamp,
 }
 
 /// Tokens of one run.

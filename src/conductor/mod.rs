@@ -291,7 +291,7 @@ impl<H: Hands> Conductor<H> {
         let id = live.issue.id.clone();
         tracing::info!(issue_id = %id, issue_identifier = %live.issue.identifier, run_id = run.0,
             session_id = live.session.as_deref().unwrap_or_default(), outcome = %end, seconds = live.started.elapsed().as_secs(), "run ended");
-        self.ended.add(&live);
+        self.ended.add(&live, &end);
         self.step(Event::RunEnded(run, end.clone()));
         let written = self.journal.run_ended(run, id.clone(), end.to_string(), self.board.counters(&id));
         let identifier = live.issue.identifier;

@@ -276,6 +276,20 @@ async fn a_wedged_run_delays_nothing_else_and_a_drain_ends_it() {
 }
 
 #[tokio::test]
+async fn what_a_finished_issue_left_is_shown_until_it_is_put_back_to_work() {
+    let rig = Rig::start(false, &[("A", &[Act::Done]), ("B", &[Act::Done])]);
+    let seen = rig.until(|s| s.finished.len() == 2).await;
+    assert!(seen.finished.iter().all(|row| row.outcome == "done") && seen.finished[0].at >= seen.finished[1].at);
+    rig.world.put("A", &[Act::Hang]);
+    rig.nudge.send(Nudge::Tracker).await.expect("sent");
+    let seen = rig.until(|s| s.running.len() == 1).await;
+    let left: Vec<_> = seen.finished.iter().map(|row| row.identifier.0.as_str()).collect();
+    assert_eq!(left, ["B"]);
+    rig.drain.cancel();
+    rig.end.await.expect("ends");
+}
+
+#[tokio::test]
 async fn a_tracker_that_hangs_is_an_error_on_the_page_and_nothing_stops() {
     let rig = Rig::start(false, &[("A", &[Act::Hang])]);
     rig.until(|s| s.running.len() == 1).await;

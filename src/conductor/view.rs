@@ -1,13 +1,17 @@
 //! What readers see of the conductor: live facts of runs, joined with the board into a snapshot.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
-use symphony_core::board::{Claim, Plan, StopCause};
+use symphony_core::board::{Claim, Plan, RunEnd, StopCause};
 use symphony_core::ids::IssueId;
 use symphony_core::issue::{Issue, dispatch_order};
-use symphony_core::snapshot::{EventRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, StateRow, Tokens, Totals};
+use symphony_core::snapshot::{
+    EventRow, FinishedRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, StateRow, Tokens, Totals,
+};
 use symphony_core::time::Tick;
+use symphony_core::workflow::Role;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -16,6 +20,8 @@ use crate::run::line::Report;
 
 /// Events kept per run (0.1.0 §1.8).
 const KEPT_EVENTS: usize = 50;
+/// Finished issues kept with what their runs left.
+const KEPT_FINISHED: usize = 50;
 
 /// What is known of a live run besides the board's claim.
 pub(super) struct Live {
@@ -32,20 +38,35 @@ pub(super) struct Live {
     turns: u32,
     tokens: Tokens,
     marked_done: bool,
-    events: std::collections::VecDeque<EventRow>,
+    events: VecDeque<EventRow>,
 }
 
-/// Sums over runs that ended in this process.
-#[derive(Clone, Copy, Debug, Default)]
+/// What is kept of the runs that ended in this process.
+#[derive(Debug, Default)]
 pub(super) struct Ended {
     tokens: Tokens,
     seconds: f64,
+    /// Newest first.
+    finished: VecDeque<FinishedRow>,
 }
 
 impl Ended {
-    pub(super) fn add(&mut self, live: &Live) {
+    pub(super) fn add(&mut self, live: &Live, end: &RunEnd) {
         self.tokens = sum(self.tokens, live.tokens);
         self.seconds += live.started.elapsed().as_secs_f64();
+        // A newer run of the same issue replaces what an older one left.
+        self.finished.retain(|row| row.id != live.issue.id);
+        if *end == RunEnd::Done {
+            let handoff = live.events.iter().rfind(|event| event.event == "handoff");
+            self.finished.push_front(FinishedRow {
+                id: live.issue.id.clone(),
+                identifier: live.issue.identifier.clone(),
+                title: live.issue.title.clone(),
+                outcome: handoff.map_or_else(|| "done".to_owned(), |event| event.message.clone()),
+                at: Timestamp::now(),
+            });
+            self.finished.truncate(KEPT_FINISHED);
+        }
     }
 }
 
@@ -69,7 +90,7 @@ impl Live {
             turns: 0,
             tokens: Tokens::default(),
             marked_done: false,
-            events: std::collections::VecDeque::new(),
+            events: VecDeque::new(),
         }
     }
 
@@ -133,6 +154,7 @@ impl<H: Hands> Conductor<H> {
             running: vec![],
             retrying: vec![],
             idle: vec![],
+            finished: self.ended.finished.iter().filter(|row| self.is_over(row)).cloned().collect(),
             malformed: self.board.malformed().to_vec(),
             ambiguous: self.board.ambiguous().to_vec(),
             totals,
@@ -161,6 +183,12 @@ impl<H: Hands> Conductor<H> {
         }
         snapshot.running = self.live.iter().map(|(run, live)| self.running_row(*run, live)).collect();
         snapshot
+    }
+
+    /// Whether nobody put the issue back to work.
+    fn is_over(&self, row: &FinishedRow) -> bool {
+        let issue = self.board.issue(&row.id);
+        issue.is_some_and(|issue| self.policy.states.role(&issue.state) != Role::Active)
     }
 
     fn idle_row(&self, issue: &Issue, now: Tick) -> IdleRow {

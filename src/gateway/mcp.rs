@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -77,6 +78,8 @@ struct Shared {
     connections: Arc<Semaphore>,
     closed: CancellationToken,
     listed: watch::Receiver<bool>,
+    /// Whether it was said that there were too many connections.
+    crowded: AtomicBool,
 }
 
 impl Endpoint {
@@ -98,6 +101,7 @@ impl Endpoint {
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             closed,
             listed,
+            crowded: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared), service }
     }
@@ -124,7 +128,10 @@ impl Endpoint {
             return;
         }
         let Ok(_permit) = self.shared.connections.clone().try_acquire_owned() else {
-            tracing::warn!("the guest holds too many MCP connections; one more was closed");
+            // Once: a guest can do this thousands of times a second, and our log is not its to fill.
+            if !self.shared.crowded.swap(true, Ordering::Relaxed) {
+                tracing::warn!(path = %self.shared.path, "the guest holds too many MCP connections; further ones are closed");
+            }
             return;
         };
         let endpoint = self.clone();

@@ -16,6 +16,10 @@ mod proof;
 
 /// The largest patch that is written, in bytes.
 const PATCH_MAX: u64 = 4 << 30;
+/// Bytes of an agent's title and of its summary that a commit message takes. Half of what one argument may
+/// have, since bending lines adds a little.
+const TITLE_MAX: usize = 1024;
+const SUMMARY_MAX: usize = 32 * 1024;
 /// Formatting and reading large binary files takes its time.
 const PATCH_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -227,12 +231,27 @@ async fn squashed(
 }
 
 /// A commit message from an agent's words, in which no line can be taken for the start of a patch or
-/// of another mail.
+/// of another mail. No control character reaches a terminal through it or stops git (a NUL would), and it
+/// is short enough to be an argument: the work is committed with it before it is exported.
 pub fn message(title: &str, summary: &str, fallback: &str) -> String {
-    let title = title.split_whitespace().collect::<Vec<_>>().join(" ");
+    let plain = |text: &str, most: usize| -> String {
+        let kept = text.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control());
+        let mut bytes = 0;
+        kept.take_while(|c| {
+            bytes += c.len_utf8();
+            bytes <= most
+        })
+        .collect()
+    };
+    let title = plain(&title.split_whitespace().collect::<Vec<_>>().join(" "), TITLE_MAX);
+    let cut = summary.len() > SUMMARY_MAX;
+    let mut summary = plain(summary, SUMMARY_MAX);
+    if cut {
+        summary.push_str("\n\n(cut)");
+    }
     let mut text = if title.is_empty() { format!("Work on {fallback}") } else { title };
     text.push_str("\n\n");
-    for line in summary.lines().map(|line| line.trim_end_matches('\r')) {
+    for line in summary.lines() {
         let special = ["diff -", "Index: ", "---", "From ", ">From "].iter().any(|start| line.starts_with(start));
         // In-body headers (`From:`, `Date:`, `Subject:`) count at the top only, but cost nothing to bend.
         let header = ["From:", "Date:", "Subject:"].iter().any(|start| line.starts_with(start));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use symphony_core::board::{ParkReason, RunEnd};
-use symphony_guest::wire::{ExportRequest, Identity, Program as GuestProgram, SeedRequest, SpawnRequest};
+use symphony_guest::wire::{ExportRequest, Identity, Program as GuestProgram, RefusalKind, SeedRequest, SpawnRequest};
 use tokio::sync::mpsc;
 
 use super::line::{Line, Report};
@@ -32,6 +32,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const SEED_MS: u64 = 600_000;
 /// For bundling an export in the guest.
 const EXPORT_MS: u64 = 120_000;
+/// A guest that does not even answer a ping by then stands still.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// What an agent gets to end by itself after its input closed.
 const AGENT_GRACE: Duration = Duration::from_secs(2);
 /// What a guest program gets to kill everything, sync and exit.
@@ -69,6 +71,32 @@ pub(super) enum ExportError {
     },
 }
 
+impl ExportError {
+    /// Whether the agent can do something about it; then the message is written for it.
+    fn is_for_the_agent(&self) -> bool {
+        match self {
+            Self::Airlock(error) => error.is_for_the_agent(),
+            Self::Channel(ChannelError::Refused(refusal)) => refusal.kind == RefusalKind::TooLarge,
+            _ => false,
+        }
+    }
+
+    /// Whether there is no guest that could ever answer: its disk is asked through another one.
+    pub(super) fn is_guest_gone(&self) -> bool {
+        let Self::Channel(error) = self else { return false };
+        matches!(
+            error,
+            ChannelError::Closed(_) | ChannelError::BrokenOff(_) | ChannelError::Timeout { what: "ping", .. }
+        )
+    }
+
+    /// Whether the work tree is no repository that work could come out of any more.
+    fn is_broken_tree(&self) -> bool {
+        let Self::Channel(ChannelError::Refused(refusal)) = self else { return false };
+        matches!(refusal.kind, RefusalKind::Tree | RefusalKind::Git)
+    }
+}
+
 impl Attempt {
     /// Boots, works, exports, and takes everything down again, whatever happened.
     pub(super) async fn inside(&self, airlock: &Airlock, ready: &Ready, prompt: String, line: &mut Line) -> Left {
@@ -103,7 +131,7 @@ impl Attempt {
         let ending = guest.stop(GUEST_GRACE).await;
         tracing::debug!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, run_id = self.plan.run.0, ?ending, "sandbox gone");
         let exported = match exported {
-            Err(ExportError::Channel(ChannelError::Closed(_) | ChannelError::BrokenOff(_))) => {
+            Err(error) if error.is_guest_gone() => {
                 line.report(Report::Phase("rescuing")).await;
                 self.rescue(airlock, talk.done_message(&self.plan.issue)).await
             }
@@ -127,10 +155,13 @@ impl Attempt {
             }
             (Err(end), Ok(())) => end,
             // The agent can mend some exports (a history that left the base, a file too large): it is told next time.
-            (_, Err(ExportError::Airlock(error))) if error.is_for_the_agent() => failed("export_refused", error),
+            (_, Err(error)) if error.is_for_the_agent() => failed("export_refused", error),
             (Ok(()) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) => {
                 let disk = self.parts.layout.work_disk(&self.key);
-                let detail = format!("{error}; what the sandbox holds is kept on its work disk {}", disk.display());
+                let detail = format!(
+                    "{error}; what the sandbox holds is kept on its work disk {} until the issue is tried again",
+                    disk.display()
+                );
                 RunEnd::NeedsHuman(ParkReason::HandoffFailed { detail })
             }
             (Err(end), Err(error)) => {
@@ -186,20 +217,25 @@ impl Attempt {
     ) -> Result<(), RunEnd> {
         let work = async {
             let current = self.marker(airlock).await.map_err(|error| failed("airlock_error", error))?;
-            if disk.tree && disk.marker.as_deref() == Some(&current) {
-                return Ok(());
-            }
             if disk.tree && disk.marker.is_some() {
-                // An earlier run, or an earlier symphony, died before its export.
-                line.report(Report::Phase("rescuing")).await;
-                match self.export_left(airlock, channel).await {
+                let kept = disk.marker.as_deref() == Some(&current);
+                // Asked of a tree we know too: an agent may have broken it, and then no run could ever end.
+                let taken = if kept {
+                    self.export(airlock, channel, None).await.map(|_| true)
+                } else {
+                    // An earlier run, or an earlier symphony, died before its export.
+                    line.report(Report::Phase("rescuing")).await;
+                    self.export_left(airlock, channel).await
+                };
+                match taken {
                     Ok(true) => return Ok(()),
                     Ok(false) => {
                         tracing::warn!(issue_id = %self.plan.issue.id, "the agent's branch moved on without what the work disk holds, which is kept in the airlock below refs/symphony/left; starting from the branch");
                     }
-                    Err(ExportError::Airlock(error)) if error.is_for_the_agent() => {
-                        tracing::warn!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, %error,
-                            "what an earlier run left cannot be taken; starting from the last good work");
+                    // The agent is told, and mends it.
+                    Err(error) if kept && error.is_for_the_agent() => return Ok(()),
+                    Err(error) if error.is_for_the_agent() || error.is_broken_tree() => {
+                        tracing::warn!(issue_id = %self.plan.issue.id, %error, "what an earlier run left cannot be taken; starting from the last good work");
                     }
                     Err(error) => return Err(failed("rescue_failed", error)),
                 }
@@ -288,6 +324,8 @@ impl Attempt {
         let path = self.dir.join("export.bundle");
         let write = |source| ExportError::Write { path: path.display().to_string(), source };
         let mut file = tokio::fs::File::create(&path).await.map_err(write)?;
+        // A guest that stands still is found out here, not after the time that an export may take.
+        channel.ping(SIGN_OF_LIFE).await?;
         let exported = channel.export(request, &mut file).await?;
         file.sync_all().await.map_err(write)?;
         let oid =

@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::inside::ExportError;
 use super::line::{Line, Report};
 use super::tools::{Said, Seen};
 use super::{Attempt, failed, failure};
@@ -21,7 +20,7 @@ use crate::agent::session::Session;
 use crate::agent::tools::ToolCall;
 use crate::agent::turn::{Turn, TurnEnd};
 use crate::airlock::Airlock;
-use crate::sandbox::channel::{Channel, ChannelError};
+use crate::sandbox::channel::Channel;
 use crate::tracker::TrackerError;
 use crate::workspace::Ready;
 
@@ -90,7 +89,7 @@ impl Attempt {
                 match self.export(airlock, channel, None).await {
                     Ok(_) => {}
                     // A dead guest is the turn's own failure; its disk is rescued afterwards.
-                    Err(ExportError::Channel(ChannelError::Closed(_) | ChannelError::BrokenOff(_))) => {}
+                    Err(error) if error.is_guest_gone() => {}
                     Err(error) => return Err(failed("checkpoint_failed", error)),
                 }
             }

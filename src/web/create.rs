@@ -11,9 +11,9 @@ use tokio::time::timeout;
 
 use super::api::ANSWER_DEADLINE;
 use super::error::ApiError;
+use super::form::NewIssueForm;
 use super::guard::{self, Caller, Made};
-use super::view::{self, NewIssueForm};
-use super::{App, Shared, page};
+use super::{App, Shared, page, view};
 use crate::tracker::{Created, NewIssue, TrackerError};
 
 #[derive(Deserialize)]
@@ -36,7 +36,6 @@ struct Typed {
     description: String,
     priority: String,
     labels: String,
-    blocked_by: String,
     csrf: String,
 }
 
@@ -141,7 +140,7 @@ fn from_form(typed: &Typed, snapshot: &Snapshot) -> Result<NewIssue, ApiError> {
         description: description(&typed.description.replace("\r\n", "\n")),
         priority,
         labels: listed(typed.labels.split(',')),
-        blocked_by: listed(typed.blocked_by.split(',')),
+        blocked_by: vec![],
     })
 }
 

@@ -211,8 +211,12 @@ pub(super) struct LoginQuery {
 
 /// `GET /login?token=…`: the token becomes a cookie and leaves the address bar.
 pub(super) async fn login(State(app): State<Shared>, query: Result<Query<LoginQuery>, QueryRejection>) -> Response {
+    if app.auth == Auth::None {
+        // Nobody showed a token, so nobody gets what a later start with `auth: token` would take for one.
+        return Redirect::to("/").into_response();
+    }
     let offered = query.map(|Query(query)| query.token).unwrap_or_default();
-    if app.auth == Auth::Token && !app.token.matches(offered.trim()) {
+    if !app.token.matches(offered.trim()) {
         return login_page();
     }
     let cookie = format!(

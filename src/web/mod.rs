@@ -9,6 +9,7 @@ mod assets;
 mod create;
 mod error;
 mod events;
+mod form;
 mod guard;
 mod host;
 mod listen;

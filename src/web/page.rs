@@ -10,9 +10,9 @@ use axum::response::{Html, IntoResponse, Response};
 use symphony_core::snapshot::Snapshot;
 
 use super::error::ApiError;
+use super::form::NewIssueForm;
 use super::markdown::Safe;
-use super::view::{self, NewIssueForm};
-use super::{App, Shared, assets};
+use super::{App, Shared, assets, view};
 
 #[derive(Template)]
 #[template(path = "page.html")]

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use super::api::ANSWER_DEADLINE;
 use super::error::ApiError;
+use super::form::NewIssueForm;
 use super::guard::{self, Caller, Made};
-use super::view::NewIssueForm;
 use super::{App, Shared, page, wire};
 use crate::conductor::handle::AnswerError;
 

@@ -14,7 +14,9 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use symphony_core::ids::{Identifier, IssueId, RunId, StateName};
 use symphony_core::issue::{Ambiguity, Malformed, Scan};
-use symphony_core::snapshot::{EventRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, StateRow, Tokens, Totals};
+use symphony_core::snapshot::{
+    EventRow, FinishedRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, StateRow, Tokens, Totals,
+};
 use symphony_core::workflow::{Auth, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -256,6 +258,7 @@ pub(super) fn empty() -> Snapshot {
         running: vec![],
         retrying: vec![],
         idle: vec![],
+        finished: vec![],
         malformed: vec![],
         ambiguous: vec![],
         totals: Totals::default(),
@@ -286,8 +289,16 @@ pub(super) fn sample() -> Snapshot {
         idle("BLOCKED-1", "Todo", Role::Active, "waits for BUSY-1 (Todo)", false),
         idle("PARKED-1", "Triage", Role::Holding, "parked after 5 failures in a row: <boom>", true),
         idle("SHELVED-1", "Triage", Role::Holding, "the state is holding", false),
+        idle("READY-1", "Done", Role::Terminal, "the state is terminal", false),
         idle("DONE-1", "Done", Role::Terminal, "the state is terminal", false),
     ];
+    all.finished = vec![FinishedRow {
+        id: IssueId("ready-1".into()),
+        identifier: Identifier("READY-1".into()),
+        title: "Title of <READY-1>".into(),
+        outcome: "git am /home/me/project/.symphony/patches/agent_READY-1.patch".into(),
+        at: at("2026-01-02T02:40:00Z"),
+    }];
     all.malformed = vec![Malformed {
         file: "Todo/<bad>.md".into(),
         line: Some(3),

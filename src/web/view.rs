@@ -3,7 +3,7 @@
 //! Wording is 0.1.0's where it had any. Colour never stands alone: every pill says its word.
 
 use jiff::Timestamp;
-use symphony_core::snapshot::{IdleRow, RetryRow, RunningRow, Snapshot, Totals};
+use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Totals};
 use symphony_core::workflow::Role;
 
 use super::markdown::{self, Safe};
@@ -16,6 +16,11 @@ const MAX_ERROR: usize = 200;
 const MAX_SHELF: usize = 50;
 /// Longest last message, in characters (0.1.0).
 const MAX_MESSAGE: usize = 140;
+
+/// Why an issue waits that no failure holds up.
+const CONTINUES: &str = "the last run ended without finishing; the next one continues";
+/// Phases that say no more than the pill before them.
+const SAID_BY_PILL: [&str; 2] = ["working", "waiting for a human"];
 
 /// An instant for a `<time>` element: machine form, and the clock in UTC until the script makes it local.
 pub(super) struct Clock {
@@ -39,6 +44,8 @@ pub(super) struct Header {
     pub(super) badge: &'static str,
     pub(super) draining: bool,
     pub(super) polling: bool,
+    /// `1 needs you`, `2 running`, `3 waiting`: only what is not zero.
+    pub(super) counts: Vec<String>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -93,16 +100,19 @@ pub(super) struct Session {
     pub(super) url: Option<String>,
     /// `running`, `awaiting` or `done`.
     pub(super) pill: &'static str,
-    /// `None` when it says no more than the pill and the turn number do.
+    /// `None` when it says no more than the pill does.
     pub(super) phase: Option<String>,
     pub(super) state: String,
     pub(super) turn: u32,
     pub(super) attempt: Option<u32>,
     pub(super) tokens: Option<String>,
     pub(super) message: Option<String>,
+    /// When the agent was last heard of: an old one on a running issue is a stuck one.
+    pub(super) heard: Option<Clock>,
     pub(super) hint: String,
     pub(super) started: Clock,
-    pub(super) workspace: Option<String>,
+    /// What isolates the run.
+    pub(super) sandbox: String,
 }
 
 /// One issue in an active state that does not run now.
@@ -125,10 +135,24 @@ pub(super) struct Shelf {
     pub(super) more: usize,
 }
 
+/// One issue that a run finished, and what it left.
+pub(super) struct Finished {
+    pub(super) identifier: String,
+    pub(super) title: String,
+    /// The command that applies the patch, when there is one.
+    pub(super) command: Option<String>,
+    /// What became of it otherwise.
+    pub(super) outcome: String,
+    pub(super) at: Clock,
+}
+
 /// Everything on disk that does not run.
 pub(super) struct Disk {
+    pub(super) finished: Vec<Finished>,
     pub(super) waiting: Vec<Waiting>,
     pub(super) shelves: Vec<Shelf>,
+    /// Whether every file could be read as one issue.
+    pub(super) clean: bool,
     pub(super) first_active: String,
 }
 
@@ -138,29 +162,21 @@ pub(super) struct Footer {
     pub(super) version: &'static str,
 }
 
-/// The new-issue form: what was typed, and what came of it.
-#[derive(Default)]
-pub(super) struct NewIssueForm {
-    pub(super) open: bool,
-    pub(super) identifier: String,
-    pub(super) title: String,
-    pub(super) state: String,
-    pub(super) priority: String,
-    pub(super) labels: String,
-    pub(super) description: String,
-    pub(super) states: Vec<String>,
-    pub(super) created: Option<String>,
-    pub(super) error: Option<String>,
-}
-
 impl Header {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let asks = snapshot.running.iter().any(waits) || snapshot.idle.iter().any(|row| row.parked);
-        let badge = match (asks, snapshot.running.is_empty()) {
-            (true, _) => "attention",
-            (false, false) => "working",
-            (false, true) => "idle",
+        let asking = snapshot.running.iter().filter(|row| waits(row)).count();
+        let needs_you = asking + snapshot.idle.iter().filter(|row| row.parked).count();
+        let badge = match (needs_you, snapshot.running.is_empty()) {
+            (1.., _) => "attention",
+            (0, false) => "working",
+            (0, true) => "idle",
         };
+        let queued = snapshot.idle.iter().filter(|row| row.role == Role::Active && !row.parked).count();
+        let counts = [
+            (needs_you, if needs_you == 1 { "needs you" } else { "need you" }),
+            (snapshot.running.len() - asking, "running"),
+            (snapshot.retrying.len() + queued, "waiting"),
+        ];
         Self {
             workflow_name: snapshot.workflow_path.rsplit('/').next().unwrap_or_default().to_owned(),
             workflow_path: snapshot.workflow_path.clone(),
@@ -169,6 +185,7 @@ impl Header {
             badge,
             draining: snapshot.draining,
             polling: snapshot.polling,
+            counts: counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect(),
             problems: problems(snapshot),
         }
     }
@@ -239,46 +256,49 @@ impl Parked {
             identifier: row.identifier.0.clone(),
             title: row.title.clone(),
             state: row.state.0.clone(),
-            reason: row.reason.clone(),
+            // The pill before it says so already.
+            reason: row.reason.strip_prefix("parked: ").unwrap_or(&row.reason).to_owned(),
         }
     }
 }
 
 /// The live runs, oldest first as the snapshot has them.
 pub(super) fn sessions(snapshot: &Snapshot) -> Vec<Session> {
-    snapshot.running.iter().map(Session::of).collect()
+    snapshot.running.iter().map(|row| Session::of(row, &snapshot.sandbox)).collect()
 }
 
 impl Session {
-    fn of(row: &RunningRow) -> Self {
+    fn of(row: &RunningRow, sandbox: &str) -> Self {
         let session = row.session_id.as_deref().map(|id| id.chars().take(8).collect::<String>());
         let pill = match (waits(row), row.marked_done) {
             (true, _) => "awaiting",
             (false, true) => "done",
             (false, false) => "running",
         };
-        let hint = [session.as_deref(), Some(row.state.as_str()), row.last_event.as_deref()];
+        let hint = [session.as_deref(), row.last_event.as_deref(), row.workspace.as_deref()];
         Self {
             identifier: row.identifier.0.clone(),
             title: row.title.clone(),
             url: link(row.url.as_deref()),
             pill,
-            phase: Some(row.phase.clone()).filter(|phase| phase != "turn" && phase != pill),
+            phase: Some(row.phase.clone()).filter(|phase| !SAID_BY_PILL.contains(&phase.as_str())),
             state: row.state.0.clone(),
             turn: row.turn_count,
             attempt: row.attempt,
             tokens: (row.tokens.total > 0).then(|| count(row.tokens.total)),
             message: row.last_message.as_deref().map(|message| short(message, MAX_MESSAGE)),
+            heard: row.last_event_at.map(Clock::of),
             hint: hint.into_iter().flatten().collect::<Vec<_>>().join(" · "),
             started: Clock::of(row.started_at),
-            workspace: row.workspace.clone(),
+            sandbox: sandbox.to_owned(),
         }
     }
 }
 
 impl Disk {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let idle = snapshot.idle.iter().filter(|row| !row.parked);
+        let is_shown = |row: &&IdleRow| snapshot.finished.iter().any(|finished| finished.id == row.id);
+        let idle = snapshot.idle.iter().filter(|row| !row.parked && !is_shown(row));
         let mut waiting: Vec<_> = snapshot.retrying.iter().map(Waiting::retry).collect();
         waiting.extend(idle.clone().filter(|row| row.role == Role::Active).map(Waiting::idle));
         let shelf = |name, role| {
@@ -288,9 +308,24 @@ impl Disk {
         };
         let shelves = [shelf("holding", Role::Holding), shelf("done", Role::Terminal)];
         Self {
+            finished: snapshot.finished.iter().map(Finished::of).collect(),
             waiting,
+            clean: snapshot.malformed.is_empty() && snapshot.ambiguous.is_empty(),
             shelves: shelves.into_iter().filter(|shelf| !shelf.rows.is_empty()).collect(),
             first_active: first_active(snapshot),
+        }
+    }
+}
+
+impl Finished {
+    fn of(row: &FinishedRow) -> Self {
+        let is_command = row.outcome.starts_with("git am ");
+        Self {
+            identifier: row.identifier.0.clone(),
+            title: row.title.clone(),
+            command: is_command.then(|| row.outcome.clone()),
+            outcome: if is_command { String::new() } else { row.outcome.clone() },
+            at: Clock::of(row.at),
         }
     }
 }
@@ -304,7 +339,7 @@ impl Waiting {
             pill: "retrying",
             attempt: Some(row.attempt),
             due: Some(Clock::of(row.due_at)),
-            reason: row.error.as_deref().map_or_else(|| "goes on".to_owned(), |error| short(error, MAX_ERROR)),
+            reason: row.error.as_deref().map_or_else(|| CONTINUES.to_owned(), |error| short(error, MAX_ERROR)),
         }
     }
 
@@ -332,24 +367,6 @@ impl Footer {
             parts.push((duration(totals.seconds_running), "runtime"));
         }
         Self { parts, version: env!("CARGO_PKG_VERSION") }
-    }
-}
-
-impl NewIssueForm {
-    /// An empty form; open only when nothing exists at all.
-    pub(super) fn empty(snapshot: &Snapshot) -> Self {
-        Self {
-            open: snapshot.running.is_empty() && snapshot.retrying.is_empty() && snapshot.idle.is_empty(),
-            state: first_active(snapshot),
-            ..Self::default()
-        }
-        .with_states(snapshot)
-    }
-
-    /// The states a form may name.
-    pub(super) fn with_states(mut self, snapshot: &Snapshot) -> Self {
-        self.states = snapshot.states.iter().map(|row| row.name.0.clone()).collect();
-        self
     }
 }
 

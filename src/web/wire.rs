@@ -2,11 +2,14 @@
 //!
 //! Fields are only ever added (C219). Instants are RFC 3339 in UTC with milliseconds.
 
+mod detail;
+
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
-use symphony_core::ids::Identifier;
-use symphony_core::snapshot::{EventRow, IdleRow, RetryRow, RunningRow, Snapshot, Tokens, Totals};
+use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Tokens, Totals};
 use symphony_core::workflow::Role;
+
+pub(super) use detail::Detail;
 
 /// An instant as text, with milliseconds.
 #[derive(Clone, Copy)]
@@ -33,6 +36,7 @@ pub(super) struct State<'a> {
     running: Vec<Running<'a>>,
     retrying: Vec<Retrying<'a>>,
     idle: Vec<Idle<'a>>,
+    finished: Vec<Finished<'a>>,
     totals: TotalsState,
     codex_totals: TotalsState,
     rate_limits: Option<()>,
@@ -157,50 +161,14 @@ struct Idle<'a> {
     parked: bool,
 }
 
-/// `GET /api/v1/issues/<identifier>`
 #[derive(Serialize)]
-pub(super) struct Detail<'a> {
-    issue_identifier: &'a str,
+struct Finished<'a> {
     issue_id: &'a str,
-    issue_url: Option<&'a str>,
+    issue_identifier: &'a str,
     title: &'a str,
-    status: &'static str,
-    workspace: Option<WorkspacePath<'a>>,
-    attempts: Attempts,
-    running: Option<Running<'a>>,
-    retry: Option<Retry<'a>>,
-    recent_events: Vec<Event<'a>>,
-    last_error: Option<&'a str>,
-    tracked: Tracked,
+    outcome: &'a str,
+    finished_at: Instant,
 }
-
-#[derive(Serialize)]
-struct WorkspacePath<'a> {
-    path: &'a str,
-}
-
-#[derive(Serialize)]
-struct Attempts {
-    current_retry_attempt: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct Retry<'a> {
-    attempt: u32,
-    due_at: Instant,
-    error: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Event<'a> {
-    at: Instant,
-    event: &'a str,
-    message: &'a str,
-}
-
-/// Always `{}`, as in 0.1.0.
-#[derive(Serialize)]
-struct Tracked {}
 
 /// The name of a role on the wire.
 fn role(role: Role) -> &'static str {
@@ -258,6 +226,7 @@ impl<'a> State<'a> {
             running: snapshot.running.iter().map(Running::of).collect(),
             retrying: snapshot.retrying.iter().map(Retrying::of).collect(),
             idle: snapshot.idle.iter().map(Idle::of).collect(),
+            finished: snapshot.finished.iter().map(Finished::of).collect(),
             totals: TotalsState::of(snapshot.totals),
             codex_totals: TotalsState::of(snapshot.totals),
             rate_limits: None,
@@ -344,55 +313,14 @@ impl<'a> Idle<'a> {
     }
 }
 
-impl<'a> Detail<'a> {
-    /// What is known of a running or retrying issue; `None` for every other (0.1.0: `issue_not_found`).
-    pub(super) fn of(snapshot: &'a Snapshot, identifier: &Identifier) -> Option<Self> {
-        let running = snapshot.running.iter().find(|row| row.identifier == *identifier);
-        let retry = snapshot.retrying.iter().find(|row| row.identifier == *identifier);
-        match (running, retry) {
-            (Some(row), _) => Some(Self::running(row)),
-            (None, Some(row)) => Some(Self::retrying(row)),
-            (None, None) => None,
-        }
-    }
-
-    fn running(row: &'a RunningRow) -> Self {
+impl<'a> Finished<'a> {
+    fn of(row: &'a FinishedRow) -> Self {
         Self {
-            issue_identifier: &row.identifier.0,
             issue_id: &row.id.0,
-            issue_url: row.url.as_deref(),
-            title: &row.title,
-            status: "running",
-            workspace: row.workspace.as_deref().map(|path| WorkspacePath { path }),
-            attempts: Attempts { current_retry_attempt: row.attempt },
-            running: Some(Running::of(row)),
-            retry: None,
-            recent_events: row.recent_events.iter().map(Event::of).collect(),
-            last_error: None,
-            tracked: Tracked {},
-        }
-    }
-
-    fn retrying(row: &'a RetryRow) -> Self {
-        Self {
             issue_identifier: &row.identifier.0,
-            issue_id: &row.id.0,
-            issue_url: row.url.as_deref(),
             title: &row.title,
-            status: "retrying",
-            workspace: None,
-            attempts: Attempts { current_retry_attempt: Some(row.attempt) },
-            running: None,
-            retry: Some(Retry { attempt: row.attempt, due_at: Instant(row.due_at), error: row.error.as_deref() }),
-            recent_events: vec![],
-            last_error: row.error.as_deref(),
-            tracked: Tracked {},
+            outcome: &row.outcome,
+            finished_at: Instant(row.at),
         }
-    }
-}
-
-impl<'a> Event<'a> {
-    fn of(row: &'a EventRow) -> Self {
-        Self { at: Instant(row.at), event: &row.event, message: &row.message }
     }
 }

@@ -1,6 +1,6 @@
 //! The smallest HTTP client that can test a server: one request, one connection, everything visible.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -58,15 +58,27 @@ impl Client {
         request.push_str("\r\n");
         request.push_str(body);
         stream.write_all(request.as_bytes()).expect("written");
-        let mut raw = Vec::new();
-        stream.read_to_end(&mut raw).expect("read");
-        let text = String::from_utf8_lossy(&raw).into_owned();
+        let text = String::from_utf8_lossy(&read(stream)).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.split_whitespace().nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
         let body =
             if head.to_lowercase().contains("transfer-encoding: chunked") { unchunk(body) } else { body.to_owned() };
         Answer { status, head: head.to_owned(), body }
     }
+}
+
+/// To the end of the answer, or of the connection where the answer does not say how long it is.
+fn read(stream: TcpStream) -> Vec<u8> {
+    let mut stream = BufReader::new(stream);
+    let (mut raw, mut length) = (Vec::new(), None);
+    while stream.read_until(b'\n', &mut raw).expect("read") > 0 && !raw.ends_with(b"\r\n\r\n") {
+        let line = raw.rsplit(|byte| *byte == b'\n').nth(1).unwrap_or_default();
+        let line = String::from_utf8_lossy(line).to_lowercase();
+        length = length.or(line.strip_prefix("content-length:").and_then(|n| n.trim().parse::<u64>().ok()));
+    }
+    // An endless limit: the server closes, as it was asked to.
+    stream.take(length.unwrap_or(u64::MAX)).read_to_end(&mut raw).expect("read");
+    raw
 }
 
 fn unchunk(mut rest: &str) -> String {

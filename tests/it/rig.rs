@@ -146,9 +146,9 @@ impl Project {
             });
         }
         let running = Running { child, log };
-        // One is on stderr, the other on stdout, and a thread reads each.
-        let up = |log: String| log.contains("symphony started") && log.contains("\n  next ");
-        until("the program to start", || up(running.log()) || running.ended());
+        // The log and the banner come through two pipes, in any order.
+        let said = |log: &str| log.contains("symphony started") && log.contains("\n  next ");
+        until("the program to start", || said(&running.log()) || running.ended());
         running
     }
 

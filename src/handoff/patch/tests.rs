@@ -280,3 +280,18 @@ fn no_line_of_a_message_can_start_a_patch_or_a_mail() {
     assert!(text.lines().all(|line| !["From ", "diff", "---", "Index"].iter().any(|start| line.starts_with(start))));
     assert_eq!(message(" ", "", "A-1"), "Work on A-1\n\n");
 }
+
+#[test]
+fn no_words_of_an_agent_make_a_message_that_cannot_be_committed() {
+    let as_argument = |text: &str| std::process::Command::new("true").arg(text).status().is_ok_and(|s| s.success());
+    let long = "From: x\n".repeat(100_000);
+    for (title, summary) in [("a\0b", "c"), ("a", "b\0c"), ("a", long.as_str()), (long.as_str(), "b")] {
+        assert!(!as_argument(&format!("{title}\n\n{summary}")), "the control");
+        let made = message(title, summary, "A-1");
+        assert!(as_argument(&made), "{}", made.len());
+        assert!(serde_json::to_string(&made).expect("JSON").len() < symphony_guest::wire::MAX_HEADER / 2);
+    }
+    let made = message("red \u{1b}[31m \u{9b}2J", "one\r\ntwo\u{7f}\n\tthree", "A-1");
+    assert_eq!(made, "red [31m 2J\n\none\ntwo\n\tthree\n");
+    assert_eq!(message("\u{1b}", "s", "A-1"), "Work on A-1\n\ns\n");
+}

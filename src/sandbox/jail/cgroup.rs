@@ -8,6 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Groups that one run of one process may have at a time.
+const NUMBERS: u32 = 64;
+
 /// Which kernel interface holds a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
@@ -35,11 +38,12 @@ impl Cgroups {
     /// Makes what can be made, with the limits set and read back.
     pub(super) fn create(run: u64, memory_mib: u64, pids: u64) -> Self {
         let name = format!("symphony-{}-{run}", std::process::id());
+        let name = name.as_str();
         let bytes = memory_mib.saturating_mul(1024 * 1024);
         let mut groups = Self::default();
         for here in places("memory") {
             groups.memory = groups.memory.take().or_else(|| {
-                make(&here.directory, &name, |group| match here.version {
+                make(&here.directory, name, |group| match here.version {
                     Version::V1 => {
                         // Absent where the kernel does not count swap.
                         let held = limit(group, "memory.limit_in_bytes", bytes);
@@ -57,7 +61,7 @@ impl Cgroups {
         }
         for here in places("pids") {
             groups.pids = groups.pids.take().or_else(|| {
-                make(&here.directory, &name, |group| limit(group, "pids.max", pids)).map(|group| (here.version, group))
+                make(&here.directory, name, |group| limit(group, "pids.max", pids)).map(|group| (here.version, group))
             });
         }
         groups
@@ -177,8 +181,16 @@ fn mounted(mounts: &str, version: Version, controller: &str, own: &Path) -> Opti
 /// Makes a group below `here` and sets its limit; leaves nothing behind when that fails.
 fn make(here: &Path, name: &str, set: impl FnOnce(&Path) -> bool) -> Option<PathBuf> {
     sweep(here);
-    let group = here.join(name);
-    fs::create_dir(&group).ok()?;
+    // The same run may still hold its first group when a rescue boots, and a killed symphony whose process
+    // number we have now may have left one: neither may leave this jail without limits.
+    let group =
+        (0..NUMBERS).map(|number| here.join(format!("{name}-{number}"))).find_map(|group| {
+            match fs::create_dir(&group) {
+                Ok(()) => Some(Some(group)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                Err(_) => Some(None),
+            }
+        })??;
     if set(&group) {
         return Some(group);
     }

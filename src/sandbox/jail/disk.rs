@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -60,16 +60,21 @@ pub(super) fn prepare(disk: &Path) -> Result<Option<u32>, BootError> {
     Ok(root.then_some(uid))
 }
 
-/// A directory of this user and nobody else's. An existing one must be right already: the guest
-/// cannot change what stands above it.
+/// A directory of this user and nobody else's. An existing one is the same directory, since the guest
+/// cannot change what stands above it; but its mode is its owner's to change, and without rights for
+/// its owner no later jail could be booted on it.
 fn own(part: &Path, uid: u32) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(part) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
-    let flags = libc::O_NOFOLLOW | libc::O_DIRECTORY;
-    let open = fs::File::options().read(true).custom_flags(flags).open(part)?;
+    // `O_PATH`: it may forbid reading.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let place = rustix::fs::open(part, flags, Mode::empty())?;
+    let door = format!("/proc/self/fd/{}", place.as_raw_fd());
+    rustix::fs::chmod(door.as_str(), Mode::RWXU)?;
+    let open = fs::File::options().read(true).custom_flags(libc::O_DIRECTORY).open(door)?;
     if open.metadata()?.uid() != uid {
         std::os::unix::fs::fchown(&open, Some(uid), Some(uid))?;
     }

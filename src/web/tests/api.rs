@@ -15,7 +15,7 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
     let state = reply.json();
     assert_eq!(state["generated_at"], "2026-01-02T03:00:00.000Z");
     assert_eq!(state["version"], 42);
-    assert_eq!(state["counts"], json!({"running": 2, "retrying": 1, "blocked": 2, "queued": 1, "idle": 4}));
+    assert_eq!(state["counts"], json!({"running": 2, "retrying": 1, "blocked": 2, "queued": 1, "idle": 5}));
     assert_eq!(
         state["running"][0],
         json!({
@@ -48,6 +48,14 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
             "issue_id": "blocked-1", "issue_identifier": "BLOCKED-1", "title": "Title of BLOCKED-1", "state": "Todo",
             "role": "active", "reason": "waits for BUSY-1 (Todo)", "parked": false
         })
+    );
+    assert_eq!(
+        state["finished"],
+        json!([{
+            "issue_id": "ready-1", "issue_identifier": "READY-1", "title": "Title of <READY-1>",
+            "outcome": "git am /home/me/project/.symphony/patches/agent_READY-1.patch",
+            "finished_at": "2026-01-02T02:40:00.000Z"
+        }])
     );
     let totals = json!({"input_tokens": 1200, "output_tokens": 300, "total_tokens": 1500, "seconds_running": 3725.5});
     assert_eq!((&state["totals"], &state["codex_totals"]), (&totals, &totals));

@@ -124,6 +124,19 @@ async fn every_answer_forbids_what_the_page_does_not_need() {
 }
 
 #[tokio::test]
+async fn without_authentication_nobody_is_given_a_cookie_for_later() {
+    let house = House::with(Auth::None, empty()).await;
+    for path in ["/login", "/login?token=x"] {
+        let reply = house.ask("GET", path, &[], "").await;
+        assert_eq!((reply.status, reply.header("location")), (303, Some("/")), "{path}");
+        assert_eq!(reply.header("set-cookie"), None, "{path}");
+    }
+    let asked = House::open().await;
+    let reply = asked.ask("GET", &format!("/login?token={}", asked.token), &[], "").await;
+    assert!(reply.header("set-cookie").is_some(), "the control");
+}
+
+#[tokio::test]
 async fn without_authentication_only_loopback_is_served() {
     let dir = tempfile::tempdir().expect("dir");
     let (listener, address) = bind("0.0.0.0", 0).await.expect("bound");

@@ -1,8 +1,9 @@
 //! The page: what stands where, in whose words, and that nothing hostile gets through.
 
+use symphony_core::snapshot::Snapshot;
 use symphony_core::workflow::Auth;
 
-use super::{House, empty};
+use super::{House, empty, sample};
 
 #[tokio::test]
 async fn the_page_shows_every_region_in_order_without_its_script() {
@@ -14,6 +15,7 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "symphony",
         "WORKFLOW.md",
         "/home/me/project/issues",
+        "2 need you · 1 running · 2 waiting",
         "jail",
         "attention",
         "Todo/&#60;bad&#62;.md:3:7",
@@ -27,13 +29,16 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "<h2>sessions (2)</h2>",
         "awaiting",
         "BUSY/1 ä",
-        "attempt 2",
+        "attempt 2 · turn 2 · jail",
         "<h2>on disk (2)</h2>",
         "RETRY-1",
         "retrying",
         "due <time datetime=\"2026-01-02T03:00:40.000Z\">",
         "BLOCKED-1",
         "waits for BUSY-1 (Todo)",
+        "finished (1)",
+        "READY-1",
+        "git am /home/me/project/.symphony/patches/agent_READY-1.patch",
         "holding (1)",
         "SHELVED-1",
         "done (1)",
@@ -96,6 +101,15 @@ async fn an_empty_tracker_says_what_to_do_and_opens_the_form() {
     assert!(page.contains("class=\"pill badge idle\"") && !page.contains("<h2>attention</h2>"));
     assert!(page.contains("<option selected>Todo</option><option>In Progress</option>"));
     assert!(!page.contains(" total"), "nothing was used yet");
+}
+
+#[tokio::test]
+async fn a_tracker_with_unusable_files_is_not_clean_and_one_being_read_is_not_yet_empty() {
+    let snapshot = Snapshot { malformed: sample().malformed, polling: true, ..empty() };
+    let house = House::with(Auth::Token, snapshot).await;
+    let page = house.get("/").await.body;
+    assert!(page.contains("nothing waits, but some files are not taken") && !page.contains("tracker is clean"));
+    assert!(page.contains("<details id=\"new-issue-box\">"), "the form does not open by itself");
 }
 
 #[tokio::test]

@@ -34,6 +34,19 @@ fn a_disk_with_locked_directories_and_links_is_removed_and_nothing_else() {
 }
 
 #[test]
+fn a_guest_that_locks_its_own_disk_does_not_lock_out_the_next_one() {
+    both_ways("jail::disks::a_guest_that_locks_its_own_disk_does_not_lock_out_the_next_one", |bench| async move {
+        bench.say("echo kept > /work/f; chmod 000 /work /home/agent /state; cat /work/f 2>/dev/null || true").await;
+        let mode = |part: &str| {
+            let meta = fs::metadata(bench.disk().join(part)).expect("a part of the disk");
+            std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777
+        };
+        assert_eq!(mode("tree"), 0, "the guest did its part");
+        assert_eq!(bench.say("cat /work/f; touch /state/x /home/agent/x").await, "kept");
+    });
+}
+
+#[test]
 fn a_disk_nested_beyond_any_path_is_removed() {
     both_ways("jail::disks::a_disk_nested_beyond_any_path_is_removed", |bench| async move {
         bench.say("echo ready").await;

@@ -78,3 +78,18 @@ fn a_flood_on_the_error_stream_is_drained_and_capped() {
         assert_eq!(ending.stderr.len(), 64 * 1024);
     });
 }
+
+#[test]
+fn a_second_jail_of_the_same_run_is_limited_like_the_first() {
+    both_ways("jail::limits::a_second_jail_of_the_same_run_is_limited_like_the_first", |bench| async move {
+        // A rescue boots for the same run, and the first jail's groups may still be there.
+        let first = bench.spec("sleep 1000");
+        let mut second = first.clone();
+        second.disk = bench.place.path().join("other");
+        let first = bench.jail.boot(first).await.expect("the jail boots");
+        let second = bench.jail.boot(second).await.expect("the jail boots");
+        assert_eq!((second.report.memory, second.report.pids), (first.report.memory, first.report.pids));
+        first.stop(Duration::ZERO).await;
+        second.stop(Duration::ZERO).await;
+    });
+}

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::git::{Git, check_oid};
 use crate::mux::MuxStream;
 use crate::serve::{Guest, refuse};
+use crate::state;
 use crate::wire::{self, ExportRequest, Exported, FrameKind, Refusal, RefusalKind, WireError};
 
 const BUNDLE: &str = "export.bundle";
@@ -41,7 +42,7 @@ pub(crate) async fn serve(guest: &Arc<Guest>, mut stream: MuxStream, request: Ex
 async fn send(stream: &mut (impl AsyncWrite + Unpin), exported: &Exported, bundle: &Path) -> Result<(), WireError> {
     wire::write_json(stream, FrameKind::Reply, exported).await?;
     if !exported.empty {
-        let mut file = tokio::fs::File::open(bundle).await?;
+        let mut file = tokio::fs::OpenOptions::new().read(true).custom_flags(state::WARY).open(bundle).await?;
         let mut buffer = vec![0; 32 * 1024];
         loop {
             let n = file.read(&mut buffer).await?;
@@ -68,7 +69,11 @@ async fn collect(guest: &Guest, request: &ExportRequest, bundle: &Path, within: 
     if let (true, Some(tree), Some(message)) = (request.is_final, &wip, &request.commit_message) {
         let made = git.run(&["commit-tree", tree, "-p", &head, "-m", message]).await?;
         git.run(&["update-ref", "-m", "symphony: final commit", "HEAD", &made, &head]).await?;
-        // The index follows where it can; the work is safe already.
+        // The index follows where it can; the work is safe already. git would wait for a pipe in its place.
+        let index = guest.dirs.work.join(".git/index");
+        if state::plain(&index).is_err() {
+            let _ = state::clear(&index);
+        }
         let _ = git.run(&["reset", "-q"]).await;
         (head, wip) = (made, None);
     } else if let Some(tree) = wip {
@@ -116,7 +121,10 @@ async fn uncommitted(guest: &Guest, git: &Git<'_>, head: &str) -> Result<Option<
     let env = [("GIT_INDEX_FILE", path.as_str())];
     let add = ["add", "-A", "."];
     // The agent's index saves hashing every file again; a broken one is only slower.
-    let copied = fs::copy(guest.dirs.work.join(".git/index"), &index).is_ok();
+    // It may be a pipe or a device by now: neither may hold this program up.
+    let copied = state::plain(&guest.dirs.work.join(".git/index"))
+        .and_then(|mut from| std::io::copy(&mut from, &mut state::fresh(&index)?))
+        .is_ok();
     if !copied || git.run_with(&add, &env).await.is_err() {
         let _ = fs::remove_file(&index);
         git.run_with(&["read-tree", head], &env).await?;

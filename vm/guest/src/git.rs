@@ -84,6 +84,23 @@ impl<'a> Git<'a> {
     }
 }
 
+/// Removes the locks that a killed git left in a repository: nothing else runs in a sandbox that just started, and each
+/// would make every later git fail. Only the ordinary places, and only so many directories of them.
+pub(crate) fn sweep_locks(dot_git: &Path) {
+    let mut pending = vec![dot_git.to_owned()];
+    for _ in 0..10_000 {
+        let Some(dir) = pending.pop() else { return };
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+            if kind.is_dir() && (dir != dot_git || entry.file_name() == "refs") {
+                pending.push(path);
+            } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "lock") {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
 /// Reads to the end, keeps the first `cap` bytes.
 async fn read_capped(pipe: Option<impl AsyncRead + Unpin>, cap: usize) -> Vec<u8> {
     let mut kept = Vec::new();

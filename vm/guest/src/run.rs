@@ -83,6 +83,7 @@ fn run(fd: RawFd, dirs: Dirs, self_argv: Vec<OsString>) -> Result<(), String> {
     for dir in [&dirs.work, &dirs.home, &dirs.state] {
         std::fs::create_dir_all(dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     }
+    crate::git::sweep_locks(&dirs.work.join(".git"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)

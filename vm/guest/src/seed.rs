@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ fn disk(what: &'static str) -> impl Fn(io::Error) -> Refusal {
 }
 
 async fn receive(input: &mut (impl AsyncRead + Unpin), path: &Path, cap: u64) -> Result<(), Refusal> {
-    let mut file = tokio::fs::File::create(path).await.map_err(disk("store the bundle"))?;
+    let mut file = tokio::fs::File::from_std(state::fresh(path).map_err(disk("store the bundle"))?);
     let mut total = 0u64;
     loop {
         match wire::read_frame(input).await {
@@ -111,11 +112,32 @@ async fn build(guest: &Guest, request: &SeedRequest, bundle: &Path, within: Dura
     state::set_ready(state_dir).map_err(disk("mark the tree as ready"))
 }
 
-/// Removes what is in the directory, not the directory: it may be a mount point.
+/// Removes what is in the directory, not the directory: it may be a mount point. Directories that forbid it (module
+/// caches are read-only by habit) are opened up first.
 fn empty(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+        if !entry.file_type()?.is_dir() {
+            fs::remove_file(entry.path())?;
+        } else if fs::remove_dir_all(entry.path()).is_err() {
+            unlock(entry.path())?;
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives us every right in a directory and in those below it; links are not followed.
+fn unlock(top: PathBuf) -> io::Result<()> {
+    let mut locked = vec![top];
+    while let Some(dir) = locked.pop() {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                locked.push(entry.path());
+            }
+        }
     }
     Ok(())
 }

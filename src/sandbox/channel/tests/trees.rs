@@ -189,3 +189,24 @@ async fn a_check_is_killed_at_its_deadline_and_its_output_is_capped() {
     request.argv = vec!["no-such-check".into()];
     assert!(matches!(rig.channel.check(request).await, Err(ChannelError::Refused(r)) if r.kind == RefusalKind::Spawn));
 }
+
+#[tokio::test]
+async fn an_index_that_is_a_pipe_or_a_device_holds_up_no_export() {
+    for trap in ["mkfifo .git/index", "ln -s /dev/zero .git/index", "mkdir .git/index"] {
+        let host_dir = tempfile::tempdir().unwrap();
+        let base = host(host_dir.path());
+        let rig = boot().await;
+        let bytes = bundle(host_dir.path(), &[("head", &base)]);
+        rig.channel.seed(seed_request(&base), &mut bytes.as_slice()).await.unwrap();
+        shell(&rig, &format!("echo new > new; rm .git/index; {trap}")).await;
+        let mut out = Vec::new();
+        let exported =
+            rig.channel.export(export_request(&base), &mut out).await.unwrap_or_else(|e| panic!("{trap}: {e}"));
+        assert!(exported.wip.is_some() && !out.is_empty(), "{trap}");
+        let mut last = export_request(&base);
+        (last.is_final, last.commit_message) = (true, Some("The rest".into()));
+        let last = rig.channel.export(last, &mut Vec::new()).await.unwrap_or_else(|e| panic!("{trap}: {e}"));
+        assert!(last.wip.is_none() && last.head != base, "{trap}");
+        rig.channel.ping(Duration::from_secs(10)).await.unwrap();
+    }
+}
