@@ -120,6 +120,11 @@ impl Attempt {
         }
         // Export comes before teardown. A guest that died is asked again below, on its work disk.
         // A tree that was not seeded to its end is nobody's work: taken, it would look like mass deletion.
+        if talk.seeded
+            && let Err(error) = channel.clear(GUEST_GRACE).await
+        {
+            tracing::debug!(run_id = self.plan.run.0, %error, "what the agent left running could not be cleared away");
+        }
         let exported = match talk.seeded {
             true => self.export(airlock, &channel, talk.done_message(&self.plan.issue)).await.map(drop),
             false => Ok(()),

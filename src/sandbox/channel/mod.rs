@@ -249,6 +249,14 @@ impl Channel {
         self.ask(&Request::Ping, "ping", deadline).await
     }
 
+    /// Leaves the guest program alone in its sandbox: everything else in it is killed.
+    ///
+    /// # Errors
+    /// It did not say that it did within `deadline`.
+    pub async fn clear(&self, deadline: Duration) -> Result<(), ChannelError> {
+        self.ask(&Request::Clear, "clear", deadline).await
+    }
+
     /// Asks the guest to kill everything, sync and exit.
     ///
     /// # Errors

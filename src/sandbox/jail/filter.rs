@@ -54,6 +54,8 @@ fn programs() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     });
     arguments.insert(libc::SYS_clone, cloning.into_iter().collect::<Result<_, _>>()?);
     let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|command| rule(&[(1, Dword, SeccompCmpOp::Eq, command)]));
+    // Limits are one's own affair: an agent that lowered the guest program's would cut off its export.
+    arguments.insert(libc::SYS_prlimit64, vec![rule(&[(0, Dword, SeccompCmpOp::Ne, 0)])?]);
     arguments.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
     let foreign = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6]
         .map(|family| (0, Dword, SeccompCmpOp::Ne, u64::from(family.unsigned_abs())));

@@ -14,11 +14,11 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitCode, ExitStatus};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::thread::{Gid, Uid, UnshareFlags};
 
 use super::confine::confine;
@@ -143,7 +143,7 @@ fn keep_gate(control: &UnixStream, mut gate: UnixStream, pid: Pid) -> Result<u8,
         )
         .during("waited for pid 1")?
         {
-            return Ok(exit_code(status));
+            return Ok(exit_code(ExitStatus::from_raw(status.as_raw())));
         }
     }
 }
@@ -189,7 +189,7 @@ fn start(control: &mut UnixStream, channel: OwnedFd, spec: &LaunchSpec, facts: F
     // Descriptor 0 leaves the host here; nothing of the host stays open in pid 1 but its error stream.
     rustix::stdio::dup2_stdin(&null).during("let go of the host")?;
     drop(null);
-    Ok(reap_until(guest))
+    Ok(exit_code(symphony_guest::init::reap_until(guest)))
 }
 
 /// Becomes the program; returns only to say why not.
@@ -224,19 +224,9 @@ const ENVIRONMENT: [(&str, &str); 7] = [
     ("TMPDIR", "/tmp"),
 ];
 
-/// Reaps everything that dies in the jail until the program does; its exit is the jail's.
-fn reap_until(guest: Pid) -> u8 {
-    loop {
-        match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid == guest => return exit_code(status),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return 1,
-        }
-    }
-}
-
-fn exit_code(status: WaitStatus) -> u8 {
-    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+/// The guest program's exit is the jail's; a signal n that ended it is 128 + n, as in a shell.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 

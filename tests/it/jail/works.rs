@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use symphony::sandbox::channel::Channel;
 use symphony::sandbox::{BootError, Sandbox};
+use symphony_guest::wire::{CheckRequest, Exit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::bench::{SOON, both_ways, is_root, outside};
@@ -141,5 +143,49 @@ fn a_toolchain_listed_as_readable_builds_and_runs_a_program() {
         spec.read_only = vec![sysroot.into()];
         spec.memory_mib = 2048;
         assert_eq!(bench.run_spec(spec).await.0.trim(), "Hello, world!");
+    });
+}
+
+/// Processes that left their group, more than the limit leaves room for git.
+#[test]
+fn what_an_agent_left_running_is_gone_after_a_clear() {
+    both_ways("jail::works::what_an_agent_left_running_is_gone_after_a_clear", |bench| async move {
+        let mut spec = bench.spec("");
+        spec.program = vec![];
+        let (io, mut life) = bench.jail.boot(spec).await.expect("the jail boots").into_parts();
+        let (channel, _) = Channel::open(io, "token", SOON).await.expect("the guest program answers");
+        let check = |script: &str| {
+            let (channel, script) = (channel.clone(), script.to_owned());
+            async move {
+                let request = CheckRequest {
+                    argv: vec!["/bin/sh".into(), "-c".into(), script],
+                    env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+                    cwd: None,
+                    timeout_ms: 20_000,
+                    max_output: 4096,
+                };
+                let (outcome, output) = channel.check(request).await.expect("the check runs");
+                (outcome.exit, String::from_utf8_lossy(&output).trim().to_owned())
+            }
+        };
+        let swarm = "for n in $(seq 20); do setsid sleep 600 >/dev/null 2>&1 & done; sleep 1; pgrep -c sleep || ls -d /proc/[0-9]* | wc -l";
+        let (exit, before) = check(swarm).await;
+        assert_eq!(exit, Exit::Code(0), "{before}");
+        assert!(before.parse::<u32>().expect("a number") >= 20, "the control: they outlive the program that started them");
+        channel.clear(SOON).await.expect("cleared");
+        let (_, after) = check("ls -d /proc/[0-9]* | wc -l").await;
+        assert!(after.parse::<u32>().expect("a number") <= 6, "{after}");
+        drop(channel);
+        life.stop(SOON).await;
+    });
+}
+
+/// Regression: an agent could lower the limits of the guest program, and with them its last export.
+#[test]
+fn the_limits_of_another_process_cannot_be_changed() {
+    both_ways("jail::works::the_limits_of_another_process_cannot_be_changed", |bench| async move {
+        let attack = "sleep 5 & prlimit --pid $! --nofile=4 2>/dev/null && echo changed || echo refused";
+        assert_eq!(outside(attack), "changed", "the control");
+        assert_eq!(bench.say(&format!("prlimit --nofile=100 true && {attack}")).await, "refused");
     });
 }

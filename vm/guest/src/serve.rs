@@ -17,7 +17,7 @@ use crate::run::Dirs;
 use crate::wire::{
     self, FrameKind, Hello, HelloInfo, MAX_HEADER, MAX_LISTENERS, MAX_MARKER, Refusal, RefusalKind, Request, VERSION,
 };
-use crate::{check, export, listen, seed, spawn, state};
+use crate::{check, export, init, listen, seed, spawn, state};
 
 /// For a request's header to arrive once its stream is open.
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);
@@ -100,6 +100,11 @@ async fn answer(guest: &Arc<Guest>, mut stream: MuxStream) {
                 Ok(()) => reply(stream, &()).await,
                 Err(e) => refuse(stream, Refusal::new(RefusalKind::Io, format!("cannot store the marker: {e}"))).await,
             }
+        }
+        Request::Clear => {
+            guest.groups.kill_all();
+            init::kill_all_others().await;
+            reply(stream, &()).await;
         }
         Request::Shutdown => {
             guest.groups.kill_all();

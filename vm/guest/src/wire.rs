@@ -48,6 +48,9 @@ pub enum Request {
     },
     /// Answers at once.
     Ping,
+    /// Kills every process of the sandbox but the guest program: what an agent left running must not
+    /// stand in the way of the last export.
+    Clear,
     /// Kills everything that was spawned, syncs, and exits.
     Shutdown,
 }
