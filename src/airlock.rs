@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use symphony_core::ids::WorkspaceKey;
 
+use crate::files::create_private_dir;
 use crate::git::{Call, Git, GitError, Oid};
 use crate::process::Input;
-use crate::workspace::{Ready, create_private_dir};
+use crate::workspace::Ready;
 
 mod branch;
 mod header;

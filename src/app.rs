@@ -72,7 +72,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     };
 
     let layout = Layout::of(&workflow.dir);
-    crate::workspace::create_private_dir(layout.root())
+    crate::files::create_private_dir(layout.root())
         .map_err(|error| Refused::start(format!("cannot create {}: {error}", layout.root().display())))?;
     keep_out_of_git(&layout);
     let _lock = Lock::take(&layout.lock()).map_err(Refused::start)?;

@@ -116,13 +116,13 @@ impl Git {
             let path = path.to_owned();
             move |source| GitError::Io { action, path, source }
         };
-        crate::workspace::create_private_dir(state_dir).map_err(io("create", state_dir))?;
+        crate::files::create_private_dir(state_dir).map_err(io("create", state_dir))?;
         let global = state_dir.join("gitconfig");
         // A file rather than `-c`: git drops `-c` for the other end of a local fetch, which then
         // refuses a repository that another user owns. All these repositories are the operator's.
         let text = "# Written by symphony; used instead of the user's git configuration.\n[safe]\n\tdirectory = *\n";
         if std::fs::read_to_string(&global).ok().as_deref() != Some(text) {
-            crate::workspace::write_atomically(&global, text.as_bytes()).map_err(io("write", &global))?;
+            crate::files::write_atomically(&global, text.as_bytes()).map_err(io("write", &global))?;
         }
         Ok(Self { global })
     }

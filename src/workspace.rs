@@ -4,8 +4,6 @@
 //! ready, so a half-made one is made again and a foreign directory is never touched (DESIGN §4.12).
 //! The guest never writes here, and nothing here runs what a repository carries.
 
-use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use symphony_core::ids::WorkspaceKey;
 use symphony_core::workflow;
 
+use crate::files::{create_private_dir, write_atomically};
 use crate::git::{Git, GitError, Oid};
 use crate::hooks::{Hook, HookEnv, HookError, HookRun};
 
@@ -325,35 +324,6 @@ async fn delete_tree(path: &Path) -> Result<(), WorkspaceError> {
         Ok(Err(error)) => Err(io(std::io::Error::other(error))),
         Err(_) => Err(io(std::io::ErrorKind::TimedOut.into())),
     }
-}
-
-/// Creates `path` and its parents, each new one 0700. An existing directory keeps its mode.
-///
-/// # Errors
-/// What the file system says.
-pub fn create_private_dir(path: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Replaces `path` by `bytes` so that a crash leaves the old or the new file, whole. Mode 0600.
-///
-/// # Errors
-/// What the file system says; then the old file is still there.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(dir)?;
-    file.write_all(bytes)?;
-    persist(file, path)
-}
-
-/// Puts a finished temporary file in its place, durably.
-///
-/// # Errors
-/// What the file system says; then the old file is still there.
-pub fn persist(file: tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

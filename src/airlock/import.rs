@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::{ATTRIBUTES, AirlockError, BASE, BRANCH, EXTRA, FETCH_DEADLINE, HEAD, WIP, io};
+use crate::files::create_private_dir;
 use crate::git::{Git, Oid};
 use crate::process::Input;
-use crate::workspace::{IDENTITY, Ready, create_private_dir};
+use crate::workspace::{IDENTITY, Ready};
 
 /// The date of commits that must come out the same when they are made again.
 pub(super) const EPOCH: &str = "@1 +0000";

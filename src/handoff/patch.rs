@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::airlock::{Airlock, AirlockError};
+use crate::files::{create_private_dir, persist, set_aside};
 use crate::git::{Call, GitError, Oid};
 use crate::process::Sink;
-use crate::workspace::{create_private_dir, persist};
 
 mod proof;
 
@@ -94,7 +94,8 @@ enum Encoding {
 }
 
 /// Writes `<dir>/agent_<key>.patch`, and the tar where the workspace is no repository. Title and
-/// summary become the message where commits have to be squashed. Repeating it gives the same file.
+/// summary become the message where commits have to be squashed. Repeating it gives the same file; another
+/// patch of that name, from before the issue was opened again, is kept beside it under a number.
 ///
 /// # Errors
 /// See [`PatchError`]; an earlier patch of that name is still whole then.
@@ -122,6 +123,8 @@ pub async fn write(airlock: &Airlock, dir: &Path, title: &str, summary: &str) ->
                 Err(why) => reason = why,
                 Ok(commits) => {
                     let path = dir.join(airlock.key().patch_name());
+                    let written = std::fs::read(file.path()).map_err(io("read", file.path()))?;
+                    set_aside(&path, &written).map_err(io("set aside", &path))?;
                     persist(file, &path).map_err(io("write", &path))?;
                     let (files, insertions, deletions) = count(airlock, &base, &head).await?;
                     let tar = if airlock.has_repository() { None } else { Some(write_tar(airlock, &head, dir).await?) };

@@ -3,6 +3,7 @@
 //! Exactly one [`RunEnd`] comes out. Whatever was begun is ended in reverse order, by code that stands
 //! here, not by `Drop`; dropping the future (a second signal) kills the sandbox and every child.
 
+mod export;
 mod finish;
 mod inside;
 pub mod line;
@@ -99,7 +100,7 @@ pub async fn attempt(parts: Arc<Parts>, start: Start) -> RunEnd {
         Err(error) => return failed("invalid_workspace_key", error),
     };
     let dir = parts.layout.run(plan.run);
-    if let Err(error) = crate::workspace::create_private_dir(&dir) {
+    if let Err(error) = crate::files::create_private_dir(&dir) {
         return failed("run_directory", format!("cannot create {}: {error}", dir.display()));
     }
     let attempt = Attempt { parts, plan, workflow, tracker, key, dir };

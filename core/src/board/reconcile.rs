@@ -259,7 +259,9 @@ impl Board {
                 self.clean_known(&id, out);
             }
             RunEnd::Stopped(StopCause::NotActive | StopCause::NotRoutable) | RunEnd::NoLongerActive => self.grant(&id),
-            RunEnd::Stopped(StopCause::Missing | StopCause::Drain) => {}
+            // Our own stopping uses up nothing of the allowance.
+            RunEnd::Stopped(StopCause::Drain) => counters.granted += 1,
+            RunEnd::Stopped(StopCause::Missing) => {}
         }
     }
 

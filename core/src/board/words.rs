@@ -151,6 +151,7 @@ pub enum ParkReason {
 impl std::fmt::Display for ParkReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::FailuresInARow { count: 1, last } => write!(f, "a run failed: {last}"),
             Self::FailuresInARow { count, last } => write!(f, "{count} runs failed in a row; the last one: {last}"),
             Self::SessionsUsed { count } => write!(f, "{count} runs ended without the issue being finished"),
             Self::Diverged { detail } => write!(f, "its branch was moved by somebody else: {detail}"),

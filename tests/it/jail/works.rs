@@ -171,7 +171,10 @@ fn what_an_agent_left_running_is_gone_after_a_clear() {
         let swarm = "for n in $(seq 20); do setsid sleep 600 >/dev/null 2>&1 & done; sleep 1; pgrep -c sleep || ls -d /proc/[0-9]* | wc -l";
         let (exit, before) = check(swarm).await;
         assert_eq!(exit, Exit::Code(0), "{before}");
-        assert!(before.parse::<u32>().expect("a number") >= 20, "the control: they outlive the program that started them");
+        assert!(
+            before.parse::<u32>().expect("a number") >= 20,
+            "the control: they outlive the program that started them"
+        );
         channel.clear(SOON).await.expect("cleared");
         let (_, after) = check("ls -d /proc/[0-9]* | wc -l").await;
         assert!(after.parse::<u32>().expect("a number") <= 6, "{after}");
