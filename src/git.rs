@@ -11,6 +11,8 @@ use std::time::Duration;
 use crate::process::{Finished, Input, Outcome, Program, Rlimits, Sink};
 
 mod oid;
+#[cfg(test)]
+pub(crate) mod scratch;
 
 pub use oid::Oid;
 

@@ -53,6 +53,27 @@ pub struct Blocker {
 }
 
 impl Issue {
+    /// An issue of which nothing is known but its name and its state.
+    pub fn bare(name: &str, state: &str) -> Self {
+        Self {
+            id: IssueId(name.into()),
+            identifier: Identifier(name.into()),
+            title: name.into(),
+            description: None,
+            priority: None,
+            state: StateName::new(state),
+            branch_name: None,
+            url: None,
+            assignee_id: None,
+            labels: vec![],
+            blocked_by: vec![],
+            dispatchable: true,
+            created_at: None,
+            updated_at: None,
+            file: format!("{state}/{name}.md"),
+        }
+    }
+
     /// The file's name without its directory: what stays the same when the issue moves.
     pub fn file_name(&self) -> &str {
         self.file.rsplit('/').next().unwrap_or(&self.file)
@@ -109,23 +130,8 @@ mod tests {
     use super::*;
 
     fn issue(identifier: &str, priority: Option<i64>, created: Option<&str>) -> Issue {
-        Issue {
-            id: IssueId(identifier.into()),
-            identifier: Identifier(identifier.into()),
-            title: identifier.into(),
-            description: None,
-            priority,
-            state: StateName::new("Todo"),
-            branch_name: None,
-            url: None,
-            assignee_id: None,
-            labels: vec![],
-            blocked_by: vec![],
-            dispatchable: true,
-            created_at: created.map(|t| t.parse().expect("instant")),
-            updated_at: None,
-            file: format!("Todo/{identifier}.md"),
-        }
+        let created_at = created.map(|t| t.parse().expect("instant"));
+        Issue { priority, created_at, ..Issue::bare(identifier, "Todo") }
     }
 
     #[test]

@@ -89,28 +89,12 @@ fn environment(issue: &Issue, inside: &Inside) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use symphony_core::ids::{Identifier, IssueId, StateName};
+    use symphony_core::ids::IssueId;
 
     use super::*;
 
     fn issue() -> Issue {
-        Issue {
-            id: IssueId("id-1".into()),
-            identifier: Identifier("A-1".into()),
-            title: "First\nline".into(),
-            description: None,
-            priority: None,
-            state: StateName::new("Todo"),
-            branch_name: None,
-            url: None,
-            assignee_id: None,
-            labels: Vec::new(),
-            blocked_by: Vec::new(),
-            dispatchable: true,
-            created_at: None,
-            updated_at: None,
-            file: "Todo/A-1.md".into(),
-        }
+        Issue { id: IssueId("id-1".into()), title: "First\nline".into(), ..Issue::bare("A-1", "Todo") }
     }
 
     fn acp(adapter: Adapter, command: Option<&str>) -> Acp {

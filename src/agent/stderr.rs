@@ -8,7 +8,7 @@ use super::transcript::{Direction, Transcript};
 /// Longest piece of a line that is kept, in bytes.
 const LINE: usize = 4096;
 
-/// Forwards `reader` line by line until it ends; lines beyond [`LINE`] bytes come in pieces.
+/// Forwards `reader` line by line until it ends; very long lines come in pieces.
 pub async fn forward(reader: impl AsyncRead + Unpin, events: Events, transcript: Option<Transcript>) {
     let mut reader = BufReader::with_capacity(LINE, reader);
     let mut line = Vec::new();

@@ -6,22 +6,10 @@ use symphony_core::ids::Identifier;
 use symphony_core::workflow::{Checkout, Seed};
 
 use super::*;
+pub(super) use crate::git::scratch::git;
 use crate::workspace::BaseInfo;
 
 mod hostile;
-
-pub(super) fn git(dir: &Path, args: &[&str]) -> String {
-    let out = Command::new("git")
-        .args(["-c", "user.name=Guest", "-c", "user.email=guest@example.org", "-c", "init.defaultBranch=main"])
-        .args(args)
-        .current_dir(dir)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .output()
-        .expect("git");
-    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).trim().to_owned()
-}
 
 pub(super) fn oid(dir: &Path, name: &str) -> Oid {
     Oid::parse(&git(dir, &["rev-parse", name])).expect("object name")

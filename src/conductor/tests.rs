@@ -35,23 +35,7 @@ struct World {
 struct Script(Arc<World>, Arc<Workflow>);
 
 fn issue(name: &str) -> Issue {
-    Issue {
-        id: IssueId(name.into()),
-        identifier: Identifier(name.into()),
-        title: name.into(),
-        description: None,
-        priority: None,
-        state: StateName::new("Todo"),
-        branch_name: None,
-        url: None,
-        assignee_id: None,
-        labels: vec![],
-        blocked_by: vec![],
-        dispatchable: true,
-        created_at: None,
-        updated_at: None,
-        file: format!("Todo/{name}.md"),
-    }
+    Issue::bare(name, "Todo")
 }
 
 impl World {

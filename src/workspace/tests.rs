@@ -1,25 +1,12 @@
 //! Real directories, real git, real hooks.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
 use symphony_core::ids::Identifier;
 use symphony_core::workflow::{Checkout, Hooks, Seed};
 
 use super::*;
-
-fn git(dir: &Path, args: &[&str]) -> String {
-    let out = Command::new("git")
-        .args(["-c", "user.name=N", "-c", "user.email=n@example.org", "-c", "init.defaultBranch=main"])
-        .args(args)
-        .current_dir(dir)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .output()
-        .expect("git");
-    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).trim().to_owned()
-}
+use crate::git::scratch::git;
 
 struct World {
     tmp: tempfile::TempDir,

@@ -2,7 +2,6 @@
 //! opened anew in between, as after a crash.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use symphony::agent::mark_done;
 use symphony::airlock::{Advance, Airlock, Claim, Limits};
@@ -13,18 +12,7 @@ use symphony::workspace::{Ready, Wanted, Workspaces};
 use symphony_core::ids::{Identifier, WorkspaceKey};
 use symphony_core::workflow::{Checkout, Hooks, Seed, Workspace};
 
-fn git(dir: &Path, args: &[&str]) -> String {
-    let out = Command::new("git")
-        .args(["-c", "user.name=N", "-c", "user.email=n@example.org", "-c", "init.defaultBranch=main"])
-        .args(args)
-        .current_dir(dir)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .output()
-        .expect("git");
-    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).trim().to_owned()
-}
+use crate::rig::git;
 
 struct Project {
     tmp: tempfile::TempDir,

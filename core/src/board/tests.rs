@@ -36,23 +36,7 @@ fn policy() -> Policy {
 }
 
 fn issue(name: &str, state: &str) -> Issue {
-    Issue {
-        id: IssueId(name.into()),
-        identifier: Identifier(name.into()),
-        title: name.into(),
-        description: None,
-        priority: None,
-        state: StateName::new(state),
-        branch_name: None,
-        url: None,
-        assignee_id: None,
-        labels: vec![],
-        blocked_by: vec![],
-        dispatchable: true,
-        created_at: None,
-        updated_at: None,
-        file: format!("{state}/{name}.md"),
-    }
+    Issue::bare(name, state)
 }
 
 fn scan(issues: &[Issue]) -> Event {

@@ -49,23 +49,7 @@ pub(super) fn problem(error: &PromptError, first_line: u32) -> Problem {
 }
 
 fn bare(state: &StateName) -> Issue {
-    Issue {
-        id: IssueId("sample".to_owned()),
-        identifier: Identifier("SAMPLE-1".to_owned()),
-        title: "A sample".to_owned(),
-        description: None,
-        priority: None,
-        state: state.clone(),
-        branch_name: None,
-        url: None,
-        assignee_id: None,
-        labels: Vec::new(),
-        blocked_by: Vec::new(),
-        dispatchable: true,
-        created_at: None,
-        updated_at: None,
-        file: format!("{state}/SAMPLE-1.md"),
-    }
+    Issue { title: "A sample".to_owned(), ..Issue::bare("SAMPLE-1", state.as_str()) }
 }
 
 fn full(state: &StateName) -> Issue {

@@ -11,20 +11,13 @@ use crate::workflow::{Role, StateRule};
 fn issue() -> Issue {
     Issue {
         id: IssueId("i-1".into()),
-        identifier: Identifier("ABC-1".into()),
         title: "Mend <it>".into(),
         description: Some("Do {{ issue.id }} {% nope %}".into()),
         priority: Some(2),
-        state: StateName::new("Todo"),
-        branch_name: None,
-        url: None,
-        assignee_id: None,
         labels: vec!["bug".into(), "ui".into()],
         blocked_by: vec![Blocker { id: None, identifier: Identifier("ABC-0".into()), state: None }],
-        dispatchable: true,
         created_at: Some("2026-01-02T03:04:05Z".parse().expect("instant")),
-        updated_at: None,
-        file: "Todo/ABC-1.md".into(),
+        ..Issue::bare("ABC-1", "Todo")
     }
 }
 

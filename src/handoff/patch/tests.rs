@@ -10,19 +10,11 @@ use symphony_core::workflow::Seed;
 use super::*;
 use crate::airlock::{Claim, Limits};
 use crate::git::Git;
+use crate::git::scratch::try_git_as;
 use crate::workspace::{BaseInfo, Ready};
 
 fn try_git(dir: &Path, args: &[&str]) -> Result<String, String> {
-    let out = Command::new("git")
-        .args(["-c", "user.name=Guést Ünïcode", "-c", "user.email=guest@example.org", "-c", "init.defaultBranch=main"])
-        .args(args)
-        .current_dir(dir)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .output()
-        .expect("git");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
+    try_git_as("Guést Ünïcode", dir, args)
 }
 
 fn git(dir: &Path, args: &[&str]) -> String {

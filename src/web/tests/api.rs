@@ -1,7 +1,6 @@
 //! The JSON routes: exact shapes, and what refused requests get.
 
 use serde_json::json;
-use symphony_core::ids::{Identifier, IssueId, StateName};
 use symphony_core::issue::{Issue, Scan};
 use symphony_core::workflow::Auth;
 
@@ -118,23 +117,7 @@ async fn a_detail_is_found_by_its_decoded_identifier_under_both_routes() {
 async fn the_list_of_issues_is_sorted_and_an_unreadable_tracker_is_an_error() {
     let house = House::open().await;
     assert_eq!(house.get("/api/v1/issues").await.refusal(), (503, "local_root_read_error".into()));
-    let issue = |name: &str, state: &str| Issue {
-        id: IssueId(name.into()),
-        identifier: Identifier(name.into()),
-        title: format!("T {name}"),
-        description: None,
-        priority: None,
-        state: StateName::new(state),
-        branch_name: None,
-        url: None,
-        assignee_id: None,
-        labels: vec![],
-        blocked_by: vec![],
-        dispatchable: true,
-        created_at: None,
-        updated_at: None,
-        file: format!("{state}/{name}.md"),
-    };
+    let issue = |name: &str, state: &str| Issue { title: format!("T {name}"), ..Issue::bare(name, state) };
     let scan = Scan { issues: vec![issue("B", "Done"), issue("A", "Todo")], ..Scan::default() };
     *house.tracker.scan.lock().expect("lock") = Some(scan);
     assert_eq!(
