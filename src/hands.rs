@@ -164,44 +164,64 @@ fn read(file: &Mutex<WorkflowFile>) -> Read {
     Read { workflow: file.workflow(), problems, warnings: texts(Severity::Warning), may_dispatch: file.may_dispatch() }
 }
 
+/// Reads the workflow file where blocking is allowed, and keeps the watch on its tracker root.
+async fn read_again(file: &Arc<Mutex<WorkflowFile>>, watching: &Arc<Watching>) -> Read {
+    let (again, watching) = (file.clone(), watching.clone());
+    let reading = move || {
+        let read = read(&again);
+        watching.follow(&read.workflow);
+        read
+    };
+    match tokio::task::spawn_blocking(reading).await {
+        Ok(read) => read,
+        // Only a panic ends here; the lock is poisoned and the file's last good state stands.
+        Err(error) => {
+            let held = file.lock().unwrap_or_else(PoisonError::into_inner);
+            Read {
+                workflow: held.workflow(),
+                problems: vec![format!("reading the workflow file crashed: {error}")],
+                warnings: vec![],
+                may_dispatch: false,
+            }
+        }
+    }
+}
+
+/// Tracker roots that may change under one look before it takes what it has.
+const LOOKS: u32 = 3;
+
 impl Hands for World {
     fn look(&self) -> BoxFuture<'static, Looked> {
         let (file, tracker, trial) = (self.file.clone(), self.tracker.clone(), self.trial.clone());
         let watching = self.watching.clone();
         Box::pin(async move {
-            let again = file.clone();
-            let reading = move || {
-                let read = read(&again);
-                watching.follow(&read.workflow);
-                read
-            };
-            let read = match tokio::task::spawn_blocking(reading).await {
-                Ok(read) => read,
-                // Only a panic ends here; the lock is poisoned and the file's last good state stands.
-                Err(error) => {
-                    let held = file.lock().unwrap_or_else(PoisonError::into_inner);
-                    Read {
-                        workflow: held.workflow(),
-                        problems: vec![format!("reading the workflow file crashed: {error}")],
-                        warnings: vec![],
-                        may_dispatch: false,
-                    }
+            let mut read = read_again(&file, &watching).await;
+            let mut current = tracker.follow(&read.workflow);
+            let mut scan = current.scan().await;
+            // An issue dropped after a change of the workflow must not run under the one before: what counts
+            // is the version that stands after the scan.
+            for _ in 0..LOOKS {
+                let newer = read_again(&file, &watching).await;
+                let same_root = newer.workflow.tracker.root == read.workflow.tracker.root;
+                read = newer;
+                if same_root {
+                    break;
                 }
-            };
-            let current = tracker.follow(&read.workflow);
+                current = tracker.follow(&read.workflow);
+                scan = current.scan().await;
+            }
             let closed = match (read.may_dispatch, choose::jail_for(&read.workflow, &trial)) {
                 (false, _) => Some(Closed::WorkflowBroken),
                 (true, Err(why)) => Some(Closed::NoSandbox(why)),
                 (true, Ok(())) => None,
             };
-            let scan = current.scan().await.map_err(|error| error.to_string());
             Looked {
                 workflow: read.workflow,
                 tracker: current,
                 closed,
                 problems: read.problems,
                 warnings: read.warnings,
-                scan,
+                scan: scan.map_err(|error| error.to_string()),
             }
         })
     }

@@ -158,7 +158,7 @@ fn an_empty_repository_is_refused_in_words() {
     git(&project.dir(), &["init", "-q"]);
     project.issue("Todo", "A-1", WORK);
     assert_eq!(project.once(), 3);
-    assert!(project.read("issues/Parked/A-1.md").contains("commit something"));
+    assert!(project.parked_note("A-1").contains("commit something"));
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn a_failing_script_is_retried_and_then_parked_with_a_note_that_says_how_to_resu
     let project = Project::with(&format!("{FRONT}budget:\n  failures_in_a_row: 2\n"));
     project.issue("Todo", "A-1", "```sh\necho the reason; exit 7\n```");
     assert_eq!(project.once(), 3);
-    let parked = project.read("issues/Parked/A-1.md");
+    let parked = project.parked_note("A-1");
     assert!(parked.contains("2 runs failed in a row") && parked.contains("the reason"), "{parked}");
     assert!(parked.contains("move this file back to `Todo/`"), "{parked}");
     assert!(!project.exists("issues/Done/A-1.md"));

@@ -95,6 +95,17 @@ impl Project {
         runs.map(|run| std::fs::read_to_string(run.path().join("acp.jsonl")).unwrap_or_default()).collect()
     }
 
+    /// A parked issue's text, once its note stands in it: the file moves first, the note follows.
+    pub(crate) fn parked_note(&self, name: &str) -> String {
+        let path = self.dir().join(format!("issues/Parked/{name}.md"));
+        let mut text = String::new();
+        until(&format!("the note in {}", path.display()), || {
+            text = std::fs::read_to_string(&path).unwrap_or_default();
+            text.contains("Parked: ")
+        });
+        text
+    }
+
     pub(crate) fn wait_for(&self, path: &str) {
         until(&format!("{path} to appear"), || self.exists(path));
     }

@@ -116,7 +116,7 @@ fn a_failing_before_run_fails_the_run_and_after_run_still_runs() {
     assert!(
         said.contains("msg=\"hook started\" hook=before_run") && said.contains("msg=\"hook failed\" hook=before_run")
     );
-    let parked = project.read("issues/Parked/A-1.md");
+    let parked = project.parked_note("A-1");
     assert!(parked.contains("before_run") && parked.contains("the reason"), "{parked}");
     assert!(project.exists("after.txt"));
 }

@@ -111,7 +111,7 @@ fn a_repository_that_a_guest_broke_or_forged_ends_in_work_or_in_a_word_and_never
                 assert!(project.read(&format!(".symphony/patches/agent_{name}.patch")).contains("+work"), "{name}");
             }
             Parked(word) => {
-                let note = project.read(&format!("issues/Parked/{name}.md"));
+                let note = project.parked_note(&name);
                 assert!(note.contains(word), "{name}: {note}");
                 assert!(!project.exists(&format!(".symphony/patches/agent_{name}.patch")), "{name}");
             }
@@ -144,7 +144,7 @@ fn a_repository_that_was_broken_is_made_anew_when_a_person_asks_for_another_try(
     let body = "```sh\nif [ ! -f /home/agent/again ]; then touch /home/agent/again; rm -rf .git; fi\necho work > work.txt\n```";
     project.issue("Todo", "B-1", body);
     assert_eq!(project.once(), 3);
-    let note = project.read("issues/Parked/B-1.md");
+    let note = project.parked_note("B-1");
     assert!(note.contains(NO_COMMIT) && note.contains("until the issue is tried again"), "{note}");
     std::fs::rename(project.dir().join("issues/Parked/B-1.md"), project.dir().join("issues/Todo/B-1.md"))
         .expect("moved");

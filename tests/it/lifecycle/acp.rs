@@ -9,7 +9,7 @@ fn parked(parts: &str, acp: &str) -> (Project, String) {
     let project = fake_agent::project(parts, acp, "budget:\n  failures_in_a_row: 1\n");
     project.issue("Todo", "A-1", "Work.");
     assert_eq!(project.once(), 3);
-    let note = project.read("issues/Parked/A-1.md");
+    let note = project.parked_note("A-1");
     (project, note)
 }
 
@@ -62,7 +62,7 @@ fn one_that_speaks_another_version_or_has_no_use_for_our_tools_fails_at_the_star
     project.write("WORKFLOW.md", &workflow);
     project.issue("Todo", "A-1", "Work.");
     assert_eq!(project.once(), 3);
-    let note = project.read("issues/Parked/A-1.md");
+    let note = project.parked_note("A-1");
     assert!(note.contains("1 runs ended without the issue being finished"), "{note}");
     let frames = project.read(".symphony/runs/1/acp.jsonl");
     let prompts = frames.lines().filter(|line| line.contains("session/prompt")).count();
@@ -103,7 +103,7 @@ fn silence_within_a_turn_ends_it_and_everything_it_started() {
     let running = project.start();
     sleeper(&mark);
     until("the issue to be parked", || project.exists("issues/Parked/A-1.md"));
-    let note = project.read("issues/Parked/A-1.md");
+    let note = project.parked_note("A-1");
     assert!(note.contains("turn_timeout"), "{note}");
     until_gone(&mark);
     assert!(project.read(".symphony/runs/1/acp.jsonl").contains("session/cancel"));

@@ -38,7 +38,7 @@ fn a_hook_that_takes_too_long_ends_with_everything_it_started_and_after_run_stil
     project.issue("Todo", "H-1", "```sh\necho x > x.txt\n```");
     assert_eq!(project.once(), 3);
     assert!(sleepers(&mark).is_empty() && sleepers(&other).is_empty());
-    let parked = project.read("issues/Parked/H-1.md");
+    let parked = project.parked_note("H-1");
     assert!(parked.contains("before_run_failed") && parked.contains("hooks.timeout_ms (2000 ms)"), "{parked}");
     let told = project.read("told");
     let ends = told.lines().filter(|line| line.starts_with("after_run") && line.contains("outcome=before_run_failed"));
