@@ -232,6 +232,7 @@ fn banner(workflow: &Workflow, path: &Path, sandbox: &str, login: Option<&str>, 
     let names = |role| workflow.states.with_role(role).map(|s| s.0.clone()).collect::<Vec<_>>().join(", ");
     let first = workflow.states.with_role(Role::Active).next().map_or_else(|| "Todo".to_owned(), |s| s.0.clone());
     let root = workflow.tracker.root.display();
+    let sandbox = if closed.is_some() { "none" } else { sandbox };
     let dashboard = login.unwrap_or("none (set server.port or pass --port)");
     let mut text = format!(
         "symphony {}\n  workflow   {}\n  issues     {root} (active: {}; finished: {})\n  sandbox    {sandbox}\n  dashboard  {dashboard}\n  next       drop a Markdown file into {root}/{first}/; finished work is in {}/, apply it with git am\n",

@@ -269,6 +269,12 @@ async fn remove(parts: &Parts, issue: &Issue, workflow: &Workflow) -> Result<(),
         log: None,
     };
     workspaces.remove(&wanted).await.map_err(|error| error.to_string())?;
+    if tokio::fs::try_exists(parts.layout.unexported(&key)).await.unwrap_or(true) {
+        return Err(format!(
+            "work may be left on {} that never came out; move the issue back to take it up, or remove the directory",
+            disk.display()
+        ));
+    }
     if tokio::fs::try_exists(&disk).await.unwrap_or(true) {
         parts.sandbox.discard_disk(&disk).await.map_err(|error| error.to_string())?;
     }

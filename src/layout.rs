@@ -46,6 +46,11 @@ impl Layout {
         self.root.join("disks").join(key.as_str())
     }
 
+    /// Stands while the work disk may hold work that never came out of it; such a disk is not removed.
+    pub fn unexported(&self, key: &WorkspaceKey) -> PathBuf {
+        self.root.join("disks").join(format!("{}.unexported", key.as_str()))
+    }
+
     /// Everything one run leaves: its log, its frames, bundles on their way.
     pub fn run(&self, run: RunId) -> PathBuf {
         self.root.join("runs").join(run.to_string())

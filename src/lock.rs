@@ -5,6 +5,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 /// Held as long as this lives.
 #[derive(Debug)]
@@ -21,7 +22,10 @@ impl Lock {
         let said = |error: std::io::Error| format!("cannot use the lock {}: {error}", path.display());
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(said)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK {
+                return Err(said(error.into()));
+            }
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
             return Err(format!(

@@ -52,8 +52,8 @@ pub enum Next {
     End(RunEnd),
 }
 
-/// The agent's word that it is done, or its question, counts even if the turn then broke: the work
-/// is exported and nothing is asked twice.
+/// The agent's word that it is done counts even if the turn then broke: the work is exported. A question
+/// of a turn that broke does not: the session may be gone, and the next run asks again.
 pub fn after_turn(facts: Facts) -> Next {
     if facts.marked_done {
         return Next::HandOff;
@@ -61,7 +61,6 @@ pub fn after_turn(facts: Facts) -> Next {
     if facts.asked {
         return match facts.outcome {
             Outcome::Ended => Next::WaitForHuman,
-            // The session may be gone; a fresh run would ask again, so the failure is a failure.
             Outcome::Failed(failure) => Next::End(RunEnd::Failed(failure)),
         };
     }

@@ -9,7 +9,7 @@ use clap::Parser;
 #[command(
     name = "symphony",
     version,
-    after_help = "Exit codes: 0 stopped or finished; 1 start-up failed; 2 wrong usage or no usable workflow;\n3 (--once) something waits for a human or was parked.\nSYMPHONY_LOG_LEVEL=debug|info|warn|error sets how much is logged on stderr."
+    after_help = "Exit codes: 0 stopped or finished; 1 start-up failed; 2 wrong usage, no workflow file or tracker;\n3 (--once) something waits for a human or was parked.\nSYMPHONY_LOG_LEVEL=debug|info|warn|error sets how much is logged on stderr."
 )]
 pub struct Arguments {
     /// The workflow to run.

@@ -18,7 +18,7 @@ use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
 use symphony_core::snapshot::Snapshot;
 use symphony_core::time::Tick;
-use symphony_core::workflow::Workflow;
+use symphony_core::workflow::{Role, Workflow};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -112,7 +112,7 @@ pub struct Conductor<H: Hands> {
 }
 
 impl<H: Hands> Conductor<H> {
-    /// A conductor that starts with this first look already taken.
+    /// A conductor on this workflow and tracker; its own first look follows at once.
     pub fn new(hands: Arc<H>, first: Looked, journal: Journal, memory: Memory, facts: Facts) -> (Self, handle::Handle) {
         let (to_self, mailbox) = mpsc::unbounded_channel();
         let (to_runs, from_runs) = mpsc::channel(256);
@@ -169,7 +169,6 @@ impl<H: Hands> Conductor<H> {
                 biased;
                 () = drain.cancelled(), if !self.board.is_draining() => self.step(Event::DrainAsked),
                 Some(message) = self.mailbox.recv() => self.on_message(message),
-                Some(message) = self.from_runs.recv() => self.on_run(message),
                 Some(request) = self.requests.recv() => self.on_request(request),
                 nudge = nudges.recv(), if nudged => match nudge {
                     // A look reads the workflow file too: both hints ask for the same.
@@ -182,6 +181,8 @@ impl<H: Hands> Conductor<H> {
                     dirty = false;
                     continue;
                 }
+                // Last: what guests cause must not starve the rest.
+                Some(message) = self.from_runs.recv() => self.on_run(message),
             }
             dirty = true;
             if self.board.is_draining() && self.live.is_empty() {
@@ -192,6 +193,7 @@ impl<H: Hands> Conductor<H> {
                 && let Some(found) = self.board.settled(self.now(), &self.policy, &self.asking())
             {
                 settled = found;
+                self.say_what_waits();
                 self.step(Event::DrainAsked);
                 if self.live.is_empty() {
                     break;
@@ -290,8 +292,14 @@ impl<H: Hands> Conductor<H> {
     fn run_ended(&mut self, run: RunId, end: RunEnd) {
         let Some(live) = self.live.remove(&run) else { return };
         let id = live.issue.id.clone();
-        tracing::info!(issue_id = %id, issue_identifier = %live.issue.identifier, run_id = run.0,
-            session_id = live.session.as_deref().unwrap_or_default(), outcome = %end, seconds = live.started.elapsed().as_secs(), "run ended");
+        let (issue, session) = (&live.issue.identifier, live.session.as_deref().unwrap_or_default());
+        let seconds = live.started.elapsed().as_secs();
+        match &end {
+            RunEnd::Failed(_) | RunEnd::NeedsHuman(_) => tracing::warn!(issue_id = %id, issue_identifier = %issue,
+                run_id = run.0, session_id = session, outcome = %end, seconds, "run ended"),
+            _ => tracing::info!(issue_id = %id, issue_identifier = %issue,
+                run_id = run.0, session_id = session, outcome = %end, seconds, "run ended"),
+        }
         self.ended.add(&live, &end);
         self.step(Event::RunEnded(run, end.clone()));
         let written = self.journal.run_ended(run, id.clone(), end.to_string(), self.board.counters(&id));
@@ -301,6 +309,17 @@ impl<H: Hands> Conductor<H> {
                 tracing::error!(issue_id = %id, issue_identifier = %identifier, %error, "the end of a run could not be kept");
             }
         });
+    }
+
+    /// `--once` ends here: nobody looks at the dashboard, so the log says what is left for a person.
+    fn say_what_waits(&self) {
+        let view = self.view();
+        for row in view.running.iter().filter(|row| row.question.is_some()) {
+            tracing::warn!(issue_id = %row.id, issue_identifier = %row.identifier, "waits for an answer");
+        }
+        for row in view.idle.iter().filter(|row| row.parked || row.role == Role::Active) {
+            tracing::warn!(issue_id = %row.id, issue_identifier = %row.identifier, reason = %row.reason, "waits");
+        }
     }
 
     fn publish(&mut self) {

@@ -74,9 +74,10 @@ impl<H: Hands> Conductor<H> {
             if let Err(error) = kept.await {
                 tracing::error!(issue_id = %issue, issue_identifier = %name, %error, "the reason for parking could not be kept");
             }
-            let moved = park(tracker.as_ref(), &issue, &from, &target, &reason);
+            let moved = AssertUnwindSafe(park(tracker.as_ref(), &issue, &from, &target, &reason)).catch_unwind();
             let result = match tokio::time::timeout(MOVE_DEADLINE, moved).await {
-                Ok(result) => result.map_err(|e| e.to_string()),
+                Ok(Ok(result)) => result.map_err(|e| e.to_string()),
+                Ok(Err(_)) => Err("moving it crashed; this is a bug in symphony".to_owned()),
                 Err(_) => Err(format!("moving it took longer than {} s", MOVE_DEADLINE.as_secs())),
             };
             let _ = to_self.send(Message::ParkEnded(issue, result));

@@ -51,7 +51,10 @@ impl<H: Hands> Conductor<H> {
                 let _ = live.answers.try_send(text);
                 Ok(Timestamp::now())
             }
-            (Ok(_), live) => {
+            (Ok(_), mut live) => {
+                if let Some(question) = live.as_mut().and_then(|l| l.question.as_mut()) {
+                    question.answered = false;
+                }
                 let identifier = live.map(|l| l.issue.identifier.clone());
                 Err(AnswerError::NotWaiting(identifier.unwrap_or(Identifier(run.to_string()))))
             }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Conductor, Hands};
-use crate::run::line::Report;
+use crate::run::line::{Report, WAITING};
 
 /// Events kept per run (0.1.0 §1.8).
 const KEPT_EVENTS: usize = 50;
@@ -71,7 +71,8 @@ impl Ended {
 }
 
 fn sum(a: Tokens, b: Tokens) -> Tokens {
-    Tokens { input: a.input + b.input, output: a.output + b.output, total: a.total + b.total }
+    let add = u64::saturating_add;
+    Tokens { input: add(a.input, b.input), output: add(a.output, b.output), total: add(a.total, b.total) }
 }
 
 impl Live {
@@ -96,7 +97,7 @@ impl Live {
 
     /// Whether only a human can bring this run forward.
     pub(super) fn is_asking(&self) -> bool {
-        self.phase == "waiting for a human" && self.question.as_ref().is_some_and(|q| !q.answered)
+        self.phase == WAITING && self.question.as_ref().is_some_and(|q| !q.answered)
     }
 
     pub(super) fn take(&mut self, report: Report) {
@@ -114,9 +115,17 @@ impl Live {
             }
             Report::Turn(turn) => self.turns = turn,
             Report::Tokens(tokens) => self.tokens = tokens,
-            Report::Asked(question) => self.question = Some(question),
+            Report::Asked(question) => {
+                tracing::info!(issue_id = %self.issue.id, issue_identifier = %self.issue.identifier,
+                    question = %question.question, "the agent asks a human");
+                self.question = Some(question);
+            }
             Report::AnswerDelivered => self.question = None,
-            Report::MarkedDone => self.marked_done = true,
+            Report::MarkedDone => {
+                self.marked_done = true;
+                // Nobody has to answer what the agent went on without.
+                self.question = None;
+            }
             Report::Event(event) => {
                 if self.events.len() == KEPT_EVENTS {
                     self.events.pop_front();

@@ -1,4 +1,5 @@
-//! What a restart remembers: runs, counters, park reasons, questions and answers. SQLite, one writer.
+//! The durable record: runs, counters, park reasons, questions and answers. SQLite, one writer. A restart
+//! takes up run numbers, counters and park reasons; questions and answers are kept to be looked up.
 //!
 //! Issue files stay the truth for issues; nothing here can create, move or finish one. A run number
 //! is taken here before the run starts, so numbers never repeat, also across a crash.

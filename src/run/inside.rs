@@ -57,6 +57,11 @@ impl Attempt {
             Ok(booted) => booted,
             Err(end) => return Left::Ended(end),
         };
+        // Until its work is out, the disk is all there is of it, whatever becomes of us.
+        let unexported = self.parts.layout.unexported(&self.key);
+        if let Err(error) = tokio::fs::write(&unexported, b"").await {
+            tracing::warn!(path = %unexported.display(), %error, "cannot mark the work disk as in use");
+        }
         let mut talk = Talk::default();
         let end = match self.prepare_disk(airlock, &channel, &disk, line).await {
             Ok(()) => self.converse(airlock, &channel, ready, prompt, &mut talk, line).await,
@@ -90,6 +95,9 @@ impl Attempt {
             }
             other => other,
         };
+        if exported.is_ok() {
+            let _ = tokio::fs::remove_file(&unexported).await;
+        }
         self.conclude(end, exported, talk, ending.out_of_memory)
     }
 
@@ -108,7 +116,9 @@ impl Attempt {
             }
             (Err(end), Ok(())) => end,
             // The agent can mend some exports (a history that left the base, a file too large): it is told next time.
-            (_, Err(error)) if error.is_for_the_agent() => failed("export_refused", error),
+            (Ok(()) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) if error.is_for_the_agent() => {
+                failed("export_refused", error)
+            }
             (Ok(()) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) => {
                 let disk = self.parts.layout.work_disk(&self.key);
                 let detail = format!(

@@ -7,6 +7,9 @@ use symphony_core::ids::RunId;
 use symphony_core::snapshot::{EventRow, Question, Tokens};
 use tokio::sync::{mpsc, watch};
 
+/// The phase in which only a human can bring a run forward.
+pub const WAITING: &str = "waiting for a human";
+
 /// What a run tells while it lives. Facts for readers; only `Finishing` matters to the board.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {

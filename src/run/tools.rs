@@ -90,6 +90,9 @@ impl Attempt {
         said: &mut Said,
         line: &Line,
     ) -> Result<String, String> {
+        if said.done.is_some() {
+            return Err("the issue is marked done already; end your turn".to_owned());
+        }
         if said.question.is_some() {
             return Err(ASKED_ALREADY_TEXT.to_owned());
         }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::line::{Line, Report};
+use super::line::{Line, Report, WAITING};
 use super::tools::{Said, Seen};
 use super::{Attempt, failed, failure};
 use crate::agent::session::Session;
@@ -28,6 +28,9 @@ use crate::workspace::Ready;
 const AFTER_WORD: Duration = Duration::from_secs(10);
 /// Between a turn and the next prompt of the same session.
 const BETWEEN_TURNS: Duration = Duration::from_millis(25);
+
+/// A file that one look did not find is looked for once more after this long.
+const SECOND_LOOK: Duration = Duration::from_millis(200);
 
 /// What a talk has led to so far.
 #[derive(Debug, Default)]
@@ -78,8 +81,9 @@ impl Attempt {
             let (turn, stopped) = self.one_turn(session, channel, calls, ready, &words, talk, line).await;
             if let Some(usage) = &turn.usage {
                 let Tokens { input, output, .. } = &mut talk.tokens;
-                (*input, *output) = (*input + usage.input, *output + usage.output);
-                talk.tokens.total = talk.tokens.input + talk.tokens.output;
+                // The agent's word, so no sum of it may overflow.
+                (*input, *output) = (input.saturating_add(usage.input), output.saturating_add(usage.output));
+                talk.tokens.total = talk.tokens.input.saturating_add(talk.tokens.output);
                 line.report(Report::Tokens(talk.tokens)).await;
             }
             if let Some(cause) = stopped {
@@ -105,7 +109,7 @@ impl Attempt {
                 Next::HandOff => return Ok(()),
                 Next::End(end) => return Err(end),
                 Next::WaitForHuman => {
-                    let reply = self.wait_for_human(channel, line).await?;
+                    let reply = self.wait_for_human(channel, session, line).await?;
                     let (question, context) = talk.said.question.take().unwrap_or_default();
                     words = Words {
                         text: prompt::steering_reply(&question, context.as_deref(), &reply, self.workflow.mcp.enabled),
@@ -169,20 +173,19 @@ impl Attempt {
         }
     }
 
-    async fn wait_for_human(&self, channel: &Channel, line: &mut Line) -> Result<String, RunEnd> {
-        line.report(Report::Phase("waiting for a human")).await;
-        let stop = line.stop.clone();
-        let stopped = async {
-            let mut stop = stop;
-            match stop.wait_for(Option::is_some).await {
-                Ok(cause) => *cause,
-                Err(_) => None,
-            }
-        };
+    async fn wait_for_human(&self, channel: &Channel, session: &Session, line: &mut Line) -> Result<String, RunEnd> {
+        line.report(Report::Phase(WAITING)).await;
+        let mut stop = line.stop.clone();
+        let gone = || failed("answer_lost", "the conductor is gone");
         tokio::select! {
-            answer = line.answers.recv() => answer.ok_or_else(|| failed("answer_lost", "the conductor is gone")),
-            cause = stopped => Err(cause.map_or_else(|| failed("answer_lost", "the conductor is gone"), RunEnd::Stopped)),
+            // An answer that was accepted is delivered before anything else is heard.
+            biased;
+            answer = line.answers.recv() => answer.ok_or_else(gone),
+            cause = stop.wait_for(Option::is_some) => {
+                Err(cause.ok().and_then(|cause| *cause).map_or_else(gone, RunEnd::Stopped))
+            }
             ended = channel.closed() => Err(failed("sandbox_lost", format!("while a human was asked: {ended}"))),
+            () = session.closed() => Err(failed("port_exit", "the agent ended while a human was asked")),
         }
     }
 
@@ -191,7 +194,17 @@ impl Attempt {
             Ok(Seen::In(state)) if self.workflow.states.role(&state) == Role::Active => Sight::Active,
             // A file in somebody's hands never stops a running issue.
             Ok(Seen::Unreadable(_)) => Sight::Active,
-            Ok(Seen::In(_)) | Err(TrackerError::NotFound(_)) => Sight::NotActive,
+            // Missing once says nothing: a rename can race a look (trap T6).
+            Err(TrackerError::NotFound(_)) => {
+                tokio::time::sleep(SECOND_LOOK).await;
+                match self.look().await {
+                    Ok(Seen::In(state)) if self.workflow.states.role(&state) == Role::Active => Sight::Active,
+                    Ok(Seen::Unreadable(_)) => Sight::Active,
+                    Ok(Seen::In(_)) | Err(TrackerError::NotFound(_)) => Sight::NotActive,
+                    Err(error) => Sight::Unknown(error.to_string()),
+                }
+            }
+            Ok(Seen::In(_)) => Sight::NotActive,
             Err(error) => Sight::Unknown(error.to_string()),
         }
     }
@@ -208,12 +221,7 @@ fn outcome(turn: &Turn, talk: &Talk) -> Outcome {
     match &turn.end {
         TurnEnd::EndTurn => Outcome::Ended,
         TurnEnd::Cancelled if word_given && turn.usable => Outcome::Ended,
-        TurnEnd::Failed(error) => Outcome::Failed(failure(turn.end.code(), error)),
-        TurnEnd::TimedOut(which) => Outcome::Failed(failure(turn.end.code(), format!("{which:?}").to_lowercase())),
-        TurnEnd::MaxTokens => Outcome::Failed(failure("turn_failed", "the agent reached the model's token limit")),
-        TurnEnd::MaxTurnRequests => Outcome::Failed(failure("turn_failed", "the agent reached its own request limit")),
-        TurnEnd::Refusal => Outcome::Failed(failure("turn_failed", "the agent refused to go on")),
-        TurnEnd::Cancelled => Outcome::Failed(failure("turn_cancelled", "the agent cancelled its own turn")),
+        end => Outcome::Failed(failure(end.code(), end)),
     }
 }
 

@@ -29,7 +29,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {host}:{port}: {source}; choose another with `--port` or `server.host`")]
+#[error("cannot listen on {host}:{port}: {source}; choose another with `--port`, `server.port` or `server.host`")]
 pub struct BindError {
     /// The host asked for.
     pub host: String,

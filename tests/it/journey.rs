@@ -32,7 +32,7 @@ fn the_demo_of_this_repository_works_in_a_clone_of_it() {
 fn several_issues_run_at_once_within_the_slots_and_all_finish() {
     let project = Project::with(&FRONT.replace("agent:\n", "agent:\n  max_concurrent_agents: 2\n"));
     for n in 1..=5 {
-        project.issue("Todo", &format!("N-{n}"), &format!("```sh\nsleep 0.3; echo {n} > n{n}.txt\n```"));
+        project.issue("Todo", &format!("N-{n}"), &format!("```sh\nsleep 1; echo {n} > n{n}.txt\n```"));
     }
     let running = project.start();
     let mut most = 0;
@@ -40,7 +40,7 @@ fn several_issues_run_at_once_within_the_slots_and_all_finish() {
         most = most.max(state["running"].as_array().map_or(0, Vec::len));
         (1..=5).all(|n| project.exists(&format!("issues/Done/N-{n}.md")))
     });
-    assert!((1..=2).contains(&most), "{most} ran at once");
+    assert_eq!(most, 2, "two slots, and both of them used");
     assert_eq!(running.stop(), 0);
 }
 
@@ -80,6 +80,15 @@ fn without_a_repository_the_work_leaves_a_patch_and_a_tar() {
     assert_eq!(project.once(), 0);
     let patch = project.read(".symphony/patches/agent_A-1.patch");
     assert!(patch.contains("copy.txt") && project.exists(".symphony/patches/agent_A-1.tar"), "{patch}");
+}
+
+/// Regression: the base of plain files is dated 1, which git took for no date when work on it stayed uncommitted.
+#[test]
+fn without_a_repository_uncommitted_work_survives_a_question() {
+    let project = Project::with(&format!("{FRONT}hooks:\n  after_create: echo start > start.txt\n"));
+    project.issue("Todo", "A-1", "```sh\ncat start.txt > copy.txt\necho 'Go on?'; exit 75\n```");
+    assert_eq!(project.once(), 3);
+    assert!(project.exists("issues/Todo/A-1.md"), "the question waits, nothing is parked");
 }
 
 #[test]

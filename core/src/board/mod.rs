@@ -37,8 +37,8 @@ pub struct Board {
     issues: BTreeMap<IssueId, Issue>,
     malformed: Vec<Malformed>,
     ambiguous: Vec<Ambiguity>,
-    /// Good looks in a row that did not find a claimed issue.
-    misses: BTreeMap<IssueId, u32>,
+    /// Since when good looks do not find a claimed issue.
+    misses: BTreeMap<IssueId, Tick>,
     /// Issues whose file we may have moved since this look began; only a later one counts for them.
     unconfirmed: BTreeMap<IssueId, u64>,
     /// Issues whose live run began in a tracker that is not looked at any more: no look says anything about them.
@@ -100,7 +100,7 @@ impl Board {
         let mut out = Vec::new();
         match event {
             Event::Woke => {}
-            Event::LookWanted | Event::PolicyChanged => self.want_look(now),
+            Event::LookWanted => self.want_look(now),
             Event::PollEnded(result) => self.poll_ended(now, result, policy, &mut out),
             Event::TrackerChanged => {
                 let live = self.claims.iter().filter(|(_, claim)| claim.run().is_some());
@@ -184,11 +184,6 @@ impl Board {
     /// The counters of an issue, to be kept by the journal.
     pub fn counters(&self, id: &IssueId) -> Counters {
         self.counters.get(id).cloned().unwrap_or_default()
-    }
-
-    /// Why the board put an issue aside, while it stands in a holding state.
-    pub fn parked(&self) -> &BTreeMap<IssueId, ParkReason> {
-        &self.parked
     }
 
     /// Files of the newest good look that are not issues.

@@ -97,12 +97,11 @@ impl Board {
                 .any(|a| a.name == issue.id.0 || a.name == issue.identifier.0 || a.files.iter().any(|f| same_file(f)))
     }
 
-    /// Missing is provisional: a rename can race a look (trap T6), so the second miss counts.
+    /// Missing is provisional: a rename can race a look (trap T6), so only one that lasts counts.
     fn not_found(&mut self, now: Tick, id: &IssueId, out: &mut Vec<Command>) {
-        let misses = self.misses.entry(id.clone()).or_insert(0);
-        *misses += 1;
-        if *misses < 2 {
-            self.look.next = self.look.next.min(now.plus_ms(SECOND_LOOK_MS));
+        let again = self.misses.entry(id.clone()).or_insert(now).plus_ms(SECOND_LOOK_MS);
+        if now < again {
+            self.look.next = self.look.next.min(again);
             return;
         }
         match self.claims.get(id) {
@@ -231,7 +230,13 @@ impl Board {
     pub(super) fn run_ended(&mut self, now: Tick, run: RunId, end: RunEnd, policy: &Policy, out: &mut Vec<Command>) {
         // A report of a run the board does not own any more changes nothing: it is late.
         let Some(id) = self.issue_of(run).cloned() else { return };
-        self.claims.remove(&id);
+        let end = match (self.claims.remove(&id), end) {
+            // We asked it to end: how it broke on the way is no failure, and where a person put the issue stands.
+            (Some(Claim::Stopping { cause, .. }), RunEnd::Failed(_) | RunEnd::TurnsUsed | RunEnd::NeedsHuman(_)) => {
+                RunEnd::Stopped(cause)
+            }
+            (_, end) => end,
+        };
         self.changed_on_disk(now, &id);
         let counters = self.counters.entry(id.clone()).or_default();
         counters.last_end = (end != RunEnd::Done).then(|| end.to_string());

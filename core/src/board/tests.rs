@@ -169,7 +169,21 @@ fn a_file_missing_once_stops_nothing_and_missing_twice_stops_the_run() {
     assert!(w.look(&[]).is_empty());
     assert!(w.look(&[issue("A", "Todo")]).is_empty());
     assert!(w.look(&[]).is_empty());
+    assert!(w.look(&[]).is_empty(), "two looks in the same moment are one");
+    w.now = w.now.plus_ms(200);
     assert_eq!(w.look(&[]), [Command::Stop(RunId(1), StopCause::Missing)]);
+}
+
+/// Regression: a run that failed while it was stopped parked the issue out of the state a person had put it in.
+#[test]
+fn a_run_that_breaks_while_it_is_stopped_is_stopped_and_not_failed() {
+    let mut w = World::new();
+    w.policy.failures_in_a_row = 1;
+    w.look(&[issue("A", "Todo")]);
+    assert_eq!(w.look(&[issue("A", "Done")]), [Command::Stop(RunId(1), StopCause::Terminal)]);
+    let commands = w.step(Event::RunEnded(RunId(1), failed()));
+    assert!(matches!(commands[0], Command::RemoveWorkspace(_)), "{commands:?}");
+    assert_eq!(w.board.counters(&id("A")).failures_in_a_row, 0);
 }
 
 #[test]
@@ -306,7 +320,7 @@ fn nothing_starts_while_the_workflow_is_broken() {
     w.policy.closed = Some(Closed::WorkflowBroken);
     assert!(starts(&w.look(&[issue("A", "Todo")])).is_empty());
     w.policy.closed = None;
-    w.step(Event::PolicyChanged);
+    w.step(Event::LookWanted);
     assert_eq!(starts(&w.look(&[issue("A", "Todo")])).len(), 1);
 }
 

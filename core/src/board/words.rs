@@ -24,8 +24,6 @@ pub enum Event {
     ParkEnded(IssueId, Result<(), String>),
     /// The removal that [`Command::RemoveWorkspace`] asked for ended, well or not.
     WorkspaceRemoved(IssueId),
-    /// Limits or states changed; the new ones are in the policy argument.
-    PolicyChanged,
     /// From the next look on, issues come from another place; runs under way keep theirs.
     TrackerChanged,
     /// A shutdown began: nothing new starts, everything running is asked to stop.

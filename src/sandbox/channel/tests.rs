@@ -16,6 +16,9 @@ use super::*;
 mod hostile;
 mod trees;
 
+/// Far above what this program and the library that starts children have open: a channel put on one of
+/// their descriptors would be closed, or would close theirs, between fork and exec.
+const CHANNEL_FD: i32 = 900;
 const GUEST_FD: &str = "SYMPHONY_TEST_GUEST_DIR";
 const LONG: Duration = Duration::from_secs(30);
 
@@ -24,7 +27,7 @@ const LONG: Duration = Duration::from_secs(30);
 fn the_guest_program_of_the_other_tests() {
     if let Some(dir) = std::env::var_os(GUEST_FD) {
         let dir = std::path::PathBuf::from(dir);
-        let mut args = vec!["run".into(), "--channel-fd".into(), "9".into()];
+        let mut args = vec!["run".into(), "--channel-fd".into(), CHANNEL_FD.to_string().into()];
         for name in ["work", "home", "state"] {
             args.push(format!("--{name}").into());
             args.push(dir.join(name).into());
@@ -75,7 +78,9 @@ fn boot_guest(dir: &std::path::Path, uid: Option<u32>) -> (UnixStream, Guest) {
     let fd = theirs.as_raw_fd();
     // SAFETY: only a system call between fork and exec.
     unsafe {
-        command.pre_exec(move || if libc::dup2(fd, 9) < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) });
+        command.pre_exec(
+            move || if libc::dup2(fd, CHANNEL_FD) < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) },
+        );
     }
     let child = command.spawn().unwrap();
     (UnixStream::from_std(ours).unwrap(), Guest(child))

@@ -49,6 +49,6 @@ pub(super) fn explain(failure: Failure) -> BootError {
              `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`",
         );
     }
-    steps.push("or start symphony as root, or choose a microVM with `sandbox.runtime: qemu` or `smolvm`");
+    steps.push("or start symphony as root");
     BootError::Forbidden { message: format!("it {}: {}", failure.stage, failure.message), hint: steps.join("; ") }
 }

@@ -85,9 +85,9 @@ fn one_that_answers_with_an_error_is_quoted() {
 fn each_stop_reason_but_end_turn_is_a_failure_with_its_own_words() {
     for (reason, code, words) in [
         ("max_tokens", "turn_failed", "token limit"),
-        ("max_turn_requests", "turn_failed", "its own request limit"),
+        ("max_turn_requests", "turn_failed", "its own limit of model requests"),
         ("refusal", "turn_failed", "refused to go on"),
-        ("cancelled", "turn_cancelled", "cancelled its own turn"),
+        ("cancelled", "turn_cancelled", "the turn was cancelled"),
         ("tired", "turn_failed", "tired"),
     ] {
         says(&format!("on_prompt() {{ stop {reason}; }}"), "", &[code, words]);
@@ -114,7 +114,7 @@ fn silence_within_a_turn_ends_it_and_everything_it_started() {
 fn a_turn_that_never_ends_while_it_talks_ends_at_its_total() {
     let chat = "on_prompt() { while :; do say '{\"jsonrpc\":\"2.0\",\"method\":\"session/update\",\"params\":{\"sessionId\":\"fake-1\",\"update\":{\"sessionUpdate\":\"agent_message_chunk\",\"content\":{\"type\":\"text\",\"text\":\"hm\"}}}}'; sleep 0.1; done; }";
     let limits = "  prompt_timeout_ms: 2000\n  turn_timeout_ms: 60000\n";
-    says(chat, limits, &["turn_timeout", "total"]);
+    says(chat, limits, &["turn_timeout", "prompt_timeout_ms"]);
 }
 
 #[test]

@@ -78,7 +78,7 @@ async fn collect(guest: &Guest, request: &ExportRequest, bundle: &Path, within: 
         (head, wip) = (made, None);
     } else if let Some(tree) = wip {
         // Same tree and parent, same commit: repeated checkpoints of unchanged work cost nothing.
-        let date = git.run(&["show", "-s", "--no-show-signature", "--format=%ct +0000", &head]).await?;
+        let date = git.run(&["show", "-s", "--no-show-signature", "--format=@%ct +0000", &head]).await?;
         let who = [
             ("GIT_AUTHOR_NAME", "symphony"),
             ("GIT_AUTHOR_EMAIL", "symphony@localhost"),
