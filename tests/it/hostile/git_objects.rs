@@ -111,7 +111,7 @@ fn a_repository_that_a_guest_broke_or_forged_ends_in_work_or_in_a_word_and_never
                 assert!(project.read(&format!(".symphony/patches/agent_{name}.patch")).contains("+work"), "{name}");
             }
             Parked(word) => {
-                let note = project.parked_note(&name);
+                let note = project.parked_note(name);
                 assert!(note.contains(word), "{name}: {note}");
                 assert!(!project.exists(&format!(".symphony/patches/agent_{name}.patch")), "{name}");
             }
