@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use symphony_core::board::RunFailure;
 use symphony_core::ids::{Identifier, StateName};
 use symphony_core::issue::Issue;
-use symphony_core::snapshot::Question;
+use symphony_core::snapshot::{Question, Tokens};
 use symphony_core::workflow as wf;
 
 use super::*;
@@ -22,6 +22,7 @@ enum Act {
     Fail,
     Hang,
     Ask,
+    Spend(u64),
 }
 
 #[derive(Default)]
@@ -116,6 +117,12 @@ impl Hands for Script {
                     RunEnd::Done
                 }
                 Act::Fail => RunEnd::Failed(RunFailure { code: "turn_failed", message: "boom".into() }),
+                Act::Spend(tokens) => {
+                    let tokens = Tokens { input: tokens, output: 1, total: tokens.saturating_add(1) };
+                    start.line.report(Report::Tokens(tokens)).await;
+                    world.set_state(&start.plan.issue.id, &StateName::new("Done"));
+                    RunEnd::Done
+                }
                 Act::Hang => RunEnd::Stopped(start.line.stopped().await),
                 Act::Ask => {
                     let question = Question {
@@ -244,6 +251,19 @@ async fn an_answer_reaches_the_run_once_and_the_second_one_is_refused() {
         matches!(refused, Err(AnswerError::NotWaiting(_))),
         "an answer the journal has no question for is not taken"
     );
+    rig.drain.cancel();
+    rig.end.await.expect("ends");
+}
+
+#[tokio::test]
+async fn tokens_and_seconds_of_ended_runs_stay_in_the_totals() {
+    let rig = Rig::start(false, &[("A", &[Act::Spend(10)]), ("B", &[Act::Spend(20)]), ("C", &[Act::Spend(u64::MAX)])]);
+    let done = |s: &Snapshot| s.idle.iter().filter(|r| r.state.0 == "Done").count() == 3 && s.running.is_empty();
+    let seen = rig.until(done).await;
+    let tokens = seen.totals.tokens;
+    // An agent's own numbers: absurd ones stop at the largest, they do not wrap or crash.
+    assert_eq!((tokens.input, tokens.output), (u64::MAX, 3));
+    assert!(seen.totals.seconds_running > 0.0);
     rig.drain.cancel();
     rig.end.await.expect("ends");
 }

@@ -105,6 +105,8 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!(workflow.workspace.root, PathBuf::from("/w/.symphony/workspaces"));
     let names: Vec<_> = workflow.states.with_role(Role::Active).map(StateName::as_str).collect();
     assert_eq!(names, ["Todo", "In Progress"]);
+    let names: Vec<_> = workflow.states.with_role(Role::Terminal).map(StateName::as_str).collect();
+    assert_eq!(names, ["Closed", "Cancelled", "Canceled", "Duplicate", "Done"]);
     assert_eq!(workflow.states.done_target().as_str(), "Done");
     assert_eq!((workflow.server.port, workflow.server.host.as_str()), (None, "127.0.0.1"));
     assert_eq!((workflow.budget.failures_in_a_row, workflow.budget.sessions), (5, 10));
