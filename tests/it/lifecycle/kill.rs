@@ -95,3 +95,20 @@ fn a_guest_program_that_stands_still_costs_a_bounded_time_and_its_work_is_kept()
     nothing_was_lost(&project, "P-1");
     assert_eq!(running.stop(), 0);
 }
+
+/// Regression: the sweep of finished issues removed a work disk whose commits had never come out.
+#[test]
+fn a_work_disk_whose_work_never_came_out_is_kept_though_a_person_finished_the_issue() {
+    let project = Project::new();
+    project.issue("Todo", "A-1", "```sh\necho x > x.txt; git add x.txt; git commit -qm X; touch ~/ready; sleep 300\n```");
+    project.issue("Todo", "B-1", "```sh\necho y > y.txt\n```");
+    let running = project.start();
+    project.wait_for(".symphony/disks/A-1/home/ready");
+    until("the disk of B-1 to go", || project.exists("issues/Done/B-1.md") && !project.exists(".symphony/disks/B-1"));
+    running.signal(Signal::KILL);
+    drop(running);
+    std::fs::create_dir_all(project.dir().join("issues/Done")).expect("directory");
+    std::fs::rename(project.dir().join("issues/Todo/A-1.md"), project.dir().join("issues/Done/A-1.md")).expect("moved");
+    project.once();
+    assert!(project.exists(".symphony/disks/A-1/tree/x.txt"), "kept");
+}
