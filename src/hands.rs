@@ -234,7 +234,8 @@ impl Hands for World {
         let (parts, tracker) = (self.parts.clone(), self.tracker.clone());
         Box::pin(async move {
             // Our own move to `Done` is newer than the copy we were given; the hook is told where the issue is.
-            if let Ok(scan) = tracker.scan().await
+            if workflow.hooks.before_remove.is_some()
+                && let Ok(scan) = tracker.scan().await
                 && let Some(now) = scan.issues.into_iter().find(|now| now.id == issue.id)
             {
                 issue.state = now.state;

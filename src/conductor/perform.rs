@@ -18,6 +18,8 @@ use crate::tracker::{Tracker, TrackerError};
 
 /// A look that takes longer is an error; a hung disk must not stop the scheduler.
 const LOOK_DEADLINE: Duration = Duration::from_secs(30);
+/// A hook and the removal of a large tree fit into it; a hung disk does not hold an issue for ever.
+const REMOVAL_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// Moving one file takes less than this, or fails.
 const MOVE_DEADLINE: Duration = Duration::from_secs(30);
 /// Bytes of a reason that a note quotes.
@@ -88,8 +90,14 @@ impl<H: Hands> Conductor<H> {
         let workflow = self.homes.remove(&issue.id).unwrap_or_else(|| self.workflow.clone());
         let (removal, to_self) = (self.hands.remove_workspace(issue.clone(), workflow), self.to_self.clone());
         self.tasks.spawn(async move {
-            if AssertUnwindSafe(removal).catch_unwind().await.is_err() {
-                tracing::error!(issue_id = %issue.id, issue_identifier = %issue.identifier, "removing a workspace crashed; it is kept");
+            let trouble = match tokio::time::timeout(REMOVAL_DEADLINE, AssertUnwindSafe(removal).catch_unwind()).await {
+                Ok(Ok(())) => None,
+                Ok(Err(_)) => Some("it crashed; this is a bug in symphony"),
+                Err(_) => Some("it took too long"),
+            };
+            if let Some(error) = trouble {
+                tracing::error!(issue_id = %issue.id, issue_identifier = %issue.identifier, %error,
+                    "a finished issue's workspace is kept");
             }
             let _ = to_self.send(Message::WorkspaceRemoved(issue.id));
         });

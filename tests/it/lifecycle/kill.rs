@@ -100,7 +100,11 @@ fn a_guest_program_that_stands_still_costs_a_bounded_time_and_its_work_is_kept()
 #[test]
 fn a_work_disk_whose_work_never_came_out_is_kept_though_a_person_finished_the_issue() {
     let project = Project::new();
-    project.issue("Todo", "A-1", "```sh\necho x > x.txt; git add x.txt; git commit -qm X; touch ~/ready; sleep 300\n```");
+    project.issue(
+        "Todo",
+        "A-1",
+        "```sh\necho x > x.txt; git add x.txt; git commit -qm X; touch ~/ready; sleep 300\n```",
+    );
     project.issue("Todo", "B-1", "```sh\necho y > y.txt\n```");
     let running = project.start();
     project.wait_for(".symphony/disks/A-1/home/ready");
