@@ -107,7 +107,7 @@ fn where_namespaces_are_refused_the_error_says_what_to_do() {
         });
         let error = refused.join().expect("no panic").expect_err("it must be refused");
         let BootError::Forbidden { message, hint } = &error else { panic!("{error:?}") };
-        assert!(message.contains("Operation not permitted") && hint.contains("sandbox.runtime"), "{error}");
+        assert!(message.contains("Operation not permitted") && hint.contains("start symphony as root"), "{error}");
     });
 }
 
