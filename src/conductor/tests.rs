@@ -155,14 +155,7 @@ impl Hands for Script {
 
 fn workflow() -> Workflow {
     let text = "---\ntracker: {kind: local}\nagent: {max_concurrent_agents: 2}\nacp: {adapter: script}\n---\n";
-    let rule = |role| wf::StateRule {
-        role,
-        adapter: None,
-        model: None,
-        max_turns: None,
-        max_concurrent: None,
-        allowed_transitions: None,
-    };
+    let rule = wf::StateRule::of;
     let rules: IndexMap<_, _> =
         [(StateName::new("Todo"), rule(wf::Role::Active)), (StateName::new("Done"), rule(wf::Role::Terminal))]
             .into_iter()

@@ -255,18 +255,7 @@ pub(super) fn empty() -> Snapshot {
             state("Done", Role::Terminal),
             state("Triage", Role::Holding),
         ],
-        running: vec![],
-        retrying: vec![],
-        idle: vec![],
-        finished: vec![],
-        malformed: vec![],
-        ambiguous: vec![],
-        totals: Totals::default(),
-        workflow_problems: vec![],
-        warnings: vec![],
-        tracker_problem: None,
-        draining: false,
-        polling: false,
+        ..Snapshot::empty()
     }
 }
 

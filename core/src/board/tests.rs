@@ -8,14 +8,7 @@ use crate::issue::{Blocker, Scan};
 use crate::workflow::{Role, StateRule, States};
 
 fn policy() -> Policy {
-    let rule = |role| StateRule {
-        role,
-        adapter: None,
-        model: None,
-        max_turns: None,
-        max_concurrent: None,
-        allowed_transitions: None,
-    };
+    let rule = StateRule::of;
     let rules: IndexMap<_, _> = [
         (StateName::new("Todo"), rule(Role::Active)),
         (StateName::new("In Progress"), rule(Role::Active)),

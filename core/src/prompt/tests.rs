@@ -26,14 +26,7 @@ fn render(template: &str) -> Result<String, PromptError> {
 }
 
 fn states() -> States {
-    let rule = |role| StateRule {
-        role,
-        adapter: None,
-        model: None,
-        max_turns: None,
-        max_concurrent: None,
-        allowed_transitions: None,
-    };
+    let rule = StateRule::of;
     let rules = [("Todo", Role::Active), ("Review", Role::Active), ("Done", Role::Terminal)];
     let rules: IndexMap<_, _> = rules.into_iter().map(|(name, role)| (StateName::new(name), rule(role))).collect();
     States { rules, declared: true }

@@ -107,6 +107,13 @@ pub struct StateRule {
     pub allowed_transitions: Option<Vec<StateName>>,
 }
 
+impl StateRule {
+    /// A state of this role with no rules of its own.
+    pub fn of(role: Role) -> Self {
+        Self { role, adapter: None, model: None, max_turns: None, max_concurrent: None, allowed_transitions: None }
+    }
+}
+
 impl States {
     /// The role of `state`; an unlisted directory is holding.
     pub fn role(&self, state: &StateName) -> Role {

@@ -15,10 +15,6 @@ const TERMINAL: [&str; 5] = ["Closed", "Cancelled", "Canceled", "Duplicate", "Do
 /// One claim, one sandbox: nobody runs more than this.
 pub(super) const MAX_COUNT: i64 = 1_000_000;
 
-fn rule(role: Role) -> StateRule {
-    StateRule { role, adapter: None, model: None, max_turns: None, max_concurrent: None, allowed_transitions: None }
-}
-
 /// Reads whichever of the two forms the file uses; both together are an error.
 pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, tracker: &Section<'_>, has_command: bool) -> States {
     let lists = tracker.get("active_states").is_some() || tracker.get("terminal_states").is_some();
@@ -66,7 +62,7 @@ fn from_lists(reader: &mut Reader<'_>, tracker: &Section<'_>) -> States {
                     }
                 }
                 None => {
-                    rules.insert(state, rule(role));
+                    rules.insert(state, StateRule::of(role));
                 }
             }
         }
@@ -136,7 +132,7 @@ fn one(
     if role.is_none() && reader.problems.len() == before {
         reader.invalid(&section, "role", "is missing", "it can be `active`, `terminal`, `holding`");
     }
-    let mut found = rule(role?);
+    let mut found = StateRule::of(role?);
     found.adapter = adapter_word(reader, &section, has_command).1;
     found.model = reader.filled(&section, "model");
     if section.get("max_turns").is_some() {
