@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use symphony_core::board::Left;
 use symphony_core::ids::WorkspaceKey;
 
 use crate::files::create_private_dir;
@@ -265,6 +266,32 @@ impl Airlock {
     /// When git fails.
     pub async fn wip(&self) -> Result<Option<Oid>, AirlockError> {
         self.lookup(WIP).await
+    }
+
+    /// The tree of the newest work, committed or not.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn newest_tree(&self) -> Result<Oid, AirlockError> {
+        let newest = match self.wip().await? {
+            Some(wip) => wip,
+            None => self.head().await?,
+        };
+        self.tree_of(&newest).await
+    }
+
+    /// What is here now; changed when the newest tree is not `before`.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn left_since(&self, before: Option<&Oid>) -> Result<Left, AirlockError> {
+        let range = format!("{}..{}", self.base, self.head().await?);
+        let counted = self.repo().args(["rev-list", "--count", &range]).text().await?;
+        Ok(Left {
+            changed: before != Some(&self.newest_tree().await?),
+            commits: counted.trim().parse().unwrap_or(u32::MAX),
+            uncommitted: self.wip().await?.is_some(),
+        })
     }
 
     /// Whether the host workspace is a repository; without one there is no branch to move.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures::future::BoxFuture;
-use symphony_core::board::{Closed, RunEnd};
+use symphony_core::board::Closed;
 use symphony_core::ids::{IssueId, StateName, WorkspaceKey};
 use symphony_core::issue::{Issue, Scan};
 use symphony_core::workflow::{Severity, Workflow};
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::conductor::{Hands, Looked};
 use crate::hooks::HookEnv;
 use crate::nudge::{self, Nudge};
+use crate::run::line::Ended;
 use crate::run::{self, Parts, Start};
 use crate::sandbox::{BootError, TrialReport, choose};
 use crate::tracker::markdown::MarkdownTracker;
@@ -221,12 +222,13 @@ impl Hands for World {
                 closed,
                 problems: read.problems,
                 warnings: read.warnings,
+                available_mib: crate::memory::available_mib(),
                 scan: scan.map_err(|error| error.to_string()),
             }
         })
     }
 
-    fn attempt(&self, start: Start) -> BoxFuture<'static, RunEnd> {
+    fn attempt(&self, start: Start) -> BoxFuture<'static, Ended> {
         Box::pin(run::attempt(self.parts.clone(), start))
     }
 

@@ -15,6 +15,7 @@ pub mod journal;
 pub mod layout;
 pub mod lock;
 pub mod log;
+pub mod memory;
 pub mod nudge;
 pub mod process;
 pub mod random;

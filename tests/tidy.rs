@@ -26,6 +26,7 @@ const HOST_FLOORS: &[(u8, &[&str])] = &[
             "layout",
             "lock",
             "log",
+            "memory",
             "process",
             "random",
             "sandbox",
@@ -36,7 +37,7 @@ const HOST_FLOORS: &[(u8, &[&str])] = &[
     ),
 ];
 const CORE_FLOORS: &[(u8, &[&str])] = &[
-    (1, &["board", "patience", "prompt", "snapshot", "turn", "workflow"]),
+    (1, &["board", "budget", "patience", "prompt", "snapshot", "turn", "workflow"]),
     (0, &["front_matter", "ids", "issue", "json_weight", "time", "yaml"]),
 ];
 

@@ -147,6 +147,7 @@ pub fn parse(file: &str, state: &str, bytes: &[u8]) -> Result<Issue, Malformed> 
         dispatchable: !fields.get("hold").is_some_and(holds),
         created_at: instant("created_at"),
         updated_at: instant("updated_at"),
+        proposed_by: owned("proposed_by"),
         file: file.to_owned(),
     })
 }

@@ -37,6 +37,8 @@ pub struct Issue {
     pub created_at: Option<Timestamp>,
     /// Front matter, if it is an instant.
     pub updated_at: Option<Timestamp>,
+    /// Front matter `proposed_by`: the issue whose agent proposed this one.
+    pub proposed_by: Option<String>,
     /// Where the file is, relative to the tracker root: `<state directory>/<name>.md`.
     pub file: String,
 }
@@ -70,6 +72,7 @@ impl Issue {
             dispatchable: true,
             created_at: None,
             updated_at: None,
+            proposed_by: None,
             file: format!("{state}/{name}.md"),
         }
     }

@@ -55,6 +55,8 @@ pub struct Attempt {
     pub retry_kind: Option<RetryKind>,
     /// How the previous run ended, in words.
     pub last_end: Option<String>,
+    /// What it left, in words; `None` when that is not known.
+    pub last_left: Option<String>,
 }
 
 /// A template that is wrong.
@@ -119,7 +121,8 @@ impl Prompt {
         }
     }
 
-    /// Fills the template in for one run.
+    /// Fills the template in for one run. An agent always learns how the last run ended and what it left: a
+    /// template that does not name `last_end` gets a paragraph at its end.
     ///
     /// # Errors
     /// [`PromptError::Render`]; it fails the attempt and is retried like any failure (C65).
@@ -127,7 +130,12 @@ impl Prompt {
         let scope = scope(issue, attempt);
         // The engine's arithmetic filters panic on overflow.
         match catch_unwind(AssertUnwindSafe(|| self.template.render(&scope))) {
-            Ok(Ok(text)) => Ok(text),
+            Ok(Ok(mut text)) => {
+                if !self.text.contains("last_end") {
+                    later::about_last_run(&mut text, attempt);
+                }
+                Ok(text)
+            }
             Ok(Err(error)) => {
                 let (line, message) = engine::explain(&error.to_string(), &self.text);
                 Err(PromptError::Render { line, message })
@@ -174,6 +182,7 @@ fn scope(issue: &Issue, attempt: &Attempt) -> Object {
         ("attempt", attempt.number.map_or(Value::Nil, |number| Value::scalar(i64::from(number)))),
         ("retry_kind", maybe(kind)),
         ("last_end", maybe(attempt.last_end.as_deref())),
+        ("last_left", maybe(attempt.last_left.as_deref())),
     ])
 }
 

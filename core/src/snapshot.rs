@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 
+use crate::board::{LastRun, NotNow};
 use crate::ids::{Identifier, IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Malformed};
 
@@ -171,6 +172,10 @@ pub struct RetryRow {
     pub due_at: Timestamp,
     /// Why the last run failed; `None` for a continuation.
     pub error: Option<String>,
+    /// Why it does not run right now; `None`: it starts at the next look.
+    pub why: Option<NotNow>,
+    /// How its last run ended.
+    pub last: Option<LastRun>,
 }
 
 /// One known issue without a claim.
@@ -186,10 +191,24 @@ pub struct IdleRow {
     pub state: StateName,
     /// What that state means.
     pub role: crate::workflow::Role,
-    /// One sentence: why it is not running. Computed by the board, the same everywhere.
-    pub reason: String,
-    /// Whether the board parked it in this process's memory or an earlier one's journal.
-    pub parked: bool,
+    /// Why it is not running, as the board computed it; `None`: it starts at the next look.
+    pub why: Option<NotNow>,
+    /// How its last run ended.
+    pub last: Option<LastRun>,
+    /// Who proposed it, if an agent did.
+    pub proposed_by: Option<String>,
+}
+
+impl IdleRow {
+    /// One sentence: why it is not running, the same everywhere.
+    pub fn reason(&self) -> String {
+        self.why.as_ref().map_or_else(|| "starts at the next look".to_owned(), ToString::to_string)
+    }
+
+    /// Whether symphony put it aside.
+    pub fn is_parked(&self) -> bool {
+        self.why.as_ref().is_some_and(NotNow::is_parked)
+    }
 }
 
 /// One issue that a run finished.

@@ -1,6 +1,6 @@
 //! After a turn: prompt again, wait for a human, hand off, or end. Pure; the run acts on the answer.
 
-use crate::board::{RunEnd, RunFailure};
+use crate::board::{FailureCode, RunEnd, RunFailure};
 
 /// How a turn ended, as far as this decision cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub fn after_turn(facts: Facts) -> Next {
     match (facts.outcome, facts.sight) {
         (Outcome::Failed(failure), _) => Next::End(RunEnd::Failed(failure)),
         (Outcome::Ended, Sight::Unknown(message)) => {
-            Next::End(RunEnd::Failed(RunFailure { code: "issue_refresh_failed", message }))
+            Next::End(RunEnd::Failed(RunFailure { code: FailureCode::IssueRefreshFailed, message }))
         }
         (Outcome::Ended, Sight::NotActive) => Next::End(RunEnd::NoLongerActive),
         (Outcome::Ended, Sight::Active) if facts.autonomous_turns >= facts.max_turns => Next::End(RunEnd::TurnsUsed),
@@ -91,7 +91,7 @@ mod tests {
     }
 
     fn failure() -> RunFailure {
-        RunFailure { code: "turn_failed", message: "boom".into() }
+        RunFailure { code: FailureCode::TurnFailed, message: "boom".into() }
     }
 
     #[test]
@@ -121,6 +121,6 @@ mod tests {
     #[test]
     fn an_unreadable_tracker_after_a_turn_fails_the_attempt() {
         let blind = Facts { sight: Sight::Unknown("no access".into()), ..facts() };
-        assert!(matches!(after_turn(blind), Next::End(RunEnd::Failed(f)) if f.code == "issue_refresh_failed"));
+        assert!(matches!(after_turn(blind), Next::End(RunEnd::Failed(f)) if f.code == FailureCode::IssueRefreshFailed));
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong between us and an agent: transport, protocol, agent and timeout are different things.
 
+use symphony_core::board::FailureCode;
 use symphony_core::patience::Impatience;
 
 /// A failure of the agent's session, with the normalised codes of C178.
@@ -56,25 +57,26 @@ pub enum AgentError {
 
 impl AgentError {
     /// The stable code (C178; `startup_failed` and `mcp_capability_mismatch` are 0.1.0's).
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> FailureCode {
         match self {
-            Self::NotFound { .. } => "agent_not_found",
-            Self::Transport { .. } => "port_exit",
-            Self::Protocol { during, .. } if *during == PROMPT => "turn_failed",
-            Self::Protocol { .. } => "startup_failed",
-            Self::McpCapability => "mcp_capability_mismatch",
-            Self::Agent { during, .. } if *during == PROMPT => "turn_failed",
-            Self::Agent { .. } => "response_error",
-            Self::Response { .. } => "response_timeout",
+            Self::NotFound { .. } => FailureCode::AgentNotFound,
+            Self::Transport { .. } => FailureCode::PortExit,
+            Self::Protocol { during, .. } if *during == PROMPT => FailureCode::TurnFailed,
+            Self::Protocol { .. } => FailureCode::StartupFailed,
+            Self::McpCapability => FailureCode::McpCapabilityMismatch,
+            Self::Agent { during, .. } if *during == PROMPT => FailureCode::TurnFailed,
+            Self::Agent { .. } => FailureCode::ResponseError,
+            Self::Response { .. } => FailureCode::ResponseTimeout,
         }
     }
 }
 
-/// The stable code of a limit that ran out during a prompt (C178, C120).
-pub fn timeout_code(which: Impatience) -> &'static str {
+/// The category of a limit that ran out during a prompt (C178, C120).
+pub fn timeout_code(which: Impatience) -> FailureCode {
     match which {
-        Impatience::Total | Impatience::Silence => "turn_timeout",
-        Impatience::Stall => "stalled",
+        Impatience::Total => FailureCode::TurnTooLong,
+        Impatience::Silence => FailureCode::TurnSilent,
+        Impatience::Stall => FailureCode::Stalled,
     }
 }
 

@@ -111,7 +111,7 @@ impl Session {
         let mut session = Self::connect(reader, writer, taps).await?;
         let started = session.shake_hands(&options).await;
         if let Err(error) = &started {
-            session.shared.events.send(error.code(), &error.to_string(), false);
+            session.shared.events.send(error.code().as_str(), &error.to_string(), false);
         }
         started.map(|()| session)
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::Value;
+use symphony_core::board::FailureCode;
 use symphony_core::patience::Impatience;
 
 use super::error::{self, AgentError};
@@ -53,12 +54,17 @@ impl TurnEnd {
 
     /// The stable code: an event name of C169, or an error category of C178.
     pub fn code(&self) -> &'static str {
+        self.failure().map_or("turn_completed", FailureCode::as_str)
+    }
+
+    /// The category of the failure; `None` is success.
+    pub fn failure(&self) -> Option<FailureCode> {
         match self {
-            Self::EndTurn => "turn_completed",
-            Self::MaxTokens | Self::MaxTurnRequests | Self::Refusal => "turn_failed",
-            Self::Cancelled => "turn_cancelled",
-            Self::TimedOut(which) => error::timeout_code(*which),
-            Self::Failed(error) => error.code(),
+            Self::EndTurn => None,
+            Self::MaxTokens | Self::MaxTurnRequests | Self::Refusal => Some(FailureCode::TurnFailed),
+            Self::Cancelled => Some(FailureCode::TurnCancelled),
+            Self::TimedOut(which) => Some(error::timeout_code(*which)),
+            Self::Failed(error) => Some(error.code()),
         }
     }
 }

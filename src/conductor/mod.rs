@@ -8,7 +8,7 @@ mod requests;
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use self::handle::{AnswerError, Request};
 use self::view::{Ended, Live};
 use crate::journal::{Journal, Memory};
 use crate::nudge::Nudge;
-use crate::run::line::{FromRun, Report};
+use crate::run::line::{Ended as RunEnded, FromRun, Report};
 use crate::tracker::Tracker;
 
 /// Snapshots are published at most this often; changes in between are one change.
@@ -39,7 +39,7 @@ pub trait Hands: Send + Sync + 'static {
     /// Reads the workflow file again if it changed, then looks at the tracker.
     fn look(&self) -> futures::future::BoxFuture<'static, Looked>;
     /// Carries out one attempt; resolves when its sandbox is gone.
-    fn attempt(&self, start: crate::run::Start) -> futures::future::BoxFuture<'static, RunEnd>;
+    fn attempt(&self, start: crate::run::Start) -> futures::future::BoxFuture<'static, RunEnded>;
     /// Removes the workspace of a terminal issue, if it is ours; reports trouble itself.
     fn remove_workspace(
         &self,
@@ -60,6 +60,8 @@ pub struct Looked {
     pub problems: Vec<String>,
     /// What the check warned of.
     pub warnings: Vec<String>,
+    /// Memory that programs of this host could still take, in MiB, if it can be told.
+    pub available_mib: Option<u64>,
     /// What the tracker showed.
     pub scan: Result<Scan, String>,
 }
@@ -79,6 +81,7 @@ pub struct Facts {
 enum Message {
     Looked(Box<Looked>),
     ParkEnded(IssueId, Result<(), String>),
+    ResumeEnded(IssueId, Result<(), String>),
     WorkspaceRemoved(IssueId),
     AnswerStored(RunId, Result<bool, String>, String, tokio::sync::oneshot::Sender<Result<Timestamp, AnswerError>>),
 }
@@ -117,7 +120,7 @@ impl<H: Hands> Conductor<H> {
         let (to_self, mailbox) = mpsc::unbounded_channel();
         let (to_runs, from_runs) = mpsc::channel(256);
         let (to_requests, requests) = mpsc::channel(64);
-        let policy = Policy::of(&first.workflow, first.closed.clone());
+        let policy = Policy::of(&first.workflow, first.closed.clone(), first.available_mib);
         let board = Board::new(RunId(memory.next_run), memory.counters, memory.parked);
         let mut conductor = Self {
             board,
@@ -190,7 +193,7 @@ impl<H: Hands> Conductor<H> {
             }
             if self.facts.once
                 && !self.board.is_draining()
-                && let Some(found) = self.board.settled(self.now(), &self.policy, &self.asking())
+                && let Some(found) = self.board.settled(self.now(), &self.policy)
             {
                 settled = found;
                 self.say_what_waits();
@@ -210,10 +213,6 @@ impl<H: Hands> Conductor<H> {
         Tick(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn asking(&self) -> BTreeSet<RunId> {
-        self.live.iter().filter(|(_, live)| live.is_asking()).map(|(run, _)| *run).collect()
-    }
-
     /// One step of the board, its commands carried out. The log of events and commands is the audit trail.
     fn step(&mut self, event: Event) {
         let commands = self.board.step(self.now(), event, &self.policy);
@@ -231,6 +230,12 @@ impl<H: Hands> Conductor<H> {
                     tracing::error!(issue_id = %issue, issue_identifier = %name, error = %why, "an issue could not be parked");
                 }
                 self.step(Event::ParkEnded(issue, result));
+            }
+            Message::ResumeEnded(issue, result) => {
+                if let Err(why) = &result {
+                    tracing::error!(issue_id = %issue, error = %why, "an issue could not be moved back; move it yourself");
+                }
+                self.step(Event::ResumeEnded(issue, result));
             }
             Message::WorkspaceRemoved(issue) => self.step(Event::WorkspaceRemoved(issue)),
             Message::AnswerStored(run, stored, text, reply) => self.answer_stored(run, stored, text, reply),
@@ -261,7 +266,7 @@ impl<H: Hands> Conductor<H> {
         }
         (self.workflow, self.tracker) = (looked.workflow, looked.tracker);
         (self.problems, self.warnings) = (looked.problems, looked.warnings);
-        self.policy = Policy::of(&self.workflow, looked.closed);
+        self.policy = Policy::of(&self.workflow, looked.closed, looked.available_mib);
         let before = (self.board.malformed().to_vec(), self.board.ambiguous().to_vec());
         self.step(Event::PollEnded(looked.scan));
         for file in self.board.malformed().iter().filter(|f| !before.0.contains(f)) {
@@ -281,28 +286,58 @@ impl<H: Hands> Conductor<H> {
                 self.step(Event::RunFinishing(run));
             }
             FromRun::Report(run, report) => {
+                if let Report::Turn { autonomous, .. } = report {
+                    self.step(Event::TurnBegan(run, autonomous));
+                    self.keep_counters(run);
+                }
                 if let Some(live) = self.live.get_mut(&run) {
                     live.take(report);
                 }
+                self.tell_asking(run);
             }
-            FromRun::Ended(run, end) => self.run_ended(run, end),
+            FromRun::Ended(run, ended) => self.run_ended(run, ended),
         }
     }
 
-    fn run_ended(&mut self, run: RunId, end: RunEnd) {
+    /// Tells the board when a run begins or ends to wait for a human.
+    fn tell_asking(&mut self, run: RunId) {
+        let Some(live) = self.live.get_mut(&run) else { return };
+        let asking = live.is_asking();
+        if asking != live.told_asking {
+            live.told_asking = asking;
+            self.step(Event::Asking(run, asking));
+        }
+    }
+
+    /// What a run used so far survives a crash.
+    fn keep_counters(&mut self, run: RunId) {
+        let Some(id) = self.board.issue_of(run).cloned() else { return };
+        let written = self.journal.counted(id.clone(), self.board.counters(&id));
+        self.tasks.spawn(async move {
+            if let Err(error) = written.await {
+                tracing::error!(issue_id = %id, %error, "what the run used could not be kept");
+            }
+        });
+    }
+
+    fn run_ended(&mut self, run: RunId, ended: RunEnded) {
+        let RunEnded { end, left } = ended;
         let Some(live) = self.live.remove(&run) else { return };
         let id = live.issue.id.clone();
         let (issue, session) = (&live.issue.identifier, live.session.as_deref().unwrap_or_default());
         let seconds = live.started.elapsed().as_secs();
+        self.ended.add(&live, &end);
+        self.step(Event::RunEnded(run, end.clone(), left));
+        let counters = self.board.counters(&id);
+        // The board's word: it knows when a run that used its turns used up the issue's allowance.
+        let reason = counters.last.as_ref().map_or_else(|| end.reason(), |last| last.reason);
         match &end {
             RunEnd::Failed(_) | RunEnd::NeedsHuman(_) => tracing::warn!(issue_id = %id, issue_identifier = %issue,
-                run_id = run.0, session_id = session, outcome = %end, seconds, "run ended"),
+                run_id = run.0, session_id = session, %reason, outcome = %end, seconds, "run ended"),
             _ => tracing::info!(issue_id = %id, issue_identifier = %issue,
-                run_id = run.0, session_id = session, outcome = %end, seconds, "run ended"),
+                run_id = run.0, session_id = session, %reason, outcome = %end, seconds, "run ended"),
         }
-        self.ended.add(&live, &end);
-        self.step(Event::RunEnded(run, end.clone()));
-        let written = self.journal.run_ended(run, id.clone(), end.to_string(), self.board.counters(&id));
+        let written = self.journal.run_ended(run, id.clone(), reason, end.to_string(), counters);
         let identifier = live.issue.identifier;
         self.tasks.spawn(async move {
             if let Err(error) = written.await {
@@ -317,8 +352,8 @@ impl<H: Hands> Conductor<H> {
         for row in view.running.iter().filter(|row| row.question.is_some()) {
             tracing::warn!(issue_id = %row.id, issue_identifier = %row.identifier, "waits for an answer");
         }
-        for row in view.idle.iter().filter(|row| row.parked || row.role == Role::Active) {
-            tracing::warn!(issue_id = %row.id, issue_identifier = %row.identifier, reason = %row.reason, "waits");
+        for row in view.idle.iter().filter(|row| row.is_parked() || row.role == Role::Active) {
+            tracing::warn!(issue_id = %row.id, issue_identifier = %row.identifier, reason = %row.reason(), "waits");
         }
     }
 
@@ -344,6 +379,7 @@ fn stop_phase(cause: StopCause) -> &'static str {
         StopCause::NotActive => "stopping: moved away",
         StopCause::NotRoutable => "stopping: on hold",
         StopCause::Missing => "stopping: file gone",
+        StopCause::WallTime => "stopping: out of wall time",
     }
 }
 
@@ -359,6 +395,7 @@ impl<H: Hands> Conductor<H> {
                 }
             }
             Command::Park { issue, from, reason } => self.spawn_park(issue, from, reason),
+            Command::Resume { issue, from, to } => self.spawn_resume(issue, from, to),
             Command::RemoveWorkspace(issue) => self.spawn_removal(*issue),
         }
     }

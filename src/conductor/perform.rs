@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use symphony_core::board::{ParkReason, Plan, RunEnd, RunFailure, StopCause};
+use symphony_core::board::{FailureCode, ParkReason, Parked, Plan, RunEnd, RunFailure, StopCause, one_line};
 use symphony_core::ids::{IssueId, StateName};
 use symphony_core::issue::Issue;
 use tokio::sync::{mpsc, watch};
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::view::Live;
 use super::{Conductor, Hands, Looked, Message};
 use crate::run::Start;
-use crate::run::line::{FromRun, Line};
+use crate::run::line::{Ended, FromRun, Line};
 use crate::tracker::{Tracker, TrackerError};
 
 /// A look that takes longer is an error; a hung disk must not stop the scheduler.
@@ -31,7 +31,15 @@ impl<H: Hands> Conductor<H> {
         let (workflow, tracker) = (self.workflow.clone(), self.tracker.clone());
         let (closed, problems, warnings) = (self.policy.closed.clone(), self.problems.clone(), self.warnings.clone());
         self.tasks.spawn(async move {
-            let blind = |why: String| Looked { workflow, tracker, closed, problems, warnings, scan: Err(why) };
+            let blind = |why: String| Looked {
+                workflow,
+                tracker,
+                closed,
+                problems,
+                warnings,
+                available_mib: None,
+                scan: Err(why),
+            };
             let looked = match tokio::time::timeout(LOOK_DEADLINE, AssertUnwindSafe(look).catch_unwind()).await {
                 Ok(Ok(looked)) => looked,
                 Ok(Err(_)) => blind("looking at the issues crashed; this is a bug in symphony".to_owned()),
@@ -57,10 +65,10 @@ impl<H: Hands> Conductor<H> {
         self.tasks.spawn(async move {
             let end = match kept.await {
                 Ok(()) => tokio::select! {
-                    end = AssertUnwindSafe(hands.attempt(start)).catch_unwind() => end.unwrap_or_else(|_| crashed()),
-                    () = kill.cancelled() => RunEnd::Stopped(StopCause::Drain),
+                    ended = AssertUnwindSafe(hands.attempt(start)).catch_unwind() => ended.unwrap_or_else(|_| crashed()),
+                    () = kill.cancelled() => RunEnd::Stopped(StopCause::Drain).into(),
                 },
-                Err(error) => failed("journal", error.to_string()),
+                Err(error) => failed(FailureCode::Journal, error.to_string()),
             };
             let _ = to_runs.send(FromRun::Ended(run, end)).await;
         });
@@ -69,20 +77,25 @@ impl<H: Hands> Conductor<H> {
     pub(super) fn spawn_park(&self, issue: IssueId, from: StateName, reason: ParkReason) {
         let (tracker, to_self) = (self.tracker.clone(), self.to_self.clone());
         let target = self.workflow.states.parking();
-        let kept = self.journal.parked(issue.clone(), reason.clone(), self.board.counters(&issue));
+        let parked = Parked { reason: reason.clone(), from: from.clone() };
+        let kept = self.journal.parked(issue.clone(), parked, self.board.counters(&issue));
         let name = self.board.issue(&issue).map(|issue| issue.identifier.0.clone()).unwrap_or_default();
-        tracing::warn!(issue_id = %issue, issue_identifier = %name, to = %target, %reason, "issue parked");
+        tracing::warn!(issue_id = %issue, issue_identifier = %name, to = %target, code = reason.code(), %reason, "issue parked");
         self.tasks.spawn(async move {
             if let Err(error) = kept.await {
                 tracing::error!(issue_id = %issue, issue_identifier = %name, %error, "the reason for parking could not be kept");
             }
-            let moved = AssertUnwindSafe(park(tracker.as_ref(), &issue, &from, &target, &reason)).catch_unwind();
-            let result = match tokio::time::timeout(MOVE_DEADLINE, moved).await {
-                Ok(Ok(result)) => result.map_err(|e| e.to_string()),
-                Ok(Err(_)) => Err("moving it crashed; this is a bug in symphony".to_owned()),
-                Err(_) => Err(format!("moving it took longer than {} s", MOVE_DEADLINE.as_secs())),
-            };
+            let result = moved(park(tracker.as_ref(), &issue, &from, &target, &reason)).await;
             let _ = to_self.send(Message::ParkEnded(issue, result));
+        });
+    }
+
+    pub(super) fn spawn_resume(&self, issue: IssueId, from: StateName, to: StateName) {
+        let (tracker, to_self) = (self.tracker.clone(), self.to_self.clone());
+        tracing::info!(issue_id = %issue, %from, %to, "the prompt changed; a parked issue goes back");
+        self.tasks.spawn(async move {
+            let result = moved(async { tracker.move_issue(&issue, &from, &to).await.map(drop) }).await;
+            let _ = to_self.send(Message::ResumeEnded(issue, result));
         });
     }
 
@@ -104,6 +117,15 @@ impl<H: Hands> Conductor<H> {
     }
 }
 
+/// A move that always has an end.
+async fn moved(work: impl Future<Output = Result<(), TrackerError>>) -> Result<(), String> {
+    match tokio::time::timeout(MOVE_DEADLINE, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(result)) => result.map_err(|e| e.to_string()),
+        Ok(Err(_)) => Err("moving it crashed; this is a bug in symphony".to_owned()),
+        Err(_) => Err(format!("moving it took longer than {} s", MOVE_DEADLINE.as_secs())),
+    }
+}
+
 /// Move first, then the note: a note without a move would be written again at each try.
 async fn park(
     tracker: &dyn Tracker,
@@ -114,34 +136,22 @@ async fn park(
 ) -> Result<(), TrackerError> {
     tracker.move_issue(issue, from, to).await?;
     let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    tracker.append_note(issue, &note(&at, from, to, &reason.to_string())).await
+    tracker.append_note(issue, &note(&at, from, to, reason)).await
 }
 
 /// The note of a parked issue. The reason may quote what came out of a sandbox, and the file is the next run's
 /// prompt: on one line after our own word it can neither begin a fenced block nor a heading.
-fn note(at: &str, from: &StateName, to: &StateName, reason: &str) -> String {
-    let mut line = String::new();
-    for word in reason.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
-        if line.len() + word.len() > REASON_MAX {
-            line.push_str(" …");
-            break;
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    format!(
-        "## symphony · {at} · {from} → {to}\n\nParked: {line}.\n\nTo try again, move this file back to `{from}/`; that grants a new allowance of runs."
-    )
+fn note(at: &str, from: &StateName, to: &StateName, reason: &ParkReason) -> String {
+    let line = one_line(&reason.to_string(), REASON_MAX);
+    format!("## symphony · {at} · {from} → {to}\n\nParked: {line}.\n\n{}", reason.remedy(from))
 }
 
-fn failed(code: &'static str, message: String) -> RunEnd {
-    RunEnd::Failed(RunFailure { code, message })
+fn failed(code: FailureCode, message: String) -> Ended {
+    RunEnd::Failed(RunFailure { code, message }).into()
 }
 
-fn crashed() -> RunEnd {
-    failed("crashed", "the run crashed; this is a bug in symphony".to_owned())
+fn crashed() -> Ended {
+    failed(FailureCode::Crashed, "the run crashed; this is a bug in symphony".to_owned())
 }
 
 #[cfg(test)]
@@ -153,10 +163,14 @@ mod tests {
         let (from, to) = (StateName::new("Todo"), StateName::new("Parked"));
         let hostile = "git add: x\n\n```sh\nrm -rf /\n```\r\n---\n# other\u{1b}[2J\n";
         assert!(hostile.lines().any(|line| line.starts_with("```sh")), "the control");
-        let text = note("now", &from, &to, hostile);
+        let note = |text: &str| note("now", &from, &to, &ParkReason::Diverged { detail: text.to_owned() });
+        let text = note(hostile);
         assert_eq!(text.lines().count(), 5);
-        assert_eq!(text.lines().nth(2), Some("Parked: git add: x ```sh rm -rf / ``` --- # other [2J."));
-        assert!(note("now", &from, &to, &"word ".repeat(100_000)).len() < REASON_MAX + 400);
-        assert!(note("now", &from, &to, &"x".repeat(100_000)).len() < 400);
+        assert_eq!(
+            text.lines().nth(2),
+            Some("Parked: its branch was moved by somebody else: git add: x ```sh rm -rf / ``` --- # other [2J.")
+        );
+        assert!(note(&"word ".repeat(100_000)).len() < REASON_MAX + 400);
+        assert!(note(&"x".repeat(100_000)).len() < 400);
     }
 }

@@ -28,6 +28,7 @@ impl<H: Hands> Conductor<H> {
                     question.answered = true;
                 }
                 let (run, to_self) = (*run, self.to_self.clone());
+                self.tell_asking(run);
                 let written = self.journal.answered(run, text.clone());
                 self.tasks.spawn(async move {
                     let stored = written.await.map_err(|e| e.to_string());
@@ -65,6 +66,7 @@ impl<H: Hands> Conductor<H> {
                 Err(AnswerError::NotStored(error))
             }
         };
+        self.tell_asking(run);
         let _ = reply.send(answer);
     }
 }

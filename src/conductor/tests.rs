@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use futures::future::BoxFuture;
 use indexmap::IndexMap;
-use symphony_core::board::RunFailure;
+use symphony_core::board::{FailureCode, RunFailure};
 use symphony_core::ids::{Identifier, StateName};
 use symphony_core::issue::Issue;
 use symphony_core::snapshot::{Question, Tokens};
@@ -105,18 +105,18 @@ impl Hands for Script {
         })
     }
 
-    fn attempt(&self, mut start: Start) -> BoxFuture<'static, RunEnd> {
+    fn attempt(&self, mut start: Start) -> BoxFuture<'static, RunEnded> {
         let (world, name) = (self.0.clone(), start.plan.issue.id.0.clone());
         world.started.lock().expect("lock").push((name.clone(), Instant::now()));
         let act = world.act(&name);
         Box::pin(async move {
-            match act {
+            let end = match act {
                 Act::Done => {
                     start.line.report(Report::Finishing).await;
                     world.set_state(&start.plan.issue.id, &StateName::new("Done"));
                     RunEnd::Done
                 }
-                Act::Fail => RunEnd::Failed(RunFailure { code: "turn_failed", message: "boom".into() }),
+                Act::Fail => RunEnd::Failed(RunFailure { code: FailureCode::TurnFailed, message: "boom".into() }),
                 Act::Spend(tokens) => {
                     let tokens = Tokens { input: tokens, output: 1, total: tokens.saturating_add(1) };
                     start.line.report(Report::Tokens(tokens)).await;
@@ -144,7 +144,8 @@ impl Hands for Script {
                         }
                     }
                 }
-            }
+            };
+            end.into()
         })
     }
 
@@ -173,6 +174,7 @@ fn looked(world: &Arc<World>, workflow: &Arc<Workflow>) -> Looked {
         closed: None,
         problems: vec![],
         warnings: vec![],
+        available_mib: None,
         scan: Ok(Scan::default()),
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Live {
     pub(super) question: Option<Question>,
     pub(super) stop: watch::Sender<Option<StopCause>>,
     pub(super) answers: mpsc::Sender<String>,
+    /// What the board was told last of whether it waits for a human.
+    pub(super) told_asking: bool,
     pub(super) started: Instant,
     started_at: Timestamp,
     attempt: Option<u32>,
@@ -83,6 +85,7 @@ impl Live {
             question: None,
             stop,
             answers,
+            told_asking: false,
             started: Instant::now(),
             started_at: Timestamp::now(),
             attempt: plan.attempt,
@@ -113,7 +116,7 @@ impl Live {
                     "agent session started");
                 self.session = Some(id);
             }
-            Report::Turn(turn) => self.turns = turn,
+            Report::Turn { number, .. } => self.turns = number,
             Report::Tokens(tokens) => self.tokens = tokens,
             Report::Asked(question) => {
                 tracing::info!(issue_id = %self.issue.id, issue_identifier = %self.issue.identifier,
@@ -186,6 +189,8 @@ impl<H: Hands> Conductor<H> {
                     attempt: symphony_core::board::retry::attempt(&self.board.counters(&issue.id), *kind).unwrap_or(1),
                     due_at: later(generated_at, until.since(now)),
                     error: error.clone(),
+                    why: self.board.verdict(issue, now, &self.policy).err(),
+                    last: self.board.counters(&issue.id).last,
                 }),
                 Some(_) | None => snapshot.idle.push(self.idle_row(issue, now)),
             }
@@ -201,15 +206,15 @@ impl<H: Hands> Conductor<H> {
     }
 
     fn idle_row(&self, issue: &Issue, now: Tick) -> IdleRow {
-        let verdict = self.board.verdict(issue, now, &self.policy);
         IdleRow {
             id: issue.id.clone(),
             identifier: issue.identifier.clone(),
             title: issue.title.clone(),
             state: issue.state.clone(),
             role: self.policy.states.role(&issue.state),
-            reason: verdict.as_ref().err().map_or_else(|| "starts at the next look".to_owned(), ToString::to_string),
-            parked: matches!(verdict, Err(symphony_core::board::NotNow::Parked(_))),
+            why: self.board.verdict(issue, now, &self.policy).err(),
+            last: self.board.counters(&issue.id).last,
+            proposed_by: issue.proposed_by.clone(),
         }
     }
 

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
-use symphony_core::board::{Counters, ParkReason};
+use symphony_core::board::{EndReason, Parked};
+use symphony_core::budget::Counters;
 use symphony_core::ids::{IssueId, RunId};
 use tokio::sync::oneshot;
 
@@ -57,7 +58,7 @@ pub struct Memory {
     /// Counters of every issue that ever ran.
     pub counters: BTreeMap<IssueId, Counters>,
     /// Why issues were put aside.
-    pub parked: BTreeMap<IssueId, ParkReason>,
+    pub parked: BTreeMap<IssueId, Parked>,
 }
 
 /// SQLite's integers are signed; run numbers never come near the sign.
@@ -134,13 +135,32 @@ impl Journal {
     ///
     /// # Errors
     /// The journal cannot be written.
-    pub fn run_ended(&self, run: RunId, issue: IssueId, end: String, counters: Counters) -> Written<()> {
+    pub fn run_ended(
+        &self,
+        run: RunId,
+        issue: IssueId,
+        reason: EndReason,
+        end: String,
+        counters: Counters,
+    ) -> Written<()> {
         self.write(move |db| {
             let tx = db.transaction()?;
             tx.execute(
-                "UPDATE runs SET ended_at = ?2, end = ?3 WHERE run = ?1 AND ended_at IS NULL",
-                params![key(run), Timestamp::now().to_string(), end],
+                "UPDATE runs SET ended_at = ?2, end = ?3, reason = ?4 WHERE run = ?1 AND ended_at IS NULL",
+                params![key(run), Timestamp::now().to_string(), end, reason.as_str()],
             )?;
+            schema::put_counters(&tx, &issue, &counters)?;
+            tx.commit()
+        })
+    }
+
+    /// What a live run used so far.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn counted(&self, issue: IssueId, counters: Counters) -> Written<()> {
+        self.write(move |db| {
+            let tx = db.transaction()?;
             schema::put_counters(&tx, &issue, &counters)?;
             tx.commit()
         })
@@ -150,11 +170,11 @@ impl Journal {
     ///
     /// # Errors
     /// The journal cannot be written.
-    pub fn parked(&self, issue: IssueId, reason: ParkReason, counters: Counters) -> Written<()> {
+    pub fn parked(&self, issue: IssueId, parked: Parked, counters: Counters) -> Written<()> {
         self.write(move |db| {
             let tx = db.transaction()?;
             schema::put_counters(&tx, &issue, &counters)?;
-            schema::put_parked(&tx, &issue, &reason)?;
+            schema::put_parked(&tx, &issue, &parked)?;
             tx.commit()
         })
     }

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
-use symphony_core::board::{Counters, ParkReason};
-use symphony_core::ids::IssueId;
+use symphony_core::board::{EndReason, LastRun, ParkReason, Parked};
+use symphony_core::budget::{Bound, Counters, Used};
+use symphony_core::ids::{Identifier, IssueId, StateName};
 
 use super::{JournalError, Memory};
 
-/// The newest format this program writes.
-const FORMAT: i64 = 1;
+/// The newest format: this program writes it.
+const FORMAT: i64 = 2;
 
-const TABLES: &str = "
+pub(super) const TABLES: &str = "
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE runs (run INTEGER PRIMARY KEY, issue TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, end TEXT) STRICT;
 CREATE TABLE counters (issue TEXT PRIMARY KEY, sessions INTEGER NOT NULL, granted INTEGER NOT NULL,
@@ -22,7 +23,24 @@ CREATE TABLE questions (id INTEGER PRIMARY KEY, run INTEGER NOT NULL, issue TEXT
     context TEXT, asked_at TEXT NOT NULL, answer TEXT, answered_at TEXT) STRICT;
 ";
 
-/// Makes the tables in a new file, refuses a newer one, changes nothing in a known one.
+/// From format 1 to 2: what bounds an issue, why its last run ended, where a parked issue came from.
+const TO_2: &str = "
+ALTER TABLE runs ADD COLUMN reason TEXT;
+ALTER TABLE counters RENAME COLUMN last_end TO last_words;
+ALTER TABLE counters ADD COLUMN turns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN wall_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN bounces INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN granted_turns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN granted_wall_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN granted_bounces INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN unchanged_in_a_row INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN visited TEXT NOT NULL DEFAULT '';
+ALTER TABLE counters ADD COLUMN last_reason TEXT;
+ALTER TABLE counters ADD COLUMN last_left TEXT;
+ALTER TABLE parked ADD COLUMN came_from TEXT NOT NULL DEFAULT 'Todo';
+";
+
+/// Makes the tables in a new file, refuses a newer one, brings an older one up to date.
 pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), JournalError> {
     let wrap = |e: rusqlite::Error| JournalError::Unusable { path: path.to_owned(), message: e.to_string() };
     // FULL: an accepted answer or a taken run number survives a power cut.
@@ -38,6 +56,12 @@ pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), JournalErr
         let tx = db.transaction().map_err(wrap)?;
         tx.execute_batch(TABLES).map_err(wrap)?;
         tx.execute("INSERT INTO about VALUES ('instance', ?1)", [instance]).map_err(wrap)?;
+        tx.pragma_update(None, "user_version", 1).map_err(wrap)?;
+        tx.commit().map_err(wrap)?;
+    }
+    if found < 2 {
+        let tx = db.transaction().map_err(wrap)?;
+        tx.execute_batch(TO_2).map_err(wrap)?;
         tx.pragma_update(None, "user_version", FORMAT).map_err(wrap)?;
         tx.commit().map_err(wrap)?;
     }
@@ -48,14 +72,11 @@ pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), JournalErr
 pub(super) fn remember(db: &Connection) -> rusqlite::Result<Memory> {
     let instance = db.query_row("SELECT value FROM about WHERE key = 'instance'", [], |r| r.get(0)).optional()?;
     let next_run: i64 = db.query_row("SELECT coalesce(max(run), 0) + 1 FROM runs", [], |r| r.get(0))?;
-    let counters = rows(db, "SELECT issue, sessions, granted, failures_in_a_row, last_end FROM counters", |r| {
-        let counters =
-            Counters { sessions: r.get(1)?, granted: r.get(2)?, failures_in_a_row: r.get(3)?, last_end: r.get(4)? };
-        Ok((IssueId(r.get(0)?), counters))
-    })?;
-    let parked = rows(db, "SELECT issue, kind, count, detail FROM parked", |r| {
-        let (kind, count, detail): (String, u32, String) = (r.get(1)?, r.get(2)?, r.get(3)?);
-        Ok((IssueId(r.get(0)?), reason(&kind, count, detail)))
+    let counters = rows(db, COUNTERS, |r| Ok((IssueId(r.get(0)?), counters(r)?)))?;
+    let parked = rows(db, "SELECT issue, kind, count, detail, came_from FROM parked", |r| {
+        let (kind, count, detail): (String, i64, String) = (r.get(1)?, r.get(2)?, r.get(3)?);
+        let parked = Parked { reason: reason(&kind, count.unsigned_abs(), detail), from: StateName(r.get(4)?) };
+        Ok((IssueId(r.get(0)?), parked))
     })?;
     Ok(Memory { instance: instance.unwrap_or_default(), next_run: next_run.unsigned_abs(), counters, parked })
 }
@@ -68,31 +89,110 @@ fn rows<T>(
     db.prepare(query)?.query_map([], |r| read(r))?.collect()
 }
 
+/// In the order of [`counters`] and [`put_counters`].
+const COUNTERS: &str = "SELECT issue, sessions, turns, wall_ms, bounces, granted, granted_turns, granted_wall_ms,
+    granted_bounces, failures_in_a_row, unchanged_in_a_row, visited, last_reason, last_words, last_left FROM counters";
+
+fn counters(r: &Row<'_>) -> rusqlite::Result<Counters> {
+    let used = |at: usize| -> rusqlite::Result<Used> {
+        let wall_ms: i64 = r.get(at + 2)?;
+        Ok(Used {
+            sessions: r.get(at)?,
+            turns: r.get(at + 1)?,
+            wall_ms: wall_ms.unsigned_abs(),
+            bounces: r.get(at + 3)?,
+        })
+    };
+    let (visited, reason, words): (String, Option<String>, Option<String>) = (r.get(11)?, r.get(12)?, r.get(13)?);
+    // Format 1 kept the words alone; a reason of a newer symphony is none of ours.
+    let last = words.map(|end| {
+        let reason = reason.as_deref().and_then(EndReason::parse).unwrap_or(EndReason::Internal);
+        Ok::<_, rusqlite::Error>(LastRun { reason, end, left: r.get(14)? })
+    });
+    Ok(Counters {
+        used: used(1)?,
+        granted: used(5)?,
+        failures_in_a_row: r.get(9)?,
+        unchanged_in_a_row: r.get(10)?,
+        visited: visited.lines().map(StateName::new).collect(),
+        last: last.transpose()?,
+    })
+}
+
+/// SQLite's integers are signed; no count of ours comes near the sign.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// Writes the counters of one issue.
 pub(super) fn put_counters(tx: &Transaction<'_>, issue: &IssueId, counters: &Counters) -> rusqlite::Result<()> {
+    let Counters { used, granted, failures_in_a_row, unchanged_in_a_row, visited, last } = counters;
+    let visited: Vec<&str> = visited.iter().map(StateName::as_str).collect();
     tx.execute(
-        "INSERT OR REPLACE INTO counters VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![issue.0, counters.sessions, counters.granted, counters.failures_in_a_row, counters.last_end],
+        "INSERT OR REPLACE INTO counters (issue, sessions, turns, wall_ms, bounces, granted, granted_turns,
+            granted_wall_ms, granted_bounces, failures_in_a_row, unchanged_in_a_row, visited, last_reason, last_words,
+            last_left) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+        params![
+            issue.0,
+            used.sessions,
+            used.turns,
+            signed(used.wall_ms),
+            used.bounces,
+            granted.sessions,
+            granted.turns,
+            signed(granted.wall_ms),
+            granted.bounces,
+            failures_in_a_row,
+            unchanged_in_a_row,
+            // A state is a directory name; none that we act on holds a line break.
+            visited.join("\n"),
+            last.as_ref().map(|last| last.reason.as_str()),
+            last.as_ref().map(|last| &last.end),
+            last.as_ref().and_then(|last| last.left.as_ref()),
+        ],
     )?;
     Ok(())
 }
 
 /// Writes why one issue was put aside.
-pub(super) fn put_parked(tx: &Transaction<'_>, issue: &IssueId, reason: &ParkReason) -> rusqlite::Result<()> {
-    let (kind, count, detail) = match reason {
-        ParkReason::FailuresInARow { count, last } => ("failures_in_a_row", *count, last.as_str()),
-        ParkReason::SessionsUsed { count } => ("sessions_used", *count, ""),
-        ParkReason::Diverged { detail } => ("diverged", 0, detail.as_str()),
-        ParkReason::HandoffFailed { detail } => ("handoff_failed", 0, detail.as_str()),
+pub(super) fn put_parked(tx: &Transaction<'_>, issue: &IssueId, parked: &Parked) -> rusqlite::Result<()> {
+    let (count, detail) = match &parked.reason {
+        ParkReason::FailuresInARow { count, last } => (u64::from(*count), last.clone()),
+        ParkReason::Budget { used, .. } => (*used, String::new()),
+        ParkReason::NoProgress { sessions } => (u64::from(*sessions), String::new()),
+        ParkReason::Template { detail, prompt } => (0, format!("{prompt} {detail}")),
+        ParkReason::BlockerCancelled { blocker, state } => (0, format!("{blocker}\n{state}")),
+        ParkReason::Diverged { detail } | ParkReason::HandoffFailed { detail } => (0, detail.clone()),
     };
-    tx.execute("INSERT OR REPLACE INTO parked VALUES (?1, ?2, ?3, ?4)", params![issue.0, kind, count, detail])?;
+    tx.execute(
+        "INSERT OR REPLACE INTO parked (issue, kind, count, detail, came_from) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![issue.0, parked.reason.code(), signed(count), detail, parked.from.as_str()],
+    )?;
     Ok(())
 }
 
-fn reason(kind: &str, count: u32, detail: String) -> ParkReason {
-    match kind {
-        "failures_in_a_row" => ParkReason::FailuresInARow { count, last: detail },
-        "sessions_used" => ParkReason::SessionsUsed { count },
+/// Format 1 wrote the same kinds with underscores.
+fn reason(kind: &str, count: u64, detail: String) -> ParkReason {
+    let few = u32::try_from(count).unwrap_or(u32::MAX);
+    let halves = |by: char| {
+        let (a, b) = detail.split_once(by).unwrap_or(("", &detail));
+        (a.to_owned(), b.to_owned())
+    };
+    match kind.replace('_', "-").as_str() {
+        "failures-in-a-row" => ParkReason::FailuresInARow { count: few, last: detail },
+        "sessions-used" | "budget-sessions" => ParkReason::Budget { bound: Bound::Sessions, used: count },
+        "budget-turns" => ParkReason::Budget { bound: Bound::Turns, used: count },
+        "budget-wall" => ParkReason::Budget { bound: Bound::WallTime, used: count },
+        "budget-bounces" => ParkReason::Budget { bound: Bound::Bounces, used: count },
+        "no-progress" => ParkReason::NoProgress { sessions: few },
+        "template-error" => {
+            let (prompt, detail) = halves(' ');
+            ParkReason::Template { detail, prompt }
+        }
+        "blocker-cancelled" => {
+            let (blocker, state) = halves('\n');
+            ParkReason::BlockerCancelled { blocker: Identifier(blocker), state: StateName(state) }
+        }
         "diverged" => ParkReason::Diverged { detail },
         _ => ParkReason::HandoffFailed { detail },
     }

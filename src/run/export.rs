@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use symphony_core::board::RunEnd;
+use symphony_core::board::{FailureCode, RunEnd};
 use symphony_guest::wire::{ExportRequest, Identity, RefusalKind, SeedRequest};
 
 use super::inside::{DiskState, GUEST_GRACE};
@@ -77,7 +77,7 @@ impl Attempt {
         line: &Line,
     ) -> Result<(), RunEnd> {
         let work = async {
-            let current = self.marker(airlock).await.map_err(|error| failed("airlock_error", error))?;
+            let current = self.marker(airlock).await.map_err(|error| failed(FailureCode::AirlockError, error))?;
             if disk.tree && disk.marker.is_some() {
                 let kept = disk.marker.as_deref() == Some(&current);
                 // Asked of a tree we know too: an agent may have broken it, and then no run could ever end.
@@ -98,7 +98,7 @@ impl Attempt {
                     Err(error) if error.is_for_the_agent() || error.is_broken_tree() => {
                         tracing::warn!(issue_id = %self.plan.issue.id, %error, "what an earlier run left cannot be taken; starting from the last good work");
                     }
-                    Err(error) => return Err(failed("rescue_failed", error)),
+                    Err(error) => return Err(failed(FailureCode::RescueFailed, error)),
                 }
             }
             self.seed(airlock, channel, disk.tree, line).await
@@ -117,7 +117,7 @@ impl Attempt {
         let plan = airlock
             .seed_bundle(&bundle, settings.seed, max_bytes)
             .await
-            .map_err(|error| failed("seed_failed", error))?;
+            .map_err(|error| failed(FailureCode::SeedFailed, error))?;
         let request = SeedRequest {
             head: plan.head.to_string(),
             branch: plan.branch,
@@ -129,10 +129,10 @@ impl Attempt {
             max_bytes,
             timeout_ms: SEED_MS,
         };
-        let mut file = tokio::fs::File::open(&bundle).await.map_err(|error| failed("seed_failed", error))?;
-        channel.seed(request, &mut file).await.map_err(|error| failed("seed_failed", error))?;
-        let marker = self.marker(airlock).await.map_err(|error| failed("airlock_error", error))?;
-        channel.marker(&marker).await.map_err(|error| failed("seed_failed", error))
+        let mut file = tokio::fs::File::open(&bundle).await.map_err(|error| failed(FailureCode::SeedFailed, error))?;
+        channel.seed(request, &mut file).await.map_err(|error| failed(FailureCode::SeedFailed, error))?;
+        let marker = self.marker(airlock).await.map_err(|error| failed(FailureCode::AirlockError, error))?;
+        channel.marker(&marker).await.map_err(|error| failed(FailureCode::SeedFailed, error))
     }
 
     /// What the work disk is marked with when it holds exactly what the airlock holds.

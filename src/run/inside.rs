@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use symphony_core::board::{ParkReason, RunEnd};
+use symphony_core::board::{FailureCode, ParkReason, RunEnd};
 use symphony_guest::wire::{Program as GuestProgram, SpawnRequest};
 use tokio::sync::mpsc;
 
@@ -117,7 +117,7 @@ impl Attempt {
             (Err(end), Ok(())) => end,
             // The agent can mend some exports (a history that left the base, a file too large): it is told next time.
             (Ok(()) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) if error.is_for_the_agent() => {
-                failed("export_refused", error)
+                failed(FailureCode::ExportRefused, error)
             }
             (Ok(()) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) => {
                 let disk = self.parts.layout.work_disk(&self.key);
@@ -155,16 +155,17 @@ impl Attempt {
             deadline,
             program: vec![],
         };
-        let guest = self.parts.sandbox.boot(spec).await.map_err(|error| failed("sandbox_boot_failed", error))?;
+        let guest =
+            self.parts.sandbox.boot(spec).await.map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
         let (io, mut guest) = guest.into_parts();
-        let token = crate::random::token(16).map_err(|error| failed("sandbox_boot_failed", error))?;
+        let token = crate::random::token(16).map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
         match Channel::open(io, &token, deadline).await {
             Ok((channel, hello)) => Ok((guest, channel, DiskState { tree: hello.tree, marker: hello.marker })),
             Err(error) => {
                 let ending = guest.stop(Duration::ZERO).await;
                 let said = ending.stderr.trim();
                 let message = if said.is_empty() { error.to_string() } else { format!("{error}; it said: {said}") };
-                Err(failed("sandbox_boot_failed", message))
+                Err(failed(FailureCode::SandboxBootFailed, message))
             }
         }
     }
@@ -185,7 +186,7 @@ impl Attempt {
         let mcp = match self.workflow.mcp.enabled {
             true => {
                 let opened = (self.parts.open_mcp)(&self.plan.issue.identifier, MCP_PORT, calls_to);
-                Some(opened.map_err(|error| failed("startup_failed", error))?)
+                Some(opened.map_err(|error| failed(FailureCode::StartupFailed, error))?)
             }
             false => None,
         };
@@ -197,13 +198,13 @@ impl Attempt {
         let inside = Inside { path: PATH.into(), home: HOME.into() };
         let adapter = self.adapter();
         let launch = profile::launch(adapter, &self.workflow.acp, &self.plan.issue, &inside)
-            .map_err(|error| failed("agent_not_configured", error))?;
+            .map_err(|error| failed(FailureCode::AgentNotConfigured, error))?;
         let program = match launch.program {
             profile::Program::Builtin => GuestProgram::ScriptAgent,
             profile::Program::Command(argv) => GuestProgram::Argv(argv),
         };
         let request = SpawnRequest { program, env: launch.env, cwd: None };
-        let process = channel.spawn(request).await.map_err(|error| failed("agent_not_found", error))?;
+        let process = channel.spawn(request).await.map_err(|error| failed(FailureCode::AgentNotFound, error))?;
         let (events_to, events) = mpsc::channel(256);
         let transcript = Transcript::open(&self.dir.join("acp.jsonl"), secrets.clone())
             .map_err(|error| tracing::warn!(%error, "frames of this run are not recorded"))
@@ -243,7 +244,7 @@ impl Attempt {
 
     /// Every connection to the guest's MCP port is served here, until the result is dropped.
     async fn relay_mcp(&self, channel: &Channel, serve: ServeStream) -> Result<Door, RunEnd> {
-        let mut incoming = channel.listen(MCP_PORT).await.map_err(|error| failed("startup_failed", error))?;
+        let mut incoming = channel.listen(MCP_PORT).await.map_err(|error| failed(FailureCode::StartupFailed, error))?;
         Ok(Door(tokio::spawn(async move {
             let mut open = tokio::task::JoinSet::new();
             while let Some(stream) = incoming.accept().await {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use symphony_core::board::{RunEnd, StopCause};
+use symphony_core::board::{Left, RunEnd, StopCause};
 use symphony_core::ids::RunId;
 use symphony_core::snapshot::{EventRow, Question, Tokens};
 use tokio::sync::{mpsc, watch};
@@ -19,8 +19,13 @@ pub enum Report {
     Workspace(PathBuf),
     /// The agent's session began.
     Session(String),
-    /// A turn began; the number counts from 1.
-    Turn(u32),
+    /// A turn began.
+    Turn {
+        /// Counts from 1.
+        number: u32,
+        /// How many of the turns so far no human asked for, this one included.
+        autonomous: u32,
+    },
     /// Something the agent did, for the history.
     Event(EventRow),
     /// Consumption of this run so far.
@@ -35,13 +40,28 @@ pub enum Report {
     Finishing,
 }
 
+/// How an attempt ended, and what it left if it came so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// How.
+    pub end: RunEnd,
+    /// What is in the airlock now.
+    pub left: Option<Left>,
+}
+
+impl From<RunEnd> for Ended {
+    fn from(end: RunEnd) -> Self {
+        Self { end, left: None }
+    }
+}
+
 /// Messages to the conductor that come from a run.
 #[derive(Debug)]
 pub enum FromRun {
     /// While it lives.
     Report(RunId, Report),
     /// Exactly one, last.
-    Ended(RunId, RunEnd),
+    Ended(RunId, Ended),
 }
 
 /// A run's end of the line.

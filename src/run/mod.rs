@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use symphony_core::board::{ParkReason, Plan, RunEnd, RunFailure};
+use symphony_core::board::{FailureCode, Left as LeftBehind, ParkReason, Plan, RunEnd, RunFailure};
 use symphony_core::ids::{Identifier, WorkspaceKey};
 use symphony_core::prompt::Prompt;
 use symphony_core::workflow::Workflow;
@@ -22,7 +22,7 @@ use symphony_guest::mux::MuxStream;
 use tokio::sync::mpsc;
 
 use self::inside::Left;
-use self::line::{Line, Report};
+use self::line::{Ended, Line, Report};
 use crate::agent::tools::ToolCall;
 use crate::airlock::{Advance, Airlock};
 use crate::git::Git;
@@ -93,27 +93,28 @@ pub(crate) struct Attempt {
 }
 
 /// Carries out one attempt.
-pub async fn attempt(parts: Arc<Parts>, start: Start) -> RunEnd {
+pub async fn attempt(parts: Arc<Parts>, start: Start) -> Ended {
     let Start { plan, workflow, tracker, mut line } = start;
     let key = match WorkspaceKey::of(&plan.issue.identifier) {
         Ok(key) => key,
-        Err(error) => return failed("invalid_workspace_key", error),
+        Err(error) => return failed(FailureCode::InvalidWorkspaceKey, error).into(),
     };
     let dir = parts.layout.run(plan.run);
     if let Err(error) = crate::files::create_private_dir(&dir) {
-        return failed("run_directory", format!("cannot create {}: {error}", dir.display()));
+        return failed(FailureCode::RunDirectory, format!("cannot create {}: {error}", dir.display())).into();
     }
     let attempt = Attempt { parts, plan, workflow, tracker, key, dir };
-    let end = attempt.carry_out(&mut line).await;
+    let mut left = None;
+    let end = attempt.carry_out(&mut line, &mut left).await;
     // Bundles are only on their way; what they carried stands in the airlock.
     for name in ["seed.bundle", "export.bundle"] {
         let _ = tokio::fs::remove_file(attempt.dir.join(name)).await;
     }
-    end
+    Ended { end, left }
 }
 
 impl Attempt {
-    async fn carry_out(&self, line: &mut Line) -> RunEnd {
+    async fn carry_out(&self, line: &mut Line, left: &mut Option<LeftBehind>) -> RunEnd {
         // Cheap failures first: nothing is booted for a prompt that does not render (C179).
         let prompt = match self.first_prompt() {
             Ok(prompt) => prompt,
@@ -122,7 +123,7 @@ impl Attempt {
         let workspaces =
             match Workspaces::new(&self.workflow.workspace.root, &self.parts.instance, self.parts.git.clone()) {
                 Ok(workspaces) => workspaces,
-                Err(error) => return failed("workspace_error", error),
+                Err(error) => return failed(FailureCode::WorkspaceError, error),
             };
         let log = self.dir.join("hooks.log");
         let env = self.hook_env(None);
@@ -133,13 +134,13 @@ impl Attempt {
         };
         let ready = match ready {
             Ok(ready) => ready,
-            Err(error @ WorkspaceError::AfterCreate(_)) => return failed("after_create_failed", error),
-            Err(error) => return failed("workspace_error", error),
+            Err(error @ WorkspaceError::AfterCreate(_)) => return failed(FailureCode::AfterCreateFailed, error),
+            Err(error) => return failed(FailureCode::WorkspaceError, error),
         };
         line.report(Report::Workspace(ready.path.clone())).await;
 
         let end = match self.before_run(&wanted, &ready, line).await {
-            Ok(()) => self.work(&ready, prompt, line).await,
+            Ok(()) => self.work(&ready, prompt, line, left).await,
             Err(end) => end,
         };
         // Symmetric with `before_run`, whatever became of the run (trap T7).
@@ -156,22 +157,24 @@ impl Attempt {
         let Some(hook) = wanted.hook(Hook::BeforeRun, &ready.path) else { return Ok(()) };
         line.report(Report::Phase("before_run")).await;
         tokio::select! {
-            ran = hook.run() => ran.map_err(|error| failed("before_run_failed", error)),
+            ran = hook.run() => ran.map_err(|error| failed(FailureCode::BeforeRunFailed, error)),
             cause = line.stopped() => Err(RunEnd::Stopped(cause)),
         }
     }
 
     /// Airlock, sandbox, turns, and what they left.
-    async fn work(&self, ready: &Ready, prompt: String, line: &mut Line) -> RunEnd {
+    async fn work(&self, ready: &Ready, prompt: String, line: &mut Line, behind: &mut Option<LeftBehind>) -> RunEnd {
         let opened = tokio::select! {
             opened = Airlock::open(self.parts.git.clone(), self.parts.layout.root(), &self.key, ready) => opened,
             cause = line.stopped() => return RunEnd::Stopped(cause),
         };
         let airlock = match opened {
             Ok(airlock) => airlock,
-            Err(error) => return failed("airlock_error", error),
+            Err(error) => return failed(FailureCode::AirlockError, error),
         };
+        let before = airlock.newest_tree().await.ok();
         let left = self.inside(&airlock, ready, prompt, line).await;
+        *behind = airlock.left_since(before.as_ref()).await.ok();
         match left {
             Left::Done { title, summary } => self.hand_off(&airlock, &title, &summary, line).await,
             Left::Ended(end) => match self.advance(&airlock).await {
@@ -195,7 +198,7 @@ impl Attempt {
                 );
                 Err(RunEnd::NeedsHuman(ParkReason::Diverged { detail }))
             }
-            Err(error) => Err(failed("airlock_error", error)),
+            Err(error) => Err(failed(FailureCode::AirlockError, error)),
         }
     }
 
@@ -203,7 +206,11 @@ impl Attempt {
         let plan = &self.plan;
         Prompt::parse(&self.workflow.prompt)
             .and_then(|prompt| prompt.render(&plan.issue, &turns::attempt_of(plan)))
-            .map_err(|error| failed(error.code(), error))
+            // Only an edit mends it: trying again would not.
+            .map_err(|error| {
+                let (detail, prompt) = (error.to_string(), self.workflow.prompt_key());
+                RunEnd::NeedsHuman(ParkReason::Template { detail, prompt })
+            })
     }
 
     fn hook_env(&self, outcome: Option<String>) -> HookEnv {
@@ -230,10 +237,10 @@ impl Attempt {
     }
 }
 
-fn failed(code: &'static str, message: impl ToString) -> RunEnd {
+fn failed(code: FailureCode, message: impl ToString) -> RunEnd {
     RunEnd::Failed(failure(code, message))
 }
 
-fn failure(code: &'static str, message: impl ToString) -> RunFailure {
+fn failure(code: FailureCode, message: impl ToString) -> RunFailure {
     RunFailure { code, message: message.to_string() }
 }

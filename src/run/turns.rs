@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use symphony_core::board::{Plan, RetryKind, RunEnd};
+use symphony_core::board::{FailureCode, Plan, RetryKind, RunEnd};
 use symphony_core::issue::Issue;
 use symphony_core::patience::TurnLimits;
 use symphony_core::prompt;
@@ -70,13 +70,13 @@ impl Attempt {
         talk: &mut Talk,
         line: &mut Line,
     ) -> Result<(), RunEnd> {
-        let max_turns = self.max_turns();
+        let max_turns = self.max_turns().min(self.plan.allowance.turns);
         let mut words = Words { text: prompt, answer: None };
         let (mut turn_number, mut autonomous) = (0, 0);
         loop {
             turn_number += 1;
             autonomous += u32::from(words.answer.is_none());
-            line.report(Report::Turn(turn_number)).await;
+            line.report(Report::Turn { number: turn_number, autonomous }).await;
             line.report(Report::Phase("working")).await;
             let (turn, stopped) = self.one_turn(session, channel, calls, ready, &words, talk, line).await;
             if let Some(usage) = &turn.usage {
@@ -94,7 +94,7 @@ impl Attempt {
                     Ok(_) => {}
                     // A dead guest is the turn's own failure; its disk is rescued afterwards.
                     Err(error) if error.is_guest_gone() => {}
-                    Err(error) => return Err(failed("checkpoint_failed", error)),
+                    Err(error) => return Err(failed(FailureCode::CheckpointFailed, error)),
                 }
             }
             let facts = Facts {
@@ -176,7 +176,7 @@ impl Attempt {
     async fn wait_for_human(&self, channel: &Channel, session: &Session, line: &mut Line) -> Result<String, RunEnd> {
         line.report(Report::Phase(WAITING)).await;
         let mut stop = line.stop.clone();
-        let gone = || failed("answer_lost", "the conductor is gone");
+        let gone = || failed(FailureCode::AnswerLost, "the conductor is gone");
         tokio::select! {
             // An answer that was accepted is delivered before anything else is heard.
             biased;
@@ -184,8 +184,8 @@ impl Attempt {
             cause = stop.wait_for(Option::is_some) => {
                 Err(cause.ok().and_then(|cause| *cause).map_or_else(gone, RunEnd::Stopped))
             }
-            ended = channel.closed() => Err(failed("sandbox_lost", format!("while a human was asked: {ended}"))),
-            () = session.closed() => Err(failed("port_exit", "the agent ended while a human was asked")),
+            ended = channel.closed() => Err(failed(FailureCode::SandboxLost, format!("while a human was asked: {ended}"))),
+            () = session.closed() => Err(failed(FailureCode::PortExit, "the agent ended while a human was asked")),
         }
     }
 
@@ -218,10 +218,10 @@ impl Attempt {
 /// Only `end_turn` is success (C165), and a turn we cancelled because its word was given counts as ended.
 fn outcome(turn: &Turn, talk: &Talk) -> Outcome {
     let word_given = talk.said.done.is_some() || talk.said.question.is_some();
-    match &turn.end {
-        TurnEnd::EndTurn => Outcome::Ended,
-        TurnEnd::Cancelled if word_given && turn.usable => Outcome::Ended,
-        end => Outcome::Failed(failure(end.code(), end)),
+    match (&turn.end, turn.end.failure()) {
+        (_, None) => Outcome::Ended,
+        (TurnEnd::Cancelled, _) if word_given && turn.usable => Outcome::Ended,
+        (end, Some(code)) => Outcome::Failed(failure(code, end)),
     }
 }
 
@@ -232,5 +232,7 @@ pub(super) fn attempt_of(plan: &Plan) -> prompt::Attempt {
         RetryKind::Continuation => Some(prompt::RetryKind::Continuation),
         RetryKind::Failure => Some(prompt::RetryKind::Failure),
     };
-    prompt::Attempt { number: plan.attempt, retry_kind, last_end: plan.last_end.clone() }
+    let last_end = plan.last.as_ref().map(|last| format!("{}: {}", last.reason, last.end));
+    let last_left = plan.last.as_ref().and_then(|last| last.left.clone());
+    prompt::Attempt { number: plan.attempt, retry_kind, last_end, last_left }
 }

@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use symphony_core::board::{NotNow, ParkReason, Parked};
 use symphony_core::ids::{Identifier, IssueId, RunId, StateName};
 use symphony_core::issue::{Ambiguity, Malformed, Scan};
 use symphony_core::snapshot::{
     EventRow, FinishedRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, StateRow, Tokens, Totals,
 };
+use symphony_core::time::Tick;
 use symphony_core::workflow::{Auth, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -273,13 +275,17 @@ pub(super) fn sample() -> Snapshot {
         attempt: 3,
         due_at: at("2026-01-02T03:00:40Z"),
         error: Some("agent exited with <code> 1".into()),
+        why: Some(NotNow::BackingOff(Tick(40_000))),
+        last: None,
     }];
+    let reason = ParkReason::FailuresInARow { count: 5, last: "<boom>".into() };
+    let parked = Parked { reason, from: StateName::new("Todo") };
     all.idle = vec![
-        idle("BLOCKED-1", "Todo", Role::Active, "waits for BUSY-1 (Todo)", false),
-        idle("PARKED-1", "Triage", Role::Holding, "parked after 5 failures in a row: <boom>", true),
-        idle("SHELVED-1", "Triage", Role::Holding, "the state is holding", false),
-        idle("READY-1", "Done", Role::Terminal, "the state is terminal", false),
-        idle("DONE-1", "Done", Role::Terminal, "the state is terminal", false),
+        idle("BLOCKED-1", "Todo", Role::Active, NotNow::BlockedBy(Identifier("BUSY-1".into()), StateName::new("Todo"))),
+        idle("PARKED-1", "Triage", Role::Holding, NotNow::Parked(parked, None)),
+        idle("SHELVED-1", "Triage", Role::Holding, NotNow::Holding),
+        idle("READY-1", "Done", Role::Terminal, NotNow::Terminal),
+        idle("DONE-1", "Done", Role::Terminal, NotNow::Terminal),
     ];
     all.finished = vec![FinishedRow {
         id: IssueId("ready-1".into()),
@@ -351,14 +357,15 @@ fn busy() -> RunningRow {
     }
 }
 
-fn idle(identifier: &str, state: &str, role: Role, reason: &str, parked: bool) -> IdleRow {
+fn idle(identifier: &str, state: &str, role: Role, why: NotNow) -> IdleRow {
     IdleRow {
         id: IssueId(identifier.to_lowercase()),
         identifier: Identifier(identifier.into()),
         title: format!("Title of {identifier}"),
         state: StateName::new(state),
         role,
-        reason: reason.into(),
-        parked,
+        why: Some(why),
+        last: None,
+        proposed_by: None,
     }
 }

@@ -165,13 +165,13 @@ pub(super) struct Footer {
 impl Header {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let asking = snapshot.running.iter().filter(|row| waits(row)).count();
-        let needs_you = asking + snapshot.idle.iter().filter(|row| row.parked).count();
+        let needs_you = asking + snapshot.idle.iter().filter(|row| row.is_parked()).count();
         let badge = match (needs_you, snapshot.running.is_empty()) {
             (1.., _) => "attention",
             (0, false) => "working",
             (0, true) => "idle",
         };
-        let queued = snapshot.idle.iter().filter(|row| row.role == Role::Active && !row.parked).count();
+        let queued = snapshot.idle.iter().filter(|row| row.role == Role::Active && !row.is_parked()).count();
         let counts = [
             (needs_you, if needs_you == 1 { "needs you" } else { "need you" }),
             (snapshot.running.len() - asking, "running"),
@@ -220,7 +220,7 @@ impl Attention {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         Self {
             asking: snapshot.running.iter().filter_map(Asking::of).collect(),
-            parked: snapshot.idle.iter().filter(|row| row.parked).map(Parked::of).collect(),
+            parked: snapshot.idle.iter().filter(|row| row.is_parked()).map(Parked::of).collect(),
             first_active: first_active(snapshot),
         }
     }
@@ -257,7 +257,10 @@ impl Parked {
             title: row.title.clone(),
             state: row.state.0.clone(),
             // The pill before it says so already.
-            reason: row.reason.strip_prefix("parked: ").unwrap_or(&row.reason).to_owned(),
+            reason: {
+                let reason = row.reason();
+                reason.strip_prefix("parked: ").unwrap_or(&reason).to_owned()
+            },
         }
     }
 }
@@ -298,7 +301,7 @@ impl Session {
 impl Disk {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let is_shown = |row: &&IdleRow| snapshot.finished.iter().any(|finished| finished.id == row.id);
-        let idle = snapshot.idle.iter().filter(|row| !row.parked && !is_shown(row));
+        let idle = snapshot.idle.iter().filter(|row| !row.is_parked() && !is_shown(row));
         let mut waiting: Vec<_> = snapshot.retrying.iter().map(Waiting::retry).collect();
         waiting.extend(idle.clone().filter(|row| row.role == Role::Active).map(Waiting::idle));
         let shelf = |name, role| {
@@ -351,7 +354,7 @@ impl Waiting {
             pill: "",
             attempt: None,
             due: None,
-            reason: row.reason.clone(),
+            reason: row.reason(),
         }
     }
 }

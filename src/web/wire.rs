@@ -157,7 +157,8 @@ struct Idle<'a> {
     title: &'a str,
     state: &'a str,
     role: &'static str,
-    reason: &'a str,
+    reason: String,
+    reason_code: Option<&'static str>,
     parked: bool,
 }
 
@@ -182,8 +183,8 @@ fn role(role: Role) -> &'static str {
 impl<'a> State<'a> {
     pub(super) fn of(snapshot: &'a Snapshot) -> Self {
         let questions = snapshot.running.iter().filter(|row| waits(row)).count();
-        let parked = snapshot.idle.iter().filter(|row| row.parked).count();
-        let queued = snapshot.idle.iter().filter(|row| row.role == Role::Active && !row.parked).count();
+        let parked = snapshot.idle.iter().filter(|row| row.is_parked()).count();
+        let queued = snapshot.idle.iter().filter(|row| row.role == Role::Active && !row.is_parked()).count();
         Self {
             generated_at: Instant(snapshot.generated_at),
             version: snapshot.version,
@@ -307,8 +308,9 @@ impl<'a> Idle<'a> {
             title: &row.title,
             state: row.state.as_str(),
             role: role(row.role),
-            reason: &row.reason,
-            parked: row.parked,
+            reason: row.reason(),
+            reason_code: row.why.as_ref().map(symphony_core::board::NotNow::code),
+            parked: row.is_parked(),
         }
     }
 }

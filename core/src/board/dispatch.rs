@@ -1,79 +1,13 @@
 //! Who may start now. One function answers; the dashboard, the log and the dispatcher all ask it.
 
-use std::fmt;
-
-use super::Board;
-use super::words::{Claim, Closed, Policy, RetryKind};
+use super::not_now::NotNow;
+use super::words::{Claim, ParkReason, Policy, RetryKind};
+use super::{Board, EndReason};
+use crate::budget;
 use crate::ids::{Identifier, IssueId, StateName};
 use crate::issue::Issue;
 use crate::time::Tick;
-use crate::workflow::Role;
-
-/// Why an issue does not run right now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotNow {
-    /// Its state is nobody's to work in.
-    Holding,
-    /// It is finished.
-    Terminal,
-    /// Its front matter says `hold: true`.
-    OnHold,
-    /// It lacks a required label.
-    MissingLabel(String),
-    /// Another issue must end first.
-    BlockedBy(Identifier, StateName),
-    /// A blocker that does not exist.
-    UnknownBlocker(Identifier),
-    /// Issues that wait for each other.
-    BlockerCycle(Vec<Identifier>),
-    /// All slots are taken.
-    NoGlobalSlot(u32),
-    /// All slots of its state are taken.
-    NoStateSlot(StateName, u32),
-    /// The next run has a due time.
-    BackingOff(Tick),
-    /// Put aside; the text says why and how the move went.
-    Parked(String),
-    /// A run is alive.
-    Running,
-    /// Its old workspace is being removed.
-    Cleaning,
-    /// Its file may have just moved; the next look tells.
-    Unconfirmed,
-    /// Nothing starts at all.
-    Closed(Closed),
-    /// A shutdown is under way.
-    Draining,
-}
-
-impl fmt::Display for NotNow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Holding => write!(f, "nobody works in this state"),
-            Self::Terminal => write!(f, "finished"),
-            Self::OnHold => write!(f, "its front matter says `hold: true`"),
-            Self::MissingLabel(label) => write!(f, "lacks the required label `{label}`"),
-            Self::BlockedBy(id, state) => write!(f, "blocked by {id}, which is in {state}"),
-            Self::UnknownBlocker(id) => write!(f, "blocked by {id}, which does not exist"),
-            Self::BlockerCycle(ids) => {
-                let names: Vec<_> = ids.iter().map(ToString::to_string).collect();
-                write!(f, "in a circle of blockers: {}", names.join(" → "))
-            }
-            Self::NoGlobalSlot(limit) => write!(f, "all {limit} slots are taken"),
-            Self::NoStateSlot(state, limit) => write!(f, "all {limit} slots of {state} are taken"),
-            Self::BackingOff(_) => write!(f, "waits for its next attempt"),
-            Self::Parked(why) => write!(f, "parked: {why}"),
-            Self::Running => write!(f, "running"),
-            Self::Cleaning => write!(f, "its old workspace is being removed"),
-            Self::Unconfirmed => write!(f, "its file is being looked at again"),
-            Self::Closed(Closed::WorkflowBroken) => {
-                write!(f, "WORKFLOW.md has errors; nothing new starts until they are fixed")
-            }
-            Self::Closed(Closed::NoSandbox(why)) => write!(f, "no sandbox can run it: {why}"),
-            Self::Draining => write!(f, "symphony is shutting down"),
-        }
-    }
-}
+use crate::workflow::{OnBlockerCancelled, Role};
 
 impl Board {
     /// Whether `issue` may start at `now`: `Ok` exactly when the dispatcher would start it.
@@ -85,13 +19,11 @@ impl Board {
             Some(Claim::Running { .. } | Claim::Finishing { .. } | Claim::Stopping { .. }) => {
                 return Err(NotNow::Running);
             }
-            Some(Claim::Parked { reason, moved }) => {
-                let trouble = match moved {
-                    Some(Err(why)) => format!("{reason} (it could not be moved: {why})"),
-                    Some(Ok(())) | None => reason.to_string(),
-                };
-                return Err(NotNow::Parked(trouble));
+            Some(Claim::Parked { parked, moved }) => {
+                let trouble = moved.as_ref().and_then(|moved| moved.clone().err());
+                return Err(NotNow::Parked(parked.clone(), trouble));
             }
+            Some(Claim::Resuming) => return Err(NotNow::Resuming),
             Some(Claim::Cleaning) => return Err(NotNow::Cleaning),
             Some(Claim::Waiting { .. }) | None => {}
         }
@@ -102,16 +34,20 @@ impl Board {
             Role::Active => {}
             Role::Terminal => return Err(NotNow::Terminal),
             Role::Holding => {
-                return Err(self.parked.get(&issue.id).map_or(NotNow::Holding, |why| NotNow::Parked(why.to_string())));
+                let parked = self.parked.get(&issue.id);
+                return Err(parked.map_or(NotNow::Holding, |parked| NotNow::Parked(parked.clone(), None)));
             }
         }
         routable(issue, policy)?;
-        self.unblocked(issue, policy)?;
+        let cancelled = self.unblocked(issue, policy)?;
         if self.draining {
             return Err(NotNow::Draining);
         }
         if let Some(closed) = &policy.closed {
             return Err(NotNow::Closed(closed.clone()));
+        }
+        if let Some(reason) = cancelled.or_else(|| self.used_up(&issue.id, policy)) {
+            return Err(NotNow::WillPark(reason));
         }
         if let Some(Claim::Waiting { until, .. }) = self.claims.get(&issue.id)
             && *until > now
@@ -136,19 +72,49 @@ impl Board {
             return Err(NotNow::NoGlobalSlot(policy.max_concurrent));
         }
         let limit = policy.states.rules.get(&issue.state).and_then(|rule| rule.max_concurrent);
-        match limit {
-            Some(limit) if others(Some(&issue.state)) >= limit => Err(NotNow::NoStateSlot(issue.state.clone(), limit)),
-            Some(_) | None => Ok(()),
+        if let Some(limit) = limit.filter(|limit| others(Some(&issue.state)) >= *limit) {
+            return Err(NotNow::NoStateSlot(issue.state.clone(), limit));
         }
+        self.memory_for_one_more(policy)
     }
 
-    /// `blocked_by` gates dispatch in every active state (DESIGN §6).
-    fn unblocked(&self, issue: &Issue, policy: &Policy) -> Result<(), NotNow> {
+    /// Runs that were started and have not spoken yet will still take what they need, so it is set aside for them.
+    fn memory_for_one_more(&self, policy: &Policy) -> Result<(), NotNow> {
+        let Some(memory) = policy.memory else { return Ok(()) };
+        let booting = u32::try_from(self.paces.values().filter(|pace| pace.is_booting()).count()).unwrap_or(u32::MAX);
+        let wanted = memory.needed_mib.saturating_mul(u64::from(booting).saturating_add(1));
+        if memory.available_mib >= wanted {
+            return Ok(());
+        }
+        Err(NotNow::NoMemory { needed_mib: memory.needed_mib, available_mib: memory.available_mib, booting })
+    }
+
+    /// The bound that this issue has met, if any.
+    pub(super) fn used_up(&self, id: &IssueId, policy: &Policy) -> Option<ParkReason> {
+        let counters = self.counters.get(id)?;
+        budget::exhausted(counters, &policy.budget).map(|met| ParkReason::of(met, counters.last.as_ref()))
+    }
+
+    /// `blocked_by` gates dispatch in every active state (DESIGN §6). A blocker that was cancelled may be a reason
+    /// to park, which is answered only when nothing else is in the way.
+    fn unblocked(&self, issue: &Issue, policy: &Policy) -> Result<Option<ParkReason>, NotNow> {
+        let mut to_park = None;
         for blocker in &issue.blocked_by {
             let Some(state) = &blocker.state else {
                 return Err(NotNow::UnknownBlocker(blocker.identifier.clone()));
             };
             if policy.states.role(state) == Role::Terminal {
+                match policy.on_blocker_cancelled {
+                    _ if !policy.states.is_cancelled(state) => {}
+                    OnBlockerCancelled::Unblock => {}
+                    OnBlockerCancelled::Wait => {
+                        return Err(NotNow::BlockerCancelled(blocker.identifier.clone(), state.clone()));
+                    }
+                    OnBlockerCancelled::Park => {
+                        let (blocker, state) = (blocker.identifier.clone(), state.clone());
+                        to_park = to_park.or(Some(ParkReason::BlockerCancelled { blocker, state }));
+                    }
+                }
                 continue;
             }
             if let Some(circle) = self.circle_through(&issue.id) {
@@ -156,7 +122,7 @@ impl Board {
             }
             return Err(NotNow::BlockedBy(blocker.identifier.clone(), state.clone()));
         }
-        Ok(())
+        Ok(to_park)
     }
 
     /// A chain of blockers that leads from `start` back to it, if there is one.
@@ -203,7 +169,11 @@ impl Board {
             _ => match self.counters.get(id) {
                 // A restart released the claim but the journal remembers the failures.
                 Some(counters) if counters.failures_in_a_row > 0 => RetryKind::Failure,
-                Some(counters) if counters.sessions > counters.granted => RetryKind::Continuation,
+                // Handed on: the first run in its new state.
+                Some(counters) if counters.last.as_ref().is_some_and(|last| last.reason == EndReason::Moved) => {
+                    RetryKind::First
+                }
+                Some(counters) if counters.since_grant().sessions > 0 => RetryKind::Continuation,
                 _ => RetryKind::First,
             },
         }

@@ -5,6 +5,10 @@
 //! It contains no synchronisation: one owner, the conductor.
 
 mod dispatch;
+mod ending;
+mod ends;
+mod not_now;
+mod pace;
 mod reconcile;
 pub mod retry;
 #[cfg(test)]
@@ -13,11 +17,13 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use dispatch::NotNow;
-pub use words::{
-    Claim, Closed, Command, Counters, Event, ParkReason, Plan, Policy, RetryKind, RunEnd, RunFailure, StopCause,
-};
+pub use ending::{EndReason, FailureCode, LastRun, Left, RunEnd, RunFailure, StopCause, one_line};
+pub use not_now::NotNow;
+pub use words::{Claim, Closed, Command, Event, Memory, ParkReason, Parked, Plan, Policy, RetryKind};
 
+use pace::Pace;
+
+use crate::budget::Counters;
 use crate::ids::{IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Issue, Malformed};
 use crate::time::Tick;
@@ -31,8 +37,10 @@ pub struct Board {
     next_run: u64,
     claims: BTreeMap<IssueId, Claim>,
     counters: BTreeMap<IssueId, Counters>,
+    /// What live runs use while they live.
+    paces: BTreeMap<RunId, Pace>,
     /// Why issues that now stand in a holding state were put there.
-    parked: BTreeMap<IssueId, ParkReason>,
+    parked: BTreeMap<IssueId, Parked>,
     /// As of the newest good look, plus the last known form of claimed issues it did not find.
     issues: BTreeMap<IssueId, Issue>,
     malformed: Vec<Malformed>,
@@ -77,11 +85,12 @@ pub enum Settled {
 
 impl Board {
     /// An empty board. Run numbers start at `next_run`; counters and park reasons come from the journal.
-    pub fn new(next_run: RunId, counters: BTreeMap<IssueId, Counters>, parked: BTreeMap<IssueId, ParkReason>) -> Self {
+    pub fn new(next_run: RunId, counters: BTreeMap<IssueId, Counters>, parked: BTreeMap<IssueId, Parked>) -> Self {
         Self {
             next_run: next_run.0,
             claims: BTreeMap::new(),
             counters,
+            paces: BTreeMap::new(),
             parked,
             issues: BTreeMap::new(),
             malformed: Vec::new(),
@@ -107,8 +116,11 @@ impl Board {
                 self.elsewhere.extend(live.map(|(id, _)| id.clone()));
             }
             Event::RunFinishing(run) => self.finishing(run),
-            Event::RunEnded(run, end) => self.run_ended(now, run, end, policy, &mut out),
+            Event::TurnBegan(run, turns) => self.turn_began(now, run, turns),
+            Event::Asking(run, asking) => self.asking(now, run, asking),
+            Event::RunEnded(run, end, left) => self.run_ended(now, run, end, left, policy, &mut out),
             Event::ParkEnded(id, result) => self.park_ended(now, &id, result),
+            Event::ResumeEnded(id, result) => self.resume_ended(now, &id, result, policy),
             Event::WorkspaceRemoved(id) => {
                 if self.claims.get(&id) == Some(&Claim::Cleaning) {
                     self.claims.remove(&id);
@@ -117,7 +129,8 @@ impl Board {
             }
             Event::DrainAsked => self.drain(&mut out),
         }
-        if self.wake_at().is_some_and(|at| at <= now) {
+        self.enforce_wall_time(now, &mut out);
+        if self.look_at().is_some_and(|at| at <= now) {
             self.look.in_flight = true;
             self.look.again = false;
             self.look.number += 1;
@@ -126,9 +139,14 @@ impl Board {
         out
     }
 
-    /// When to send [`Event::Woke`]: always later than the step before it. `None` while a look is
-    /// in flight (its end is the next event) and during a shutdown.
+    /// When to send [`Event::Woke`]: always later than the step before it. `None` when some other event comes
+    /// first: the end of a look in flight, or of the runs that a shutdown waits for.
     pub fn wake_at(&self) -> Option<Tick> {
+        self.look_at().into_iter().chain(self.next_deadline()).min()
+    }
+
+    /// When the next look begins; `None` while one is in flight and during a shutdown.
+    fn look_at(&self) -> Option<Tick> {
         if self.look.in_flight || self.draining {
             return None;
         }
@@ -196,13 +214,16 @@ impl Board {
         &self.ambiguous
     }
 
-    /// Whether anything will still happen without a person, and if not, what is left;
-    /// `asking` are the runs that wait for an answer.
-    pub fn settled(&self, now: Tick, policy: &Policy, asking: &BTreeSet<RunId>) -> Option<Settled> {
+    /// Whether anything will still happen without a person, and if not, what is left.
+    pub fn settled(&self, now: Tick, policy: &Policy) -> Option<Settled> {
         let resting = |claim: &Claim| match claim {
             Claim::Parked { moved, .. } => moved.is_some(),
-            Claim::Running { run } => asking.contains(run),
-            Claim::Finishing { .. } | Claim::Stopping { .. } | Claim::Waiting { .. } | Claim::Cleaning => false,
+            Claim::Running { run } => self.paces.get(run).is_some_and(Pace::is_asking),
+            Claim::Finishing { .. }
+            | Claim::Stopping { .. }
+            | Claim::Waiting { .. }
+            | Claim::Resuming
+            | Claim::Cleaning => false,
         };
         // One failed look says nothing; several say that only a person can mend what fails.
         let blind = self.look.failed >= BLIND_AFTER;
@@ -217,7 +238,7 @@ impl Board {
             || self.look.error.is_some();
         for issue in self.issues.values() {
             match self.verdict(issue, now, policy) {
-                Ok(()) if !blind => return None,
+                Ok(()) | Err(NotNow::WillPark(_)) if !blind => return None,
                 Err(NotNow::Terminal | NotNow::Holding | NotNow::MissingLabel(_)) => {}
                 Ok(()) | Err(_) => left = true,
             }

@@ -1,10 +1,13 @@
-//! What a look, an ended run or a shutdown changes.
+//! What a look at the tracker changes, and what it starts.
 
 use std::collections::BTreeMap;
 
 use super::dispatch::routable;
-use super::words::{Claim, Command, ParkReason, Plan, Policy, RetryKind, RunEnd, StopCause};
-use super::{Board, NotNow, retry};
+use super::ending::StopCause;
+use super::pace::Pace;
+use super::words::{Claim, Command, ParkReason, Parked, Plan, Policy};
+use super::{Board, EndReason, NotNow, retry};
+use crate::budget;
 use crate::ids::{IssueId, RunId};
 use crate::issue::{Issue, Scan};
 use crate::time::Tick;
@@ -36,6 +39,7 @@ impl Board {
                 self.unconfirmed.retain(|_, look| *look >= this_look);
                 self.reconcile(now, scan, policy, out);
                 if !self.draining {
+                    self.resume(policy, out);
                     self.sweep(policy, out);
                     self.dispatch(now, policy, out);
                 }
@@ -110,7 +114,7 @@ impl Board {
                 self.claims.remove(id);
                 self.misses.remove(id);
             }
-            Some(Claim::Finishing { .. } | Claim::Stopping { .. } | Claim::Cleaning) | None => {}
+            Some(Claim::Finishing { .. } | Claim::Stopping { .. } | Claim::Resuming | Claim::Cleaning) | None => {}
         }
     }
 
@@ -146,21 +150,25 @@ impl Board {
             }
             // Once it stands in another state the move happened, whoever made it; while it still
             // stands in an active one after a failed move, a person has to move it.
-            Claim::Parked { moved, reason } => match (role, moved) {
+            Claim::Parked { moved, parked } => match (role, moved) {
                 (Role::Active, Some(Ok(()))) | (Role::Terminal, Some(_)) => {
                     self.claims.remove(id);
                 }
                 (Role::Holding, Some(_)) => {
-                    self.parked.insert(id.clone(), reason.clone());
+                    self.parked.insert(id.clone(), parked.clone());
                     self.claims.remove(id);
                 }
                 (_, None) | (Role::Active, Some(Err(_))) => {}
             },
-            Claim::Waiting { .. } | Claim::Finishing { .. } | Claim::Stopping { .. } | Claim::Cleaning => {}
+            Claim::Waiting { .. }
+            | Claim::Finishing { .. }
+            | Claim::Stopping { .. }
+            | Claim::Resuming
+            | Claim::Cleaning => {}
         }
     }
 
-    fn stop(&mut self, id: &IssueId, run: RunId, cause: StopCause, out: &mut Vec<Command>) {
+    pub(super) fn stop(&mut self, id: &IssueId, run: RunId, cause: StopCause, out: &mut Vec<Command>) {
         self.claims.insert(id.clone(), Claim::Stopping { run, cause });
         out.push(Command::Stop(run, cause));
     }
@@ -180,7 +188,7 @@ impl Board {
         }
     }
 
-    fn clean(&mut self, issue: Issue, out: &mut Vec<Command>) {
+    pub(super) fn clean(&mut self, issue: Issue, out: &mut Vec<Command>) {
         self.swept.insert(issue.id.clone());
         self.claims.insert(issue.id.clone(), Claim::Cleaning);
         out.push(Command::RemoveWorkspace(Box::new(issue)));
@@ -190,7 +198,8 @@ impl Board {
         for id in self.candidates(now) {
             let Some(issue) = self.issues.get(&id) else { continue };
             match self.verdict(issue, now, policy) {
-                Ok(()) => self.start(issue.clone(), policy, out),
+                Ok(()) => self.start(now, issue.clone(), policy, out),
+                Err(NotNow::WillPark(reason)) => self.park(&id, reason, out),
                 Err(NotNow::NoGlobalSlot(_) | NotNow::NoStateSlot(..)) => {
                     if let Some(Claim::Waiting { error, .. }) = self.claims.get_mut(&id) {
                         *error = Some(NO_SLOT.to_owned());
@@ -201,142 +210,40 @@ impl Board {
         }
     }
 
-    fn start(&mut self, issue: Issue, policy: &Policy, out: &mut Vec<Command>) {
+    fn start(&mut self, now: Tick, issue: Issue, policy: &Policy, out: &mut Vec<Command>) {
         let id = issue.id.clone();
         let kind = self.kind_for(&id);
         let counters = self.counters.entry(id.clone()).or_default();
-        if let Some(reason) = retry::exhausted(counters, policy) {
-            self.park(&id, reason, out);
-            return;
-        }
         let attempt = retry::attempt(counters, kind);
-        counters.sessions += 1;
-        let last_end = counters.last_end.clone();
+        let allowance = budget::allowance(counters, &policy.budget);
+        counters.used.sessions = counters.used.sessions.saturating_add(1);
+        let last = counters.last.clone().filter(|last| last.reason != EndReason::Done);
         let run = RunId(self.next_run);
         self.next_run += 1;
+        self.paces.insert(run, Pace::new(now, allowance, issue.state.clone()));
         self.claims.insert(id, Claim::Running { run });
-        out.push(Command::Start(Box::new(Plan { run, issue, attempt, kind, last_end })));
+        out.push(Command::Start(Box::new(Plan { run, issue, attempt, kind, last, allowance })));
     }
 
-    pub(super) fn finishing(&mut self, run: RunId) {
-        for claim in self.claims.values_mut() {
-            // An operator's stop wins over the agent's word that it is done.
-            if *claim == (Claim::Running { run }) {
-                *claim = Claim::Finishing { run };
-            }
-        }
-    }
-
-    pub(super) fn run_ended(&mut self, now: Tick, run: RunId, end: RunEnd, policy: &Policy, out: &mut Vec<Command>) {
-        // A report of a run the board does not own any more changes nothing: it is late.
-        let Some(id) = self.issue_of(run).cloned() else { return };
-        let end = match (self.claims.remove(&id), end) {
-            // We asked it to end: how it broke on the way is no failure, and where a person put the issue stands.
-            (Some(Claim::Stopping { cause, .. }), RunEnd::Failed(_) | RunEnd::TurnsUsed | RunEnd::NeedsHuman(_)) => {
-                RunEnd::Stopped(cause)
-            }
-            (_, end) => end,
-        };
-        self.changed_on_disk(now, &id);
-        let counters = self.counters.entry(id.clone()).or_default();
-        counters.last_end = (end != RunEnd::Done).then(|| end.to_string());
-        // Its file is not where we look now: nothing can be retried or parked there.
-        if self.elsewhere.remove(&id) && end != RunEnd::Done {
+    /// An issue that was parked over its prompt goes back when there is another prompt. Nothing else that we
+    /// parked ever moves by itself: a person decides.
+    fn resume(&mut self, policy: &Policy, out: &mut Vec<Command>) {
+        if policy.closed.is_some() {
             return;
         }
-        match end {
-            RunEnd::Done => {
-                self.grant(&id);
-                self.clean_known(&id, out);
-            }
-            RunEnd::TurnsUsed => {
-                counters.failures_in_a_row = 0;
-                self.wait(now, &id, RetryKind::Continuation, None, policy, out);
-            }
-            RunEnd::Failed(failure) => {
-                counters.failures_in_a_row += 1;
-                let error = format!("{}: {}", failure.code, failure.message);
-                self.wait(now, &id, RetryKind::Failure, Some(error), policy, out);
-            }
-            RunEnd::NeedsHuman(reason) => self.park(&id, reason, out),
-            RunEnd::Stopped(StopCause::Terminal) => {
-                self.grant(&id);
-                self.clean_known(&id, out);
-            }
-            RunEnd::Stopped(StopCause::NotActive | StopCause::NotRoutable) | RunEnd::NoLongerActive => self.grant(&id),
-            // Our own stopping uses up nothing of the issue's allowance.
-            RunEnd::Stopped(StopCause::Drain) => counters.granted += 1,
-            RunEnd::Stopped(StopCause::Missing) => {}
-        }
-    }
-
-    /// A person decided something about the issue, or it is finished: a new allowance begins.
-    fn grant(&mut self, id: &IssueId) {
-        if let Some(counters) = self.counters.get_mut(id) {
-            counters.granted = counters.sessions;
-            counters.failures_in_a_row = 0;
-        }
-    }
-
-    fn clean_known(&mut self, id: &IssueId, out: &mut Vec<Command>) {
-        if let Some(issue) = self.issues.get(id).cloned() {
-            self.clean(issue, out);
-        }
-    }
-
-    fn wait(
-        &mut self,
-        now: Tick,
-        id: &IssueId,
-        kind: RetryKind,
-        error: Option<String>,
-        policy: &Policy,
-        out: &mut Vec<Command>,
-    ) {
-        if self.draining {
-            return;
-        }
-        let counters = self.counters.entry(id.clone()).or_default();
-        if let Some(reason) = retry::exhausted(counters, policy) {
-            self.park(id, reason, out);
-            return;
-        }
-        let delay = match kind {
-            RetryKind::Failure => retry::backoff_ms(counters.failures_in_a_row, policy.max_backoff_ms),
-            RetryKind::First | RetryKind::Continuation => retry::CONTINUATION_MS,
-        };
-        self.claims.insert(id.clone(), Claim::Waiting { until: now.plus_ms(delay.max(1)), kind, error });
-    }
-
-    /// Parking moves the file, so it survives a restart; the allowance after it is a fresh one,
-    /// because only a person brings the issue back (DESIGN §6).
-    fn park(&mut self, id: &IssueId, reason: ParkReason, out: &mut Vec<Command>) {
-        self.grant(id);
-        let Some(issue) = self.issues.get(id) else { return };
-        out.push(Command::Park { issue: id.clone(), from: issue.state.clone(), reason: reason.clone() });
-        self.claims.insert(id.clone(), Claim::Parked { reason, moved: None });
-    }
-
-    pub(super) fn park_ended(&mut self, now: Tick, id: &IssueId, result: Result<(), String>) {
-        if let Some(Claim::Parked { moved, .. }) = self.claims.get_mut(id) {
-            *moved = Some(result);
-            self.changed_on_disk(now, id);
-        }
-    }
-
-    pub(super) fn drain(&mut self, out: &mut Vec<Command>) {
-        self.draining = true;
-        let running: Vec<(IssueId, RunId)> = self
-            .claims
+        let waits =
+            |reason: &ParkReason| matches!(reason, ParkReason::Template { prompt, .. } if *prompt != policy.prompt);
+        let due: Vec<(IssueId, Parked)> = self
+            .parked
             .iter()
-            .filter_map(|(id, claim)| match claim {
-                Claim::Running { run } => Some((id.clone(), *run)),
-                _ => None,
-            })
+            .filter(|(id, parked)| waits(&parked.reason) && !self.claims.contains_key(*id))
+            .filter(|(id, _)| !self.unconfirmed.contains_key(*id))
+            .map(|(id, parked)| (id.clone(), parked.clone()))
             .collect();
-        for (id, run) in running {
-            self.stop(&id, run, StopCause::Drain, out);
+        for (issue, parked) in due {
+            let Some(from) = self.state_of(&issue).cloned() else { continue };
+            self.claims.insert(issue.clone(), Claim::Resuming);
+            out.push(Command::Resume { issue, from, to: parked.from });
         }
-        self.claims.retain(|_, claim| !matches!(claim, Claim::Waiting { .. }));
     }
 }

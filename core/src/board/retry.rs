@@ -1,6 +1,7 @@
-//! When to try again, and when not to.
+//! When to try again.
 
-use super::words::{Counters, ParkReason, Policy, RetryKind};
+use super::words::RetryKind;
+use crate::budget::Counters;
 
 /// Delay before a run that continues a clean one (C83, C110).
 pub const CONTINUATION_MS: u64 = 1000;
@@ -23,16 +24,6 @@ pub fn attempt(counters: &Counters, kind: RetryKind) -> Option<u32> {
         RetryKind::Continuation => Some(1),
         RetryKind::Failure => Some(counters.failures_in_a_row.max(1)),
     }
-}
-
-/// Whether the allowance is used up. Every retry has a bound (DESIGN §4, 7).
-pub fn exhausted(counters: &Counters, policy: &Policy) -> Option<ParkReason> {
-    if counters.failures_in_a_row >= policy.failures_in_a_row {
-        let last = counters.last_end.clone().unwrap_or_default();
-        return Some(ParkReason::FailuresInARow { count: counters.failures_in_a_row, last });
-    }
-    let sessions = counters.sessions.saturating_sub(counters.granted);
-    (sessions >= policy.sessions).then_some(ParkReason::SessionsUsed { count: sessions })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use super::*;
 use crate::ids::Identifier;
 use crate::issue::{Blocker, Scan};
-use crate::workflow::{Role, StateRule, States};
+use crate::workflow::{Budget, OnBlockerCancelled, Role, StateRule, States};
 
 fn policy() -> Policy {
     let rule = StateRule::of;
@@ -22,8 +22,17 @@ fn policy() -> Policy {
         max_backoff_ms: 300_000,
         interval_ms: 30_000,
         required_labels: vec![],
-        failures_in_a_row: 3,
-        sessions: 4,
+        budget: Budget {
+            sessions: 4,
+            turns: 60,
+            failures_in_a_row: 3,
+            wall_ms: 14_400_000,
+            bounces: 2,
+            no_progress: 3,
+        },
+        on_blocker_cancelled: OnBlockerCancelled::Wait,
+        prompt: "p1".into(),
+        memory: None,
         closed: None,
     }
 }
@@ -81,7 +90,7 @@ impl World {
 }
 
 fn failed() -> RunEnd {
-    RunEnd::Failed(RunFailure { code: "turn_failed", message: "boom".into() })
+    RunEnd::Failed(RunFailure { code: FailureCode::TurnFailed, message: "boom".into() })
 }
 
 #[test]
@@ -100,7 +109,7 @@ fn slots_are_never_exceeded_and_a_stopping_run_holds_its_slot() {
     let commands = w.look(&moved);
     assert_eq!(commands, [Command::Stop(RunId(1), StopCause::NotActive)]);
     assert!(starts(&w.look(&moved)).is_empty());
-    w.step(Event::RunEnded(RunId(1), RunEnd::Stopped(StopCause::NotActive)));
+    w.step(Event::RunEnded(RunId(1), RunEnd::Stopped(StopCause::NotActive), None));
     assert_eq!(starts(&w.look(&moved)), [("C".into(), RunId(3), None)]);
 }
 
@@ -109,7 +118,7 @@ fn a_failed_run_backs_off_and_its_attempt_counts_failures() {
     let mut w = World::new();
     let all = [issue("A", "Todo")];
     w.look(&all);
-    w.step(Event::RunEnded(RunId(1), failed()));
+    w.step(Event::RunEnded(RunId(1), failed(), None));
     assert!(starts(&w.look(&all)).is_empty());
     assert_eq!(w.board.wake_at(), Some(w.now.plus_ms(10_000)));
     w.now = w.now.plus_ms(10_000);
@@ -125,7 +134,7 @@ fn too_many_failures_in_a_row_park_the_issue_and_a_person_resumes_it() {
     for run in 1..=3 {
         w.now = w.now.plus_ms(400_000);
         w.look(&all);
-        last = w.step(Event::RunEnded(RunId(run), failed()));
+        last = w.step(Event::RunEnded(RunId(run), failed(), None));
     }
     assert!(matches!(&last[0], Command::Park { reason: ParkReason::FailuresInARow { count: 3, .. }, .. }), "{last:?}");
     w.now = w.now.plus_ms(400_000);
@@ -134,8 +143,8 @@ fn too_many_failures_in_a_row_park_the_issue_and_a_person_resumes_it() {
     w.step(Event::ParkEnded(id("A"), Ok(())));
     assert!(starts(&w.look(&all)).is_empty(), "a look begun before the move ended says nothing");
     w.step(scan(&[issue("A", "Parked")]));
-    assert_eq!(w.board.settled(w.now, &w.policy, &BTreeSet::new()), Some(Settled::NeedsHuman));
-    assert!(matches!(w.board.verdict(&issue("A", "Parked"), w.now, &w.policy), Err(NotNow::Parked(_))));
+    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::NeedsHuman));
+    assert!(matches!(w.board.verdict(&issue("A", "Parked"), w.now, &w.policy), Err(NotNow::Parked(..))));
     assert_eq!(starts(&w.look(&all)).len(), 1, "moved back by a person");
 }
 
@@ -147,12 +156,12 @@ fn a_look_that_began_before_a_run_ended_never_restarts_its_issue() {
     w.step(Event::LookWanted);
     assert!(w.board.is_looking());
     w.step(Event::RunFinishing(RunId(1)));
-    let commands = w.step(Event::RunEnded(RunId(1), RunEnd::Done));
+    let commands = w.step(Event::RunEnded(RunId(1), RunEnd::Done, None));
     assert!(matches!(commands[..], [Command::RemoveWorkspace(_)]));
     w.step(Event::WorkspaceRemoved(id("A")));
     assert!(starts(&w.step(scan(&todo))).is_empty(), "that scan is older than the move");
     assert!(starts(&w.step(scan(&[issue("A", "Done")]))).is_empty());
-    assert_eq!(w.board.settled(w.now, &w.policy, &BTreeSet::new()), Some(Settled::Finished));
+    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::Finished));
 }
 
 #[test]
@@ -171,10 +180,10 @@ fn a_file_missing_once_stops_nothing_and_missing_twice_stops_the_run() {
 #[test]
 fn a_run_that_breaks_while_it_is_stopped_is_stopped_and_not_failed() {
     let mut w = World::new();
-    w.policy.failures_in_a_row = 1;
+    w.policy.budget.failures_in_a_row = 1;
     w.look(&[issue("A", "Todo")]);
     assert_eq!(w.look(&[issue("A", "Done")]), [Command::Stop(RunId(1), StopCause::Terminal)]);
-    let commands = w.step(Event::RunEnded(RunId(1), failed()));
+    let commands = w.step(Event::RunEnded(RunId(1), failed(), None));
     assert!(matches!(commands[0], Command::RemoveWorkspace(_)), "{commands:?}");
     assert_eq!(w.board.counters(&id("A")).failures_in_a_row, 0);
 }
@@ -254,7 +263,7 @@ fn a_due_retry_without_a_slot_waits_without_spinning_and_keeps_its_attempt() {
     let mut w = World::new();
     w.policy.max_concurrent = 1;
     w.look(&[issue("A", "Todo")]);
-    w.step(Event::RunEnded(RunId(1), failed()));
+    w.step(Event::RunEnded(RunId(1), failed(), None));
     assert_eq!(starts(&w.look(&[issue("A", "Todo"), issue("B", "Todo")])), [("B".into(), RunId(2), None)]);
     w.now = w.now.plus_ms(10_000);
     w.step(Event::Woke);
@@ -264,7 +273,7 @@ fn a_due_retry_without_a_slot_waits_without_spinning_and_keeps_its_attempt() {
         _ => None,
     });
     assert_eq!(error.as_deref(), Some("no available orchestrator slots"));
-    w.step(Event::RunEnded(RunId(2), RunEnd::Stopped(StopCause::Missing)));
+    w.step(Event::RunEnded(RunId(2), RunEnd::Stopped(StopCause::Missing), None));
     let started = starts(&w.look(&[issue("A", "Todo"), issue("C", "Todo")]));
     assert_eq!(started, [("A".into(), RunId(3), Some(1))], "the freed slot goes to the waiting retry");
 }
@@ -274,7 +283,7 @@ fn after_a_drain_nothing_starts_and_everything_running_is_asked_to_stop() {
     let mut w = World::new();
     w.look(&[issue("A", "Todo")]);
     assert_eq!(w.step(Event::DrainAsked), [Command::Stop(RunId(1), StopCause::Drain)]);
-    w.step(Event::RunEnded(RunId(1), RunEnd::Stopped(StopCause::Drain)));
+    w.step(Event::RunEnded(RunId(1), RunEnd::Stopped(StopCause::Drain), None));
     assert_eq!(w.board.wake_at(), None);
     assert!(w.step(Event::LookWanted).is_empty());
 }
@@ -283,7 +292,7 @@ fn after_a_drain_nothing_starts_and_everything_running_is_asked_to_stop() {
 fn a_late_report_of_an_older_run_is_ignored() {
     let mut w = World::new();
     w.look(&[issue("A", "Todo")]);
-    assert!(w.step(Event::RunEnded(RunId(99), RunEnd::Done)).is_empty());
+    assert!(w.step(Event::RunEnded(RunId(99), RunEnd::Done, None)).is_empty());
     assert_eq!(w.board.issue_of(RunId(1)), Some(&id("A")));
 }
 
@@ -293,7 +302,7 @@ fn runs_without_a_finish_end_in_the_parking_state() {
     for run in 1..=4 {
         w.now = w.now.plus_ms(10_000);
         assert_eq!(starts(&w.look(&[issue("A", "Todo")])).len(), 1);
-        let commands = w.step(Event::RunEnded(RunId(run), RunEnd::TurnsUsed));
+        let commands = w.step(Event::RunEnded(RunId(run), RunEnd::TurnsUsed, None));
         let parked = commands.iter().any(|c| matches!(c, Command::Park { .. }));
         assert_eq!(parked, run == 4);
     }
@@ -320,7 +329,7 @@ fn nothing_starts_while_the_workflow_is_broken() {
 #[test]
 fn a_tracker_that_stays_unreadable_settles_for_a_human_but_one_failed_look_decides_nothing() {
     let mut w = World::new();
-    let settled = |w: &World| w.board.settled(w.now, &w.policy, &BTreeSet::new());
+    let settled = |w: &World| w.board.settled(w.now, &w.policy);
     let fail = |w: &mut World| {
         w.step(Event::LookWanted);
         w.step(Event::PollEnded(Err("no access".into())));
@@ -349,7 +358,7 @@ fn a_run_outlives_a_change_of_the_tracker_and_leaves_nothing_behind() {
         for found in [vec![], vec![], vec![issue("A", "Done")]] {
             assert!(w.look(&found).is_empty(), "no look at the new place stops it");
         }
-        w.step(Event::RunEnded(RunId(1), end));
+        w.step(Event::RunEnded(RunId(1), end, None));
         w.step(Event::WorkspaceRemoved(id("A")));
         w.look(&[]);
         w.look(&[]);

@@ -2,10 +2,12 @@
 //!
 //! All enums are closed: "what can wake the scheduler?" has an answer one can count.
 
-use crate::ids::{IssueId, RunId, StateName};
+use super::ending::{EndReason, LastRun, Left, RunEnd, StopCause};
+use crate::budget::{Allowance, Bound, Exhausted, Spoken};
+use crate::ids::{Identifier, IssueId, RunId, StateName};
 use crate::issue::{Issue, Scan};
 use crate::time::Tick;
-use crate::workflow::{States, Workflow};
+use crate::workflow::{Budget, OnBlockerCancelled, States, Workflow};
 
 /// Everything that can happen to the board.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,12 +18,19 @@ pub enum Event {
     LookWanted,
     /// The look that [`Command::Poll`] asked for ended. An error is not an empty scan.
     PollEnded(Result<Scan, String>),
+    /// A turn that no human asked for began; the number counts them within the run, from 1. The first one
+    /// says that the sandbox is up and the agent speaks.
+    TurnBegan(RunId, u32),
+    /// The run waits for a human, or no longer does. Waiting costs no wall time.
+    Asking(RunId, bool),
     /// The run has its agent's word that the work is done and is handing it off.
     RunFinishing(RunId),
-    /// The run is over and its sandbox is gone.
-    RunEnded(RunId, RunEnd),
+    /// The run is over and its sandbox is gone; what it left, if it came so far.
+    RunEnded(RunId, RunEnd, Option<Left>),
     /// The move that [`Command::Park`] asked for ended.
     ParkEnded(IssueId, Result<(), String>),
+    /// The move that [`Command::Resume`] asked for ended.
+    ResumeEnded(IssueId, Result<(), String>),
     /// The removal that [`Command::RemoveWorkspace`] asked for ended, well or not.
     WorkspaceRemoved(IssueId),
     /// From the next look on, issues come from another place; runs under way keep theirs.
@@ -48,6 +57,15 @@ pub enum Command {
         /// For the note.
         reason: ParkReason,
     },
+    /// Move a parked issue back, because what it waited for happened; [`Event::ResumeEnded`] must follow.
+    Resume {
+        /// Which issue.
+        issue: IssueId,
+        /// The holding state it must still be in.
+        from: StateName,
+        /// Where it came from.
+        to: StateName,
+    },
     /// Remove the workspace of a terminal issue; [`Event::WorkspaceRemoved`] must follow.
     RemoveWorkspace(Box<Issue>),
 }
@@ -63,8 +81,10 @@ pub struct Plan {
     pub attempt: Option<u32>,
     /// What kind of run this is.
     pub kind: RetryKind,
-    /// How the previous run ended, in a line, for the prompt.
-    pub last_end: Option<String>,
+    /// How the previous run ended and what it left, for the prompt; `None` on a first run.
+    pub last: Option<LastRun>,
+    /// What it may use at most.
+    pub allowance: Allowance,
 }
 
 /// Why an issue runs again.
@@ -78,61 +98,41 @@ pub enum RetryKind {
     Failure,
 }
 
-/// Why a run is asked to end early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopCause {
-    /// The issue was moved to a terminal state.
-    Terminal,
-    /// The issue was moved to a state nobody works in.
-    NotActive,
-    /// The issue lost a required label or was put on hold.
-    NotRoutable,
-    /// The issue's file is gone, seen twice.
-    Missing,
-    /// symphony is shutting down.
-    Drain,
-}
-
-/// How a run ended: exactly one of these, shown everywhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RunEnd {
-    /// Marked done, handed off, moved.
-    Done,
-    /// Ended its turns without finishing; the issue is still active.
-    TurnsUsed,
-    /// The issue stopped being active or present while the agent worked; nothing is left to do.
-    NoLongerActive,
-    /// We asked it to end.
-    Stopped(StopCause),
-    /// Something went wrong; a retry may help.
-    Failed(RunFailure),
-    /// Something went wrong that only a person can mend.
-    NeedsHuman(ParkReason),
-}
-
-/// What failed, as far as scheduling and people care.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunFailure {
-    /// Stable category, for example `sandbox_lost` or `turn_timeout` (C178).
-    pub code: &'static str,
-    /// One line for people.
-    pub message: String,
-}
-
 /// Why an issue was put aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParkReason {
-    /// Too many failures without a success between them.
+    /// Too many failures, of any kind, without a success between them.
     FailuresInARow {
         /// How many there were.
         count: u32,
         /// The newest one.
         last: String,
     },
-    /// Too many runs without finishing.
-    SessionsUsed {
-        /// How many there were.
-        count: u32,
+    /// An allowance is used up.
+    Budget {
+        /// Which.
+        bound: Bound,
+        /// How much was used of it.
+        used: u64,
+    },
+    /// Runs that end by themselves and change nothing.
+    NoProgress {
+        /// How many in a row.
+        sessions: u32,
+    },
+    /// The prompt cannot be filled in for this issue; only an edit mends that.
+    Template {
+        /// What is wrong, with its line.
+        detail: String,
+        /// The prompt it was, as [`Policy::prompt`] names it.
+        prompt: String,
+    },
+    /// An issue it waits for was cancelled, and the workflow says to park then.
+    BlockerCancelled {
+        /// Which one.
+        blocker: Identifier,
+        /// The state it is in.
+        state: StateName,
     },
     /// The agent's branch was moved by somebody else while the agent worked.
     Diverged {
@@ -146,55 +146,111 @@ pub enum ParkReason {
     },
 }
 
+impl ParkReason {
+    /// The bound that was met, as a reason.
+    pub(super) fn of(met: Exhausted, last: Option<&LastRun>) -> Self {
+        match met {
+            Exhausted::FailuresInARow(count) => {
+                Self::FailuresInARow { count, last: last.map(|last| last.end.clone()).unwrap_or_default() }
+            }
+            Exhausted::NoProgress(sessions) => Self::NoProgress { sessions },
+            Exhausted::Allowance(bound, used) => Self::Budget { bound, used },
+        }
+    }
+
+    /// The stable word for logs and the API.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::FailuresInARow { .. } => "failures-in-a-row",
+            Self::Budget { bound: Bound::Sessions, .. } => "budget-sessions",
+            Self::Budget { bound: Bound::Turns, .. } => "budget-turns",
+            Self::Budget { bound: Bound::WallTime, .. } => "budget-wall",
+            Self::Budget { bound: Bound::Bounces, .. } => "budget-bounces",
+            Self::NoProgress { .. } => "no-progress",
+            Self::Template { .. } => "template-error",
+            Self::BlockerCancelled { .. } => "blocker-cancelled",
+            Self::Diverged { .. } => "diverged",
+            Self::HandoffFailed { .. } => "handoff-failed",
+        }
+    }
+
+    /// What a run that ends for this reason is said to have ended with.
+    pub(super) fn end_reason(&self) -> EndReason {
+        match self {
+            Self::Template { .. } => EndReason::TemplateError,
+            Self::Diverged { .. } => EndReason::Diverged,
+            Self::Budget { bound: Bound::Turns, .. } => EndReason::BudgetTurns,
+            Self::Budget { bound: Bound::WallTime, .. } => EndReason::BudgetWall,
+            _ => EndReason::HandoffFailed,
+        }
+    }
+
+    /// How a person brings the issue back, as a sentence; `from` is the state it was parked from.
+    pub fn remedy(&self, from: &StateName) -> String {
+        let back = format!("move this file back to `{from}/`");
+        match self {
+            Self::Template { .. } => format!(
+                "Mend the prompt in WORKFLOW.md and the issue goes back by itself; after a change of this file alone, {back}."
+            ),
+            Self::BlockerCancelled { blocker, .. } => {
+                format!("Remove {blocker} from `blocked_by`, then {back}.")
+            }
+            Self::NoProgress { .. } => {
+                format!("Say more clearly what is to be done, then {back}; that grants a new allowance of runs.")
+            }
+            Self::FailuresInARow { .. } | Self::Budget { .. } | Self::Diverged { .. } | Self::HandoffFailed { .. } => {
+                format!("To try again, {back}; that grants a new allowance of runs.")
+            }
+        }
+    }
+}
+
 impl std::fmt::Display for ParkReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::FailuresInARow { count: 1, last } => write!(f, "a run failed: {last}"),
             Self::FailuresInARow { count, last } => write!(f, "{count} runs failed in a row; the last one: {last}"),
-            Self::SessionsUsed { count } => write!(f, "{count} runs ended without the issue being finished"),
+            Self::Budget { bound: Bound::Sessions, used } => {
+                write!(f, "{used} runs ended without the issue being finished (budget.sessions)")
+            }
+            Self::Budget { bound: Bound::Turns, used } => {
+                write!(f, "{used} turns did not finish the issue (budget.turns)")
+            }
+            Self::Budget { bound: Bound::WallTime, used } => {
+                write!(f, "{} of runs did not finish the issue (budget.wall_ms)", Spoken(*used))
+            }
+            Self::Budget { bound: Bound::Bounces, used } => {
+                write!(f, "its agents moved it back and forth {used} times (budget.bounces)")
+            }
+            Self::NoProgress { sessions } => {
+                write!(f, "{sessions} runs in a row changed no file and no state (budget.no_progress)")
+            }
+            Self::Template { detail, .. } => write!(f, "{detail}"),
+            Self::BlockerCancelled { blocker, state } => {
+                write!(f, "it waits for {blocker}, which was cancelled (it is in {state})")
+            }
             Self::Diverged { detail } => write!(f, "its branch was moved by somebody else: {detail}"),
             Self::HandoffFailed { detail } => write!(f, "the work could not be handed off: {detail}"),
         }
     }
 }
 
-impl StopCause {
-    /// The word for logs and pages.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Terminal => "moved to a terminal state",
-            Self::NotActive => "moved to a state nobody works in",
-            Self::NotRoutable => "put on hold or a required label removed",
-            Self::Missing => "its file is gone",
-            Self::Drain => "symphony is shutting down",
-        }
-    }
+/// A parked issue: why, and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// Why.
+    pub reason: ParkReason,
+    /// The state it was moved out of.
+    pub from: StateName,
 }
 
-impl std::fmt::Display for RunEnd {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Done => write!(f, "done"),
-            Self::TurnsUsed => write!(f, "used all its turns without finishing"),
-            Self::NoLongerActive => write!(f, "the issue is no longer active"),
-            Self::Stopped(cause) => write!(f, "stopped: {}", cause.as_str()),
-            Self::Failed(failure) => write!(f, "{}: {}", failure.code, failure.message),
-            Self::NeedsHuman(reason) => write!(f, "needs a human: {reason}"),
-        }
-    }
-}
-
-/// The counters of one issue; they outlive its claims and, through the journal, the process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Runs started, ever.
-    pub sessions: u32,
-    /// `sessions` when the issue was last resumed or finished: the allowance counts from here.
-    pub granted: u32,
-    /// Failed runs since the last one that was none.
-    pub failures_in_a_row: u32,
-    /// How the last run ended, for the next prompt.
-    pub last_end: Option<String>,
+/// The host's memory, as far as starting runs is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// What programs could still take, as of the newest look, in MiB.
+    pub available_mib: u64,
+    /// What must be free for one more run, in MiB.
+    pub needed_mib: u64,
 }
 
 /// The slice of a workflow the board sees, plus what stands in the way of any dispatch.
@@ -210,10 +266,14 @@ pub struct Policy {
     pub interval_ms: u64,
     /// All of these are needed (C40); trimmed and lower-cased.
     pub required_labels: Vec<String>,
-    /// `budget.failures_in_a_row`
-    pub failures_in_a_row: u32,
-    /// `budget.sessions`
-    pub sessions: u32,
+    /// `budget.*`
+    pub budget: Budget,
+    /// `tracker.on_blocker_cancelled`
+    pub on_blocker_cancelled: OnBlockerCancelled,
+    /// Names the prompt in force: another text has another name.
+    pub prompt: String,
+    /// `None`: the host's memory is not asked.
+    pub memory: Option<Memory>,
     /// Set while nothing may start, whatever the issue.
     pub closed: Option<Closed>,
 }
@@ -228,8 +288,8 @@ pub enum Closed {
 }
 
 impl Policy {
-    /// What the board needs of `workflow`.
-    pub fn of(workflow: &Workflow, closed: Option<Closed>) -> Self {
+    /// What the board needs of `workflow`; `available_mib` is what the host's programs could still take, if known.
+    pub fn of(workflow: &Workflow, closed: Option<Closed>, available_mib: Option<u64>) -> Self {
         let mut states = workflow.states.clone();
         for (state, limit) in &workflow.agent.max_concurrent_agents_by_state {
             if let Some(rule) = states.rules.get_mut(state) {
@@ -242,8 +302,12 @@ impl Policy {
             max_backoff_ms: workflow.agent.max_retry_backoff_ms,
             interval_ms: workflow.polling.interval_ms,
             required_labels: workflow.tracker.required_labels.clone(),
-            failures_in_a_row: workflow.budget.failures_in_a_row,
-            sessions: workflow.budget.sessions,
+            budget: workflow.budget.clone(),
+            on_blocker_cancelled: workflow.tracker.on_blocker_cancelled,
+            prompt: workflow.prompt_key(),
+            memory: available_mib
+                .filter(|_| workflow.sandbox.reserve_mib > 0)
+                .map(|available_mib| Memory { available_mib, needed_mib: workflow.sandbox.reserve_mib }),
             closed,
         }
     }
@@ -280,11 +344,13 @@ pub enum Claim {
     },
     /// Put aside; the move to the holding state is `moved` once it happened.
     Parked {
-        /// Why.
-        reason: ParkReason,
+        /// Why, and where it came from.
+        parked: Parked,
         /// `None` while the move is under way.
         moved: Option<Result<(), String>>,
     },
+    /// A parked issue is being moved back.
+    Resuming,
     /// The workspace of a terminal issue is being removed.
     Cleaning,
 }
@@ -294,7 +360,7 @@ impl Claim {
     pub fn run(&self) -> Option<RunId> {
         match self {
             Self::Running { run, .. } | Self::Finishing { run } | Self::Stopping { run, .. } => Some(*run),
-            Self::Waiting { .. } | Self::Parked { .. } | Self::Cleaning => None,
+            Self::Waiting { .. } | Self::Parked { .. } | Self::Resuming | Self::Cleaning => None,
         }
     }
 
@@ -304,7 +370,7 @@ impl Claim {
         match self {
             Self::Running { .. } | Self::Finishing { .. } | Self::Stopping { .. } => true,
             Self::Waiting { kind, .. } => *kind == RetryKind::Continuation,
-            Self::Parked { .. } | Self::Cleaning => false,
+            Self::Parked { .. } | Self::Resuming | Self::Cleaning => false,
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The name a model sees for a tool differs between agents, so the texts name tool and server apart.
 
+use super::Attempt;
+
 /// Asks the agent to go on in the same session (contract §1.3). `turn` is 1-based.
 pub fn continuation(turn: u32, max_turns: u32, tools: bool) -> String {
     let mut text = format!(
@@ -14,6 +16,16 @@ pub fn continuation(turn: u32, max_turns: u32, tools: bool) -> String {
         " When the issue is finished, summarise what you did."
     });
     text
+}
+
+/// Ends a first prompt with how the last run ended and what it left; nothing where there was none.
+pub(super) fn about_last_run(prompt: &mut String, attempt: &Attempt) {
+    let Some(end) = &attempt.last_end else { return };
+    prompt.push_str(&format!("\n\nThis issue was worked on before. How the last run ended: {end}"));
+    if let Some(left) = &attempt.last_left {
+        prompt.push_str(&format!("\nWhat it left: {left}"));
+    }
+    prompt.push_str("\nLook at what is there before you start.");
 }
 
 /// Hands a human's answer to the agent that asked (contract §1.3).
@@ -56,6 +68,17 @@ mod tests {
             with.contains("turn 2 of at most 20") && with.contains("the mark_done tool of the symphony MCP server")
         );
         assert!(!continuation(2, 20, false).contains("mark_done"));
+    }
+
+    #[test]
+    fn a_run_after_another_learns_in_a_few_lines_how_that_one_ended_and_what_it_left() {
+        let (mut first, mut later) = ("Do it.".to_owned(), "Do it.".to_owned());
+        about_last_run(&mut first, &Attempt::default());
+        assert_eq!(first, "Do it.");
+        let said = |text: &str| Some(text.to_owned());
+        let attempt = Attempt { last_end: said("stalled: x"), last_left: said("1 commit"), ..Attempt::default() };
+        about_last_run(&mut later, &attempt);
+        assert!(later.starts_with("Do it.\n\n") && later.contains("ended: stalled: x\nWhat it left: 1 commit\n"));
     }
 
     #[test]

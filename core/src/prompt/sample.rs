@@ -14,11 +14,13 @@ pub(super) fn check(prompt: &Prompt, states: &States, first_line: u32) -> Vec<Pr
             number: Some(1),
             retry_kind: Some(RetryKind::Continuation),
             last_end: Some("the run used up its turns".to_owned()),
+            last_left: Some("1 commit in the work tree".to_owned()),
         },
         Attempt {
             number: Some(2),
             retry_kind: Some(RetryKind::Failure),
             last_end: Some("the agent ended unexpectedly".to_owned()),
+            last_left: None,
         },
     ];
     let mut problems: Vec<Problem> = Vec::new();

@@ -147,8 +147,12 @@ fn a_check_finds_mistakes_in_branches_of_other_states_retries_and_bare_issues() 
 #[test]
 fn earlier_runs_are_visible() {
     let prompt = Prompt::parse("{{ attempt }} {{ retry_kind }} {{ last_end }}").expect("parses");
-    let attempt =
-        Attempt { number: Some(3), retry_kind: Some(RetryKind::Failure), last_end: Some("timed out".to_owned()) };
+    let attempt = Attempt {
+        number: Some(3),
+        retry_kind: Some(RetryKind::Failure),
+        last_end: Some("timed out".to_owned()),
+        last_left: None,
+    };
     assert_eq!(prompt.render(&issue(), &attempt).as_deref(), Ok("3 failure timed out"));
 }
 

@@ -20,6 +20,7 @@ pub const KEYS: &[Key] = &[
     key("tracker.kind", "local"),
     key("tracker.root", "./issues"),
     key("tracker.required_labels", "[]"),
+    key("tracker.on_blocker_cancelled", "wait"),
     key("tracker.active_states", "[Todo, In Progress]"),
     key("tracker.terminal_states", "[Closed, Cancelled, Canceled, Duplicate, Done]"),
     key("states", ""),
@@ -65,6 +66,7 @@ pub const KEYS: &[Key] = &[
     key("sandbox", ""),
     key("sandbox.runtime", "auto"),
     key("sandbox.minimum", "jail"),
+    key("sandbox.reserve_mib", "512"),
     key("sandbox.jail", ""),
     key("sandbox.jail.read_only", "[]"),
     key("sandbox.jail.memory_mib", "4096"),
@@ -92,11 +94,12 @@ pub const KEYS: &[Key] = &[
     key("handoff.patch", "true"),
     key("handoff.pull_request", "never"),
     key("budget", ""),
-    key("budget.failures_in_a_row", "5"),
     key("budget.sessions", "10"),
-    key("budget.turns", "null"),
-    key("budget.wall_ms", "null"),
-    key("budget.bounces", "null"),
+    key("budget.turns", "60"),
+    key("budget.failures_in_a_row", "5"),
+    key("budget.wall_ms", "14400000"),
+    key("budget.bounces", "6"),
+    key("budget.no_progress", "3"),
 ];
 
 /// Keys of 0.1.0 that are read without complaint and do nothing here; the template leaves them out.

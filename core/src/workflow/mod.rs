@@ -61,6 +61,13 @@ pub struct Workflow {
     pub budget: Budget,
 }
 
+impl Workflow {
+    /// Names the prompt: another text has another name.
+    pub fn prompt_key(&self) -> String {
+        crate::ids::hash16(&self.prompt)
+    }
+}
+
 /// `tracker.*`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tracker {
@@ -68,6 +75,19 @@ pub struct Tracker {
     pub root: PathBuf,
     /// An issue needs all of them to be dispatched (C40), trimmed and lower-cased.
     pub required_labels: Vec<String>,
+    /// What an issue does whose blocker was cancelled.
+    pub on_blocker_cancelled: OnBlockerCancelled,
+}
+
+/// `tracker.on_blocker_cancelled`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBlockerCancelled {
+    /// It waits, and says so, until a person edits it.
+    Wait,
+    /// It goes on as if the blocker were done.
+    Unblock,
+    /// It is parked.
+    Park,
 }
 
 /// The role a state plays.
@@ -114,6 +134,9 @@ impl StateRule {
     }
 }
 
+/// Names of terminal states that mean an issue was given up, folded.
+const CANCELLED: [&str; 7] = ["cancelled", "canceled", "duplicate", "rejected", "discarded", "won't do", "wontfix"];
+
 impl States {
     /// The role of `state`; an unlisted directory is holding.
     pub fn role(&self, state: &StateName) -> Role {
@@ -135,18 +158,34 @@ impl States {
     /// Where a parked issue goes: the declared holding state named `parked`, else the first holding
     /// one, else `Parked`, which is created on demand (DESIGN §6).
     pub fn parking(&self) -> StateName {
-        let holding = |(name, rule): (&StateName, &StateRule)| (rule.role == Role::Holding).then(|| name.clone());
-        let named = StateName::new("parked");
-        self.rules
-            .iter()
-            .filter_map(holding)
-            .find(|name| *name == named)
-            .or_else(|| self.rules.iter().find_map(holding))
-            .unwrap_or_else(|| StateName::new("Parked"))
+        self.holding_named("Parked")
+    }
+
+    /// Where an issue goes that an agent proposes: the declared holding state named `triage`, else the first
+    /// holding one, else `Triage`, which is created on demand (DESIGN §6).
+    pub fn triage(&self) -> StateName {
+        self.holding_named("Triage")
+    }
+
+    /// Where discarded issues go: the first terminal state that means cancelled, else the first terminal one.
+    pub fn discard_target(&self) -> StateName {
+        let cancelled = self.with_role(Role::Terminal).find(|name| self.is_cancelled(name));
+        cancelled.or_else(|| self.with_role(Role::Terminal).next()).cloned().unwrap_or_else(|| StateName::new("Done"))
+    }
+
+    /// Whether `state` is a terminal one whose issues were given up rather than finished.
+    pub fn is_cancelled(&self, state: &StateName) -> bool {
+        self.role(state) == Role::Terminal && CANCELLED.contains(&state.folded().as_str())
+    }
+
+    fn holding_named(&self, name: &str) -> StateName {
+        let named = StateName::new(name);
+        let mut holding = self.with_role(Role::Holding);
+        holding.clone().find(|state| **state == named).or_else(|| holding.next()).cloned().unwrap_or(named)
     }
 
     /// The states with `role`, in declaration order.
-    pub fn with_role(&self, role: Role) -> impl Iterator<Item = &StateName> {
+    pub fn with_role(&self, role: Role) -> impl Iterator<Item = &StateName> + Clone {
         self.rules.iter().filter(move |(_, rule)| rule.role == role).map(|(name, _)| name)
     }
 }
@@ -278,6 +317,8 @@ pub struct Sandbox {
     pub runtime: Runtime,
     /// `microvm` forbids the jail.
     pub minimum: Minimum,
+    /// Memory that must be available on the host before one more run starts, in MiB; 0: not asked.
+    pub reserve_mib: u64,
     /// `sandbox.jail.*`
     pub jail: Jail,
 }
@@ -391,11 +432,19 @@ pub struct Handoff {
     pub patch: bool,
 }
 
-/// `budget.*`: where retrying ends.
+/// `budget.*`: where retrying ends. Each bound parks the issue that meets it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Budget {
-    /// Failed runs in a row before the issue is parked.
-    pub failures_in_a_row: u32,
-    /// Runs of one issue before it is parked.
+    /// Runs of one issue.
     pub sessions: u32,
+    /// Prompts of one issue that no human asked for, over all its runs.
+    pub turns: u32,
+    /// Failed runs in a row.
+    pub failures_in_a_row: u32,
+    /// Time of all runs of one issue, in milliseconds, without waiting for a human.
+    pub wall_ms: u64,
+    /// Moves of an agent back into a state the issue had been in.
+    pub bounces: u32,
+    /// Runs in a row that end by themselves and change neither tree nor state.
+    pub no_progress: u32,
 }

@@ -7,8 +7,8 @@ use super::read::{MAX_MS, Reader, Section};
 use super::split::split;
 use super::states::{self, MAX_COUNT};
 use super::{
-    Acp, Adapter, Agent, Auth, Budget, Checkout, Handoff, Hooks, Jail, Mcp, Minimum, Polling, Runtime, Sandbox, Seed,
-    Server, Tracker, Workflow, Workspace, secrets, smolvm,
+    Acp, Adapter, Agent, Auth, Budget, Checkout, Handoff, Hooks, Jail, Mcp, Minimum, OnBlockerCancelled, Polling,
+    Runtime, Sandbox, Seed, Server, Tracker, Workflow, Workspace, secrets, smolvm,
 };
 use crate::prompt::Prompt;
 use crate::yaml::{self, Kind};
@@ -158,10 +158,18 @@ fn tracker(reader: &mut Reader<'_>, section: &Section<'_>, fenced_later: bool) -
     }
     let root = reader.path(section, "root").or_else(|| reader.path(&provider, "root"));
     let labels = reader.strings(section, "required_labels", true).unwrap_or_default();
+    let cancelled = [
+        ("wait", OnBlockerCancelled::Wait),
+        ("unblock", OnBlockerCancelled::Unblock),
+        ("park", OnBlockerCancelled::Park),
+    ];
     Tracker {
         root: root.unwrap_or_else(|| reader.place.dir.join("issues")),
         // A blank label matches nothing, so it is kept (C40).
         required_labels: labels.into_iter().map(|(label, _)| label.trim().to_lowercase()).collect(),
+        on_blocker_cancelled: reader
+            .word(section, "on_blocker_cancelled", &cancelled)
+            .unwrap_or(OnBlockerCancelled::Wait),
     }
 }
 
@@ -264,7 +272,8 @@ fn sandbox(reader: &mut Reader<'_>, root: &Section<'_>, smolvm: bool) -> Sandbox
         pids: big(reader.number(&jail, "pids", 512, 0..=MAX_COUNT)),
         file_size_mib: big(reader.number(&jail, "file_size_mib", 4096, 0..=MAX_MIB)),
     };
-    Sandbox { runtime, minimum, jail }
+    let reserve_mib = big(reader.number(&section, "reserve_mib", 512, 0..=MAX_MIB));
+    Sandbox { runtime, minimum, reserve_mib, jail }
 }
 
 fn server(reader: &mut Reader<'_>, root: &Section<'_>) -> Server {
@@ -324,16 +333,13 @@ fn handoff(reader: &mut Reader<'_>, root: &Section<'_>) -> Handoff {
 
 fn budget(reader: &mut Reader<'_>, root: &Section<'_>) -> Budget {
     let section = reader.section(root, "budget", "budget");
-    for key in ["turns", "wall_ms", "bounces"] {
-        if section.get(key).is_some() {
-            reader.number(&section, key, 1, 1..=MAX_MS);
-            let path = section.path_of(key);
-            let message = format!("`{path}` is not enforced yet");
-            reader.note(Problem::warning(Code::NotBuiltYet, section.place_of(key), message).about(path));
-        }
-    }
+    let mut counted = |key, default| count(reader.number(&section, key, default, 1..=MAX_COUNT));
     Budget {
-        failures_in_a_row: count(reader.number(&section, "failures_in_a_row", 5, 1..=MAX_COUNT)),
-        sessions: count(reader.number(&section, "sessions", 10, 1..=MAX_COUNT)),
+        sessions: counted("sessions", 10),
+        turns: counted("turns", 60),
+        failures_in_a_row: counted("failures_in_a_row", 5),
+        bounces: counted("bounces", 6),
+        no_progress: counted("no_progress", 3),
+        wall_ms: big(reader.number(&section, "wall_ms", 14_400_000, 1..=MAX_MS)),
     }
 }

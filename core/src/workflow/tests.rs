@@ -109,7 +109,10 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!(names, ["Closed", "Cancelled", "Canceled", "Duplicate", "Done"]);
     assert_eq!(workflow.states.done_target().as_str(), "Done");
     assert_eq!((workflow.server.port, workflow.server.host.as_str()), (None, "127.0.0.1"));
-    assert_eq!((workflow.budget.failures_in_a_row, workflow.budget.sessions), (5, 10));
+    let budget =
+        Budget { sessions: 10, turns: 60, failures_in_a_row: 5, wall_ms: 14_400_000, bounces: 6, no_progress: 3 };
+    assert_eq!(workflow.budget, budget);
+    assert_eq!(workflow.tracker.on_blocker_cancelled, OnBlockerCancelled::Wait);
 }
 
 /// V1..V4, C78: the known adapters need the broker; a command replaces them.
@@ -193,7 +196,6 @@ fn wrong_types_keep_the_default_and_warn() {
         "tracker: {kind: local, active_states: [Todo, 5]}",
         "smolvm: {forward_env: HOME}",
         "handoff: {pull_request: auto}",
-        "budget: {turns: 5}",
         "agent: {max_concurrent_agents: 0}",
     ] {
         let (workflow, problem) = warned(settings);

@@ -35,7 +35,7 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "retrying",
         "due <time datetime=\"2026-01-02T03:00:40.000Z\">",
         "BLOCKED-1",
-        "waits for BUSY-1 (Todo)",
+        "blocked by BUSY-1, which is in Todo",
         "finished (1)",
         "READY-1",
         "git am /home/me/project/.symphony/patches/agent_READY-1.patch",
@@ -137,7 +137,7 @@ async fn the_badge_lights_only_for_what_needs_a_human() {
     assert_eq!(badge().await, "attention");
     house.publish(|snapshot| snapshot.running[0].question.as_mut().expect("asked").answered = true);
     assert_eq!(badge().await, "attention", "one issue is parked");
-    house.publish(|snapshot| snapshot.idle.retain(|row| !row.parked));
+    house.publish(|snapshot| snapshot.idle.retain(|row| !row.is_parked()));
     assert_eq!(badge().await, "working", "a retry is no reason");
     house.publish(|snapshot| snapshot.running.clear());
     assert_eq!(badge().await, "idle");

@@ -36,7 +36,7 @@ async fn another_protocol_version_or_a_senseless_answer_fails_the_start() {
             script.lines.next_line().await.expect("the connection ends");
         })
         .await;
-        assert_eq!(error.code(), "startup_failed", "{error}");
+        assert_eq!(error.code().as_str(), "startup_failed", "{error}");
     }
     for id in [json!(5), json!(""), json!("x".repeat(SESSION_ID + 1))] {
         let error = refused(options(), async |mut script: Script| {
@@ -48,7 +48,7 @@ async fn another_protocol_version_or_a_senseless_answer_fails_the_start() {
             script.answer(&new, json!({"sessionId": id.clone()})).await;
         })
         .await;
-        assert_eq!(error.code(), "startup_failed");
+        assert_eq!(error.code().as_str(), "startup_failed");
     }
 }
 
@@ -65,7 +65,7 @@ async fn an_agent_that_cannot_have_our_tools_is_refused_unless_none_are_wanted()
             script.answer(&new, json!({"sessionId": "s"})).await;
         }
     };
-    assert_eq!(refused(options(), poor).await.code(), "mcp_capability_mismatch");
+    assert_eq!(refused(options(), poor).await.code().as_str(), "mcp_capability_mismatch");
     let (reader, writer, script) = pipe();
     let (to, _events) = mpsc::channel(8);
     let without = StartOptions { mcp: None, ..options() };
@@ -81,7 +81,7 @@ async fn an_agent_that_does_not_answer_errs_or_dies_at_the_start_has_a_name_for_
     })
     .await;
     assert_eq!(
-        (silent.code(), silent),
+        (silent.code().as_str(), silent),
         ("response_timeout", AgentError::Response { during: "initialize", after_ms: 30_000 })
     );
     let error = refused(options(), async |mut script: Script| {
@@ -89,10 +89,10 @@ async fn an_agent_that_does_not_answer_errs_or_dies_at_the_start_has_a_name_for_
         script.send(json!({"jsonrpc": "2.0", "id": hello["id"], "error": {"code": -32000, "message": "log in"}})).await;
     })
     .await;
-    assert_eq!(error.code(), "response_error");
+    assert_eq!(error.code().as_str(), "response_error");
     assert!(error.to_string().contains("log in"));
     let gone = refused(options(), async |script: Script| drop(script)).await;
-    assert_eq!(gone.code(), "port_exit");
+    assert_eq!(gone.code().as_str(), "port_exit");
 }
 
 #[tokio::test]

@@ -1,0 +1,184 @@
+//! What the end of a run, of a move or of the program changes.
+
+use super::ending::{LastRun, Left, RunEnd, StopCause};
+use super::words::{Claim, Command, ParkReason, Parked, Policy, RetryKind};
+use super::{Board, EndReason, retry};
+use crate::budget::{self, Bound, Exhausted};
+use crate::ids::{IssueId, RunId};
+use crate::time::Tick;
+use crate::workflow::Role;
+
+impl Board {
+    pub(super) fn finishing(&mut self, run: RunId) {
+        for claim in self.claims.values_mut() {
+            // An operator's stop wins over the agent's word that it is done.
+            if *claim == (Claim::Running { run }) {
+                *claim = Claim::Finishing { run };
+            }
+        }
+    }
+
+    pub(super) fn run_ended(
+        &mut self,
+        now: Tick,
+        run: RunId,
+        end: RunEnd,
+        left: Option<Left>,
+        policy: &Policy,
+        out: &mut Vec<Command>,
+    ) {
+        // A report of a run the board does not own any more changes nothing: it is late.
+        let Some(id) = self.issue_of(run).cloned() else { return };
+        self.account(now, run);
+        let began_in = self.paces.remove(&run).map(|pace| pace.state);
+        let end = match (self.claims.remove(&id), end) {
+            // We asked it to end: how it broke on the way is no failure, and where a person put the issue stands.
+            (Some(Claim::Stopping { cause, .. }), RunEnd::Failed(_) | RunEnd::TurnsUsed) => RunEnd::Stopped(cause),
+            (Some(Claim::Stopping { cause, .. }), RunEnd::NeedsHuman(_)) if cause != StopCause::WallTime => {
+                RunEnd::Stopped(cause)
+            }
+            (_, end) => end,
+        };
+        self.changed_on_disk(now, &id);
+        // Its file is not where we look now: nothing can be retried or parked there.
+        let elsewhere = self.elsewhere.remove(&id);
+        if let (RunEnd::Moved(to), false, Some(issue)) = (&end, elsewhere, self.issues.get_mut(&id)) {
+            issue.state = to.clone();
+        }
+        let stood_still = left.is_some_and(|left| !left.changed) && began_in.as_ref() == self.state_of(&id);
+        let counters = self.counters.entry(id.clone()).or_default();
+        match (&end, &began_in) {
+            (RunEnd::Moved(to), Some(from)) => counters.moved(from, to),
+            (RunEnd::TurnsUsed, _) => {
+                counters.failures_in_a_row = 0;
+                counters.unchanged_in_a_row =
+                    if stood_still { counters.unchanged_in_a_row.saturating_add(1) } else { 0 };
+            }
+            (RunEnd::Failed(_), _) => counters.failures_in_a_row = counters.failures_in_a_row.saturating_add(1),
+            _ => {}
+        }
+        let reason = match (&end, budget::exhausted(counters, &policy.budget)) {
+            (RunEnd::TurnsUsed, Some(Exhausted::Allowance(Bound::Turns, _))) => EndReason::BudgetTurns,
+            _ => end.reason(),
+        };
+        counters.last = Some(LastRun::of(reason, &end, left.as_ref()));
+        if elsewhere && end != RunEnd::Done {
+            return;
+        }
+        match end {
+            RunEnd::Done | RunEnd::Stopped(StopCause::Terminal) => {
+                self.grant(&id);
+                self.clean_known(&id, out);
+            }
+            RunEnd::Moved(to) => match policy.states.role(&to) {
+                Role::Terminal => {
+                    self.grant(&id);
+                    self.clean_known(&id, out);
+                }
+                Role::Holding => self.grant(&id),
+                // The next look finds it in its new state.
+                Role::Active => {}
+            },
+            RunEnd::TurnsUsed | RunEnd::Stopped(StopCause::WallTime) => {
+                self.wait(now, &id, RetryKind::Continuation, None, policy, out);
+            }
+            RunEnd::Failed(failure) => {
+                let error = format!("{}: {}", failure.code, failure.message);
+                self.wait(now, &id, RetryKind::Failure, Some(error), policy, out);
+            }
+            RunEnd::NeedsHuman(reason) => self.park(&id, reason, out),
+            RunEnd::Stopped(StopCause::NotActive | StopCause::NotRoutable) | RunEnd::NoLongerActive => self.grant(&id),
+            // Our own stopping uses up nothing of the issue's allowance of runs.
+            RunEnd::Stopped(StopCause::Drain) => {
+                if let Some(counters) = self.counters.get_mut(&id) {
+                    counters.granted.sessions = counters.granted.sessions.saturating_add(1);
+                }
+            }
+            RunEnd::Stopped(StopCause::Missing) => {}
+        }
+    }
+
+    /// A person decided something about the issue, or it is finished: a new allowance begins.
+    pub(super) fn grant(&mut self, id: &IssueId) {
+        if let Some(counters) = self.counters.get_mut(id) {
+            counters.grant();
+        }
+    }
+
+    fn clean_known(&mut self, id: &IssueId, out: &mut Vec<Command>) {
+        if let Some(issue) = self.issues.get(id).cloned() {
+            self.clean(issue, out);
+        }
+    }
+
+    fn wait(
+        &mut self,
+        now: Tick,
+        id: &IssueId,
+        kind: RetryKind,
+        error: Option<String>,
+        policy: &Policy,
+        out: &mut Vec<Command>,
+    ) {
+        if self.draining {
+            return;
+        }
+        if let Some(reason) = self.used_up(id, policy) {
+            self.park(id, reason, out);
+            return;
+        }
+        let delay = match kind {
+            RetryKind::Failure => retry::backoff_ms(self.counters(id).failures_in_a_row, policy.max_backoff_ms),
+            RetryKind::First | RetryKind::Continuation => retry::CONTINUATION_MS,
+        };
+        self.claims.insert(id.clone(), Claim::Waiting { until: now.plus_ms(delay.max(1)), kind, error });
+    }
+
+    /// Parking moves the file, so it survives a restart; the allowance after it is a fresh one,
+    /// because only a person brings the issue back (DESIGN §6).
+    pub(super) fn park(&mut self, id: &IssueId, reason: ParkReason, out: &mut Vec<Command>) {
+        self.grant(id);
+        let Some(issue) = self.issues.get(id) else { return };
+        let from = issue.state.clone();
+        out.push(Command::Park { issue: id.clone(), from: from.clone(), reason: reason.clone() });
+        self.claims.insert(id.clone(), Claim::Parked { parked: Parked { reason, from }, moved: None });
+    }
+
+    pub(super) fn park_ended(&mut self, now: Tick, id: &IssueId, result: Result<(), String>) {
+        if let Some(Claim::Parked { moved, .. }) = self.claims.get_mut(id) {
+            *moved = Some(result);
+            self.changed_on_disk(now, id);
+        }
+    }
+
+    /// A move that failed is not tried again before the next change of the prompt.
+    pub(super) fn resume_ended(&mut self, now: Tick, id: &IssueId, result: Result<(), String>, policy: &Policy) {
+        if self.claims.get(id) != Some(&Claim::Resuming) {
+            return;
+        }
+        self.claims.remove(id);
+        self.changed_on_disk(now, id);
+        match (result, self.parked.get_mut(id)) {
+            (Err(_), Some(Parked { reason: ParkReason::Template { prompt, .. }, .. })) => {
+                prompt.clone_from(&policy.prompt);
+            }
+            _ => self.grant(id),
+        }
+    }
+
+    pub(super) fn drain(&mut self, out: &mut Vec<Command>) {
+        self.draining = true;
+        let running: Vec<(IssueId, RunId)> = self
+            .claims
+            .iter()
+            .filter_map(|(id, claim)| match claim {
+                Claim::Running { run } => Some((id.clone(), *run)),
+                _ => None,
+            })
+            .collect();
+        for (id, run) in running {
+            self.stop(&id, run, StopCause::Drain, out);
+        }
+        self.claims.retain(|_, claim| !matches!(claim, Claim::Waiting { .. }));
+    }
+}

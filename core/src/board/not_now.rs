@@ -1,0 +1,139 @@
+//! Why an issue does not run: one closed list, computed once, shown everywhere.
+
+use std::fmt;
+
+use super::words::{Closed, ParkReason, Parked};
+use crate::ids::{Identifier, StateName};
+use crate::time::Tick;
+
+/// Why an issue does not run right now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotNow {
+    /// Its state is nobody's to work in.
+    Holding,
+    /// It is finished.
+    Terminal,
+    /// Its front matter says `hold: true`.
+    OnHold,
+    /// It lacks a required label.
+    MissingLabel(String),
+    /// Another issue must end first.
+    BlockedBy(Identifier, StateName),
+    /// A blocker that does not exist.
+    UnknownBlocker(Identifier),
+    /// A blocker that was cancelled; the workflow says to wait then.
+    BlockerCancelled(Identifier, StateName),
+    /// Issues that wait for each other.
+    BlockerCycle(Vec<Identifier>),
+    /// All slots are taken.
+    NoGlobalSlot(u32),
+    /// All slots of its state are taken.
+    NoStateSlot(StateName, u32),
+    /// The host cannot hold one more run.
+    NoMemory {
+        /// For one run, in MiB.
+        needed_mib: u64,
+        /// As of the newest look, in MiB.
+        available_mib: u64,
+        /// Runs that were started and have not taken theirs yet.
+        booting: u32,
+    },
+    /// The next run has a due time.
+    BackingOff(Tick),
+    /// Put aside.
+    Parked(Parked, Option<String>),
+    /// It is about to be put aside.
+    WillPark(ParkReason),
+    /// A run is alive.
+    Running,
+    /// It is being moved back to where it was parked from.
+    Resuming,
+    /// Its old workspace is being removed.
+    Cleaning,
+    /// Its file may have just moved; the next look tells.
+    Unconfirmed,
+    /// Nothing starts at all.
+    Closed(Closed),
+    /// A shutdown is under way.
+    Draining,
+}
+
+impl NotNow {
+    /// The stable word for the API.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Holding => "holding",
+            Self::Terminal => "terminal",
+            Self::OnHold => "on-hold",
+            Self::MissingLabel(_) => "missing-label",
+            Self::BlockedBy(..) => "blocked",
+            Self::UnknownBlocker(_) => "unknown-blocker",
+            Self::BlockerCancelled(..) => "blocker-cancelled",
+            Self::BlockerCycle(_) => "blocker-cycle",
+            Self::NoGlobalSlot(_) => "no-slot",
+            Self::NoStateSlot(..) => "no-state-slot",
+            Self::NoMemory { .. } => "no-memory",
+            Self::BackingOff(_) => "backing-off",
+            Self::Parked(..) => "parked",
+            Self::WillPark(_) => "will-park",
+            Self::Running => "running",
+            Self::Resuming => "resuming",
+            Self::Cleaning => "cleaning",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Closed(Closed::WorkflowBroken) => "workflow-broken",
+            Self::Closed(Closed::NoSandbox(_)) => "no-sandbox",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// Whether only a person brings the issue forward from where it was put.
+    pub fn is_parked(&self) -> bool {
+        matches!(self, Self::Parked(..))
+    }
+}
+
+impl fmt::Display for NotNow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Holding => write!(f, "nobody works in this state"),
+            Self::Terminal => write!(f, "finished"),
+            Self::OnHold => write!(f, "its front matter says `hold: true`"),
+            Self::MissingLabel(label) => write!(f, "lacks the required label `{label}`"),
+            Self::BlockedBy(id, state) => write!(f, "blocked by {id}, which is in {state}"),
+            Self::UnknownBlocker(id) => write!(f, "blocked by {id}, which does not exist"),
+            Self::BlockerCancelled(id, state) => write!(
+                f,
+                "blocked by {id}, which was cancelled (it is in {state}); remove it from `blocked_by` to go on"
+            ),
+            Self::BlockerCycle(ids) => {
+                let names: Vec<_> = ids.iter().map(ToString::to_string).collect();
+                write!(f, "in a circle of blockers: {}", names.join(" → "))
+            }
+            Self::NoGlobalSlot(limit) => write!(f, "all {limit} slots are taken"),
+            Self::NoStateSlot(state, limit) => write!(f, "all {limit} slots of {state} are taken"),
+            Self::NoMemory { needed_mib, available_mib, booting } => {
+                write!(f, "this machine has {available_mib} MiB of memory left, a run needs {needed_mib} MiB")?;
+                match booting {
+                    0 => Ok(()),
+                    1 => write!(f, " and one more is just starting"),
+                    more => write!(f, " and {more} more are just starting"),
+                }
+            }
+            Self::BackingOff(_) => write!(f, "waits for its next attempt"),
+            Self::Parked(parked, None) => write!(f, "parked: {}", parked.reason),
+            Self::Parked(parked, Some(trouble)) => {
+                write!(f, "parked: {} (it could not be moved: {trouble})", parked.reason)
+            }
+            Self::WillPark(reason) => write!(f, "about to be parked: {reason}"),
+            Self::Running => write!(f, "running"),
+            Self::Resuming => write!(f, "being moved back to where it was parked from"),
+            Self::Cleaning => write!(f, "its old workspace is being removed"),
+            Self::Unconfirmed => write!(f, "its file is being looked at again"),
+            Self::Closed(Closed::WorkflowBroken) => {
+                write!(f, "WORKFLOW.md has errors; nothing new starts until they are fixed")
+            }
+            Self::Closed(Closed::NoSandbox(why)) => write!(f, "no sandbox can run it: {why}"),
+            Self::Draining => write!(f, "symphony is shutting down"),
+        }
+    }
+}

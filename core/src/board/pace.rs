@@ -1,0 +1,94 @@
+//! What a live run uses while it lives: its turns, its wall time, and when the latter ends.
+
+use super::Board;
+use super::ending::StopCause;
+use super::words::{Claim, Command};
+use crate::budget::Allowance;
+use crate::ids::{RunId, StateName};
+use crate::time::Tick;
+
+/// The clock of one run.
+#[derive(Clone, Debug)]
+pub(super) struct Pace {
+    /// Up to here its time is in the counters.
+    accounted: Tick,
+    /// Whether it waits for a human; meanwhile its clock stands.
+    asking: bool,
+    /// Autonomous turns so far; none while it is still booting.
+    turns: u32,
+    /// Wall time that is left of the allowance it was dispatched with, in milliseconds, as of `accounted`.
+    left_ms: u64,
+    /// The state it was dispatched in.
+    pub(super) state: StateName,
+}
+
+impl Pace {
+    pub(super) fn new(now: Tick, allowance: Allowance, state: StateName) -> Self {
+        Self { accounted: now, asking: false, turns: 0, left_ms: allowance.wall_ms, state }
+    }
+
+    pub(super) fn is_booting(&self) -> bool {
+        self.turns == 0
+    }
+
+    pub(super) fn is_asking(&self) -> bool {
+        self.asking
+    }
+
+    fn ends_at(&self) -> Option<Tick> {
+        (!self.asking).then(|| self.accounted.plus_ms(self.left_ms))
+    }
+}
+
+impl Board {
+    /// The counters get what `run` used up to now.
+    pub(super) fn account(&mut self, now: Tick, run: RunId) {
+        let Some(id) = self.issue_of(run).cloned() else { return };
+        let Some(pace) = self.paces.get_mut(&run) else { return };
+        let spent = if pace.asking { 0 } else { now.since(pace.accounted) };
+        pace.accounted = pace.accounted.max(now);
+        pace.left_ms = pace.left_ms.saturating_sub(spent);
+        let used = &mut self.counters.entry(id).or_default().used;
+        used.wall_ms = used.wall_ms.saturating_add(spent);
+    }
+
+    pub(super) fn turn_began(&mut self, now: Tick, run: RunId, turns: u32) {
+        let Some(id) = self.issue_of(run).cloned() else { return };
+        self.account(now, run);
+        let Some(pace) = self.paces.get_mut(&run) else { return };
+        let more = turns.saturating_sub(pace.turns);
+        pace.turns = pace.turns.max(turns);
+        let used = &mut self.counters.entry(id).or_default().used;
+        used.turns = used.turns.saturating_add(more);
+    }
+
+    pub(super) fn asking(&mut self, now: Tick, run: RunId, asking: bool) {
+        self.account(now, run);
+        if let Some(pace) = self.paces.get_mut(&run) {
+            pace.asking = asking;
+        }
+    }
+
+    /// The first instant at which a running run has used its wall time.
+    pub(super) fn next_deadline(&self) -> Option<Tick> {
+        self.running().filter_map(|run| self.paces.get(&run)?.ends_at()).min()
+    }
+
+    /// Runs whose wall time is used up are asked to end.
+    pub(super) fn enforce_wall_time(&mut self, now: Tick, out: &mut Vec<Command>) {
+        let over = |run: &RunId| self.paces.get(run).and_then(Pace::ends_at).is_some_and(|at| at <= now);
+        let due: Vec<RunId> = self.running().filter(over).collect();
+        for run in due {
+            if let Some(id) = self.issue_of(run).cloned() {
+                self.stop(&id, run, StopCause::WallTime, out);
+            }
+        }
+    }
+
+    fn running(&self) -> impl Iterator<Item = RunId> {
+        self.claims.values().filter_map(|claim| match claim {
+            Claim::Running { run } => Some(*run),
+            _ => None,
+        })
+    }
+}
