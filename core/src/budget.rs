@@ -113,10 +113,10 @@ pub fn exhausted(counters: &Counters, budget: &Budget) -> Option<Exhausted> {
     }
     let used = counters.since_grant();
     let met = [
-        (Bound::Sessions, u64::from(used.sessions), u64::from(budget.sessions)),
-        (Bound::Turns, u64::from(used.turns), u64::from(budget.turns)),
         (Bound::WallTime, used.wall_ms, budget.wall_ms),
+        (Bound::Turns, u64::from(used.turns), u64::from(budget.turns)),
         (Bound::Bounces, u64::from(used.bounces), u64::from(budget.bounces)),
+        (Bound::Sessions, u64::from(used.sessions), u64::from(budget.sessions)),
     ];
     if let Some((bound, used, _)) = met.into_iter().find(|(_, used, allowed)| used >= allowed) {
         return Some(Exhausted::Allowance(bound, used));

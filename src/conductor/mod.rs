@@ -219,6 +219,9 @@ impl<H: Hands> Conductor<H> {
         for command in commands {
             self.perform(command);
         }
+        for issue in self.board.take_changed() {
+            self.keep_counters(issue);
+        }
     }
 
     fn on_message(&mut self, message: Message) {
@@ -288,7 +291,6 @@ impl<H: Hands> Conductor<H> {
             FromRun::Report(run, report) => {
                 if let Report::Turn { autonomous, .. } = report {
                     self.step(Event::TurnBegan(run, autonomous));
-                    self.keep_counters(run);
                 }
                 if let Some(live) = self.live.get_mut(&run) {
                     live.take(report);
@@ -309,13 +311,12 @@ impl<H: Hands> Conductor<H> {
         }
     }
 
-    /// What a run used so far survives a crash.
-    fn keep_counters(&mut self, run: RunId) {
-        let Some(id) = self.board.issue_of(run).cloned() else { return };
+    /// What an issue used so far, and what it was granted anew, survives a crash.
+    fn keep_counters(&self, id: IssueId) {
         let written = self.journal.counted(id.clone(), self.board.counters(&id));
         self.tasks.spawn(async move {
             if let Err(error) = written.await {
-                tracing::error!(issue_id = %id, %error, "what the run used could not be kept");
+                tracing::error!(issue_id = %id, %error, "what the issue used could not be kept");
             }
         });
     }

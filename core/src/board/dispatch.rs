@@ -30,6 +30,9 @@ impl Board {
         if self.unconfirmed.contains_key(&issue.id) {
             return Err(NotNow::Unconfirmed);
         }
+        if self.unseen.contains(&issue.id) {
+            return Err(NotNow::Unseen);
+        }
         match policy.states.role(&issue.state) {
             Role::Active => {}
             Role::Terminal => return Err(NotNow::Terminal),
@@ -57,13 +60,15 @@ impl Board {
         self.slot_for(issue, policy)
     }
 
-    /// A continuation uses the slot its claim holds; everything else needs a free one.
+    /// A continuation uses the slot its claim holds: only live runs can be in its way, when there are fewer slots
+    /// than before. Everything else needs a free one.
     fn slot_for(&self, issue: &Issue, policy: &Policy) -> Result<(), NotNow> {
+        let holds_one = self.claims.get(&issue.id).is_some_and(Claim::holds_slot);
         let others = |state: Option<&StateName>| {
             let count = self
                 .claims
                 .iter()
-                .filter(|(id, claim)| **id != issue.id && claim.holds_slot())
+                .filter(|(id, claim)| **id != issue.id && claim.holds_slot() && (!holds_one || claim.run().is_some()))
                 .filter(|(id, _)| state.is_none_or(|wanted| self.state_of(id).is_some_and(|found| found == wanted)))
                 .count();
             u32::try_from(count).unwrap_or(u32::MAX)
@@ -148,18 +153,21 @@ impl Board {
     /// The issues to start now, in order: due retries first (they were claimed first, and a slot
     /// that frees must not pass them by, trap T2), then fresh ones in dispatch order.
     pub(super) fn candidates(&self, now: Tick) -> Vec<IssueId> {
-        let mut due: Vec<(Tick, &IssueId)> = self
-            .claims
-            .iter()
-            .filter_map(|(id, claim)| match claim {
-                Claim::Waiting { until, .. } if *until <= now => Some((*until, id)),
-                _ => None,
-            })
-            .collect();
-        due.sort();
         let mut fresh: Vec<&Issue> = self.issues.values().filter(|i| !self.claims.contains_key(&i.id)).collect();
         fresh.sort_by(|a, b| crate::issue::dispatch_order(a, b));
-        due.into_iter().map(|(_, id)| id.clone()).chain(fresh.into_iter().map(|i| i.id.clone())).collect()
+        let due = self.due(now).into_iter().map(|(id, _)| id);
+        due.chain(fresh.into_iter().map(|i| i.id.clone())).collect()
+    }
+
+    /// Retries whose time has come, the longest waiting first.
+    pub(super) fn due(&self, now: Tick) -> Vec<(IssueId, Tick)> {
+        let waits = |(id, claim): (&IssueId, &Claim)| match claim {
+            Claim::Waiting { until, .. } if *until <= now => Some((id.clone(), *until)),
+            _ => None,
+        };
+        let mut due: Vec<(IssueId, Tick)> = self.claims.iter().filter_map(waits).collect();
+        due.sort_by_key(|(_, until)| *until);
+        due
     }
 
     /// Which kind of run would start for `id` now.

@@ -46,7 +46,7 @@ impl Board {
             issue.state = to.clone();
         }
         let stood_still = left.is_some_and(|left| !left.changed) && began_in.as_ref() == self.state_of(&id);
-        let counters = self.counters.entry(id.clone()).or_default();
+        let counters = self.counters_mut(&id);
         match (&end, &began_in) {
             (RunEnd::Moved(to), Some(from)) => counters.moved(from, to),
             (RunEnd::TurnsUsed, _) => {
@@ -90,9 +90,8 @@ impl Board {
             RunEnd::Stopped(StopCause::NotActive | StopCause::NotRoutable) | RunEnd::NoLongerActive => self.grant(&id),
             // Our own stopping uses up nothing of the issue's allowance of runs.
             RunEnd::Stopped(StopCause::Drain) => {
-                if let Some(counters) = self.counters.get_mut(&id) {
-                    counters.granted.sessions = counters.granted.sessions.saturating_add(1);
-                }
+                let granted = &mut self.counters_mut(&id).granted;
+                granted.sessions = granted.sessions.saturating_add(1);
             }
             RunEnd::Stopped(StopCause::Missing) => {}
         }
@@ -100,8 +99,8 @@ impl Board {
 
     /// A person decided something about the issue, or it is finished: a new allowance begins.
     pub(super) fn grant(&mut self, id: &IssueId) {
-        if let Some(counters) = self.counters.get_mut(id) {
-            counters.grant();
+        if self.counters.contains_key(id) {
+            self.counters_mut(id).grant();
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Board {
     next_run: u64,
     claims: BTreeMap<IssueId, Claim>,
     counters: BTreeMap<IssueId, Counters>,
+    /// Issues whose counters changed since somebody asked.
+    changed: BTreeSet<IssueId>,
     /// What live runs use while they live.
     paces: BTreeMap<RunId, Pace>,
     /// Why issues that now stand in a holding state were put there.
@@ -45,6 +47,8 @@ pub struct Board {
     issues: BTreeMap<IssueId, Issue>,
     malformed: Vec<Malformed>,
     ambiguous: Vec<Ambiguity>,
+    /// Claimed issues that the newest good look did not find, or not as an issue; their last known form is kept.
+    unseen: BTreeSet<IssueId>,
     /// Since when good looks do not find a claimed issue.
     misses: BTreeMap<IssueId, Tick>,
     /// Issues whose file we may have moved since this look began; only a later one counts for them.
@@ -90,11 +94,13 @@ impl Board {
             next_run: next_run.0,
             claims: BTreeMap::new(),
             counters,
+            changed: BTreeSet::new(),
             paces: BTreeMap::new(),
             parked,
             issues: BTreeMap::new(),
             malformed: Vec::new(),
             ambiguous: Vec::new(),
+            unseen: BTreeSet::new(),
             misses: BTreeMap::new(),
             unconfirmed: BTreeMap::new(),
             elsewhere: BTreeSet::new(),
@@ -202,6 +208,17 @@ impl Board {
     /// The counters of an issue, to be kept by the journal.
     pub fn counters(&self, id: &IssueId) -> Counters {
         self.counters.get(id).cloned().unwrap_or_default()
+    }
+
+    /// The issues whose counters changed since the last call: what the journal has to learn.
+    pub fn take_changed(&mut self) -> BTreeSet<IssueId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The counters of an issue, to be changed.
+    fn counters_mut(&mut self, id: &IssueId) -> &mut Counters {
+        self.changed.insert(id.clone());
+        self.counters.entry(id.clone()).or_default()
     }
 
     /// Files of the newest good look that are not issues.

@@ -52,6 +52,8 @@ pub enum NotNow {
     Cleaning,
     /// Its file may have just moved; the next look tells.
     Unconfirmed,
+    /// The newest look did not find its file, or could not read it.
+    Unseen,
     /// Nothing starts at all.
     Closed(Closed),
     /// A shutdown is under way.
@@ -80,6 +82,7 @@ impl NotNow {
             Self::Resuming => "resuming",
             Self::Cleaning => "cleaning",
             Self::Unconfirmed => "unconfirmed",
+            Self::Unseen => "unseen",
             Self::Closed(Closed::WorkflowBroken) => "workflow-broken",
             Self::Closed(Closed::NoSandbox(_)) => "no-sandbox",
             Self::Draining => "draining",
@@ -129,6 +132,7 @@ impl fmt::Display for NotNow {
             Self::Resuming => write!(f, "being moved back to where it was parked from"),
             Self::Cleaning => write!(f, "its old workspace is being removed"),
             Self::Unconfirmed => write!(f, "its file is being looked at again"),
+            Self::Unseen => write!(f, "its file is missing or cannot be read just now"),
             Self::Closed(Closed::WorkflowBroken) => {
                 write!(f, "WORKFLOW.md has errors; nothing new starts until they are fixed")
             }

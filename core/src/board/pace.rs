@@ -48,7 +48,7 @@ impl Board {
         let spent = if pace.asking { 0 } else { now.since(pace.accounted) };
         pace.accounted = pace.accounted.max(now);
         pace.left_ms = pace.left_ms.saturating_sub(spent);
-        let used = &mut self.counters.entry(id).or_default().used;
+        let used = &mut self.counters_mut(&id).used;
         used.wall_ms = used.wall_ms.saturating_add(spent);
     }
 
@@ -58,7 +58,7 @@ impl Board {
         let Some(pace) = self.paces.get_mut(&run) else { return };
         let more = turns.saturating_sub(pace.turns);
         pace.turns = pace.turns.max(turns);
-        let used = &mut self.counters.entry(id).or_default().used;
+        let used = &mut self.counters_mut(&id).used;
         used.turns = used.turns.saturating_add(more);
     }
 

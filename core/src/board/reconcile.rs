@@ -69,6 +69,7 @@ impl Board {
         self.malformed = scan.malformed;
         self.ambiguous = scan.ambiguous;
         self.misses.retain(|id, _| !known.contains_key(id));
+        self.unseen.clear();
         let absent: Vec<IssueId> = self.claims.keys().filter(|id| !known.contains_key(id)).cloned().collect();
         for id in absent {
             let Some(issue) = self.issues.remove(&id) else { continue };
@@ -78,10 +79,12 @@ impl Board {
                 self.not_found(now, &id, out);
             }
             if self.claims.contains_key(&id) {
+                self.unseen.insert(id.clone());
                 known.insert(id, issue);
             }
         }
         self.issues = known;
+        self.misses.retain(|id, _| self.claims.contains_key(id));
         let claimed: Vec<IssueId> = self.claims.keys().filter(|id| !self.misses.contains_key(id)).cloned().collect();
         for id in claimed {
             self.check_claim(&id, policy, out);
@@ -195,6 +198,7 @@ impl Board {
     }
 
     fn dispatch(&mut self, now: Tick, policy: &Policy, out: &mut Vec<Command>) {
+        self.release_due(now, policy, out);
         for id in self.candidates(now) {
             let Some(issue) = self.issues.get(&id) else { continue };
             match self.verdict(issue, now, policy) {
@@ -210,10 +214,31 @@ impl Board {
         }
     }
 
+    /// Due retries that wait for something else than a slot give theirs up, before anybody else is told that all
+    /// are taken. Which kind of run comes next stands in the counters.
+    fn release_due(&mut self, now: Tick, policy: &Policy, out: &mut Vec<Command>) {
+        for (id, _) in self.due(now) {
+            let Some(issue) = self.issues.get(&id) else { continue };
+            match self.verdict(issue, now, policy) {
+                Err(NotNow::WillPark(reason)) => self.park(&id, reason, out),
+                Err(
+                    NotNow::Unseen
+                    | NotNow::BlockedBy(..)
+                    | NotNow::UnknownBlocker(_)
+                    | NotNow::BlockerCancelled(..)
+                    | NotNow::BlockerCycle(_),
+                ) => {
+                    self.claims.remove(&id);
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
     fn start(&mut self, now: Tick, issue: Issue, policy: &Policy, out: &mut Vec<Command>) {
         let id = issue.id.clone();
         let kind = self.kind_for(&id);
-        let counters = self.counters.entry(id.clone()).or_default();
+        let counters = self.counters_mut(&id);
         let attempt = retry::attempt(counters, kind);
         let allowance = budget::allowance(counters, &policy.budget);
         counters.used.sessions = counters.used.sessions.saturating_add(1);

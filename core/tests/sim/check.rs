@@ -1,0 +1,167 @@
+//! What must hold at every step and at the end, whatever the world did (DESIGN §4, as far as it concerns the board).
+
+use std::collections::BTreeSet;
+
+use symphony_core::board::{Board, Claim, Command, Event, NotNow, StopCause};
+use symphony_core::ids::{IssueId, RunId, StateName};
+use symphony_core::time::Tick;
+use symphony_core::workflow::Role;
+
+use crate::model;
+use crate::world::World;
+
+impl World {
+    /// Before the commands of a step are carried out.
+    pub(crate) fn check_step(&self, before: &Board, event: &Event, commands: &[Command]) {
+        let started: Vec<IssueId> = commands
+            .iter()
+            .filter_map(|command| match command {
+                Command::Start(plan) => Some(plan.issue.id.clone()),
+                _ => None,
+            })
+            .collect();
+        let good_look = matches!(event, Event::PollEnded(Ok(_)));
+        if !good_look {
+            let about_disk = |command: &&Command| match command {
+                Command::Start(_) | Command::Resume { .. } => true,
+                Command::Stop(_, cause) => !matches!(cause, StopCause::WallTime | StopCause::Drain),
+                _ => false,
+            };
+            assert_eq!(commands.iter().find(about_disk), None, "nothing but a good look decides that");
+        }
+        if matches!(event, Event::PollEnded(Err(_))) {
+            let quiet = |command: &&Command| !matches!(command, Command::Poll | Command::Stop(_, StopCause::WallTime));
+            assert_eq!(commands.iter().find(quiet), None, "an error is not an empty look");
+        }
+        if good_look {
+            let booting = self.live.values().filter(|live| live.turns == 0).count() as u64;
+            let now = Tick(self.now);
+            let expected = model::expected(before, &self.board, &started, booting, now, &self.policy, self.draining);
+            let parked = commands.iter().filter_map(|command| match command {
+                Command::Park { issue, .. } => Some(issue.clone()),
+                _ => None,
+            });
+            let did = model::Expected { parked: parked.collect(), started: started.clone() };
+            let claims = |board: &Board| format!("{:?}", board.claims().collect::<Vec<_>>());
+            assert_eq!(
+                did,
+                expected,
+                "the dumber model decides otherwise; claims were {} and are {}; {:?}",
+                claims(before),
+                claims(&self.board),
+                self.policy
+            );
+            for issue in self.board.issues() {
+                assert!(
+                    self.board.verdict(issue, now, &self.policy).is_err(),
+                    "{} may run and was not started",
+                    issue.id
+                );
+            }
+        }
+        for command in commands {
+            self.check_command(command);
+        }
+    }
+
+    fn check_command(&self, command: &Command) {
+        match command {
+            Command::Start(plan) => {
+                let id = &plan.issue.id;
+                assert!(!self.draining, "nothing starts in a shutdown");
+                assert!(!self.live.values().any(|live| live.issue == *id), "{id} runs twice");
+                assert!(plan.allowance.turns > 0 && plan.allowance.wall_ms > 0, "a run that may do nothing");
+                let used = self.board.counters(id).since_grant();
+                assert!(used.sessions <= self.policy.budget.sessions, "beyond the budget of runs");
+                assert_eq!(Some(&plan.issue.state), self.seen.get(id), "{id} starts as the look saw it");
+                assert_eq!(self.verdict_of(id), Some(NotNow::Running));
+            }
+            Command::Stop(run, _) => {
+                let live = self.live.get(run).unwrap_or_else(|| panic!("run {run} is not alive"));
+                assert_eq!(live.asked_to_stop, None, "asked to stop twice");
+            }
+            Command::RemoveWorkspace(issue) => {
+                assert!(!self.live.values().any(|live| live.issue == issue.id), "its run still lives");
+            }
+            Command::Park { issue, reason, .. } => {
+                assert!(!self.live.values().any(|live| live.issue == *issue), "parked under its run");
+                assert!(!reason.to_string().is_empty() && !reason.remedy(&StateName::new("Todo")).is_empty());
+            }
+            Command::Resume { to, .. } => assert!(!to.as_str().is_empty()),
+            Command::Poll => assert!(!self.draining),
+        }
+    }
+
+    fn verdict_of(&self, id: &IssueId) -> Option<NotNow> {
+        let issue = self.board.issue(id)?;
+        self.board.verdict(issue, Tick(self.now), &self.policy).err()
+    }
+
+    /// After the commands were carried out.
+    pub(crate) fn check_state(&self) {
+        if let Some(at) = self.board.wake_at() {
+            assert!(at.0 > self.now, "the board wants to be woken at {} and it is {}", at.0, self.now);
+        }
+        let claimed: BTreeSet<RunId> = self.board.claims().filter_map(|(_, claim)| claim.run()).collect();
+        let alive: BTreeSet<RunId> = self.live.keys().copied().collect();
+        assert_eq!(claimed, alive, "claims and live runs are the same");
+        for (run, live) in &self.live {
+            assert_eq!(self.board.issue_of(*run), Some(&live.issue));
+            // A run may ignore its orders; it was asked to end when its time was over.
+            let counters = self.board.counters(&live.issue);
+            assert!(counters.used.sessions > 0);
+        }
+        for (id, claim) in self.board.claims() {
+            if let Claim::Parked { parked, .. } = claim {
+                assert!(!parked.from.as_str().is_empty(), "{id} could not go back");
+            }
+        }
+        for (id, tally) in &self.tally {
+            let used = self.board.counters(id).used;
+            assert_eq!((used.sessions, used.turns), (tally.sessions, tally.turns), "counts of {id}");
+            // The time of a live run is counted when something happens to it.
+            let exact = !self.live.values().any(|live| live.issue == *id);
+            assert!(
+                if exact { used.wall_ms == tally.wall_ms } else { used.wall_ms <= tally.wall_ms },
+                "wall time of {id}: {} ms, not {} ms",
+                used.wall_ms,
+                tally.wall_ms
+            );
+        }
+    }
+
+    /// Whether nothing will move any more by itself, but for looks that find nothing new.
+    pub(crate) fn at_rest(&self) -> bool {
+        self.live.is_empty()
+            && !self.board.is_looking()
+            && self.looks > self.calm_from + 3
+            && self.board.claims().all(|(_, claim)| matches!(claim, Claim::Parked { moved: Some(Err(_)), .. }))
+            && self.board.issues().all(|issue| self.board.verdict(issue, Tick(self.now), &self.policy).is_err())
+    }
+
+    /// Everything that could be done was done: nobody starved, no claim leaked, and whoever waits says why.
+    pub(crate) fn check_rest(&self) {
+        assert!(self.live.is_empty(), "a run is left: {:?}", self.live);
+        for (id, claim) in self.board.claims() {
+            let kept = matches!(claim, Claim::Parked { moved: Some(Err(_)), .. });
+            assert!(kept, "the claim of {id} was never released: {claim:?}");
+        }
+        for issue in self.board.issues() {
+            let why = self.board.verdict(issue, Tick(self.now), &self.policy).expect_err("at rest");
+            let role = self.policy.states.role(&issue.state);
+            let fine = match &why {
+                NotNow::Terminal => role == Role::Terminal,
+                NotNow::Holding => role == Role::Holding,
+                NotNow::Parked(..) => true,
+                NotNow::OnHold => !issue.dispatchable,
+                NotNow::MissingLabel(label) => !issue.labels.contains(label),
+                NotNow::BlockedBy(..)
+                | NotNow::UnknownBlocker(_)
+                | NotNow::BlockerCancelled(..)
+                | NotNow::BlockerCycle(_) => !issue.blocked_by.is_empty(),
+                _ => false,
+            };
+            assert!(fine, "{} starves: {why:?}", issue.id);
+        }
+    }
+}
