@@ -1,6 +1,7 @@
 //! Tests of the real binary, in one test program so that linking happens once.
 
 mod api;
+mod bounds;
 mod browser;
 mod cli;
 mod conformance;

@@ -58,7 +58,7 @@ fn seeds_that_once_failed_do_not_fail_again() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: number("SIM_CASES").and_then(|n| n.try_into().ok()).unwrap_or(300), max_shrink_iters: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The same world driven by bytes, so that what fails shrinks to a short script.
     #[test]
