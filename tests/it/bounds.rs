@@ -92,14 +92,19 @@ fn what_becomes_of_an_issue_whose_blocker_was_cancelled_stands_in_the_workflow()
     };
     let state = running.until_state("the reason", |state| of(state, "B-1")["reason_code"] == "blocker-cancelled");
     let reason = of(&state, "B-1")["reason"].as_str().expect("a sentence").to_owned();
-    assert_eq!(reason, "blocked by A-1, which was cancelled (it is in Cancelled); remove it from `blocked_by` to go on");
+    assert_eq!(
+        reason,
+        "blocked by A-1, which was cancelled (it is in Cancelled); remove it from `blocked_by` to go on"
+    );
     let workflow = project.read("WORKFLOW.md");
-    let with = |rule: &str| workflow.replace("  kind: local\n", &format!("  kind: local\n  on_blocker_cancelled: {rule}\n"));
+    let with =
+        |rule: &str| workflow.replace("  kind: local\n", &format!("  kind: local\n  on_blocker_cancelled: {rule}\n"));
     project.write("WORKFLOW.md", &with("park"));
     assert!(project.parked_note("B-1").contains("it waits for A-1, which was cancelled"));
     project.write("WORKFLOW.md", &with("unblock"));
     until("the workflow to be read", || running.state()["workflow"]["valid"] == true);
-    std::fs::rename(project.dir().join("issues/Parked/B-1.md"), project.dir().join("issues/Todo/B-1.md")).expect("moved");
+    std::fs::rename(project.dir().join("issues/Parked/B-1.md"), project.dir().join("issues/Todo/B-1.md"))
+        .expect("moved");
     project.wait_for("issues/Done/B-1.md");
     assert_eq!(running.stop(), 0);
 }

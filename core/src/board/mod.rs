@@ -249,7 +249,7 @@ impl Board {
             return None;
         }
         let mut left = !self.claims.is_empty()
-            || !self.parked.is_empty()
+            || self.parked.keys().any(|id| self.issues.contains_key(id))
             || !self.ambiguous.is_empty()
             || !self.malformed.is_empty()
             || self.look.error.is_some();

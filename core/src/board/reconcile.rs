@@ -89,9 +89,11 @@ impl Board {
         for id in claimed {
             self.check_claim(&id, policy, out);
         }
-        let role = |id: &IssueId| self.issues.get(id).map(|issue| policy.states.role(&issue.state));
-        self.parked.retain(|id, _| self.claims.contains_key(id) || role(id) == Some(Role::Holding));
-        self.swept.retain(|id| self.unconfirmed.contains_key(id) || role(id) == Some(Role::Terminal));
+        // A file that cannot be read just now, perhaps because a person is editing it, stands where it stood.
+        let stays =
+            |id: &IssueId, role| self.issues.get(id).is_none_or(|issue| policy.states.role(&issue.state) == role);
+        self.parked.retain(|id, _| self.claims.contains_key(id) || stays(id, Role::Holding));
+        self.swept.retain(|id| self.unconfirmed.contains_key(id) || stays(id, Role::Terminal));
     }
 
     /// Whether the file is there but cannot be read as this issue now: half-saved, or two of a name.

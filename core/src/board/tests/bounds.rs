@@ -363,3 +363,33 @@ fn a_blocked_continuation_gives_its_slot_up_before_anybody_else_is_refused_one()
     assert_eq!(starts(&commands).iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["B"]);
     assert_eq!(w.why("A"), Some(NotNow::UnknownBlocker(Identifier("X".into()))));
 }
+
+/// Regression: a parked issue that one look could not read, as while a person edits it, forgot why it was parked.
+#[test]
+fn a_parked_issue_that_is_being_edited_still_says_why_it_was_parked() {
+    let mut w = World::new();
+    w.look(&[issue("A", "Todo")]);
+    w.ends(1, template("p1"));
+    w.step(Event::ParkEnded(id("A"), Ok(())));
+    w.look(&[issue("A", "Parked")]);
+    w.look(&[issue("A", "Parked")]);
+    let torn = Malformed { file: "Parked/A.md".into(), line: None, column: None, message: "half".into() };
+    w.step(Event::LookWanted);
+    w.step(Event::PollEnded(Ok(Scan { malformed: vec![torn], ..Scan::default() })));
+    w.look(&[issue("A", "Parked")]);
+    assert!(matches!(w.why("A"), Some(NotNow::Parked(..))));
+    w.look(&[issue("A", "Backlog")]);
+    assert!(matches!(w.why("A"), Some(NotNow::Parked(..))), "wherever nobody works");
+    w.look(&[]);
+    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::Finished), "a deleted one needs nobody");
+}
+
+#[test]
+fn a_finished_issue_that_is_being_edited_is_not_cleaned_up_twice() {
+    let mut w = World::new();
+    assert_eq!(w.look(&[issue("A", "Done")]).len(), 1);
+    w.step(Event::WorkspaceRemoved(id("A")));
+    w.look(&[issue("A", "Done")]);
+    w.look(&[]);
+    assert!(w.look(&[issue("A", "Done")]).is_empty());
+}
