@@ -124,8 +124,8 @@ impl Live {
                 self.question = Some(question);
             }
             Report::AnswerDelivered => self.question = None,
-            Report::MarkedDone => {
-                self.marked_done = true;
+            Report::MarkedDone | Report::Moving => {
+                self.marked_done |= report == Report::MarkedDone;
                 // Nobody has to answer what the agent went on without.
                 self.question = None;
             }

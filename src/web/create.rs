@@ -125,6 +125,7 @@ fn from_json(wanted: Wanted, snapshot: &Snapshot) -> Result<NewIssue, ApiError> 
         priority,
         labels: listed(wanted.labels.unwrap_or_default().iter().map(String::as_str)),
         blocked_by: listed(wanted.blocked_by.unwrap_or_default().iter().map(String::as_str)),
+        proposed: None,
     })
 }
 
@@ -141,6 +142,7 @@ fn from_form(typed: &Typed, snapshot: &Snapshot) -> Result<NewIssue, ApiError> {
         priority,
         labels: listed(typed.labels.split(',')),
         blocked_by: vec![],
+        proposed: None,
     })
 }
 

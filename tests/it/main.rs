@@ -14,5 +14,6 @@ mod journey;
 mod lifecycle;
 mod overload;
 mod rig;
+mod states;
 mod steering;
 mod webdriver;
