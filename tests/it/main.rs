@@ -13,6 +13,7 @@ mod jail;
 mod journey;
 mod lifecycle;
 mod overload;
+mod proposals;
 mod rig;
 mod states;
 mod steering;
