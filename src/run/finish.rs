@@ -95,6 +95,7 @@ impl Attempt {
             Err(error) => Err(error),
         }
     }
+
     /// Compare-and-move from where the issue was when the move was accepted, then the notes. `None`: a person moved it
     /// meanwhile, which stands, and nothing is added to the issue.
     async fn move_on(&self, handover: &Handover) -> Result<Option<StateName>, TrackerError> {

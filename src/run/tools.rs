@@ -114,12 +114,18 @@ impl Attempt {
         let states = &self.workflow.states;
         // What was said stands, as with `mark_done`; saying it again changes nothing.
         let stands = said.word.as_ref().map(|word| match word {
-            Word::Done(_) => states.done_target(),
-            Word::Move(handover) => handover.to.clone(),
+            Word::Done(_) => (states.done_target(), None),
+            Word::Move(handover) => (handover.to.clone(), handover.notes.as_ref()),
         });
-        if let Some(target) = stands {
-            let same = StateName::new(to_state.trim()) == target;
-            return if same { Ok(moving(&target)) } else { Err(said_already(&target)) };
+        if let Some((target, taken)) = stands {
+            if StateName::new(to_state.trim()) != target {
+                return Err(said_already(&target));
+            }
+            let mut answer = moving(&target);
+            if notes.is_some() && notes.as_ref() != taken {
+                answer.text.push_str(" What you said first stands: these notes are not added.");
+            }
+            return Ok(answer);
         }
         let failed = |error: TrackerError| Answer::from(format!("failed to move the issue: {error}"));
         let from = self.current_state().await.map_err(failed)?;

@@ -115,11 +115,11 @@ fn a_refused_transition_names_the_allowed_ones_and_leaves_the_issue_where_it_is(
     assert_eq!(project.transcripts().matches("\"session/prompt\"").count(), 1, "max_turns of the state is in force");
 }
 
-/// The turn stays open until it is cancelled, 10 s after the word, which counts all the same.
+/// The turns stay open until they are cancelled, 10 s after the word, which counts all the same.
 #[test]
 fn a_person_who_moves_the_issue_meanwhile_wins_and_no_notes_are_added() {
     let states = "  Todo: {role: active, model: first}\n  In Progress: {role: active, model: second}\n  \
-                  Review: {role: active}\n  Done: {role: terminal}\n";
+                  Review: {role: active, model: second}\n  Done: {role: terminal}\n";
     let scenario = format!(
         r#"turn() {{
         case $SYMPHONY_MODEL in
@@ -128,18 +128,86 @@ fn a_person_who_moves_the_issue_meanwhile_wins_and_no_notes_are_added() {
         esac; }}"#
     );
     let project = pipeline(&scenario, states, "");
-    project.issue("Todo", "A-1", "Do it.");
+    // One goes elsewhere, the other to where its agent wanted it, but by a person's hand.
+    let issues = [("A-1", "In Progress"), ("B-1", "Review")];
+    issues.iter().for_each(|(name, _)| project.issue("Todo", name, "Do it."));
     let running = project.start();
-    running.until_state("the word", |s| s["running"][0]["last_event"] == json!("transition"));
-    assert!(project.exists("issues/Todo/A-1.md"), "nothing moves before the turn has ended");
-    std::fs::create_dir_all(project.dir().join("issues/In Progress")).expect("directory");
-    std::fs::rename(project.dir().join("issues/Todo/A-1.md"), project.dir().join("issues/In Progress/A-1.md"))
-        .expect("moved");
-    project.wait_for("issues/Done/A-1.md");
+    running.until_state("both words", |s| {
+        let rows = s["running"].as_array().expect("rows");
+        rows.len() == 2 && rows.iter().all(|row| row["last_event"] == json!("transition"))
+    });
+    for (name, to) in issues {
+        let file = |state: &str| project.dir().join(format!("issues/{state}/{name}.md"));
+        assert!(file("Todo").exists(), "nothing moves before the turn has ended");
+        std::fs::create_dir_all(project.dir().join(format!("issues/{to}"))).expect("directory");
+        std::fs::rename(file("Todo"), file(to)).expect("moved");
+    }
+    for (name, _) in issues {
+        let done = format!("issues/Done/{name}.md");
+        project.wait_for(&done);
+        let issue = project.read(&done);
+        assert!(!issue.contains("Never seen.") && !issue.contains("## agent"), "{issue}");
+    }
     assert!(!project.exists("issues/Review/A-1.md"));
-    let issue = project.read("issues/Done/A-1.md");
-    assert!(!issue.contains("Never seen.") && !issue.contains("## agent"), "{issue}");
     assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn a_transition_to_an_end_hands_the_work_off_and_one_to_a_holding_state_keeps_it() {
+    let states =
+        "  Todo: {role: active}\n  Wait: {role: holding}\n  Rejected: {role: terminal}\n  Done: {role: terminal}\n";
+    let scenario = format!(
+        r#"turn() {{
+        echo "$SYMPHONY_ISSUE_ID" >"$SYMPHONY_ISSUE_ID.txt"
+        case $SYMPHONY_ISSUE_ID in
+        DONE-1) call transition '{{"to_state":"done"}}'; {DONE}; note same ;;
+        SAME-1) {DONE}; call transition '{{"to_state":"Done","notes":"Late."}}'; note same
+                call transition '{{"to_state":"Wait"}}'; note other ;;
+        NO-1) call transition '{{"to_state":"Rejected","notes":"Not worth it."}}'; {DONE}; note other ;;
+        *) call transition '{{"to_state":"Wait","notes":"Look at it."}}' ;;
+        esac; }}"#
+    );
+    let hook = "hooks:\n  after_run: |\n    cp .git/symphony-runtime/mark_done.md ../../../said-$SYMPHONY_ISSUE_ID.md\n    \
+                find ../../../issues -name $SYMPHONY_ISSUE_ID.md > ../../../seen-$SYMPHONY_ISSUE_ID.txt\n";
+    let project = pipeline(&scenario, states, hook);
+    for name in ["DONE-1", "SAME-1", "NO-1", "WAIT-1"] {
+        project.issue("Todo", name, "Do it.");
+    }
+    assert_eq!(project.once(), 0);
+    for (name, to) in [("DONE-1", "Done"), ("SAME-1", "Done"), ("NO-1", "Rejected"), ("WAIT-1", "Wait")] {
+        assert_eq!(project.read(&format!("seen-{name}.txt")), format!("../../../issues/{to}/{name}.md\n"));
+        let over = to != "Wait";
+        assert_eq!(project.exists(&format!(".symphony/patches/agent_{name}.patch")), over, "{name}");
+        assert_eq!(project.exists(&format!(".symphony/workspaces/{name}")), !over, "{name}");
+    }
+    let notes =
+        |name: &str| Notes::of(&std::fs::read_to_string(project.apply_patch(name).join("notes.txt")).expect("noted"));
+    for (name, refused) in [("DONE-1", false), ("SAME-1", false), ("NO-1", true)] {
+        let notes = notes(name);
+        assert_eq!(notes.tool(if refused { "other" } else { "same" }).1, refused, "one run has one word: {name}");
+        if name == "SAME-1" {
+            assert!(notes.tool("same").0.contains("these notes are not added"));
+            assert!(notes.tool("other").0.contains("the issue goes to Done"));
+        }
+    }
+    assert_eq!(project.read("said-NO-1.md"), "# The title of NO-1\n\nNot worth it.\n");
+    assert!(project.read("issues/Rejected/NO-1.md").ends_with("· Todo → Rejected\n\n> Not worth it.\n"));
+    assert!(!project.read("issues/Done/SAME-1.md").contains("Late."), "the first word is the one that counts");
+    assert!(project.read("issues/Wait/WAIT-1.md").ends_with("> Look at it.\n"));
+    assert!(project.exists(".symphony/disks/WAIT-1/tree/WAIT-1.txt"), "what is handed on stays as it is");
+}
+
+#[test]
+fn notes_that_no_longer_fit_into_the_issue_are_kept_beside_its_run() {
+    let states = "  Todo: {role: active}\n  Wait: {role: holding}\n  Done: {role: terminal}\n";
+    let project = pipeline("turn() { call transition '{\"to_state\":\"Wait\",\"notes\":\"Too much.\"}'; }", states, "");
+    // The prompt leaves the text out: this is about the file.
+    let workflow = project.read("WORKFLOW.md").replace("{{ issue.description }}", "");
+    project.write("WORKFLOW.md", &workflow);
+    project.issue("Todo", "A-1", &"x".repeat(1024 * 1024 - 64));
+    assert_eq!(project.once(), 0);
+    assert!(project.exists("issues/Wait/A-1.md") && !project.read("issues/Wait/A-1.md").contains("Too much."));
+    assert!(project.read(".symphony/runs/1/notes.md").ends_with("· Todo → Wait\n\n> Too much."));
 }
 
 #[test]
