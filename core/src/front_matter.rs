@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
-use crate::ids::{Identifier, IssueId, StateName, WorkspaceKey};
+use crate::ids::{Identifier, IssueId, RunId, StateName, WorkspaceKey};
 use crate::issue::{Ambiguity, Blocker, Issue, Malformed};
 use crate::yaml::{self, Kind, Node};
 
@@ -225,6 +225,17 @@ pub struct NewFile<'a> {
     pub labels: &'a [String],
     /// Identifiers.
     pub blocked_by: &'a [String],
+    /// Who proposed it, if an agent did.
+    pub proposed: Option<&'a Proposed>,
+}
+
+/// Where a proposed issue comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// The issue whose agent proposed it.
+    pub by: Identifier,
+    /// The run in which it did.
+    pub run: RunId,
 }
 
 /// The text of a new issue's file in the format of 0.1.0 (§1.10): strings quoted as JSON, which is YAML too.
@@ -241,6 +252,10 @@ pub fn render_new(new: &NewFile<'_>, now: Timestamp) -> String {
         if !items.is_empty() {
             text.push_str(&format!("{key}: [{}]\n", list(items)));
         }
+    }
+    if let Some(Proposed { by, run }) = new.proposed {
+        let by = quoted(&by.0);
+        text.push_str(&format!("proposed_by: {by}\nproposed_at: {now}\nproposed_in_run: {}\n", run.0));
     }
     text.push_str("---\n");
     let body = new.description.unwrap_or("").trim();

@@ -133,7 +133,7 @@ fn ends_like_a_hash(text: &str) -> bool {
 }
 
 /// The first 64 bits of SHA-256, in hexadecimal.
-pub(crate) fn hash16(text: &str) -> String {
+pub fn hash16(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 

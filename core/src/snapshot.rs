@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub sandbox: String,
     /// States in declaration order with their role, for forms and headings.
     pub states: Vec<StateRow>,
+    /// Where a discarded issue goes.
+    pub discard_target: StateName,
     /// Claimed and alive: running, finishing or stopping.
     pub running: Vec<RunningRow>,
     /// Claimed and waiting for a time.
@@ -59,6 +61,7 @@ impl Snapshot {
             tracker_root: String::new(),
             sandbox: String::new(),
             states: vec![],
+            discard_target: StateName::new("Done"),
             running: vec![],
             retrying: vec![],
             idle: vec![],
@@ -197,6 +200,8 @@ pub struct IdleRow {
     pub last: Option<LastRun>,
     /// Who proposed it, if an agent did.
     pub proposed_by: Option<String>,
+    /// Its description, Markdown written by an agent; only of a proposal, which a person has to read.
+    pub proposal: Option<String>,
 }
 
 impl IdleRow {
@@ -208,6 +213,17 @@ impl IdleRow {
     /// Whether symphony put it aside.
     pub fn is_parked(&self) -> bool {
         self.why.as_ref().is_some_and(NotNow::is_parked)
+    }
+
+    /// Whether an agent proposed it and nobody has decided about it: once it has run, somebody had.
+    pub fn is_proposal(&self) -> bool {
+        let held = self.role == crate::workflow::Role::Holding && !self.is_parked();
+        held && self.proposed_by.is_some() && self.last.is_none()
+    }
+
+    /// Whether it waits for a person's decision.
+    pub fn needs_human(&self) -> bool {
+        self.is_parked() || self.is_proposal()
     }
 }
 

@@ -1,6 +1,7 @@
-//! After a turn: prompt again, wait for a human, hand off, or end. Pure; the run acts on the answer.
+//! After a turn: prompt again, wait for a human, hand off, hand on, or end. Pure; the run acts on the answer.
 
 use crate::board::{FailureCode, RunEnd, RunFailure};
+use crate::ids::StateName;
 
 /// How a turn ended, as far as this decision cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +23,22 @@ pub enum Sight {
     Unknown(String),
 }
 
+/// What the agent said about its issue; a run has at most one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// `mark_done` was accepted: it goes to the done target.
+    Done,
+    /// `transition` was accepted: it goes to this state.
+    Move(StateName),
+}
+
 /// Facts about the turn that just ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// How it ended.
     pub outcome: Outcome,
-    /// Whether `mark_done` was accepted in this run.
-    pub marked_done: bool,
+    /// What was accepted in this run, if anything.
+    pub word: Option<Word>,
     /// Whether a question to a human is open.
     pub asked: bool,
     /// Where the issue is now.
@@ -44,6 +54,8 @@ pub struct Facts {
 pub enum Next {
     /// Hand the work off: the agent said it is done.
     HandOff,
+    /// Hand the issue on to this state: the agent said it belongs there.
+    HandOn(StateName),
     /// Wait for the answer, then prompt with it.
     WaitForHuman,
     /// Prompt the same session to carry on.
@@ -52,11 +64,13 @@ pub enum Next {
     End(RunEnd),
 }
 
-/// The agent's word that it is done counts even if the turn then broke: the work is exported. A question
+/// The agent's word counts even if the turn then broke: the work is exported. A question
 /// of a turn that broke does not: the session may be gone, and the next run asks again.
 pub fn after_turn(facts: Facts) -> Next {
-    if facts.marked_done {
-        return Next::HandOff;
+    match facts.word {
+        Some(Word::Done) => return Next::HandOff,
+        Some(Word::Move(to)) => return Next::HandOn(to),
+        None => {}
     }
     if facts.asked {
         return match facts.outcome {
@@ -82,7 +96,7 @@ mod tests {
     fn facts() -> Facts {
         Facts {
             outcome: Outcome::Ended,
-            marked_done: false,
+            word: None,
             asked: false,
             sight: Sight::Active,
             autonomous_turns: 1,
@@ -103,8 +117,22 @@ mod tests {
 
     #[test]
     fn done_wins_over_a_turn_that_broke_afterwards() {
-        let broke = Facts { outcome: Outcome::Failed(failure()), marked_done: true, ..facts() };
+        let broke = Facts { outcome: Outcome::Failed(failure()), word: Some(Word::Done), ..facts() };
         assert_eq!(after_turn(broke), Next::HandOff);
+    }
+
+    #[test]
+    fn a_transition_hands_the_issue_on_whatever_else_is_open() {
+        let to = StateName::new("Review");
+        let moved = Facts { word: Some(Word::Move(to.clone())), ..facts() };
+        for facts in [
+            moved.clone(),
+            Facts { outcome: Outcome::Failed(failure()), ..moved.clone() },
+            Facts { asked: true, autonomous_turns: 2, ..moved.clone() },
+            Facts { sight: Sight::Unknown("no access".into()), ..moved },
+        ] {
+            assert_eq!(after_turn(facts), Next::HandOn(to.clone()));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The environment is built from nothing: no variable of the host reaches an agent (C6).
 
 use symphony_core::issue::Issue;
-use symphony_core::workflow::{Acp, Adapter};
+use symphony_core::workflow::{Adapter, AgentOf};
 
 /// What the guest program starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,30 +48,33 @@ pub struct Inside {
     pub home: String,
 }
 
-/// The launch of `adapter` for `issue`. `acp.command` wins over the profile and is kept verbatim (C53).
+/// The launch of `agent` for `issue`. Its command wins over the profile and is kept verbatim (C53); `shell` runs it.
 ///
 /// # Errors
 /// When the profile needs something that does not exist yet.
-pub fn launch(adapter: Adapter, acp: &Acp, issue: &Issue, inside: &Inside) -> Result<Launch, ProfileError> {
-    let program = match (&acp.command, adapter) {
+pub fn launch(agent: &AgentOf<'_>, shell: &str, issue: &Issue, inside: &Inside) -> Result<Launch, ProfileError> {
+    let program = match (agent.command, agent.adapter) {
         (Some(command), _) if command.trim().is_empty() => return Err(ProfileError::BlankCommand),
-        (Some(command), _) => Program::Command(vec![acp.shell.clone(), "-lc".into(), command.clone()]),
+        (Some(command), _) => Program::Command(vec![shell.to_owned(), "-lc".into(), command.to_owned()]),
         (None, Adapter::Script) => Program::Builtin,
         (None, other) => return Err(ProfileError::NoBroker(other.name())),
     };
-    let mode = match adapter {
+    let mode = match agent.adapter {
         // Offered only where IS_SANDBOX=1; asks for no permission and writes no settings.
         Adapter::Claude => Some("bypassPermissions"),
         Adapter::Codex => Some("agent-full-access"),
         Adapter::Script => None,
     };
-    Ok(Launch { program, env: environment(issue, inside), mode })
+    Ok(Launch { program, env: environment(agent, issue, inside), mode })
 }
 
 /// The environment contract: what an agent may rely on. Values are one line, NUL-free.
-fn environment(issue: &Issue, inside: &Inside) -> Vec<(String, String)> {
+fn environment(agent: &AgentOf<'_>, issue: &Issue, inside: &Inside) -> Vec<(String, String)> {
     let clean = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
-    [
+    let model = agent.model.map(clean);
+    // Claude Code takes its model from here; every other agent wants it in its command or its configuration.
+    let for_claude = model.clone().filter(|_| agent.adapter == Adapter::Claude);
+    let mut env: Vec<(&str, String)> = vec![
         ("CI", "1".to_owned()),
         ("HOME", inside.home.clone()),
         ("IS_SANDBOX", "1".to_owned()),
@@ -81,10 +84,11 @@ fn environment(issue: &Issue, inside: &Inside) -> Vec<(String, String)> {
         ("SYMPHONY_ISSUE_IDENTIFIER", clean(&issue.identifier.0)),
         ("SYMPHONY_ISSUE_TITLE", clean(&issue.title)),
         ("TERM", "dumb".to_owned()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
+    ];
+    env.extend(for_claude.map(|model| ("ANTHROPIC_MODEL", model)));
+    env.extend(model.map(|model| ("SYMPHONY_MODEL", model)));
+    env.sort();
+    env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 #[cfg(test)]
@@ -97,47 +101,33 @@ mod tests {
         Issue { id: IssueId("id-1".into()), title: "First\nline".into(), ..Issue::bare("A-1", "Todo") }
     }
 
-    fn acp(adapter: Adapter, command: Option<&str>) -> Acp {
-        Acp {
-            adapter,
-            command: command.map(str::to_owned),
-            shell: "bash".into(),
-            model: None,
-            prompt_timeout_ms: 1,
-            read_timeout_ms: 1,
-            boot_timeout_ms: 1,
-            turn_timeout_ms: 1,
-            stall_timeout_ms: 1,
-        }
-    }
-
-    fn launched(adapter: Adapter, command: Option<&str>) -> Result<Launch, ProfileError> {
+    fn launched(adapter: Adapter, command: Option<&str>, model: Option<&str>) -> Result<Launch, ProfileError> {
         let inside = Inside { path: "/usr/bin:/bin".into(), home: "/home/agent".into() };
-        launch(adapter, &acp(adapter, command), &issue(), &inside)
+        launch(&AgentOf { adapter, command, model, max_turns: 1 }, "bash", &issue(), &inside)
     }
 
     #[test]
     fn a_command_is_kept_verbatim_and_wins_over_the_profile() {
         let command = "echo $HOME ~ \"x\"; exec  my-agent --acp";
         for adapter in [Adapter::Claude, Adapter::Codex, Adapter::Script] {
-            let program = launched(adapter, Some(command)).map(|launch| launch.program);
+            let program = launched(adapter, Some(command), None).map(|launch| launch.program);
             assert_eq!(program, Ok(Program::Command(vec!["bash".into(), "-lc".into(), command.into()])));
         }
-        assert_eq!(launched(Adapter::Script, Some(" \n")), Err(ProfileError::BlankCommand));
+        assert_eq!(launched(Adapter::Script, Some(" \n"), None), Err(ProfileError::BlankCommand));
     }
 
     #[test]
     fn script_is_built_in_and_the_others_say_what_they_miss() {
-        assert_eq!(launched(Adapter::Script, None).map(|launch| launch.program), Ok(Program::Builtin));
+        assert_eq!(launched(Adapter::Script, None, None).map(|launch| launch.program), Ok(Program::Builtin));
         for adapter in [Adapter::Claude, Adapter::Codex] {
-            let error = launched(adapter, None).expect_err("no broker");
+            let error = launched(adapter, None, None).expect_err("no broker");
             assert!(error.to_string().contains(adapter.name()) && error.to_string().contains("acp.command"), "{error}");
         }
     }
 
     #[test]
     fn the_environment_is_the_contract_and_nothing_of_the_host() {
-        let env = launched(Adapter::Script, None).expect("launch").env;
+        let env = launched(Adapter::Script, None, None).expect("launch").env;
         let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
         let contract = [
             "CI",
@@ -153,5 +143,18 @@ mod tests {
         assert_eq!(names, contract);
         assert!(env.contains(&("SYMPHONY_ISSUE_TITLE".into(), "First line".into())));
         assert!(env.contains(&("HOME".into(), "/home/agent".into())));
+    }
+    #[test]
+    fn a_model_reaches_every_agent_and_claude_under_the_name_it_knows() {
+        for (adapter, names) in [
+            (Adapter::Claude, &["ANTHROPIC_MODEL", "SYMPHONY_MODEL"][..]),
+            (Adapter::Codex, &["SYMPHONY_MODEL"]),
+            (Adapter::Script, &["SYMPHONY_MODEL"]),
+        ] {
+            let env = launched(adapter, Some("x"), Some("m\n1")).expect("launch").env;
+            let found: Vec<_> = env.iter().filter(|(_, value)| value == "m 1").map(|(name, _)| name.as_str()).collect();
+            assert_eq!(found, names, "{adapter:?}");
+            assert!(env.is_sorted());
+        }
     }
 }

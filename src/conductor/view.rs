@@ -124,8 +124,8 @@ impl Live {
                 self.question = Some(question);
             }
             Report::AnswerDelivered => self.question = None,
-            Report::MarkedDone => {
-                self.marked_done = true;
+            Report::MarkedDone | Report::Moving => {
+                self.marked_done |= report == Report::MarkedDone;
                 // Nobody has to answer what the agent went on without.
                 self.question = None;
             }
@@ -163,6 +163,7 @@ impl<H: Hands> Conductor<H> {
                 .iter()
                 .map(|(n, r)| StateRow { name: n.clone(), role: r.role })
                 .collect(),
+            discard_target: self.workflow.states.discard_target(),
             running: vec![],
             retrying: vec![],
             idle: vec![],
@@ -206,7 +207,7 @@ impl<H: Hands> Conductor<H> {
     }
 
     fn idle_row(&self, issue: &Issue, now: Tick) -> IdleRow {
-        IdleRow {
+        let mut row = IdleRow {
             id: issue.id.clone(),
             identifier: issue.identifier.clone(),
             title: issue.title.clone(),
@@ -215,7 +216,12 @@ impl<H: Hands> Conductor<H> {
             why: self.board.verdict(issue, now, &self.policy).err(),
             last: self.board.counters(&issue.id).last,
             proposed_by: issue.proposed_by.clone(),
+            proposal: None,
+        };
+        if row.is_proposal() {
+            row.proposal = Some(issue.description.clone().unwrap_or_default());
         }
+        row
     }
 
     fn running_row(&self, run: symphony_core::ids::RunId, live: &Live) -> RunningRow {

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::tools::{self, BadCall, RUN_ENDED_TEXT, ToolCall, ToolRequest};
+use crate::agent::tools::{self, Answer, BadCall, RUN_ENDED_TEXT, ToolCall, ToolRequest};
 
 /// How long the run may take to answer a call.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -34,18 +34,18 @@ impl Tools {
     }
 
     /// The run's answer; `Err` is a tool error.
-    async fn ask(&self, request: ToolRequest) -> Result<String, String> {
+    async fn ask(&self, request: ToolRequest) -> Result<Answer, Answer> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            self.calls.send(ToolCall { request, reply }).await.map_err(|_| RUN_ENDED_TEXT.to_owned())?;
-            answer.await.map_err(|_| RUN_ENDED_TEXT.to_owned())?
+            self.calls.send(ToolCall { request, reply }).await.map_err(|_| Answer::from(RUN_ENDED_TEXT))?;
+            answer.await.map_err(|_| Answer::from(RUN_ENDED_TEXT))?
         };
         tokio::select! {
             biased;
-            () = self.closed.cancelled() => Err(RUN_ENDED_TEXT.to_owned()),
+            () = self.closed.cancelled() => Err(RUN_ENDED_TEXT.into()),
             answered = tokio::time::timeout(ANSWER, asked) => match answered {
                 Ok(answered) => answered,
-                Err(_) => Err("symphony did not answer in time; try again".to_owned()),
+                Err(_) => Err("symphony did not answer in time; try again".into()),
             },
         }
     }
@@ -57,7 +57,8 @@ impl ServerHandler for Tools {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
             .with_server_info(implementation)
             .with_instructions(
-                "Report to symphony: mark_done when the issue is finished, request_human_steering to ask.",
+                "Report to symphony: mark_done when the issue is finished, transition to hand it on to another state, \
+                 request_human_steering to ask, propose_issue for work that is not yours.",
             )
     }
 
@@ -90,11 +91,13 @@ impl ServerHandler for Tools {
             Err(unknown @ BadCall::UnknownTool(_)) => {
                 return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, unknown.to_string(), None));
             }
-            Err(BadCall::Argument(message)) => Err(message),
+            Err(BadCall::Argument(message)) => Err(message.into()),
         };
-        Ok(match answered {
-            Ok(text) => CallToolResult::success(vec![ContentBlock::text(text)]).into(),
-            Err(text) => CallToolResult::error(vec![ContentBlock::text(text)]).into(),
-        })
+        let (mut result, data) = match answered {
+            Ok(answer) => (CallToolResult::success(vec![ContentBlock::text(answer.text)]), answer.data),
+            Err(answer) => (CallToolResult::error(vec![ContentBlock::text(answer.text)]), answer.data),
+        };
+        result.structured_content = data;
+        Ok(result.into())
     }
 }

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use symphony_core::board::{FailureCode, ParkReason, RunEnd};
+use symphony_core::workflow::AgentOf;
 use symphony_guest::wire::{Program as GuestProgram, SpawnRequest};
 use tokio::sync::mpsc;
 
 use super::export::ExportError;
 use super::line::{Line, Report};
 use super::turns::Talk;
+use super::word::Word;
 use super::{Attempt, ServeStream, failed};
 use crate::agent::event::{AgentEvent, Events};
 use crate::agent::profile::{self, Inside};
@@ -34,13 +36,8 @@ pub(super) const GUEST_GRACE: Duration = Duration::from_secs(5);
 
 /// What the sandbox part of a run left behind; its sandbox is gone.
 pub(super) enum Left {
-    /// The agent said done, and its last work is in the airlock.
-    Done {
-        /// For the patch.
-        title: String,
-        /// For the patch.
-        summary: String,
-    },
+    /// The agent said where its issue goes, and its last work is in the airlock.
+    Said(Word),
     /// Everything else.
     Ended(RunEnd),
 }
@@ -98,28 +95,19 @@ impl Attempt {
         if exported.is_ok() {
             let _ = tokio::fs::remove_file(&unexported).await;
         }
-        self.conclude(end, exported, talk, ending.out_of_memory)
+        self.conclude(end, exported, ending.out_of_memory)
     }
 
     /// Joins how the talk ended with whether its work arrived.
-    fn conclude(
-        &self,
-        end: Result<(), RunEnd>,
-        exported: Result<(), ExportError>,
-        talk: Talk,
-        no_memory: bool,
-    ) -> Left {
+    fn conclude(&self, end: Result<Word, RunEnd>, exported: Result<(), ExportError>, no_memory: bool) -> Left {
         let end = match (end, exported) {
-            (Ok(()), Ok(())) => {
-                let (title, summary) = talk.said.done.unwrap_or_default();
-                return Left::Done { title, summary };
-            }
+            (Ok(word), Ok(())) => return Left::Said(word),
             (Err(end), Ok(())) => end,
             // The agent can mend some exports (a history that left the base, a file too large): it is told next time.
-            (Ok(()) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) if error.is_for_the_agent() => {
+            (Ok(_) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) if error.is_for_the_agent() => {
                 failed(FailureCode::ExportRefused, error)
             }
-            (Ok(()) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) => {
+            (Ok(_) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) => {
                 let disk = self.parts.layout.work_disk(&self.key);
                 let detail = format!(
                     "{error}; what the sandbox holds is kept on its work disk {} until the issue is tried again",
@@ -170,7 +158,7 @@ impl Attempt {
         }
     }
 
-    /// Starts the agent and talks with it until the talk has an end. `Ok`: it said it is done.
+    /// Starts the agent and talks with it until the talk has an end. `Ok`: it said where its issue goes.
     async fn converse(
         &self,
         airlock: &Airlock,
@@ -179,7 +167,7 @@ impl Attempt {
         prompt: String,
         talk: &mut Talk,
         line: &mut Line,
-    ) -> Result<(), RunEnd> {
+    ) -> Result<Word, RunEnd> {
         talk.seeded = true;
         line.report(Report::Phase("starting the agent")).await;
         let (calls_to, mut calls) = mpsc::channel(16);
@@ -196,8 +184,7 @@ impl Attempt {
             None => None,
         };
         let inside = Inside { path: PATH.into(), home: HOME.into() };
-        let adapter = self.adapter();
-        let launch = profile::launch(adapter, &self.workflow.acp, &self.plan.issue, &inside)
+        let launch = profile::launch(&self.agent(), &self.workflow.acp.shell, &self.plan.issue, &inside)
             .map_err(|error| failed(FailureCode::AgentNotConfigured, error))?;
         let program = match launch.program {
             profile::Program::Builtin => GuestProgram::ScriptAgent,
@@ -254,10 +241,9 @@ impl Attempt {
         })))
     }
 
-    /// The adapter of the issue's state, else the workflow's.
-    fn adapter(&self) -> symphony_core::workflow::Adapter {
-        let rule = self.workflow.states.rules.get(&self.plan.issue.state);
-        rule.and_then(|rule| rule.adapter).unwrap_or(self.workflow.acp.adapter)
+    /// The agent of the state the issue was dispatched in.
+    pub(super) fn agent(&self) -> AgentOf<'_> {
+        self.workflow.agent_of(&self.plan.issue.state)
     }
 }
 

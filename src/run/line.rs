@@ -36,7 +36,9 @@ pub enum Report {
     AnswerDelivered,
     /// The agent said it is done.
     MarkedDone,
-    /// The run hands its work off from here on; it will move the issue itself.
+    /// The agent said that the issue goes to another state.
+    Moving,
+    /// The run hands its work off or on from here on; it will move the issue itself.
     Finishing,
 }
 

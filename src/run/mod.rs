@@ -9,6 +9,7 @@ mod inside;
 pub mod line;
 mod tools;
 mod turns;
+mod word;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::sync::mpsc;
 
 use self::inside::Left;
 use self::line::{Ended, Line, Report};
+use self::word::Word;
 use crate::agent::tools::ToolCall;
 use crate::airlock::{Advance, Airlock};
 use crate::git::Git;
@@ -176,7 +178,8 @@ impl Attempt {
         let left = self.inside(&airlock, ready, prompt, line).await;
         *behind = airlock.left_since(before.as_ref()).await.ok();
         match left {
-            Left::Done { title, summary } => self.hand_off(&airlock, &title, &summary, line).await,
+            Left::Said(Word::Done(claim)) => self.hand_off(&airlock, &claim, line).await,
+            Left::Said(Word::Move(handover)) => self.hand_on(&airlock, &handover, line).await,
             Left::Ended(end) => match self.advance(&airlock).await {
                 Ok(()) => end,
                 // An operator's word outranks what became of the branch.

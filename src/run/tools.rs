@@ -5,28 +5,42 @@ use std::future::Future;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::json;
+use symphony_core::front_matter::Proposed;
 use symphony_core::ids::StateName;
 use symphony_core::issue::{Ambiguity, Malformed};
-use symphony_core::snapshot::Question;
-use symphony_core::workflow::Role;
+use symphony_core::snapshot::{EventRow, Question};
+use symphony_core::workflow::{NoMove, Role};
 
 use super::Attempt;
 use super::line::{Line, Report};
+use super::word::{Claim, Handover, Word};
 use crate::agent::mark_done;
-use crate::agent::tools::{ASKED_ALREADY_TEXT, ASKED_TEXT, MARKED_DONE_TEXT, ToolRequest};
-use crate::tracker::TrackerError;
+use crate::agent::tools::{ASKED_ALREADY_TEXT, ASKED_TEXT, Answer, MARKED_DONE_TEXT, Proposal, ToolRequest};
+use crate::tracker::{NewIssue, TrackerError};
 use crate::workspace::Ready;
 
 /// Looking at a directory or moving one file takes less than this, or fails.
 const TRACKER_DEADLINE: Duration = Duration::from_secs(30);
+/// Issues that one run may propose: a person has to read them all.
+const PROPOSALS_MAX: u32 = 20;
 
 /// What the agent has said in this run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Said {
-    /// The work is done: title and summary.
-    pub(super) done: Option<(String, String)>,
+    /// Where the issue goes.
+    pub(super) word: Option<Word>,
     /// A human must answer: question and context.
     pub(super) question: Option<(String, Option<String>)>,
+    /// Issues proposed so far.
+    proposed: u32,
+}
+
+impl Said {
+    /// Whether nothing but the end of the turn is missing.
+    pub(super) fn ends_turn(&self) -> bool {
+        self.word.is_some() || self.question.is_some()
+    }
 }
 
 /// What a look finds of a run's issue.
@@ -38,49 +52,131 @@ pub(super) enum Seen {
 }
 
 impl Attempt {
-    /// Answers one tool call: a sentence for the agent, or why not.
+    /// Answers one tool call, or says why not.
     pub(super) async fn on_tool(
         &self,
         request: ToolRequest,
         said: &mut Said,
         ready: &Ready,
         line: &Line,
-    ) -> Result<String, String> {
+    ) -> Result<Answer, Answer> {
         match request {
-            ToolRequest::MarkDone { title, summary } => self.on_mark_done(title, summary, said, ready, line).await,
+            ToolRequest::MarkDone { title, summary } => {
+                self.on_mark_done(Claim { title, summary }, said, ready, line).await
+            }
             ToolRequest::AskHuman { question, context } => self.on_question(question, context, said, line).await,
+            ToolRequest::Transition { to_state, notes } => {
+                self.on_transition(&to_state, notes, said, ready, line).await
+            }
+            ToolRequest::Propose(proposal) => self.on_proposal(proposal, said, line).await,
         }
     }
 
-    async fn on_mark_done(
-        &self,
-        title: String,
-        summary: String,
-        said: &mut Said,
-        ready: &Ready,
-        line: &Line,
-    ) -> Result<String, String> {
-        let text = MARKED_DONE_TEXT.to_owned();
-        if said.done.is_some() {
-            return Ok(text);
-        }
+    async fn on_mark_done(&self, claim: Claim, said: &mut Said, ready: &Ready, line: &Line) -> Result<Answer, Answer> {
         let target = self.workflow.states.done_target();
-        let refused = |error: TrackerError| format!("failed to mark done: {error}");
+        match &said.word {
+            None => {}
+            Some(Word::Move(handover)) if handover.to != target => return Err(said_already(&handover.to)),
+            Some(_) => return Ok(MARKED_DONE_TEXT.into()),
+        }
+        let refused = |error: TrackerError| Answer::from(format!("failed to mark done: {error}"));
         let from = self.current_state().await.map_err(refused)?;
         if self.workflow.states.role(&from) != Role::Active {
-            return Err(format!("failed to mark done: a person moved the issue to {from}"));
+            return Err(format!("failed to mark done: a person moved the issue to {from}").into());
         }
+        let target = self.workflow.states.done_from(&from).map_err(no_move)?;
         within(self.tracker.check_move(&self.plan.issue.id, &from, &target)).await.map_err(refused)?;
-        let (workspace, named, text_of) = (ready.path.clone(), title.clone(), summary.clone());
-        let written = tokio::task::spawn_blocking(move || mark_done::write(&workspace, &named, &text_of)).await;
+        self.write_claim(&claim, ready).await;
+        said.word = Some(Word::Done(claim));
+        line.report(Report::MarkedDone).await;
+        Ok(MARKED_DONE_TEXT.into())
+    }
+
+    /// Leaves the claim where hooks look for it.
+    async fn write_claim(&self, claim: &Claim, ready: &Ready) {
+        let (workspace, claim) = (ready.path.clone(), claim.clone());
+        let write = move || mark_done::write(&workspace, &claim.title, &claim.summary);
         // As in 0.1.0: the claim stands, the hook falls back to the issue's own title.
-        if let Ok(Err(error)) = written {
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
             tracing::warn!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, %error,
                 "mark_done.md could not be written");
         }
-        said.done = Some((title, summary));
-        line.report(Report::MarkedDone).await;
-        Ok(text)
+    }
+
+    async fn on_transition(
+        &self,
+        to_state: &str,
+        notes: Option<String>,
+        said: &mut Said,
+        ready: &Ready,
+        line: &Line,
+    ) -> Result<Answer, Answer> {
+        let states = &self.workflow.states;
+        // What was said stands, as with `mark_done`; saying it again changes nothing.
+        let stands = said.word.as_ref().map(|word| match word {
+            Word::Done(_) => (states.done_target(), None),
+            Word::Move(handover) => (handover.to.clone(), handover.notes.as_ref()),
+        });
+        if let Some((target, taken)) = stands {
+            if StateName::new(to_state.trim()) != target {
+                return Err(said_already(&target));
+            }
+            let mut answer = moving(&target);
+            if notes.is_some() && notes.as_ref() != taken {
+                answer.text.push_str(" What you said first stands: these notes are not added.");
+            }
+            return Ok(answer);
+        }
+        let failed = |error: TrackerError| Answer::from(format!("failed to move the issue: {error}"));
+        let from = self.current_state().await.map_err(failed)?;
+        if states.role(&from) != Role::Active {
+            return Err(format!("failed to move the issue: a person moved it to {from}").into());
+        }
+        let to = states.transition(&from, to_state).map_err(no_move)?;
+        within(self.tracker.check_move(&self.plan.issue.id, &from, &to)).await.map_err(failed)?;
+        let claim = (states.role(&to) == Role::Terminal).then(|| Claim {
+            title: self.plan.issue.title.clone(),
+            summary: notes.clone().unwrap_or_else(|| format!("Moved to {to} without notes.")),
+        });
+        if let Some(claim) = &claim {
+            self.write_claim(claim, ready).await;
+        }
+        let message = format!("{from} → {to}, when the turn has ended");
+        let answer = moving(&to);
+        said.word = Some(Word::Move(Handover { from, to, notes, claim }));
+        line.report(Report::Moving).await;
+        let event = "transition".to_owned();
+        line.report(Report::Event(EventRow { at: Timestamp::now(), event, message })).await;
+        Ok(answer)
+    }
+
+    /// The issue is created at once and waits for a person: proposing ends no turn, and is fine as long as one is open.
+    async fn on_proposal(&self, proposal: Proposal, said: &mut Said, line: &Line) -> Result<Answer, Answer> {
+        if said.proposed >= PROPOSALS_MAX {
+            let text = format!("too_many_proposals: this run has proposed {PROPOSALS_MAX} issues, which is the most");
+            return Err(Answer::with(text, json!({"error": "too_many_proposals"})));
+        }
+        let Proposal { title, description, labels, priority } = proposal;
+        let new = NewIssue {
+            identifier: None,
+            title,
+            state: self.workflow.states.triage().0,
+            description,
+            priority,
+            labels,
+            blocked_by: vec![],
+            proposed: Some(Proposed { by: self.plan.issue.identifier.clone(), run: self.plan.run }),
+        };
+        let created = within(self.tracker.create(new)).await;
+        let created = created.map_err(|error| Answer::from(format!("failed to propose the issue: {error}")))?;
+        said.proposed += 1;
+        let (identifier, state) = (&created.identifier.0, created.state.as_str());
+        tracing::info!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier,
+            proposed = %identifier, "the agent proposed an issue");
+        let row = EventRow { at: Timestamp::now(), event: "proposal".to_owned(), message: identifier.clone() };
+        line.report(Report::Event(row)).await;
+        let text = format!("Proposed as {identifier}. It waits in {state} for a person; go on with your own issue.");
+        Ok(Answer::with(text, json!({"identifier": identifier, "state": state})))
     }
 
     async fn on_question(
@@ -89,21 +185,23 @@ impl Attempt {
         context: Option<String>,
         said: &mut Said,
         line: &Line,
-    ) -> Result<String, String> {
-        if said.done.is_some() {
-            return Err("the issue is marked done already; end your turn".to_owned());
+    ) -> Result<Answer, Answer> {
+        match &said.word {
+            None => {}
+            Some(Word::Done(_)) => return Err("the issue is marked done already; end your turn".into()),
+            Some(Word::Move(handover)) => return Err(said_already(&handover.to)),
         }
         if said.question.is_some() {
-            return Err(ASKED_ALREADY_TEXT.to_owned());
+            return Err(ASKED_ALREADY_TEXT.into());
         }
         let asked =
             self.parts.journal.asked(self.plan.run, self.plan.issue.id.clone(), question.clone(), context.clone());
         // A question that a crash could lose is not asked.
-        asked.await.map_err(|error| format!("the question could not be stored: {error}"))?;
+        asked.await.map_err(|error| Answer::from(format!("the question could not be stored: {error}")))?;
         said.question = Some((question.clone(), context.clone()));
         let row = Question { question, context, asked_at: Timestamp::now(), answered: false };
         line.report(Report::Asked(row)).await;
-        Ok(ASKED_TEXT.to_owned())
+        Ok(ASKED_TEXT.into())
     }
 
     /// Where the issue is now, by a fresh look.
@@ -134,6 +232,24 @@ impl Attempt {
             None => Err(TrackerError::NotFound(issue.id.0.clone())),
         }
     }
+}
+
+fn moving(to: &StateName) -> Answer {
+    let to = to.as_str();
+    let text = format!("The issue moves to {to} when this turn has ended: stop here and end your turn now.");
+    Answer::with(text, json!({"to_state": to}))
+}
+
+/// One run has one word.
+fn said_already(to: &StateName) -> Answer {
+    let to = to.as_str();
+    let text = format!("already_moving: you have said that the issue goes to {to}, and that stands; end your turn");
+    Answer::with(text, json!({"error": "already_moving", "to_state": to}))
+}
+
+fn no_move(error: NoMove) -> Answer {
+    let allowed: Vec<_> = error.allowed.iter().map(StateName::as_str).collect();
+    Answer::with(error.to_string(), json!({"error": error.code, "allowed": allowed}))
 }
 
 /// A hung disk must hold up neither a stop nor the agent for ever.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::line::{Line, Report, WAITING};
 use super::tools::{Said, Seen};
+use super::word::Word;
 use super::{Attempt, failed, failure};
 use crate::agent::session::Session;
 use crate::agent::tools::ToolCall;
@@ -24,7 +25,7 @@ use crate::sandbox::channel::Channel;
 use crate::tracker::TrackerError;
 use crate::workspace::Ready;
 
-/// A turn still open so long after `mark_done` or a question was answered is cancelled, and counts as that.
+/// A turn still open so long after `mark_done`, a transition or a question was taken is cancelled, and counts as that.
 const AFTER_WORD: Duration = Duration::from_secs(10);
 /// Between a turn and the next prompt of the same session.
 const BETWEEN_TURNS: Duration = Duration::from_millis(25);
@@ -45,8 +46,8 @@ pub(super) struct Talk {
 impl Talk {
     /// The message of the commit that uncommitted work becomes at the end; `None` while there is no end.
     pub(super) fn done_message(&self, issue: &Issue) -> Option<String> {
-        let (title, summary) = self.said.done.as_ref()?;
-        Some(crate::handoff::patch::message(title, summary, &issue.identifier.0))
+        let claim = self.said.word.as_ref()?.claim()?;
+        Some(crate::handoff::patch::message(&claim.title, &claim.summary, &issue.identifier.0))
     }
 }
 
@@ -69,8 +70,8 @@ impl Attempt {
         prompt: String,
         talk: &mut Talk,
         line: &mut Line,
-    ) -> Result<(), RunEnd> {
-        let max_turns = self.max_turns().min(self.plan.allowance.turns);
+    ) -> Result<Word, RunEnd> {
+        let max_turns = self.agent().max_turns.min(self.plan.allowance.turns);
         let mut words = Words { text: prompt, answer: None };
         let (mut turn_number, mut autonomous) = (0, 0);
         loop {
@@ -89,7 +90,7 @@ impl Attempt {
             if let Some(cause) = stopped {
                 return Err(RunEnd::Stopped(cause));
             }
-            if talk.said.done.is_none() {
+            if talk.said.word.is_none() {
                 match self.export(airlock, channel, None).await {
                     Ok(_) => {}
                     // A dead guest is the turn's own failure; its disk is rescued afterwards.
@@ -99,14 +100,17 @@ impl Attempt {
             }
             let facts = Facts {
                 outcome: outcome(&turn, talk),
-                marked_done: talk.said.done.is_some(),
+                word: talk.said.word.as_ref().map(Word::fact),
                 asked: talk.said.question.is_some(),
                 sight: self.sight().await,
                 autonomous_turns: autonomous,
                 max_turns,
             };
             match after_turn(facts) {
-                Next::HandOff => return Ok(()),
+                Next::HandOff | Next::HandOn(_) => {
+                    let lost = || failed(FailureCode::Crashed, "the agent's word got lost; this is a bug in symphony");
+                    return talk.said.word.clone().ok_or_else(lost);
+                }
                 Next::End(end) => return Err(end),
                 Next::WaitForHuman => {
                     let reply = self.wait_for_human(channel, session, line).await?;
@@ -159,7 +163,7 @@ impl Attempt {
                 }
                 Some(call) = calls.recv() => {
                     let answer = self.on_tool(call.request, &mut talk.said, ready, line).await;
-                    if answer.is_ok() {
+                    if talk.said.ends_turn() {
                         over_at = over_at.or(Some(Instant::now() + AFTER_WORD));
                     }
                     // An agent that hung up does not want the answer.
@@ -208,19 +212,13 @@ impl Attempt {
             Err(error) => Sight::Unknown(error.to_string()),
         }
     }
-
-    fn max_turns(&self) -> u32 {
-        let rule = self.workflow.states.rules.get(&self.plan.issue.state);
-        rule.and_then(|rule| rule.max_turns).unwrap_or(self.workflow.agent.max_turns)
-    }
 }
 
 /// Only `end_turn` is success (C165), and a turn we cancelled because its word was given counts as ended.
 fn outcome(turn: &Turn, talk: &Talk) -> Outcome {
-    let word_given = talk.said.done.is_some() || talk.said.question.is_some();
     match (&turn.end, turn.end.failure()) {
         (_, None) => Outcome::Ended,
-        (TurnEnd::Cancelled, _) if word_given && turn.usable => Outcome::Ended,
+        (TurnEnd::Cancelled, _) if talk.said.ends_turn() && turn.usable => Outcome::Ended,
         (end, Some(code)) => Outcome::Failed(failure(code, end)),
     }
 }

@@ -6,6 +6,7 @@
 pub mod markdown;
 
 use futures::future::BoxFuture;
+use symphony_core::front_matter::Proposed;
 use symphony_core::ids::{Identifier, IssueId, StateName};
 use symphony_core::issue::Scan;
 
@@ -44,7 +45,7 @@ pub struct Moved {
     pub file: String,
 }
 
-/// What an operator asks to be created.
+/// What an operator or an agent asks to be created.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NewIssue {
     /// `None`: the next free number over all states.
@@ -61,6 +62,8 @@ pub struct NewIssue {
     pub labels: Vec<String>,
     /// Identifiers.
     pub blocked_by: Vec<String>,
+    /// Where it comes from, if an agent proposed it.
+    pub proposed: Option<Proposed>,
 }
 
 /// What was created.

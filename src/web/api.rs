@@ -13,10 +13,12 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::guard::{self, Caller, Made};
-use super::{Shared, wire};
+use super::{App, Shared, wire};
 
 /// How long the conductor or the tracker may take before a request is given up.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a page waits for the snapshot that knows of what it just changed.
+pub(super) const SETTLE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// `GET /healthz`: whether the conductor lives. Says nothing else, since it asks for no token.
 pub(super) async fn healthz(State(app): State<Shared>) -> Result<&'static str, ApiError> {
@@ -66,6 +68,12 @@ pub(super) async fn issues(State(app): State<Shared>) -> Result<Response, ApiErr
         .collect();
     issues.sort_by(|a, b| a.identifier.cmp(&b.identifier));
     Ok(Json(Listed { issues }).into_response())
+}
+
+/// Asks the conductor for a look, so that a change shows at once; its own eyes find it in any case.
+pub(super) fn look_soon(app: &App) {
+    let handle = app.handle.clone();
+    tokio::spawn(timeout(ANSWER_DEADLINE, async move { handle.refresh().await }));
 }
 
 #[derive(Serialize)]

@@ -9,7 +9,7 @@ use symphony_core::ids::{Identifier, StateName};
 use symphony_core::snapshot::Snapshot;
 use tokio::time::timeout;
 
-use super::api::ANSWER_DEADLINE;
+use super::api::{self, ANSWER_DEADLINE};
 use super::error::ApiError;
 use super::form::NewIssueForm;
 use super::guard::{self, Caller, Made};
@@ -125,6 +125,7 @@ fn from_json(wanted: Wanted, snapshot: &Snapshot) -> Result<NewIssue, ApiError> 
         priority,
         labels: listed(wanted.labels.unwrap_or_default().iter().map(String::as_str)),
         blocked_by: listed(wanted.blocked_by.unwrap_or_default().iter().map(String::as_str)),
+        proposed: None,
     })
 }
 
@@ -141,6 +142,7 @@ fn from_form(typed: &Typed, snapshot: &Snapshot) -> Result<NewIssue, ApiError> {
         priority,
         labels: listed(typed.labels.split(',')),
         blocked_by: vec![],
+        proposed: None,
     })
 }
 
@@ -198,9 +200,6 @@ async fn make(app: &App, new: NewIssue) -> Result<Created, ApiError> {
         TrackerError::Invalid(_) => ApiError::bad_request(e.to_string()),
         _ => ApiError::internal(e.to_string()),
     })?;
-    // So that it shows at once; the tracker's own eyes find it in any case.
-    let handle = app.handle.clone();
-    let nudge = timeout(ANSWER_DEADLINE, async move { handle.refresh().await });
-    tokio::spawn(nudge);
+    api::look_soon(app);
     Ok(created)
 }

@@ -1,17 +1,19 @@
 //! The operator's door: dashboard, JSON API and event stream on one listener.
 //!
 //! It reads snapshots and leaves requests in the conductor's mailbox ([`crate::conductor::handle::Handle`]); it
-//! lists and creates issues through the tracker. It decides nothing about runs, and nothing that a guest can
+//! lists, creates and, on a person's word, moves issues through the tracker. It decides nothing about runs, and nothing that a guest can
 //! reach leads here. Every byte that an agent or an issue wrote is escaped or sanitised before it is shown.
 
 mod api;
 mod assets;
 mod create;
+mod decide;
 mod error;
 mod events;
 mod form;
 mod guard;
 mod host;
+mod inbox;
 mod listen;
 mod markdown;
 mod page;
@@ -40,7 +42,7 @@ pub use token::{OperatorToken, TokenError};
 pub struct Door {
     /// Snapshots and requests.
     pub handle: Handle,
-    /// Lists and creates issues.
+    /// Lists, creates and moves issues.
     pub tracker: Arc<dyn Tracker>,
     /// Who is the operator.
     pub token: OperatorToken,

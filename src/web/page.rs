@@ -6,13 +6,14 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use symphony_core::snapshot::Snapshot;
 
 use super::error::ApiError;
 use super::form::NewIssueForm;
+use super::guard::Made;
 use super::markdown::Safe;
-use super::{App, Shared, assets, view};
+use super::{App, Shared, assets, inbox, view};
 
 #[derive(Template)]
 #[template(path = "page.html")]
@@ -41,7 +42,7 @@ struct HeaderPart {
 #[derive(Template)]
 #[template(path = "attention.html")]
 struct AttentionPart {
-    view: view::Attention,
+    view: inbox::Attention,
     error: Option<String>,
     csrf: String,
 }
@@ -123,9 +124,27 @@ fn header(app: &App, snapshot: &Snapshot) -> Result<Safe, askama::Error> {
     Safe::rendered(&HeaderPart { view: view::Header::of(snapshot), csrf: app.token.csrf_value() })
 }
 
-/// The inbox, with what became of a reply that was not taken.
+/// The inbox, with what became of a reply or a decision that was not taken.
 pub(super) fn attention(app: &App, snapshot: &Snapshot, error: Option<String>) -> Result<Safe, askama::Error> {
-    Safe::rendered(&AttentionPart { view: view::Attention::of(snapshot), error, csrf: app.token.csrf_value() })
+    Safe::rendered(&AttentionPart { view: inbox::Attention::of(snapshot), error, csrf: app.token.csrf_value() })
+}
+
+/// What the sender of a form of the inbox sees, and an API client gets.
+pub(super) fn after(app: &App, made: Made, outcome: Result<Response, ApiError>) -> Result<Response, ApiError> {
+    match (made, outcome) {
+        (Made::Htmx, outcome) => {
+            let error = outcome.err().map(|e| e.message().to_owned());
+            let part = attention(app, &app.handle.snapshot(), error)?;
+            Ok(([("hx-trigger", "refreshed")], Html(part.to_string())).into_response())
+        }
+        (Made::Form, Ok(_)) => Ok(Redirect::to("/").into_response()),
+        (Made::Form, Err(e)) => {
+            let snapshot = app.handle.snapshot();
+            let whole = page(app, &snapshot, Some(e.message().to_owned()), NewIssueForm::empty(&snapshot))?;
+            Ok((e.status(), whole).into_response())
+        }
+        (Made::Json | Made::Empty, outcome) => outcome,
+    }
 }
 
 fn sessions(snapshot: &Snapshot) -> Result<Safe, askama::Error> {

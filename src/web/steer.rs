@@ -1,26 +1,21 @@
 //! `POST /api/v1/issues/{id}/steering-reply`: a human's answer to an agent's question (0.1.0's table).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use symphony_core::ids::Identifier;
 use symphony_core::snapshot::Snapshot;
 use tokio::time::timeout;
 
-use super::api::ANSWER_DEADLINE;
+use super::api::{ANSWER_DEADLINE, SETTLE_DEADLINE};
 use super::error::ApiError;
-use super::form::NewIssueForm;
 use super::guard::{self, Caller, Made};
 use super::{App, Shared, page, wire};
 use crate::conductor::handle::AnswerError;
-
-/// How long a page waits for the snapshot that knows of its answer.
-const SETTLE_DEADLINE: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
 struct Reply {
@@ -54,24 +49,9 @@ pub(super) async fn reply(
     if outcome.is_ok() && made != Made::Json {
         settle(&app, &id).await;
     }
-    match (made, outcome) {
-        (Made::Htmx, outcome) => {
-            let error = outcome.err().map(|e| e.message().to_owned());
-            let part = page::attention(&app, &app.handle.snapshot(), error)?;
-            Ok(([("hx-trigger", "refreshed")], Html(part.to_string())).into_response())
-        }
-        (Made::Form, Ok(_)) => Ok(Redirect::to("/").into_response()),
-        (Made::Form, Err(e)) => {
-            let snapshot = app.handle.snapshot();
-            let form = NewIssueForm::empty(&snapshot);
-            let whole = page::page(&app, &snapshot, Some(e.message().to_owned()), form)?;
-            Ok((e.status(), whole).into_response())
-        }
-        (_, Ok(accepted_at)) => {
-            Ok((StatusCode::ACCEPTED, Json(Accepted { identifier: &id, accepted_at })).into_response())
-        }
-        (_, Err(e)) => Err(e),
-    }
+    let accepted =
+        |accepted_at| (StatusCode::ACCEPTED, Json(Accepted { identifier: &id, accepted_at })).into_response();
+    page::after(&app, made, outcome.map(accepted))
 }
 
 /// Waits until the page would no longer ask, so that nobody is shown a question they have just answered.

@@ -2,6 +2,7 @@
 
 mod api;
 mod changes;
+mod decide;
 mod entry;
 mod pages;
 mod streams;
@@ -34,10 +35,14 @@ use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 /// Longer than anything here takes; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A tracker that remembers what was created and lists what it was given.
+/// A tracker that remembers what was created and moved, and lists what it was given.
 #[derive(Default)]
 pub(super) struct Shelf {
     pub(super) created: Mutex<Vec<NewIssue>>,
+    /// Issue, from, to.
+    pub(super) moved: Mutex<Vec<(String, String, String)>>,
+    /// What the next move comes to, if not to success.
+    pub(super) trouble: Mutex<Option<TrackerError>>,
     pub(super) scan: Mutex<Option<Scan>>,
 }
 
@@ -51,10 +56,14 @@ impl Tracker for Shelf {
     fn move_issue<'a>(
         &'a self,
         id: &'a IssueId,
-        _: &'a StateName,
-        _: &'a StateName,
+        from: &'a StateName,
+        to: &'a StateName,
     ) -> BoxFuture<'a, Result<Moved, TrackerError>> {
-        panic!("the door moved {id}")
+        if let Some(trouble) = self.trouble.lock().expect("lock").take() {
+            return Box::pin(async { Err(trouble) });
+        }
+        self.moved.lock().expect("lock").push((id.0.clone(), from.0.clone(), to.0.clone()));
+        Box::pin(async { Ok(Moved { file: "x.md".into() }) })
     }
 
     fn check_move<'a>(
@@ -279,7 +288,7 @@ pub(super) fn sample() -> Snapshot {
         last: None,
     }];
     let reason = ParkReason::FailuresInARow { count: 5, last: "<boom>".into() };
-    let parked = Parked { reason, from: StateName::new("Todo") };
+    let parked = Parked { reason, from: StateName::new("In Progress") };
     all.idle = vec![
         idle("BLOCKED-1", "Todo", Role::Active, NotNow::BlockedBy(Identifier("BUSY-1".into()), StateName::new("Todo"))),
         idle("PARKED-1", "Triage", Role::Holding, NotNow::Parked(parked, None)),
@@ -367,5 +376,12 @@ fn idle(identifier: &str, state: &str, role: Role, why: NotNow) -> IdleRow {
         why: Some(why),
         last: None,
         proposed_by: None,
+        proposal: None,
     }
+}
+
+/// An issue that an agent proposed.
+fn proposal(identifier: &str, text: &str) -> IdleRow {
+    let row = idle(identifier, "Triage", Role::Holding, NotNow::Holding);
+    IdleRow { proposed_by: Some("<b>ASK-1".into()), proposal: Some(text.into()), ..row }
 }

@@ -6,16 +6,15 @@ use jiff::Timestamp;
 use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Totals};
 use symphony_core::workflow::Role;
 
-use super::markdown::{self, Safe};
 use super::wire::waits;
-use super::words::{count, duration, link, percent_encoded, short};
+use super::words::{count, duration, link, short};
 
 /// Longest error line, in characters (0.1.0).
 const MAX_ERROR: usize = 200;
 /// Rows of a collapsed list: a page with years of finished issues is fetched at every change.
-const MAX_SHELF: usize = 50;
+pub(super) const MAX_SHELF: usize = 50;
 /// Longest last message, in characters (0.1.0).
-const MAX_MESSAGE: usize = 140;
+pub(super) const MAX_MESSAGE: usize = 140;
 
 /// Why an issue waits that no failure holds up.
 const CONTINUES: &str = "the last run ended without finishing; the next one continues";
@@ -29,7 +28,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    fn of(at: Timestamp) -> Self {
+    pub(super) fn of(at: Timestamp) -> Self {
         Self { iso: format!("{at:.3}"), text: at.strftime("%H:%M:%S UTC").to_string() }
     }
 }
@@ -60,37 +59,12 @@ pub(super) struct Problem {
     pub(super) severe: bool,
 }
 
-/// One question that waits for an answer.
-pub(super) struct Asking {
-    /// Unique in the page and safe as an element id.
-    pub(super) key: String,
-    pub(super) identifier: String,
-    /// The identifier as part of an address.
-    pub(super) path: String,
-    pub(super) title: String,
-    pub(super) url: Option<String>,
-    pub(super) turn: u32,
-    pub(super) asked: Clock,
-    pub(super) question: Safe,
-    pub(super) context: Option<Safe>,
-    pub(super) body: Option<Safe>,
-    /// What the disclosure holds, in 0.1.0's words.
-    pub(super) summary: &'static str,
-}
-
-/// One parked issue.
-pub(super) struct Parked {
+/// One issue that nobody works on.
+pub(super) struct Idle {
     pub(super) identifier: String,
     pub(super) title: String,
     pub(super) state: String,
     pub(super) reason: String,
-}
-
-/// What needs a human.
-pub(super) struct Attention {
-    pub(super) asking: Vec<Asking>,
-    pub(super) parked: Vec<Parked>,
-    pub(super) first_active: String,
 }
 
 /// One live run.
@@ -130,7 +104,7 @@ pub(super) struct Waiting {
 /// A collapsed list of issues nobody works on.
 pub(super) struct Shelf {
     pub(super) name: &'static str,
-    pub(super) rows: Vec<Parked>,
+    pub(super) rows: Vec<Idle>,
     /// How many rows are not shown.
     pub(super) more: usize,
 }
@@ -165,7 +139,7 @@ pub(super) struct Footer {
 impl Header {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let asking = snapshot.running.iter().filter(|row| waits(row)).count();
-        let needs_you = asking + snapshot.idle.iter().filter(|row| row.is_parked()).count();
+        let needs_you = asking + snapshot.idle.iter().filter(|row| row.needs_human()).count();
         let badge = match (needs_you, snapshot.running.is_empty()) {
             (1.., _) => "attention",
             (0, false) => "working",
@@ -216,51 +190,13 @@ fn problems(snapshot: &Snapshot) -> Vec<Problem> {
     all
 }
 
-impl Attention {
-    pub(super) fn of(snapshot: &Snapshot) -> Self {
-        Self {
-            asking: snapshot.running.iter().filter_map(Asking::of).collect(),
-            parked: snapshot.idle.iter().filter(|row| row.is_parked()).map(Parked::of).collect(),
-            first_active: first_active(snapshot),
-        }
-    }
-}
-
-impl Asking {
-    fn of(row: &RunningRow) -> Option<Self> {
-        let question = row.question.as_ref().filter(|question| !question.answered)?;
-        let (body, context) = (row.body.as_deref(), question.context.as_deref());
-        Some(Self {
-            key: format!("run-{}", row.run),
-            identifier: row.identifier.0.clone(),
-            path: percent_encoded(&row.identifier.0),
-            title: row.title.clone(),
-            url: link(row.url.as_deref()),
-            turn: row.turn_count,
-            asked: Clock::of(question.asked_at),
-            question: markdown::render(&question.question),
-            context: context.map(markdown::render),
-            body: body.map(markdown::render),
-            summary: match (body, context) {
-                (_, None) => "original task",
-                (None, Some(_)) => "agent's context",
-                (Some(_), Some(_)) => "original task & agent's context",
-            },
-        })
-    }
-}
-
-impl Parked {
+impl Idle {
     fn of(row: &IdleRow) -> Self {
         Self {
             identifier: row.identifier.0.clone(),
             title: row.title.clone(),
             state: row.state.0.clone(),
-            // The pill before it says so already.
-            reason: {
-                let reason = row.reason();
-                reason.strip_prefix("parked: ").unwrap_or(&reason).to_owned()
-            },
+            reason: row.reason(),
         }
     }
 }
@@ -301,13 +237,13 @@ impl Session {
 impl Disk {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let is_shown = |row: &&IdleRow| snapshot.finished.iter().any(|finished| finished.id == row.id);
-        let idle = snapshot.idle.iter().filter(|row| !row.is_parked() && !is_shown(row));
+        let idle = snapshot.idle.iter().filter(|row| !row.needs_human() && !is_shown(row));
         let mut waiting: Vec<_> = snapshot.retrying.iter().map(Waiting::retry).collect();
         waiting.extend(idle.clone().filter(|row| row.role == Role::Active).map(Waiting::idle));
         let shelf = |name, role| {
             let rows = idle.clone().filter(|row| row.role == role);
             let more = rows.clone().count().saturating_sub(MAX_SHELF);
-            Shelf { name, rows: rows.take(MAX_SHELF).map(Parked::of).collect(), more }
+            Shelf { name, rows: rows.take(MAX_SHELF).map(Idle::of).collect(), more }
         };
         let shelves = [shelf("holding", Role::Holding), shelf("done", Role::Terminal)];
         Self {

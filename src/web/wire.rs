@@ -88,7 +88,7 @@ struct Polling {
 struct Counts {
     running: usize,
     retrying: usize,
-    /// Open questions and parked issues: what waits for a human.
+    /// Open questions, parked issues and proposals: what waits for a human.
     blocked: usize,
     /// Issues in an active state that are neither claimed nor parked.
     queued: usize,
@@ -160,6 +160,9 @@ struct Idle<'a> {
     reason: String,
     reason_code: Option<&'static str>,
     parked: bool,
+    /// Whether it waits for approval.
+    proposal: bool,
+    proposed_by: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -183,7 +186,7 @@ fn role(role: Role) -> &'static str {
 impl<'a> State<'a> {
     pub(super) fn of(snapshot: &'a Snapshot) -> Self {
         let questions = snapshot.running.iter().filter(|row| waits(row)).count();
-        let parked = snapshot.idle.iter().filter(|row| row.is_parked()).count();
+        let deciding = snapshot.idle.iter().filter(|row| row.needs_human()).count();
         let queued = snapshot.idle.iter().filter(|row| row.role == Role::Active && !row.is_parked()).count();
         Self {
             generated_at: Instant(snapshot.generated_at),
@@ -220,7 +223,7 @@ impl<'a> State<'a> {
             counts: Counts {
                 running: snapshot.running.len(),
                 retrying: snapshot.retrying.len(),
-                blocked: questions + parked,
+                blocked: questions + deciding,
                 queued,
                 idle: snapshot.idle.len(),
             },
@@ -311,6 +314,8 @@ impl<'a> Idle<'a> {
             reason: row.reason(),
             reason_code: row.why.as_ref().map(symphony_core::board::NotNow::code),
             parked: row.is_parked(),
+            proposal: row.is_proposal(),
+            proposed_by: row.proposed_by.as_deref(),
         }
     }
 }

@@ -33,7 +33,7 @@ fn all_was_quiet(browser: &Browser, origin: &str) {
     let requests = browser.requests();
     assert!(requests.iter().any(|url| url.contains("/assets/")), "{requests:?}");
     // The browser's own empty first page is none of ours.
-    let own = [format!("{origin}/"), "chrome://".into(), "data:".into()];
+    let own = [format!("{origin}/"), "chrome://".into(), "chrome-untrusted://".into(), "data:".into()];
     let foreign: Vec<_> = requests.iter().filter(|url| !own.iter().any(|own| url.starts_with(own))).collect();
     assert!(foreign.is_empty(), "{foreign:?}");
 }
@@ -194,6 +194,35 @@ fn without_javascript_a_reload_shows_the_question_and_the_plain_form_answers_it(
     browser.click("#new-issue-form button");
     assert_eq!(browser.address(), format!("{origin}/"));
     until("the issue to be done", || project.exists("issues/Done/PLAIN-1.md"));
+}
+
+#[test]
+fn one_click_discards_a_proposal_and_resumes_a_parked_issue_with_and_without_the_script() {
+    for (browser, scripted) in [(Browser::start(), true), (Browser::without_javascript(), false)] {
+        let Some(browser) = browser else { return };
+        let project = Project::with(&crate::rig::FRONT.replace("agent:\n", "budget: {sessions: 1}\nagent:\n"));
+        project.write("issues/Triage/7.md", "---\ntitle: Follow up\nproposed_by: A-1\n---\nBecause.\n");
+        project.issue("Todo", "P-1", "```sh\n[ -e ~/again ] || { touch ~/again; exit 7; }\n```");
+        let running = project.start();
+        running.until_state("both to wait", |s| {
+            let held = |row: &Value| row["role"] == json!("holding");
+            s["counts"]["blocked"] == json!(2) && s["idle"].as_array().is_some_and(|rows| rows.iter().all(held))
+        });
+        let origin = log_in(&browser, &running);
+        if scripted {
+            mark(&browser);
+        }
+        browser.until_says("#attention article.proposed", "proposed by A-1");
+        assert!(browser.text("header").contains("2 need you"), "{}", browser.text("header"));
+        browser.click("[aria-label='discard 7']");
+        project.wait_for("issues/Cancelled/7.md");
+        until("the proposal to leave the page", || !browser.shows("article.proposed"));
+        browser.click("[aria-label='resume P-1']");
+        project.wait_for("issues/Done/P-1.md");
+        until("the parked issue to leave the page", || !browser.shows("article.parked"));
+        assert!(is_marked(&browser) == scripted && browser.address() == format!("{origin}/"));
+        all_was_quiet(&browser, &origin);
+    }
 }
 
 /// Presses Tab until `css` has the focus.

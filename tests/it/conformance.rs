@@ -1,6 +1,6 @@
 //! The behaviours of `smol-symphony` 0.1.0 that apply, on the real binary. `docs/CONFORMANCE.md` says which is which.
 
 mod files;
-mod mcp;
+pub(crate) mod mcp;
 mod prompt;
 mod reload;

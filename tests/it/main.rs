@@ -14,6 +14,8 @@ mod jail;
 mod journey;
 mod lifecycle;
 mod overload;
+mod proposals;
 mod rig;
+mod states;
 mod steering;
 mod webdriver;

@@ -187,6 +187,7 @@ fn a_new_file_has_the_format_of_the_contract() {
         priority: Some(1),
         labels: &labels,
         blocked_by: &blocked_by,
+        proposed: None,
     };
     let want = "---\nid: \"A-2\"\nidentifier: \"A-2\"\ntitle: \"Fix: \\\"it\\\"\\n\"\n\
                 created_at: \"2026-01-02T03:04:05.678Z\"\nupdated_at: \"2026-01-02T03:04:05.678Z\"\n\
@@ -194,6 +195,26 @@ fn a_new_file_has_the_format_of_the_contract() {
     assert_eq!(render_new(&new, now), want);
     let bare = NewFile { description: None, priority: None, labels: &[], blocked_by: &[], ..new };
     assert!(render_new(&bare, now).ends_with("updated_at: \"2026-01-02T03:04:05.678Z\"\n---\n"));
+}
+
+#[test]
+fn a_proposed_file_says_where_it_comes_from_and_its_text_adds_no_field() {
+    let now = "2026-01-02T03:04:05Z".parse().expect("instant");
+    let proposed = Proposed { by: Identifier("A \"1\"\nhold: false".into()), run: RunId(7) };
+    let new = NewFile {
+        identifier: "8",
+        title: "t\nproposed_by: me",
+        description: Some("---\npriority: 1\n---\nDo it."),
+        priority: None,
+        labels: &[],
+        blocked_by: &[],
+        proposed: Some(&proposed),
+    };
+    let text = render_new(&new, now);
+    assert!(text.contains("\nproposed_at: \"2026-01-02T03:04:05.000Z\"\nproposed_in_run: 7\n---\n"), "{text}");
+    let issue = at("Triage/8.md", &text);
+    assert_eq!(issue.proposed_by.as_deref(), Some("A \"1\"\nhold: false"));
+    assert_eq!((issue.priority, issue.description.as_deref()), (None, new.description));
 }
 
 proptest! {
@@ -212,7 +233,7 @@ proptest! {
         let labels = [label];
         let new = NewFile {
             identifier: "A-1", title: &title, description: Some(&body), priority: Some(3), labels: &labels,
-            blocked_by: &labels,
+            blocked_by: &labels, proposed: None,
         };
         let now = "2026-01-02T03:04:05Z".parse().expect("instant");
         let issue = at("Todo/A-1.md", &render_new(&new, now));

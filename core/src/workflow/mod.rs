@@ -6,6 +6,7 @@ mod adapter;
 pub mod expand;
 pub mod keys;
 mod parse;
+mod per_state;
 pub mod problem;
 mod read;
 mod secrets;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use expand::Place;
 pub use parse::is_loopback;
+pub use per_state::{AgentOf, NoMove};
 pub use problem::{Code, Problem, Severity};
 
 use std::collections::BTreeMap;
@@ -179,9 +181,16 @@ impl States {
     }
 
     fn holding_named(&self, name: &str) -> StateName {
-        let named = StateName::new(name);
+        let mut named = StateName::new(name);
         let mut holding = self.with_role(Role::Holding);
-        holding.clone().find(|state| **state == named).or_else(|| holding.next()).cloned().unwrap_or(named)
+        if let Some(found) = holding.clone().find(|state| **state == named).or_else(|| holding.next()) {
+            return found.clone();
+        }
+        // Declared with another role, it is no place where nobody works.
+        while self.rules.contains_key(&named) {
+            named.0.push_str(" (held)");
+        }
+        named
     }
 
     /// The states with `role`, in declaration order.
@@ -296,7 +305,7 @@ pub struct Acp {
     pub command: Option<String>,
     /// Runs `command` as `<shell> -lc <command>`.
     pub shell: String,
-    /// Model of the agent, handed to profiles that know how.
+    /// Model of the agent, handed to it in its environment.
     pub model: Option<String>,
     /// Total time of one prompt, in milliseconds.
     pub prompt_timeout_ms: u64,

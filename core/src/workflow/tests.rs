@@ -284,6 +284,30 @@ fn states_carry_their_rules_in_order() {
 }
 
 #[test]
+fn each_state_decides_about_its_agent_and_falls_back_to_the_workflow() {
+    let workflow = good(
+        "acp: {adapter: codex, command: x --acp, model: big}\nagent: {max_turns: 7}\nstates:\n  Todo: {role: active}\n  \
+         Review: {role: active, adapter: claude, model: small, max_turns: 2}\n  \
+         Chores: {role: active, adapter: script}\n  Done: {role: terminal}",
+    );
+    let agent = |state: &str| {
+        let of = workflow.agent_of(&StateName::new(state));
+        (of.adapter, of.command, of.model, of.max_turns)
+    };
+    assert_eq!(agent("todo"), (Adapter::Codex, Some("x --acp"), Some("big"), 7));
+    assert_eq!(agent("Review"), (Adapter::Claude, Some("x --acp"), Some("small"), 2));
+    assert_eq!(agent("Chores"), (Adapter::Script, None, Some("big"), 7), "what is built in needs no command");
+}
+
+#[test]
+fn parked_and_proposed_issues_never_land_in_a_state_somebody_works_in() {
+    let workflow = good("acp: {adapter: script}\nstates: {Triage: {role: active}, Parked: {role: terminal}}");
+    for state in [workflow.states.triage(), workflow.states.parking()] {
+        assert_eq!(workflow.states.role(&state), Role::Holding, "{state}");
+    }
+}
+
+#[test]
 fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
     let problems =
         parse("---\ntracker: {kind: nope}\nagent: {max_turns: 0}\nzzz: 1\npolling: {interval_ms: 0}\n---\n{{ nope }}")

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 
 use super::*;
-use crate::agent::tools::{ASKED_ALREADY_TEXT, ASKED_TEXT, MARKED_DONE_TEXT, ToolRequest};
+use crate::agent::tools::{self, ASKED_ALREADY_TEXT, ASKED_TEXT, MARKED_DONE_TEXT, ToolRequest};
 
 struct Run {
     endpoint: Endpoint,
@@ -56,7 +56,7 @@ impl Run {
     /// Answers the next call as the run would.
     async fn reply(&mut self, with: Result<&str, &str>) -> ToolRequest {
         let call = self.calls.recv().await.expect("a call");
-        call.reply.send(with.map(str::to_owned).map_err(str::to_owned)).expect("awaited");
+        call.reply.send(with.map(Into::into).map_err(Into::into)).expect("awaited");
         call.request
     }
 }
@@ -100,15 +100,17 @@ fn text_of(result: &Value) -> (&str, bool) {
 }
 
 #[tokio::test]
-async fn exactly_our_two_tools_are_listed_with_schemas_and_for_always_loading() {
+async fn exactly_our_four_tools_are_listed_with_schemas_and_for_always_loading() {
     let run = run();
     assert!(!*run.endpoint.tools_listed().borrow());
     let list = run.post(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await.json();
     let tools = list["result"]["tools"].as_array().expect("tools");
     let names: Vec<&str> = tools.iter().filter_map(|tool| tool["name"].as_str()).collect();
-    assert_eq!(names, ["mark_done", "request_human_steering"]);
+    assert_eq!(names, ["mark_done", "request_human_steering", "transition", "propose_issue"]);
     assert_eq!(tools[0]["inputSchema"]["required"], json!(["title", "summary"]));
     assert_eq!(tools[1]["inputSchema"]["required"], json!(["question"]));
+    assert_eq!(tools[2]["inputSchema"]["required"], json!(["to_state"]));
+    assert_eq!(tools[3]["inputSchema"]["required"], json!(["title"]));
     for tool in tools {
         assert_eq!(tool["_meta"]["anthropic/alwaysLoad"], true);
         assert!(tool["description"].as_str().is_some_and(|text| !text.is_empty()));
@@ -168,6 +170,30 @@ async fn a_question_reaches_the_run_and_a_second_one_can_be_refused() {
 }
 
 #[tokio::test]
+async fn what_a_transition_is_told_comes_as_text_and_as_data() {
+    let mut run = run();
+    let calls = std::mem::replace(&mut run.calls, mpsc::channel(1).1);
+    let reply = async |with: Result<tools::Answer, tools::Answer>, mut calls: mpsc::Receiver<ToolCall>| {
+        let call = calls.recv().await.expect("a call");
+        call.reply.send(with).expect("awaited");
+        (call.request, calls)
+    };
+    let refusal = tools::Answer::with("unknown_state: no", json!({"error": "unknown_state", "allowed": ["Done"]}));
+    let arguments = json!({"to_state": "Dnoe"});
+    let (answer, (_, calls)) = tokio::join!(run.call("transition", arguments), reply(Err(refusal), calls));
+    assert_eq!(text_of(&answer), ("unknown_state: no", true));
+    assert_eq!(answer["result"]["structuredContent"], json!({"error": "unknown_state", "allowed": ["Done"]}));
+    let taken = tools::Answer::with("Taken.", json!({"to_state": "Done"}));
+    let arguments = json!({"to_state": "Done", "notes": "n"});
+    let (answer, (request, _)) = tokio::join!(run.call("transition", arguments), reply(Ok(taken), calls));
+    assert_eq!(request, ToolRequest::Transition { to_state: "Done".into(), notes: Some("n".into()) });
+    assert_eq!(
+        (text_of(&answer), &answer["result"]["structuredContent"]["to_state"]),
+        (("Taken.", false), &json!("Done"))
+    );
+}
+
+#[tokio::test]
 async fn wrong_arguments_are_tool_errors_and_never_reach_the_run() {
     let mut run = run();
     for (name, arguments, wrong) in [
@@ -177,6 +203,8 @@ async fn wrong_arguments_are_tool_errors_and_never_reach_the_run() {
         ("mark_done", json!({"title": "t", "summary": " \n"}), "`summary` must not be blank"),
         ("mark_done", json!({"title": ["t"], "summary": "s"}), "`title` must be a string"),
         ("request_human_steering", json!({"question": "\t"}), "`question` must not be blank"),
+        ("transition", json!({"notes": "n"}), "`to_state` is required"),
+        ("propose_issue", json!({"title": "t", "priority": "high"}), "whole number"),
     ] {
         let answer = run.call(name, arguments).await;
         let (text, is_error) = text_of(&answer);
@@ -306,7 +334,7 @@ async fn two_requests_at_once_each_get_their_own_answer() {
         let mut calls = vec![run.calls.recv().await.expect("one"), run.calls.recv().await.expect("two")];
         while let Some(call) = calls.pop() {
             let ToolRequest::AskHuman { question, .. } = call.request else { panic!("a question") };
-            call.reply.send(Ok(format!("answer to {question}"))).expect("awaited");
+            call.reply.send(Ok(format!("answer to {question}").into())).expect("awaited");
         }
     };
     let (a, b, ()) = tokio::join!(

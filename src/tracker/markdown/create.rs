@@ -44,6 +44,7 @@ impl Shared {
             priority: new.priority,
             labels: &new.labels,
             blocked_by: &new.blocked_by,
+            proposed: new.proposed.as_ref(),
         };
         let text = render_new(&file, now);
         let name = format!("{identifier}.md");

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::executor::block_on;
-use symphony_core::ids::Identifier;
+use symphony_core::front_matter::Proposed;
+use symphony_core::ids::{Identifier, RunId};
 use tempfile::TempDir;
 
 use super::*;
@@ -493,6 +494,7 @@ fn a_new_issue_is_a_complete_file_that_reads_back() {
         priority: Some(2),
         labels: vec!["Bug".into()],
         blocked_by: vec!["a".into()],
+        proposed: Some(Proposed { by: Identifier("P-1".into()), run: RunId(3) }),
     };
     let created = tree.run(tree.tracker.create(new)).expect("created");
     assert_eq!((created.identifier.0.as_str(), created.state.as_str()), ("A_B_c", "todo"));
@@ -503,6 +505,7 @@ fn a_new_issue_is_a_complete_file_that_reads_back() {
     assert_eq!((issue.priority, issue.labels.concat().as_str()), (Some(2), "bug"));
     assert_eq!(issue.blocked_by[0].state, Some(StateName::new("todo")));
     assert!(issue.created_at.is_some());
+    assert_eq!(issue.proposed_by.as_deref(), Some("P-1"));
 }
 
 #[test]

@@ -45,7 +45,8 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
         state["idle"][0],
         json!({
             "issue_id": "blocked-1", "issue_identifier": "BLOCKED-1", "title": "Title of BLOCKED-1", "state": "Todo",
-            "role": "active", "reason": "blocked by BUSY-1, which is in Todo", "reason_code": "blocked", "parked": false
+            "role": "active", "reason": "blocked by BUSY-1, which is in Todo", "reason_code": "blocked", "parked": false,
+            "proposal": false, "proposed_by": null
         })
     );
     assert_eq!(

@@ -7,7 +7,13 @@ use super::House;
 
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
 const JSON: &str = "Content-Type: application/json";
-const ROUTES: [&str; 3] = ["/api/v1/refresh", "/api/v1/issues", "/api/v1/issues/ASK-1/steering-reply"];
+const ROUTES: [&str; 5] = [
+    "/api/v1/refresh",
+    "/api/v1/issues",
+    "/api/v1/issues/ASK-1/steering-reply",
+    "/api/v1/issues/PARKED-1/approve",
+    "/api/v1/issues/PARKED-1/discard",
+];
 
 #[tokio::test]
 async fn a_request_a_foreign_page_could_make_changes_nothing() {
@@ -49,6 +55,7 @@ async fn a_request_a_foreign_page_could_make_changes_nothing() {
         }
     }
     assert!(house.tracker.created.lock().expect("lock").is_empty());
+    assert!(house.tracker.moved.lock().expect("lock").is_empty());
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "original task &#38; agent&#39;s context",
         "send reply",
         "PARKED-1",
+        "resume",
+        "discard",
         "<h2>sessions (2)</h2>",
         "awaiting",
         "BUSY/1 ä",
@@ -66,6 +68,8 @@ async fn nothing_an_agent_or_issue_wrote_becomes_markup() {
         snapshot.states[0].name = symphony_core::ids::StateName::new("\"><script>s");
         snapshot.running[1].workspace = Some("</p><script>w".into());
         snapshot.running[1].phase = "<script>".into();
+        snapshot.discard_target = symphony_core::ids::StateName::new("\"><script>d");
+        snapshot.idle.push(super::proposal("\"><script>p", "**Do** <script>alert(3)</script> [x](javascript:y)"));
     });
     let mut pages = vec![house.get("/").await.body];
     for name in ["header", "attention", "sessions", "disk", "totals"] {
@@ -137,7 +141,12 @@ async fn the_badge_lights_only_for_what_needs_a_human() {
     assert_eq!(badge().await, "attention");
     house.publish(|snapshot| snapshot.running[0].question.as_mut().expect("asked").answered = true);
     assert_eq!(badge().await, "attention", "one issue is parked");
-    house.publish(|snapshot| snapshot.idle.retain(|row| !row.is_parked()));
+    house.publish(|snapshot| {
+        snapshot.idle.retain(|row| !row.is_parked());
+        snapshot.idle.push(super::proposal("P-1", "Do it."));
+    });
+    assert_eq!(badge().await, "attention", "one is proposed");
+    house.publish(|snapshot| snapshot.idle.retain(|row| !row.is_proposal()));
     assert_eq!(badge().await, "working", "a retry is no reason");
     house.publish(|snapshot| snapshot.running.clear());
     assert_eq!(badge().await, "idle");

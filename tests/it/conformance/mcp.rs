@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::rig::{Project, until};
 
 /// What an agent noted, by heading: each the raw answer of our server.
-struct Notes(BTreeMap<String, String>);
+pub(crate) struct Notes(BTreeMap<String, String>);
 
 impl Notes {
-    fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         let notes = text.split("== ").filter_map(|note| note.split_once('\n'));
         Self(notes.map(|(name, answer)| (name.to_owned(), answer.to_owned())).collect())
     }
@@ -23,7 +23,7 @@ impl Notes {
         Self::of(&std::fs::read_to_string(project.apply_patch("A-1").join("notes.txt")).expect("noted"))
     }
 
-    fn raw(&self, name: &str) -> &str {
+    pub(crate) fn raw(&self, name: &str) -> &str {
         self.0.get(name).unwrap_or_else(|| panic!("{name} was not noted: {:?}", self.0))
     }
 
@@ -35,20 +35,20 @@ impl Notes {
             .unwrap_or_else(|| panic!("{:?}", self.raw(name)))
     }
 
-    fn json(&self, name: &str) -> Value {
+    pub(crate) fn json(&self, name: &str) -> Value {
         let body = self.raw(name).split_once("\n\n").map_or("", |(_, body)| body);
         serde_json::from_str(body.trim()).unwrap_or_else(|e| panic!("{name}: {e}: {:?}", self.raw(name)))
     }
 
     /// The text of a tool's answer, and whether it is an error.
-    fn tool(&self, name: &str) -> (String, bool) {
+    pub(crate) fn tool(&self, name: &str) -> (String, bool) {
         let result = self.json(name)["result"].clone();
         let text = result["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{}", self.raw(name))).to_owned();
         (text, result["isError"] == json!(true))
     }
 }
 
-const DONE: &str = "call mark_done '{\"title\":\"Note it\",\"summary\":\"Everything was noted.\"}'";
+pub(crate) const DONE: &str = "call mark_done '{\"title\":\"Note it\",\"summary\":\"Everything was noted.\"}'";
 
 #[test]
 fn the_session_is_answered_as_the_protocol_says() {
@@ -74,7 +74,7 @@ fn the_session_is_answered_as_the_protocol_says() {
     assert_eq!(notes.json("ping")["result"], json!({}));
     let tools = notes.json("tools")["result"]["tools"].clone();
     let names: Vec<&str> = tools.as_array().expect("a list").iter().filter_map(|t| t["name"].as_str()).collect();
-    assert_eq!(names, ["mark_done", "request_human_steering"]);
+    assert_eq!(names, ["mark_done", "request_human_steering", "transition", "propose_issue"]);
     assert_eq!(tools[0]["inputSchema"]["required"], json!(["title", "summary"]));
     let unknown = notes.json("method");
     assert_eq!((&unknown["error"]["code"], &unknown["id"]), (&json!(-32601), &json!("four")), "{unknown}");

@@ -1,0 +1,131 @@
+//! What the attention region shows: everything that needs a human, questions first. Pure: words, no markup but what
+//! [`markdown`] made safe.
+
+use symphony_core::ids::{StateName, hash16};
+use symphony_core::snapshot::{IdleRow, RunningRow, Snapshot};
+use symphony_core::workflow::Role;
+
+use super::decide;
+use super::markdown::{self, Safe};
+use super::view::{Clock, MAX_MESSAGE, MAX_SHELF};
+use super::words::{link, percent_encoded, short};
+
+/// One question that waits for an answer.
+pub(super) struct Asking {
+    /// Unique in the page and safe as an element id.
+    pub(super) key: String,
+    pub(super) identifier: String,
+    /// The identifier as part of an address.
+    pub(super) path: String,
+    pub(super) title: String,
+    pub(super) url: Option<String>,
+    pub(super) turn: u32,
+    pub(super) asked: Clock,
+    pub(super) question: Safe,
+    pub(super) context: Option<Safe>,
+    pub(super) body: Option<Safe>,
+    /// What the disclosure holds, in 0.1.0's words.
+    pub(super) summary: &'static str,
+}
+
+/// One issue that waits for a person's decision.
+pub(super) struct Deciding {
+    /// Unique in the page and safe as an element id.
+    pub(super) key: String,
+    pub(super) identifier: String,
+    /// The identifier as part of an address.
+    pub(super) path: String,
+    pub(super) title: String,
+    pub(super) state: String,
+    /// `parked` or `proposed`.
+    pub(super) pill: &'static str,
+    /// Why it is here: for a parked issue the reason, for a proposal its proposer.
+    pub(super) reason: String,
+    /// What a proposal says.
+    pub(super) body: Option<Safe>,
+    pub(super) verbs: Vec<Verb>,
+}
+
+/// One thing that a person may decide.
+pub(super) struct Verb {
+    pub(super) route: &'static str,
+    pub(super) label: &'static str,
+    /// Where it sends the issue.
+    pub(super) to: String,
+    pub(super) is_main: bool,
+}
+
+/// What needs a human.
+pub(super) struct Attention {
+    pub(super) asking: Vec<Asking>,
+    /// Parked issues, then proposals.
+    pub(super) deciding: Vec<Deciding>,
+    /// How many proposals are not shown.
+    pub(super) more: usize,
+}
+
+impl Attention {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let parked = snapshot.idle.iter().filter(|row| row.is_parked());
+        let proposals = snapshot.idle.iter().filter(|row| row.is_proposal());
+        let more = proposals.clone().count().saturating_sub(MAX_SHELF);
+        let deciding = parked.chain(proposals.take(MAX_SHELF)).map(|row| Deciding::of(row, snapshot)).collect();
+        Self { asking: snapshot.running.iter().filter_map(Asking::of).collect(), deciding, more }
+    }
+}
+
+impl Asking {
+    fn of(row: &RunningRow) -> Option<Self> {
+        let question = row.question.as_ref().filter(|question| !question.answered)?;
+        let (body, context) = (row.body.as_deref(), question.context.as_deref());
+        Some(Self {
+            key: format!("run-{}", row.run),
+            identifier: row.identifier.0.clone(),
+            path: percent_encoded(&row.identifier.0),
+            title: row.title.clone(),
+            url: link(row.url.as_deref()),
+            turn: row.turn_count,
+            asked: Clock::of(question.asked_at),
+            question: markdown::render(&question.question),
+            context: context.map(markdown::render),
+            body: body.map(markdown::render),
+            summary: match (body, context) {
+                (_, None) => "original task",
+                (None, Some(_)) => "agent's context",
+                (Some(_), Some(_)) => "original task & agent's context",
+            },
+        })
+    }
+}
+
+impl Deciding {
+    fn of(row: &IdleRow, snapshot: &Snapshot) -> Self {
+        let is_proposal = row.is_proposal();
+        let reason = match row.proposed_by.as_deref().filter(|_| is_proposal) {
+            Some(by) => format!("proposed by {}", short(by, MAX_MESSAGE)),
+            // The pill before it says so already.
+            None => {
+                let reason = row.reason();
+                reason.strip_prefix("parked: ").unwrap_or(&reason).to_owned()
+            }
+        };
+        let verb = |route, label, to: StateName, is_main| Verb { route, label, to: to.0, is_main };
+        let approve = if is_proposal { "approve" } else { "resume" };
+        let verbs = vec![
+            verb("approve", approve, decide::approved(snapshot, row), true),
+            verb("discard", "discard", snapshot.discard_target.clone(), false),
+        ];
+        Self {
+            key: format!("issue-{}", hash16(&row.identifier.0)),
+            identifier: row.identifier.0.clone(),
+            path: percent_encoded(&row.identifier.0),
+            title: row.title.clone(),
+            state: row.state.0.clone(),
+            pill: if is_proposal { "proposed" } else { "parked" },
+            reason,
+            body: row.proposal.as_deref().filter(|text| !text.is_empty()).map(markdown::render),
+            // An issue that could not be moved out of where it is worked on cannot be moved back either.
+            verbs: if row.role == Role::Holding { verbs } else { vec![] },
+        }
+    }
+}
