@@ -83,7 +83,7 @@ struct Look {
 pub enum Settled {
     /// Every active issue is finished.
     Finished,
-    /// Something waits for a human: parked, blocked, on hold, ambiguous, malformed.
+    /// Something waits for a human: parked, proposed, blocked, on hold, ambiguous, malformed.
     NeedsHuman,
 }
 
@@ -256,6 +256,10 @@ impl Board {
         for issue in self.issues.values() {
             match self.verdict(issue, now, policy) {
                 Ok(()) | Err(NotNow::WillPark(_)) if !blind => return None,
+                // Proposed by an agent, and nobody decided yet.
+                Err(NotNow::Holding) if issue.proposed_by.is_some() && self.counters(&issue.id).used.sessions == 0 => {
+                    left = true;
+                }
                 Err(NotNow::Terminal | NotNow::Holding | NotNow::MissingLabel(_)) => {}
                 Ok(()) | Err(_) => left = true,
             }

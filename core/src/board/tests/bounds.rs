@@ -393,3 +393,17 @@ fn a_finished_issue_that_is_being_edited_is_not_cleaned_up_twice() {
     w.look(&[]);
     assert!(w.look(&[issue("A", "Done")]).is_empty());
 }
+
+#[test]
+fn a_proposal_that_nobody_decided_on_waits_for_a_human() {
+    let mut w = World::new();
+    let proposal = Issue { proposed_by: Some("A".into()), ..issue("B", "Triage") };
+    w.look(&[issue("C", "Backlog"), proposal.clone()]);
+    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::NeedsHuman));
+    w.look(&[issue("C", "Backlog")]);
+    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::Finished), "a backlog waits for nobody");
+    w.look(&[Issue { state: StateName::new("Todo"), ..proposal.clone() }]);
+    w.ends(1, RunEnd::Moved(StateName::new("Triage")));
+    w.look(&[proposal]);
+    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::Finished), "once it ran it is an issue like any other");
+}
