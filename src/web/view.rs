@@ -3,6 +3,8 @@
 //! Wording is 0.1.0's where it had any. Colour never stands alone: every pill says its word.
 
 use jiff::Timestamp;
+use symphony_core::board::LastRun;
+use symphony_core::explain;
 use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Totals};
 use symphony_core::workflow::Role;
 
@@ -17,8 +19,6 @@ const MAX_SHELF: usize = 50;
 /// Longest last message, in characters (0.1.0).
 const MAX_MESSAGE: usize = 140;
 
-/// Why an issue waits that no failure holds up.
-const CONTINUES: &str = "the last run ended without finishing; the next one continues";
 /// Phases that say no more than the pill before them.
 const SAID_BY_PILL: [&str; 2] = ["working", "waiting for a human"];
 
@@ -78,19 +78,31 @@ pub(super) struct Asking {
     pub(super) summary: &'static str,
 }
 
-/// One parked issue.
+/// How the last run of an issue ended.
+pub(super) struct LastEnd {
+    /// One word of the closed list.
+    pub(super) word: &'static str,
+    /// One line; empty when it says no more than the word.
+    pub(super) text: String,
+    /// What it left.
+    pub(super) left: Option<String>,
+}
+
+/// One issue that nobody works on.
 pub(super) struct Parked {
     pub(super) identifier: String,
     pub(super) title: String,
     pub(super) state: String,
     pub(super) reason: String,
+    pub(super) last: Option<LastEnd>,
+    /// What to do about it.
+    pub(super) remedy: Option<String>,
 }
 
 /// What needs a human.
 pub(super) struct Attention {
     pub(super) asking: Vec<Asking>,
     pub(super) parked: Vec<Parked>,
-    pub(super) first_active: String,
 }
 
 /// One live run.
@@ -113,6 +125,8 @@ pub(super) struct Session {
     pub(super) started: Clock,
     /// What isolates the run.
     pub(super) sandbox: String,
+    /// How the run before it ended, if there was one.
+    pub(super) last: Option<LastEnd>,
 }
 
 /// One issue in an active state that does not run now.
@@ -125,6 +139,7 @@ pub(super) struct Waiting {
     pub(super) attempt: Option<u32>,
     pub(super) due: Option<Clock>,
     pub(super) reason: String,
+    pub(super) last: Option<LastEnd>,
 }
 
 /// A collapsed list of issues nobody works on.
@@ -198,18 +213,14 @@ fn problems(snapshot: &Snapshot) -> Vec<Problem> {
     all.extend(snapshot.tracker_problem.iter().map(plain("tracker", true)));
     all.extend(snapshot.malformed.iter().map(|file| Problem {
         kind: "not an issue",
-        place: match (file.line, file.column) {
-            (Some(line), Some(column)) => format!("{}:{line}:{column}", file.file),
-            (Some(line), None) => format!("{}:{line}", file.file),
-            _ => file.file.clone(),
-        },
+        place: file.place(),
         message: file.message.clone(),
         severe: false,
     }));
     all.extend(snapshot.ambiguous.iter().map(|name| Problem {
         kind: "ambiguous",
         place: name.files.join(", "),
-        message: format!("`{}` stands in several places; nothing is done until one is left", name.name),
+        message: name.sentence(),
         severe: false,
     }));
     all.extend(snapshot.warnings.iter().map(plain("warning", false)));
@@ -220,8 +231,7 @@ impl Attention {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         Self {
             asking: snapshot.running.iter().filter_map(Asking::of).collect(),
-            parked: snapshot.idle.iter().filter(|row| row.is_parked()).map(Parked::of).collect(),
-            first_active: first_active(snapshot),
+            parked: snapshot.idle.iter().filter(|row| row.is_parked()).map(|row| Parked::of(snapshot, row)).collect(),
         }
     }
 }
@@ -250,8 +260,14 @@ impl Asking {
     }
 }
 
+impl LastEnd {
+    fn of(last: &LastRun) -> Self {
+        Self { word: last.reason.as_str(), text: short(&last.end, MAX_ERROR), left: last.left.clone() }
+    }
+}
+
 impl Parked {
-    fn of(row: &IdleRow) -> Self {
+    fn of(snapshot: &Snapshot, row: &IdleRow) -> Self {
         Self {
             identifier: row.identifier.0.clone(),
             title: row.title.clone(),
@@ -261,6 +277,8 @@ impl Parked {
                 let reason = row.reason();
                 reason.strip_prefix("parked: ").unwrap_or(&reason).to_owned()
             },
+            last: row.last.as_ref().map(LastEnd::of),
+            remedy: explain::remedy(row.why.as_ref(), snapshot),
         }
     }
 }
@@ -294,6 +312,7 @@ impl Session {
             hint: hint.into_iter().flatten().collect::<Vec<_>>().join(" · "),
             started: Clock::of(row.started_at),
             sandbox: sandbox.to_owned(),
+            last: row.last.as_ref().filter(|_| row.attempt.is_some()).map(LastEnd::of),
         }
     }
 }
@@ -307,7 +326,7 @@ impl Disk {
         let shelf = |name, role| {
             let rows = idle.clone().filter(|row| row.role == role);
             let more = rows.clone().count().saturating_sub(MAX_SHELF);
-            Shelf { name, rows: rows.take(MAX_SHELF).map(Parked::of).collect(), more }
+            Shelf { name, rows: rows.take(MAX_SHELF).map(|row| Parked::of(snapshot, row)).collect(), more }
         };
         let shelves = [shelf("holding", Role::Holding), shelf("done", Role::Terminal)];
         Self {
@@ -342,7 +361,8 @@ impl Waiting {
             pill: "retrying",
             attempt: Some(row.attempt),
             due: Some(Clock::of(row.due_at)),
-            reason: row.error.as_deref().map_or_else(|| CONTINUES.to_owned(), |error| short(error, MAX_ERROR)),
+            reason: row.reason(),
+            last: row.last.as_ref().map(LastEnd::of),
         }
     }
 
@@ -355,6 +375,7 @@ impl Waiting {
             attempt: None,
             due: None,
             reason: row.reason(),
+            last: row.last.as_ref().map(LastEnd::of),
         }
     }
 }
