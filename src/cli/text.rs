@@ -104,10 +104,12 @@ fn detail(one: &Explanation, now: Timestamp) -> Vec<String> {
         fact("due", &format!("{} ({})", clock(due), relative(due, now)));
     }
     if let Some(last) = &one.last_end {
-        fact("last run", &format!("{}: {}", last.reason, last.message));
+        // A parked one was often parked over just that.
+        let said = one.reason.contains(&last.message);
+        fact("last run", &if said { last.reason.clone() } else { format!("{}: {}", last.reason, last.message) });
         last.left.iter().for_each(|left| fact("it left", left));
     }
-    if !one.used.is_empty() {
+    if one.runs_ever.is_some_and(|ever| ever > 0) {
         let used: Vec<String> = one.used.iter().map(spoken).collect();
         fact("used", &used.join(" · "));
         let sessions = one.used.iter().find(|of| of.budget == "sessions").map(|of| of.used);

@@ -261,8 +261,10 @@ impl Asking {
 }
 
 impl LastEnd {
-    fn of(last: &LastRun) -> Self {
-        Self { word: last.reason.as_str(), text: short(&last.end, MAX_ERROR), left: last.left.clone() }
+    /// Beside a reason that may quote it already.
+    fn of(last: &LastRun, reason: &str) -> Self {
+        let text = if reason.contains(&last.end) { String::new() } else { short(&last.end, MAX_ERROR) };
+        Self { word: last.reason.as_str(), text, left: last.left.clone() }
     }
 }
 
@@ -277,7 +279,7 @@ impl Parked {
                 let reason = row.reason();
                 reason.strip_prefix("parked: ").unwrap_or(&reason).to_owned()
             },
-            last: row.last.as_ref().map(LastEnd::of),
+            last: row.last.as_ref().map(|last| LastEnd::of(last, &row.reason())),
             remedy: explain::remedy(row.why.as_ref(), snapshot),
         }
     }
@@ -312,7 +314,7 @@ impl Session {
             hint: hint.into_iter().flatten().collect::<Vec<_>>().join(" · "),
             started: Clock::of(row.started_at),
             sandbox: sandbox.to_owned(),
-            last: row.last.as_ref().filter(|_| row.attempt.is_some()).map(LastEnd::of),
+            last: row.last.as_ref().filter(|_| row.attempt.is_some()).map(|last| LastEnd::of(last, "")),
         }
     }
 }
@@ -362,7 +364,7 @@ impl Waiting {
             attempt: Some(row.attempt),
             due: Some(Clock::of(row.due_at)),
             reason: row.reason(),
-            last: row.last.as_ref().map(LastEnd::of),
+            last: row.last.as_ref().map(|last| LastEnd::of(last, &row.reason())),
         }
     }
 
@@ -375,7 +377,7 @@ impl Waiting {
             attempt: None,
             due: None,
             reason: row.reason(),
-            last: row.last.as_ref().map(LastEnd::of),
+            last: row.last.as_ref().map(|last| LastEnd::of(last, &row.reason())),
         }
     }
 }
