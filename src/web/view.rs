@@ -10,7 +10,7 @@ use symphony_core::workflow::Role;
 
 use super::markdown::{self, Safe};
 use super::wire::waits;
-use super::words::{count, duration, link, percent_encoded, short};
+use super::words::{Piece, count, duration, link, percent_encoded, pieces, short};
 
 /// Longest error line, in characters (0.1.0).
 const MAX_ERROR: usize = 200;
@@ -84,7 +84,7 @@ pub(super) struct LastEnd {
     pub(super) word: &'static str,
     /// One line; empty when it says no more than the word.
     pub(super) text: String,
-    /// What it left.
+    /// What it left, if anything.
     pub(super) left: Option<String>,
 }
 
@@ -95,8 +95,8 @@ pub(super) struct Parked {
     pub(super) state: String,
     pub(super) reason: String,
     pub(super) last: Option<LastEnd>,
-    /// What to do about it.
-    pub(super) remedy: Option<String>,
+    /// What to do about it, in pieces of prose and code.
+    pub(super) remedy: Vec<Piece>,
 }
 
 /// What needs a human.
@@ -264,7 +264,9 @@ impl LastEnd {
     /// Beside a reason that may quote it already.
     fn of(last: &LastRun, reason: &str) -> Self {
         let text = if reason.contains(&last.end) { String::new() } else { short(&last.end, MAX_ERROR) };
-        Self { word: last.reason.as_str(), text, left: last.left.clone() }
+        // Only what there is to see: a run that left nothing need not say so on a page of many.
+        let left = last.left.clone().filter(|left| !left.starts_with("nothing"));
+        Self { word: last.reason.as_str(), text, left }
     }
 }
 
@@ -280,7 +282,7 @@ impl Parked {
                 reason.strip_prefix("parked: ").unwrap_or(&reason).to_owned()
             },
             last: row.last.as_ref().map(|last| LastEnd::of(last, &row.reason())),
-            remedy: explain::remedy(row.why.as_ref(), snapshot),
+            remedy: explain::remedy(row.why.as_ref(), snapshot).map_or_else(Vec::new, |text| pieces(&text)),
         }
     }
 }

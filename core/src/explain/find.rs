@@ -36,23 +36,21 @@ impl NoSuch {
 /// Nothing, or nothing definite, of that name is known.
 pub fn find(snapshot: &Snapshot, name: &str) -> Result<Vec<Explained>, NoSuch> {
     let name = name.trim();
-    let known = all(snapshot);
-    let exact = |one: &&Explained| one.name == name || one.id.as_ref().is_some_and(|id| id.0 == name);
-    // What one file calls itself another may have as its id: both are said.
-    let found: Vec<Explained> = known.iter().filter(exact).cloned().collect();
-    if !found.is_empty() {
-        return Ok(found);
-    }
-    let by_file = |one: &&Explained| one.id.is_none() && names_of(one).iter().any(|known| *known == name);
-    let found: Vec<Explained> = known.iter().filter(by_file).cloned().collect();
-    if !found.is_empty() {
-        return Ok(found);
-    }
     let folded = name.to_lowercase();
-    let alike = |one: &&Explained| names_of(one).iter().any(|known| known.to_lowercase() == folded);
-    let mut alike: Vec<Explained> = known.iter().filter(alike).cloned().collect();
+    let known = all(snapshot);
+    let those = |is_it: &dyn Fn(&Explained) -> bool| known.iter().filter(|one| is_it(one)).cloned().collect::<Vec<_>>();
+    // What one file calls itself another may have as its id: both are said.
+    let exactly = those(&|one| one.name == name || one.id.as_ref().is_some_and(|id| id.0 == name));
+    if !exactly.is_empty() {
+        return Ok(exactly);
+    }
+    let files = those(&|one| one.id.is_none() && names_of(one).contains(&name));
+    if !files.is_empty() {
+        return Ok(files);
+    }
+    let alike = those(&|one| names_of(one).iter().any(|known| known.to_lowercase() == folded));
     if alike.len() == 1 {
-        return Ok(alike.drain(..).collect());
+        return Ok(alike);
     }
     Err(NoSuch { name: name.to_owned(), near: near(&known, &folded), blind: blind(snapshot) })
 }
