@@ -10,6 +10,8 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::text;
+use crate::layout::Layout;
+use crate::lock;
 use crate::log::harmless;
 use crate::operator::{AskError, Place, ask};
 
@@ -39,23 +41,18 @@ impl Explain {
         let dir = workflow.parent().unwrap_or(Path::new("/"));
         let answer = match ask(&Place::of(dir), self.issue.as_deref()) {
             Ok(answer) => answer,
-            Err(error @ AskError::Nobody(_)) => {
-                let message = format!("no symphony runs on {}", workflow.display());
-                let start = format!("start one: symphony {}", quoted(&workflow));
-                return refuse(
-                    1,
-                    &message,
-                    Some(&format!(
-                        "{start}\n  {error}; one that another user started, or one with another XDG_RUNTIME_DIR, is not found"
-                    )),
-                );
-            }
+            Err(AskError::Nobody(socket)) => return nobody(&workflow, dir, &socket),
             Err(AskError::Refused(refusal)) => {
                 let code = if refusal.code == "no-such-issue" { 2 } else { 1 };
                 return refuse(code, &refusal.message, Some(&refusal.hint));
             }
             Err(error) => return refuse(1, &error.to_string(), None),
         };
+        if !is_same_file(&workflow, Path::new(&answer.workflow)) {
+            let message = format!("no symphony runs on {}", workflow.display());
+            let hint = format!("the one in this directory runs {}; ask it with --workflow", answer.workflow);
+            return refuse(1, &message, Some(&hint));
+        }
         let lines = match (self.json, &self.issue) {
             (true, _) => {
                 let json = serde_json::to_string_pretty(&answer).expect("strings, numbers and lists are JSON");
@@ -78,6 +75,34 @@ fn absolute(path: &Path) -> std::io::Result<PathBuf> {
     Ok(absolute.file_name().map_or_else(|| dir.clone(), |name| dir.join(name)))
 }
 
+/// A directory has one symphony and may have several workflow files, some of them links.
+fn is_same_file(asked: &Path, runs: &Path) -> bool {
+    asked.file_name() == runs.file_name()
+        || matches!((asked.canonicalize(), runs.canonicalize()), (Ok(asked), Ok(runs)) if asked == runs)
+}
+
+/// Nobody listens: there may be one all the same.
+fn nobody(workflow: &Path, dir: &Path, socket: &Path) -> ExitCode {
+    match lock::holder(&Layout::of(dir).lock()) {
+        Some(process) => refuse(
+            1,
+            &format!(
+                "a symphony runs in {} (process {process}), but does not listen at {}",
+                dir.display(),
+                socket.display()
+            ),
+            Some(
+                "another user started it, or with another XDG_RUNTIME_DIR; or it could not listen, and its log says why",
+            ),
+        ),
+        None => refuse(
+            1,
+            &format!("no symphony runs on {}", workflow.display()),
+            Some(&format!("start one: symphony {}", quoted(workflow))),
+        ),
+    }
+}
+
 /// As one types it into a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
@@ -86,10 +111,8 @@ fn quoted(path: &Path) -> String {
 }
 
 fn refuse(code: u8, message: &str, hint: Option<&str>) -> ExitCode {
-    let mut text = format!("symphony: {}\n", harmless(message));
-    for line in hint.unwrap_or_default().lines() {
-        text.push_str(&format!("  {}\n", harmless(line.trim_start())));
-    }
+    let hint = hint.map_or(String::new(), |hint| format!("  {}\n", harmless(hint)));
+    let text = format!("symphony: {}\n{hint}", harmless(message));
     let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::from(code)
 }

@@ -33,7 +33,7 @@ fn all_was_quiet(browser: &Browser, origin: &str) {
     let requests = browser.requests();
     assert!(requests.iter().any(|url| url.contains("/assets/")), "{requests:?}");
     // The browser's own empty first page is none of ours.
-    let own = [format!("{origin}/"), "chrome://".into(), "data:".into()];
+    let own = [format!("{origin}/"), "chrome://".into(), "chrome-untrusted://".into(), "data:".into()];
     let foreign: Vec<_> = requests.iter().filter(|url| !own.iter().any(|own| url.starts_with(own))).collect();
     assert!(foreign.is_empty(), "{foreign:?}");
 }

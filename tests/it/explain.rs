@@ -191,6 +191,15 @@ fn when_nobody_runs_it_says_how_to_start_one_and_an_unknown_issue_is_2() {
     for wrong in [&["A", "B"][..], &["--frob"], &["A", "--port", "1"], &["--workflow", "no/such/place/W.md"]] {
         assert_eq!(explain(&project, wrong).0, 2, "{wrong:?}");
     }
+    let other = project.beside("other");
+    std::fs::create_dir(&other).expect("directory");
+    let output = project.command(&["explain"]).env("XDG_RUNTIME_DIR", &other).output().expect("starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains(&format!("(process {})", running.pid())) && said.contains("XDG_RUNTIME_DIR"), "{said}");
+    project.write("second.md", "another workflow");
+    let (code, _, said) = explain(&project, &["--workflow", "second.md"]);
+    assert!(code == 1 && said.contains("second.md") && said.contains("runs") && said.contains("WORKFLOW.md"), "{said}");
     let elsewhere = project.beside("elsewhere");
     std::fs::create_dir(&elsewhere).expect("directory");
     std::os::unix::fs::symlink(project.dir(), elsewhere.join("link")).expect("link");
