@@ -343,3 +343,19 @@ fn what_needs_a_person_comes_first_and_what_is_done_last() {
     assert!(groups.is_sorted(), "{groups:?}");
     assert_eq!(groups.iter().filter(|group| **group == Group::NeedsYou).count(), 4);
 }
+
+#[test]
+fn the_wall_time_of_a_live_run_counts_as_it_passes_and_stands_while_a_human_is_asked() {
+    let policy = policy();
+    let mut board = Board::new(RunId(1), BTreeMap::new(), BTreeMap::new());
+    let id = IssueId("A-1".into());
+    board.step(Tick(1), Event::LookWanted, &policy);
+    let scan = Scan { issues: vec![Issue::bare("A-1", "Todo")], ..Scan::default() };
+    board.step(Tick(1), Event::PollEnded(Ok(scan)), &policy);
+    let wall = |board: &Board, now| board.counters_at(Tick(now), &id).used.wall_ms;
+    assert_eq!((wall(&board, 5001), board.counters(&id).used.wall_ms), (5000, 0), "reading changes nothing");
+    board.step(Tick(6001), Event::Asking(RunId(1), true), &policy);
+    assert_eq!(wall(&board, 90_001), 6000);
+    board.step(Tick(90_001), Event::Asking(RunId(1), false), &policy);
+    assert_eq!(wall(&board, 91_001), 7000);
+}
