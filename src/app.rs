@@ -21,6 +21,7 @@ use crate::journal::Journal;
 use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::nudge::Nudge;
+use crate::operator::{self, Place};
 use crate::run::{McpDoor, OpenMcp, Parts};
 use crate::sandbox::Sandbox;
 use crate::sandbox::jail::Jail;
@@ -106,6 +107,8 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
 
     let doors = CancellationToken::new();
+    let local =
+        open_socket(&workflow.dir).map(|socket| tokio::spawn(operator::serve(socket, handle.clone(), doors.clone())));
     let mut login = None;
     let web = match listener {
         None => None,
@@ -136,9 +139,9 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
 
     let settled = conduct(conductor, nudges).await?;
     doors.cancel();
-    if let Some(web) = web {
-        // Its streams end with the token; what does not is cut off with the process.
-        let _ = tokio::time::timeout(Duration::from_secs(5), web).await;
+    // Their streams end with the token; what does not is cut off with the process.
+    for door in [web, local].into_iter().flatten() {
+        let _ = tokio::time::timeout(Duration::from_secs(5), door).await;
     }
     Ok(match settled {
         Some(Settled::NeedsHuman) => ExitCode::from(3),
@@ -175,6 +178,18 @@ async fn conduct(
     kill.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(10), work).await;
     Ok(None)
+}
+
+/// The door for local commands. Nothing depends on it, so its trouble is said and no reason not to start.
+fn open_socket(workflow_dir: &Path) -> Option<operator::Socket> {
+    let canonical = workflow_dir.canonicalize().unwrap_or_else(|_| workflow_dir.to_owned());
+    match Place::of(&canonical).listen() {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            tracing::warn!(%error, "no socket for local commands: `symphony explain` will not reach this symphony");
+            None
+        }
+    }
 }
 
 /// The directory holds a secret and stands in a repository: `git add -A` must not pick it up.

@@ -17,6 +17,7 @@ pub mod lock;
 pub mod log;
 pub mod memory;
 pub mod nudge;
+pub mod operator;
 pub mod process;
 pub mod random;
 pub mod run;

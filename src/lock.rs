@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -39,9 +40,23 @@ impl Lock {
     }
 }
 
+/// The process that holds the lock at `path`, as far as the kernel tells. Looks only: trying the lock could make
+/// another program's start fail.
+pub fn holder(path: &Path) -> Option<u32> {
+    let (inode, wrote) = (std::fs::metadata(path).ok()?.ino(), std::fs::read_to_string(path).ok()?);
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    // `1: FLOCK  ADVISORY  WRITE 4711 fd:01:262146 0 EOF`
+    let is_it = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let file = words.get(5).and_then(|file| file.rsplit(':').next());
+        words.get(1) == Some(&"FLOCK") && words.get(4) == Some(&wrote.trim()) && file == Some(&inode.to_string())
+    };
+    locks.lines().any(is_it).then(|| wrote.trim().parse().ok()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Lock;
+    use super::{Lock, holder};
 
     #[test]
     fn a_second_holder_is_told_who_the_first_one_is() {
@@ -50,7 +65,10 @@ mod tests {
         let held = Lock::take(&path).expect("free");
         let refused = Lock::take(&path).expect_err("held");
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
+        assert_eq!(holder(&path), Some(std::process::id()));
         drop(held);
+        assert_eq!(holder(&path), None, "what it wrote is not what counts");
+        assert_eq!(holder(&dir.path().join("none")), None);
         Lock::take(&path).expect("free again");
     }
 }

@@ -86,7 +86,12 @@ fn quoted(value: &str) -> String {
     };
     let plain = !cut.chars().any(|c| c.is_whitespace() || c.is_control() || c == '"' || c == '=');
     let plain = plain && !cut.chars().any(deceives);
-    if plain { cut } else { serde_json::Value::String(cut).to_string().chars().map(shown).collect() }
+    if plain { cut } else { harmless(&serde_json::Value::String(cut).to_string()) }
+}
+
+/// `line` with every character that a terminal would act on, or that would deceive its reader, spelled as JSON does.
+pub fn harmless(line: &str) -> String {
+    line.chars().map(shown).collect()
 }
 
 /// JSON leaves the upper control characters as they are, and U+009B begins a terminal's escape sequence as

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use symphony::cli::Arguments;
+use symphony::cli::{Arguments, Verb};
 use symphony::sandbox::jail;
 
 /// Re-executed inside a jail, the program is its guest.
@@ -28,6 +28,9 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if let Some(Verb::Explain(question)) = &arguments.verb {
+        return question.run();
+    }
     symphony::log::start(std::env::var("SYMPHONY_LOG_LEVEL").ok().as_deref());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -11,7 +11,7 @@ use symphony_core::workflow::{Place, Severity, Workflow};
 /// DESIGN §5: imports go down or sideways.
 const HOST_FLOORS: &[(u8, &[&str])] = &[
     (5, &["main", "app", "cli", "hands"]),
-    (4, &["web", "gateway"]),
+    (4, &["web", "gateway", "operator"]),
     (3, &["conductor", "run", "nudge"]),
     (
         2,
@@ -37,7 +37,7 @@ const HOST_FLOORS: &[(u8, &[&str])] = &[
     ),
 ];
 const CORE_FLOORS: &[(u8, &[&str])] = &[
-    (1, &["board", "budget", "patience", "prompt", "snapshot", "turn", "workflow"]),
+    (1, &["board", "budget", "explain", "patience", "prompt", "snapshot", "turn", "workflow"]),
     (0, &["front_matter", "ids", "issue", "json_weight", "time", "yaml"]),
 ];
 

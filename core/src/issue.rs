@@ -119,6 +119,23 @@ pub struct Malformed {
     pub message: String,
 }
 
+impl Malformed {
+    /// The file with what is known of the place in it: `Todo/A-1.md:3:7`.
+    pub fn place(&self) -> String {
+        match (self.line, self.column) {
+            (Some(line), Some(column)) => format!("{}:{line}:{column}", self.file),
+            (Some(line), None) => format!("{}:{line}", self.file),
+            (None, _) => self.file.clone(),
+        }
+    }
+
+    /// What the issue would be called if its file said nothing else.
+    pub fn stem(&self) -> &str {
+        let name = self.file.rsplit('/').next().unwrap_or(&self.file);
+        name.strip_suffix(".md").unwrap_or(name)
+    }
+}
+
 /// One identifier or id, several files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ambiguity {
@@ -126,6 +143,13 @@ pub struct Ambiguity {
     pub name: String,
     /// All files that claim it, relative to the tracker root.
     pub files: Vec<String>,
+}
+
+impl Ambiguity {
+    /// What it means for the issue.
+    pub fn sentence(&self) -> String {
+        format!("`{}` stands in several places; nothing is done until one is left", self.name)
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! Words and decisions of symphony.
 //!
 //! Floor 0 (plain data): [`ids`], [`issue`], [`front_matter`], [`time`], [`yaml`], [`json_weight`].
-//! Floor 1 (decisions): [`board`], [`budget`], [`turn`], [`prompt`], [`patience`], [`snapshot`], and [`workflow`], because
-//! reading a workflow test-renders its prompt. `tests/tidy.rs` keeps imports going down.
+//! Floor 1 (decisions): [`board`], [`budget`], [`turn`], [`prompt`], [`patience`], [`snapshot`], [`explain`], and [`workflow`],
+//! because reading a workflow test-renders its prompt. `tests/tidy.rs` keeps imports going down.
 //!
 //! Nothing in this crate reads a clock, a file, the environment or a socket, and nothing logs:
 //! time and facts are arguments, the answer is data. See `ARCHITECTURE.md` at the repository root.
 
 pub mod board;
 pub mod budget;
+pub mod explain;
 pub mod front_matter;
 pub mod ids;
 pub mod issue;

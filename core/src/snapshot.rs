@@ -2,11 +2,17 @@
 //!
 //! Nobody locks the scheduler to draw a page. The wire types of the API are the web floor's, not these.
 
+mod rows;
+
 use jiff::Timestamp;
 
-use crate::board::{LastRun, NotNow};
+use crate::board::{EndReason, LastRun, NotNow, StopCause};
+use crate::budget::{Counters, Used};
 use crate::ids::{Identifier, IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Malformed};
+use crate::workflow::Budget;
+
+pub use rows::waiting_rows;
 
 /// Everything a reader may show, as of one instant.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +31,8 @@ pub struct Snapshot {
     pub states: Vec<StateRow>,
     /// Where a discarded issue goes.
     pub discard_target: StateName,
+    /// `budget.*`: what each issue may use; `None` before the first workflow.
+    pub budget: Option<Budget>,
     /// Claimed and alive: running, finishing or stopping.
     pub running: Vec<RunningRow>,
     /// Claimed and waiting for a time.
@@ -62,6 +70,7 @@ impl Snapshot {
             sandbox: String::new(),
             states: vec![],
             discard_target: StateName::new("Done"),
+            budget: None,
             running: vec![],
             retrying: vec![],
             idle: vec![],
@@ -87,6 +96,42 @@ pub struct StateRow {
     pub role: crate::workflow::Role,
 }
 
+/// What an issue has used, of its present allowance and ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Of the present allowance.
+    pub now: Used,
+    /// Ever.
+    pub ever: Used,
+    /// Failed runs since the last one that was none.
+    pub failures_in_a_row: u32,
+    /// Runs that changed nothing since the last one that did.
+    pub unchanged_in_a_row: u32,
+}
+
+impl Spent {
+    /// What these counters say.
+    pub fn of(counters: &Counters) -> Self {
+        Self {
+            now: counters.since_grant(),
+            ever: counters.used,
+            failures_in_a_row: counters.failures_in_a_row,
+            unchanged_in_a_row: counters.unchanged_in_a_row,
+        }
+    }
+}
+
+/// What the board makes of a live run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It works, or waits for a human.
+    Running,
+    /// It hands its work off.
+    Finishing,
+    /// It was asked to end.
+    Stopping(StopCause),
+}
+
 /// One live run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunningRow {
@@ -104,6 +149,8 @@ pub struct RunningRow {
     pub url: Option<String>,
     /// State as last seen on disk.
     pub state: StateName,
+    /// What the board makes of it.
+    pub stage: Stage,
     /// Preparing, booting, turn, waiting for a human, handing off, stopping…: one word or two.
     pub phase: String,
     /// `null` on a first run, else the number handed to the prompt.
@@ -130,6 +177,10 @@ pub struct RunningRow {
     pub workspace: Option<String>,
     /// Newest last, at most 50.
     pub recent_events: Vec<EventRow>,
+    /// How the run before this one ended.
+    pub last: Option<LastRun>,
+    /// Up to now, this run included.
+    pub spent: Spent,
 }
 
 /// A question from an agent.
@@ -179,6 +230,8 @@ pub struct RetryRow {
     pub why: Option<NotNow>,
     /// How its last run ended.
     pub last: Option<LastRun>,
+    /// Up to now.
+    pub spent: Spent,
 }
 
 /// One known issue without a claim.
@@ -198,16 +251,30 @@ pub struct IdleRow {
     pub why: Option<NotNow>,
     /// How its last run ended.
     pub last: Option<LastRun>,
+    /// Up to now.
+    pub spent: Spent,
     /// Who proposed it, if an agent did.
     pub proposed_by: Option<String>,
     /// Its description, Markdown written by an agent; only of a proposal, which a person has to read.
     pub proposal: Option<String>,
 }
 
+/// One sentence: why an issue is not running, the same everywhere.
+fn sentence(why: Option<&NotNow>) -> String {
+    why.map_or_else(|| "starts at the next look".to_owned(), ToString::to_string)
+}
+
+impl RetryRow {
+    /// One sentence: why it is not running, the same everywhere.
+    pub fn reason(&self) -> String {
+        sentence(self.why.as_ref())
+    }
+}
+
 impl IdleRow {
     /// One sentence: why it is not running, the same everywhere.
     pub fn reason(&self) -> String {
-        self.why.as_ref().map_or_else(|| "starts at the next look".to_owned(), ToString::to_string)
+        sentence(self.why.as_ref())
     }
 
     /// Whether symphony put it aside.
@@ -236,6 +303,8 @@ pub struct FinishedRow {
     pub identifier: Identifier,
     /// Issue title.
     pub title: String,
+    /// Why the run ended.
+    pub end: EndReason,
     /// What the run left, for example the command that applies its patch.
     pub outcome: String,
     /// When the run ended.

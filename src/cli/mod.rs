@@ -1,15 +1,23 @@
-//! The command line (0.1.0 §1.1): a path, a port, help; unknown flags are refused.
+//! The command line (0.1.0 §1.1): a path, a port, help; unknown flags are refused. Beside it, questions to a
+//! running symphony.
+
+mod explain;
+mod text;
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+
+pub use explain::Explain;
 
 /// Runs coding agents on the issues of a workflow, each in its own sandbox, and hands back patches.
 #[derive(Debug, Parser)]
 #[command(
     name = "symphony",
     version,
-    after_help = "Exit codes: 0 stopped or finished; 1 start-up failed; 2 wrong usage, no workflow file or tracker;\n3 (--once) something waits for a human or was parked.\nSYMPHONY_LOG_LEVEL=debug|info|warn|error sets how much is logged on stderr."
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = "A workflow file that is called like a command needs a path: `symphony ./explain`.\n\nExit codes: 0 stopped or finished; 1 start-up failed; 2 wrong usage, no workflow file or tracker;\n3 (--once) something waits for a human or was parked.\nSYMPHONY_LOG_LEVEL=debug|info|warn|error sets how much is logged on stderr."
 )]
 pub struct Arguments {
     /// The workflow to run.
@@ -21,21 +29,52 @@ pub struct Arguments {
     /// Exit when nothing is left to do: 0 when everything is finished, 3 when something waits for a human.
     #[arg(long)]
     pub once: bool,
+    /// A question instead.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// What can be asked of a running symphony.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Says why an issue does not run, or lists all that are not running fine.
+    Explain(Explain),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(args: &[&str]) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from([&["symphony"], args].concat())
+    }
+
     #[test]
     fn the_path_defaults_and_the_port_has_three_spellings() {
-        let parse = |args: &[&str]| Arguments::try_parse_from([&["symphony"], args].concat());
         let plain = parse(&[]).expect("no arguments is fine");
         assert_eq!((plain.workflow.to_str(), plain.port, plain.once), (Some("WORKFLOW.md"), None, false));
         for args in [&["-p", "80"][..], &["--port", "80"], &["--port=80"]] {
             assert_eq!(parse(args).expect("valid").port, Some(80));
         }
         for args in [&["--port"][..], &["--port", "80abc"], &["-x"], &["a.md", "b.md"]] {
+            assert_eq!(parse(args).expect_err("refused").exit_code(), 2, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_one_only_in_the_first_place_and_without_a_path() {
+        assert!(matches!(parse(&["explain"]).expect("valid").verb, Some(Verb::Explain(_))));
+        for (args, workflow) in [
+            (&["./explain"][..], "./explain"),
+            (&["help"], "help"),
+            (&["explian"], "explian"),
+            (&["--", "explain"], "explain"),
+            (&["--once", "explain"], "explain"),
+        ] {
+            let parsed = parse(args).expect("a path");
+            assert_eq!((parsed.workflow.to_str(), parsed.verb.is_none()), (Some(workflow), true), "{args:?}");
+        }
+        for args in [&["a.md", "explain"][..], &["explain", "A", "B"], &["explain", "--once"]] {
             assert_eq!(parse(args).expect_err("refused").exit_code(), 2, "{args:?}");
         }
     }

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use symphony_core::board::{Claim, Plan, RunEnd, StopCause};
-use symphony_core::ids::IssueId;
-use symphony_core::issue::{Issue, dispatch_order};
+use symphony_core::ids::RunId;
+use symphony_core::issue::Issue;
 use symphony_core::snapshot::{
-    EventRow, FinishedRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, StateRow, Tokens, Totals,
+    EventRow, FinishedRow, Question, RunningRow, Snapshot, Spent, Stage, StateRow, Tokens, Totals, waiting_rows,
 };
 use symphony_core::time::Tick;
 use symphony_core::workflow::Role;
@@ -64,6 +64,7 @@ impl Ended {
                 id: live.issue.id.clone(),
                 identifier: live.issue.identifier.clone(),
                 title: live.issue.title.clone(),
+                end: end.reason(),
                 outcome: handoff.map_or_else(|| "done".to_owned(), |event| event.message.clone()),
                 at: Timestamp::now(),
             });
@@ -148,9 +149,8 @@ impl<H: Hands> Conductor<H> {
             totals.tokens = sum(totals.tokens, live.tokens);
             totals.seconds_running += live.started.elapsed().as_secs_f64();
         }
-        let mut known: Vec<&Issue> = self.board.issues().collect();
-        known.sort_by(|a, b| dispatch_order(a, b));
-        let mut snapshot = Snapshot {
+        let (retrying, idle) = waiting_rows(&self.board, now, generated_at, &self.policy);
+        Snapshot {
             version: self.version,
             generated_at,
             workflow_path: self.facts.workflow_path.clone(),
@@ -164,9 +164,10 @@ impl<H: Hands> Conductor<H> {
                 .map(|(n, r)| StateRow { name: n.clone(), role: r.role })
                 .collect(),
             discard_target: self.workflow.states.discard_target(),
-            running: vec![],
-            retrying: vec![],
-            idle: vec![],
+            budget: Some(self.policy.budget.clone()),
+            running: self.live.iter().map(|(run, live)| self.running_row(*run, live, now)).collect(),
+            retrying,
+            idle,
             finished: self.ended.finished.iter().filter(|row| self.is_over(row)).cloned().collect(),
             malformed: self.board.malformed().to_vec(),
             ambiguous: self.board.ambiguous().to_vec(),
@@ -176,28 +177,7 @@ impl<H: Hands> Conductor<H> {
             tracker_problem: self.board.look_error().map(str::to_owned),
             draining: self.board.is_draining(),
             polling: self.board.is_looking(),
-        };
-        let claims: std::collections::BTreeMap<&IssueId, &Claim> = self.board.claims().collect();
-        for issue in known {
-            match claims.get(&issue.id) {
-                Some(claim) if claim.run().is_some() => {}
-                Some(Claim::Waiting { until, error, kind }) => snapshot.retrying.push(RetryRow {
-                    id: issue.id.clone(),
-                    identifier: issue.identifier.clone(),
-                    title: issue.title.clone(),
-                    url: issue.url.clone(),
-                    state: issue.state.clone(),
-                    attempt: symphony_core::board::retry::attempt(&self.board.counters(&issue.id), *kind).unwrap_or(1),
-                    due_at: later(generated_at, until.since(now)),
-                    error: error.clone(),
-                    why: self.board.verdict(issue, now, &self.policy).err(),
-                    last: self.board.counters(&issue.id).last,
-                }),
-                Some(_) | None => snapshot.idle.push(self.idle_row(issue, now)),
-            }
         }
-        snapshot.running = self.live.iter().map(|(run, live)| self.running_row(*run, live)).collect();
-        snapshot
     }
 
     /// Whether nobody put the issue back to work.
@@ -206,26 +186,10 @@ impl<H: Hands> Conductor<H> {
         issue.is_some_and(|issue| self.policy.states.role(&issue.state) != Role::Active)
     }
 
-    fn idle_row(&self, issue: &Issue, now: Tick) -> IdleRow {
-        let mut row = IdleRow {
-            id: issue.id.clone(),
-            identifier: issue.identifier.clone(),
-            title: issue.title.clone(),
-            state: issue.state.clone(),
-            role: self.policy.states.role(&issue.state),
-            why: self.board.verdict(issue, now, &self.policy).err(),
-            last: self.board.counters(&issue.id).last,
-            proposed_by: issue.proposed_by.clone(),
-            proposal: None,
-        };
-        if row.is_proposal() {
-            row.proposal = Some(issue.description.clone().unwrap_or_default());
-        }
-        row
-    }
-
-    fn running_row(&self, run: symphony_core::ids::RunId, live: &Live) -> RunningRow {
+    fn running_row(&self, run: RunId, live: &Live, now: Tick) -> RunningRow {
         let issue = self.board.issue(&live.issue.id).unwrap_or(&live.issue);
+        let counters = self.board.counters_at(now, &issue.id);
+        let claim = self.board.claims().find(|(_, claim)| claim.run() == Some(run)).map(|(_, claim)| claim);
         let last = live.events.back();
         RunningRow {
             run,
@@ -235,6 +199,11 @@ impl<H: Hands> Conductor<H> {
             body: issue.description.clone(),
             url: issue.url.clone(),
             state: issue.state.clone(),
+            stage: match claim {
+                Some(Claim::Finishing { .. }) => Stage::Finishing,
+                Some(Claim::Stopping { cause, .. }) => Stage::Stopping(*cause),
+                _ => Stage::Running,
+            },
             phase: live.phase.to_owned(),
             attempt: live.attempt,
             session_id: live.session.clone(),
@@ -248,11 +217,8 @@ impl<H: Hands> Conductor<H> {
             marked_done: live.marked_done,
             workspace: live.workspace.as_ref().map(|p| p.display().to_string()),
             recent_events: live.events.iter().cloned().collect(),
+            spent: Spent::of(&counters),
+            last: counters.last,
         }
     }
-}
-
-fn later(from: Timestamp, ms: u64) -> Timestamp {
-    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
-    from.checked_add(SignedDuration::from_millis(ms)).unwrap_or(from)
 }

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use symphony_core::ids::Identifier;
+use symphony_core::explain;
 use tokio::time::timeout;
 
 use super::error::ApiError;
@@ -33,10 +33,20 @@ pub(super) async fn state(State(app): State<Shared>) -> Response {
     Json(wire::State::of(&app.handle.snapshot())).into_response()
 }
 
-/// `GET /api/v1/issues/{id}`, and `/api/v1/{id}` as in 0.1.0.
-pub(super) async fn detail(State(app): State<Shared>, Path(id): Path<String>) -> Response {
+/// `GET /api/v1/{id}`: as in 0.1.0, which knows of running and retrying issues only.
+pub(super) async fn claimed(State(app): State<Shared>, Path(id): Path<String>) -> Response {
+    detail(&app, &id, |found| found.is_claimed())
+}
+
+/// `GET /api/v1/issues/{id}`: every issue, and files and names that are none.
+pub(super) async fn issue(State(app): State<Shared>, Path(id): Path<String>) -> Response {
+    detail(&app, &id, |_| true)
+}
+
+fn detail(app: &Shared, id: &str, wanted: fn(&wire::Detail<'_>) -> bool) -> Response {
     let snapshot = app.handle.snapshot();
-    match wire::Detail::of(&snapshot, &Identifier(id.clone())) {
+    let found = explain::find(&snapshot, id).unwrap_or_default();
+    match found.iter().map(|one| wire::Detail::of(&snapshot, one)).find(wanted) {
         Some(detail) => Json(detail).into_response(),
         None => ApiError::new(StatusCode::NOT_FOUND, "issue_not_found", format!("issue {id} is not tracked"))
             .into_response(),

@@ -1,14 +1,15 @@
 //! What the attention region shows: everything that needs a human, questions first. Pure: words, no markup but what
 //! [`markdown`] made safe.
 
+use symphony_core::explain;
 use symphony_core::ids::{StateName, hash16};
 use symphony_core::snapshot::{IdleRow, RunningRow, Snapshot};
 use symphony_core::workflow::Role;
 
 use super::decide;
 use super::markdown::{self, Safe};
-use super::view::{Clock, MAX_MESSAGE, MAX_SHELF};
-use super::words::{link, percent_encoded, short};
+use super::view::{Clock, LastEnd, MAX_MESSAGE, MAX_SHELF};
+use super::words::{Piece, link, percent_encoded, pieces, short};
 
 /// One question that waits for an answer.
 pub(super) struct Asking {
@@ -41,6 +42,9 @@ pub(super) struct Deciding {
     pub(super) pill: &'static str,
     /// Why it is here: for a parked issue the reason, for a proposal its proposer.
     pub(super) reason: String,
+    pub(super) last: Option<LastEnd>,
+    /// What to do about it, in pieces of prose and code.
+    pub(super) remedy: Vec<Piece>,
     /// What a proposal says.
     pub(super) body: Option<Safe>,
     pub(super) verbs: Vec<Verb>,
@@ -122,6 +126,11 @@ impl Deciding {
             title: row.title.clone(),
             state: row.state.0.clone(),
             pill: if is_proposal { "proposed" } else { "parked" },
+            last: row.last.as_ref().map(|last| LastEnd::of(last, &row.reason())),
+            remedy: match is_proposal {
+                true => vec![],
+                false => explain::remedy(row.why.as_ref(), snapshot).map_or_else(Vec::new, |text| pieces(&text)),
+            },
             reason,
             body: row.proposal.as_deref().filter(|text| !text.is_empty()).map(markdown::render),
             // An issue that could not be moved out of where it is worked on cannot be moved back either.

@@ -24,11 +24,11 @@ pub(super) fn routes(app: Shared) -> Router {
         .route("/api/v1/refresh", post(api::refresh))
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/issues", get(api::issues).post(create::create))
-        .route("/api/v1/issues/{id}", get(api::detail))
+        .route("/api/v1/issues/{id}", get(api::issue))
         .route("/api/v1/issues/{id}/steering-reply", post(steer::reply))
         .route("/api/v1/issues/{id}/approve", post(decide::approve))
         .route("/api/v1/issues/{id}/discard", post(decide::discard))
-        .route("/api/v1/{id}", get(api::detail))
+        .route("/api/v1/{id}", get(api::claimed))
         .fallback(async || ApiError::not_found())
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "method not allowed")

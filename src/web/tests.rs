@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use symphony_core::board::{NotNow, ParkReason, Parked};
+use symphony_core::board::{EndReason, LastRun, NotNow, ParkReason, Parked};
 use symphony_core::ids::{Identifier, IssueId, RunId, StateName};
 use symphony_core::issue::{Ambiguity, Malformed, Scan};
 use symphony_core::snapshot::{
-    EventRow, FinishedRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, StateRow, Tokens, Totals,
+    EventRow, FinishedRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, Spent, Stage, StateRow, Tokens, Totals,
 };
 use symphony_core::time::Tick;
 use symphony_core::workflow::{Auth, Role};
@@ -285,7 +285,12 @@ pub(super) fn sample() -> Snapshot {
         due_at: at("2026-01-02T03:00:40Z"),
         error: Some("agent exited with <code> 1".into()),
         why: Some(NotNow::BackingOff(Tick(40_000))),
-        last: None,
+        last: Some(LastRun {
+            reason: EndReason::AgentExit,
+            end: "port_exit: the agent said <boom>".into(),
+            left: Some("1 commit in the work tree".into()),
+        }),
+        spent: Spent { failures_in_a_row: 2, ..Spent::default() },
     }];
     let reason = ParkReason::FailuresInARow { count: 5, last: "<boom>".into() };
     let parked = Parked { reason, from: StateName::new("In Progress") };
@@ -300,6 +305,7 @@ pub(super) fn sample() -> Snapshot {
         id: IssueId("ready-1".into()),
         identifier: Identifier("READY-1".into()),
         title: "Title of <READY-1>".into(),
+        end: EndReason::Done,
         outcome: "git am /home/me/project/.symphony/patches/agent_READY-1.patch".into(),
         at: at("2026-01-02T02:40:00Z"),
     }];
@@ -324,6 +330,7 @@ fn asking() -> RunningRow {
         body: Some("Do *this*.\n\n<script>alert('body')</script>".into()),
         url: Some("javascript:alert(1)".into()),
         state: StateName::new("Todo"),
+        stage: Stage::Running,
         phase: "waiting for a human".into(),
         attempt: None,
         session_id: Some("sess-0123456789".into()),
@@ -346,6 +353,8 @@ fn asking() -> RunningRow {
             event: "tool_call".into(),
             message: "request_human_steering".into(),
         }],
+        last: None,
+        spent: Spent::default(),
     }
 }
 
@@ -362,6 +371,7 @@ fn busy() -> RunningRow {
         question: None,
         workspace: None,
         recent_events: vec![],
+        last: Some(LastRun { reason: EndReason::Stalled, end: "stalled: <silent>".into(), left: None }),
         ..asking()
     }
 }
@@ -375,6 +385,7 @@ fn idle(identifier: &str, state: &str, role: Role, why: NotNow) -> IdleRow {
         role,
         why: Some(why),
         last: None,
+        spent: Spent::default(),
         proposed_by: None,
         proposal: None,
     }

@@ -3,6 +3,7 @@
 //! Wording is 0.1.0's where it had any. Colour never stands alone: every pill says its word.
 
 use jiff::Timestamp;
+use symphony_core::board::LastRun;
 use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Totals};
 use symphony_core::workflow::Role;
 
@@ -16,8 +17,6 @@ pub(super) const MAX_SHELF: usize = 50;
 /// Longest last message, in characters (0.1.0).
 pub(super) const MAX_MESSAGE: usize = 140;
 
-/// Why an issue waits that no failure holds up.
-const CONTINUES: &str = "the last run ended without finishing; the next one continues";
 /// Phases that say no more than the pill before them.
 const SAID_BY_PILL: [&str; 2] = ["working", "waiting for a human"];
 
@@ -59,6 +58,16 @@ pub(super) struct Problem {
     pub(super) severe: bool,
 }
 
+/// How the last run of an issue ended.
+pub(super) struct LastEnd {
+    /// One word of the closed list.
+    pub(super) word: &'static str,
+    /// One line; empty when it says no more than the word.
+    pub(super) text: String,
+    /// What it left, if anything.
+    pub(super) left: Option<String>,
+}
+
 /// One issue that nobody works on.
 pub(super) struct Idle {
     pub(super) identifier: String,
@@ -87,6 +96,8 @@ pub(super) struct Session {
     pub(super) started: Clock,
     /// What isolates the run.
     pub(super) sandbox: String,
+    /// How the run before it ended, if there was one.
+    pub(super) last: Option<LastEnd>,
 }
 
 /// One issue in an active state that does not run now.
@@ -99,6 +110,7 @@ pub(super) struct Waiting {
     pub(super) attempt: Option<u32>,
     pub(super) due: Option<Clock>,
     pub(super) reason: String,
+    pub(super) last: Option<LastEnd>,
 }
 
 /// A collapsed list of issues nobody works on.
@@ -172,22 +184,28 @@ fn problems(snapshot: &Snapshot) -> Vec<Problem> {
     all.extend(snapshot.tracker_problem.iter().map(plain("tracker", true)));
     all.extend(snapshot.malformed.iter().map(|file| Problem {
         kind: "not an issue",
-        place: match (file.line, file.column) {
-            (Some(line), Some(column)) => format!("{}:{line}:{column}", file.file),
-            (Some(line), None) => format!("{}:{line}", file.file),
-            _ => file.file.clone(),
-        },
+        place: file.place(),
         message: file.message.clone(),
         severe: false,
     }));
     all.extend(snapshot.ambiguous.iter().map(|name| Problem {
         kind: "ambiguous",
         place: name.files.join(", "),
-        message: format!("`{}` stands in several places; nothing is done until one is left", name.name),
+        message: name.sentence(),
         severe: false,
     }));
     all.extend(snapshot.warnings.iter().map(plain("warning", false)));
     all
+}
+
+impl LastEnd {
+    /// Beside a reason that may quote it already.
+    pub(super) fn of(last: &LastRun, reason: &str) -> Self {
+        let text = if reason.contains(&last.end) { String::new() } else { short(&last.end, MAX_ERROR) };
+        // Only what there is to see: a run that left nothing need not say so on a page of many.
+        let left = last.left.clone().filter(|left| !left.starts_with("nothing"));
+        Self { word: last.reason.as_str(), text, left }
+    }
 }
 
 impl Idle {
@@ -230,6 +248,7 @@ impl Session {
             hint: hint.into_iter().flatten().collect::<Vec<_>>().join(" · "),
             started: Clock::of(row.started_at),
             sandbox: sandbox.to_owned(),
+            last: row.last.as_ref().filter(|_| row.attempt.is_some()).map(|last| LastEnd::of(last, "")),
         }
     }
 }
@@ -278,7 +297,8 @@ impl Waiting {
             pill: "retrying",
             attempt: Some(row.attempt),
             due: Some(Clock::of(row.due_at)),
-            reason: row.error.as_deref().map_or_else(|| CONTINUES.to_owned(), |error| short(error, MAX_ERROR)),
+            reason: row.reason(),
+            last: row.last.as_ref().map(|last| LastEnd::of(last, &row.reason())),
         }
     }
 
@@ -291,6 +311,7 @@ impl Waiting {
             attempt: None,
             due: None,
             reason: row.reason(),
+            last: row.last.as_ref().map(|last| LastEnd::of(last, &row.reason())),
         }
     }
 }

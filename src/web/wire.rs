@@ -6,10 +6,14 @@ mod detail;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use symphony_core::board::NotNow;
+use symphony_core::explain;
 use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Tokens, Totals};
 use symphony_core::workflow::Role;
 
 pub(super) use detail::Detail;
+
+use crate::operator::LastEnd;
 
 /// An instant as text, with milliseconds.
 #[derive(Clone, Copy)]
@@ -135,6 +139,7 @@ struct Running<'a> {
     steering_answered: bool,
     marked_done: bool,
     workspace_path: Option<&'a str>,
+    last_end: Option<LastEnd>,
 }
 
 #[derive(Serialize)]
@@ -148,6 +153,9 @@ struct Retrying<'a> {
     due_at: Instant,
     error: Option<&'a str>,
     retry_kind: &'static str,
+    reason: String,
+    reason_code: Option<&'static str>,
+    last_end: Option<LastEnd>,
 }
 
 #[derive(Serialize)]
@@ -163,6 +171,8 @@ struct Idle<'a> {
     /// Whether it waits for approval.
     proposal: bool,
     proposed_by: Option<&'a str>,
+    last_end: Option<LastEnd>,
+    remedy: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -171,6 +181,7 @@ struct Finished<'a> {
     issue_identifier: &'a str,
     title: &'a str,
     outcome: &'a str,
+    end_reason: &'static str,
     finished_at: Instant,
 }
 
@@ -229,7 +240,7 @@ impl<'a> State<'a> {
             },
             running: snapshot.running.iter().map(Running::of).collect(),
             retrying: snapshot.retrying.iter().map(Retrying::of).collect(),
-            idle: snapshot.idle.iter().map(Idle::of).collect(),
+            idle: snapshot.idle.iter().map(|row| Idle::of(snapshot, row)).collect(),
             finished: snapshot.finished.iter().map(Finished::of).collect(),
             totals: TotalsState::of(snapshot.totals),
             codex_totals: TotalsState::of(snapshot.totals),
@@ -283,6 +294,7 @@ impl<'a> Running<'a> {
             steering_answered: question.is_some_and(|question| question.answered),
             marked_done: row.marked_done,
             workspace_path: row.workspace.as_deref(),
+            last_end: row.last.as_ref().map(LastEnd::of),
         }
     }
 }
@@ -299,12 +311,15 @@ impl<'a> Retrying<'a> {
             due_at: Instant(row.due_at),
             error: row.error.as_deref(),
             retry_kind: if row.error.is_some() { "failure" } else { "continuation" },
+            reason: row.reason(),
+            reason_code: row.why.as_ref().map(NotNow::code),
+            last_end: row.last.as_ref().map(LastEnd::of),
         }
     }
 }
 
 impl<'a> Idle<'a> {
-    fn of(row: &'a IdleRow) -> Self {
+    fn of(snapshot: &Snapshot, row: &'a IdleRow) -> Self {
         Self {
             issue_id: &row.id.0,
             issue_identifier: &row.identifier.0,
@@ -312,10 +327,12 @@ impl<'a> Idle<'a> {
             state: row.state.as_str(),
             role: role(row.role),
             reason: row.reason(),
-            reason_code: row.why.as_ref().map(symphony_core::board::NotNow::code),
+            reason_code: row.why.as_ref().map(NotNow::code),
             parked: row.is_parked(),
             proposal: row.is_proposal(),
             proposed_by: row.proposed_by.as_deref(),
+            last_end: row.last.as_ref().map(LastEnd::of),
+            remedy: explain::remedy(row.why.as_ref(), snapshot),
         }
     }
 }
@@ -327,6 +344,7 @@ impl<'a> Finished<'a> {
             issue_identifier: &row.identifier.0,
             title: &row.title,
             outcome: &row.outcome,
+            end_reason: row.end.as_str(),
             finished_at: Instant(row.at),
         }
     }

@@ -33,6 +33,19 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
+/// Prose, or what stands between backticks in it.
+pub(super) struct Piece {
+    pub(super) is_code: bool,
+    pub(super) text: String,
+}
+
+/// A sentence of ours, with its backticks read as people mean them.
+pub(super) fn pieces(sentence: &str) -> Vec<Piece> {
+    let pieces =
+        sentence.split('`').enumerate().map(|(at, text)| Piece { is_code: at % 2 == 1, text: text.to_owned() });
+    pieces.filter(|piece| !piece.text.is_empty()).collect()
+}
+
 /// One path segment (RFC 3986 unreserved characters stay).
 pub(super) fn percent_encoded(text: &str) -> String {
     text.bytes()
@@ -63,6 +76,12 @@ mod tests {
     #[test]
     fn an_identifier_becomes_one_path_segment() {
         assert_eq!(percent_encoded("a/b ä?"), "a%2Fb%20%C3%A4%3F");
+    }
+
+    #[test]
+    fn what_stands_between_backticks_is_code() {
+        let said: Vec<_> = pieces("Move it to `Todo/`.").into_iter().map(|piece| (piece.is_code, piece.text)).collect();
+        assert_eq!(said, [(false, "Move it to ".into()), (true, "Todo/".into()), (false, ".".into())]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod browser;
 mod cli;
 mod conformance;
 mod edges;
+mod explain;
 mod fake_agent;
 mod handoff_flow;
 mod hostile;

@@ -34,6 +34,7 @@ impl Project {
         let project = Self { tmp: tempfile::tempdir().expect("a directory") };
         let dir = project.dir();
         std::fs::create_dir(&dir).expect("project directory");
+        std::fs::create_dir(project.runtime_dir()).expect("runtime directory");
         project.write("WORKFLOW.md", &format!("---\n{front}---\n{BODY}"));
         project.write("README.md", "A project.\n");
         project.write(".gitignore", "/issues\n");
@@ -63,6 +64,11 @@ impl Project {
 
     pub(crate) fn dir(&self) -> PathBuf {
         self.tmp.path().canonicalize().expect("exists").join("project")
+    }
+
+    /// Where sockets of this project's programs go: not where the tester's own are.
+    pub(crate) fn runtime_dir(&self) -> PathBuf {
+        self.tmp.path().canonicalize().expect("exists").join("run")
     }
 
     /// A directory beside the project, for clones and outside files.
@@ -114,6 +120,7 @@ impl Project {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_symphony"));
         command.args(args).current_dir(self.dir()).env_remove("SYMPHONY_LOG_LEVEL");
+        command.env("XDG_RUNTIME_DIR", self.runtime_dir());
         command
     }
 

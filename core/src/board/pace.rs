@@ -3,8 +3,8 @@
 use super::Board;
 use super::ending::StopCause;
 use super::words::{Claim, Command};
-use crate::budget::Allowance;
-use crate::ids::{RunId, StateName};
+use crate::budget::{Allowance, Counters};
+use crate::ids::{IssueId, RunId, StateName};
 use crate::time::Tick;
 
 /// The clock of one run.
@@ -50,6 +50,16 @@ impl Board {
         pace.left_ms = pace.left_ms.saturating_sub(spent);
         let used = &mut self.counters_mut(&id).used;
         used.wall_ms = used.wall_ms.saturating_add(spent);
+    }
+
+    /// The counters of an issue with what its live run has used up to `now`, for readers.
+    pub fn counters_at(&self, now: Tick, id: &IssueId) -> Counters {
+        let mut counters = self.counters(id);
+        let pace = self.claims.get(id).and_then(Claim::run).and_then(|run| self.paces.get(&run));
+        if let Some(pace) = pace.filter(|pace| !pace.asking) {
+            counters.used.wall_ms = counters.used.wall_ms.saturating_add(now.since(pace.accounted));
+        }
+        counters
     }
 
     pub(super) fn turn_began(&mut self, now: Tick, run: RunId, turns: u32) {

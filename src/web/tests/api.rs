@@ -30,7 +30,7 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
             "steering_question": "Which **way**? <img src=x onerror=alert(1)>",
             "steering_context": "[look](javascript:alert(2)) and [this](https://example.org/)",
             "steering_asked_at": "2026-01-02T02:59:00.000Z", "steering_answered": false,
-            "marked_done": false, "workspace_path": "/home/me/project/.symphony/workspaces/ASK-1"
+            "marked_done": false, "workspace_path": "/home/me/project/.symphony/workspaces/ASK-1", "last_end": null
         })
     );
     assert_eq!(
@@ -38,7 +38,12 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
         json!([{
             "issue_id": "retry-1", "issue_identifier": "RETRY-1", "issue_url": null, "title": "Try me <again>",
             "state": "Todo", "attempt": 3, "due_at": "2026-01-02T03:00:40.000Z",
-            "error": "agent exited with <code> 1", "retry_kind": "failure"
+            "error": "agent exited with <code> 1", "retry_kind": "failure",
+            "reason": "waits for its next attempt", "reason_code": "backing-off",
+            "last_end": {
+                "reason": "agent-exit", "message": "port_exit: the agent said <boom>",
+                "left": "1 commit in the work tree"
+            }
         }])
     );
     assert_eq!(
@@ -46,14 +51,16 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
         json!({
             "issue_id": "blocked-1", "issue_identifier": "BLOCKED-1", "title": "Title of BLOCKED-1", "state": "Todo",
             "role": "active", "reason": "blocked by BUSY-1, which is in Todo", "reason_code": "blocked", "parked": false,
-            "proposal": false, "proposed_by": null
+            "proposal": false, "proposed_by": null,
+            "last_end": null, "remedy": "Finish BUSY-1 first, or remove it from `blocked_by`."
         })
     );
+    assert_eq!(state["running"][1]["last_end"]["reason"], "stalled");
     assert_eq!(
         state["finished"],
         json!([{
             "issue_id": "ready-1", "issue_identifier": "READY-1", "title": "Title of <READY-1>",
-            "outcome": "git am /home/me/project/.symphony/patches/agent_READY-1.patch",
+            "outcome": "git am /home/me/project/.symphony/patches/agent_READY-1.patch", "end_reason": "done",
             "finished_at": "2026-01-02T02:40:00.000Z"
         }])
     );
@@ -112,6 +119,33 @@ async fn a_detail_is_found_by_its_decoded_identifier_under_both_routes() {
     for unknown in ["/api/v1/NOPE", "/api/v1/issues/NOPE", "/api/v1/DONE-1"] {
         assert_eq!(house.get(unknown).await.refusal(), (404, "issue_not_found".into()), "{unknown}");
     }
+}
+
+#[tokio::test]
+async fn every_issue_file_and_name_is_explained_under_its_own_route() {
+    let house = House::open().await;
+    let detail = async |id: &str| house.get(&format!("/api/v1/issues/{id}")).await.json();
+    let blocked = detail("BLOCKED-1").await;
+    assert_eq!(
+        (&blocked["status"], &blocked["running"], &blocked["retry"]),
+        (&json!("waiting"), &json!(null), &json!(null))
+    );
+    assert_eq!(blocked["explanation"]["reason"], "blocked by BUSY-1, which is in Todo");
+    assert_eq!(blocked["explanation"]["reason_code"], "blocked");
+    let retrying = detail("RETRY-1").await;
+    assert_eq!(
+        (&retrying["status"], &retrying["explanation"]["reason_code"]),
+        (&json!("retrying"), &json!("backing-off"))
+    );
+    assert_eq!(retrying["explanation"]["due_at"], "2026-01-02T03:00:40.000Z");
+    let parked = detail("PARKED-1").await;
+    assert_eq!((&parked["status"], &parked["issue_id"]), (&json!("parked"), &json!("parked-1")));
+    assert!(parked["explanation"]["remedy"].as_str().is_some_and(|text| text.contains("`Todo/`")), "{parked}");
+    let twice = detail("TWICE").await;
+    assert_eq!((&twice["status"], &twice["issue_id"]), (&json!("ambiguous"), &json!(null)));
+    assert_eq!(twice["explanation"]["files"], json!(["Todo/TWICE.md", "Done/TWICE.md"]));
+    let bad = detail("Todo%2F%3Cbad%3E.md").await;
+    assert_eq!((&bad["status"], &bad["explanation"]["files"][0]), (&json!("malformed"), &json!("Todo/<bad>.md:3:7")));
 }
 
 #[tokio::test]

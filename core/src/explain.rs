@@ -1,0 +1,338 @@
+//! Why every known issue, file and name is where it is, and what to do about it.
+//!
+//! One computation for the command line, the API and the page. The sentence is the board's verdict, which the snapshot
+//! carries; it is never worked out a second time here.
+
+mod find;
+mod remedy;
+#[cfg(test)]
+mod tests;
+
+use jiff::Timestamp;
+
+use crate::board::{LastRun, NotNow, one_line};
+use crate::ids::{IssueId, RunId, StateName};
+use crate::issue::{Ambiguity, Malformed};
+use crate::snapshot::{IdleRow, RetryRow, RunningRow, Snapshot, Spent, Stage};
+use crate::workflow::Role;
+
+pub use find::{NoSuch, find};
+pub use remedy::remedy;
+
+/// Longest question and file error that is quoted.
+const QUOTE_MAX: usize = 500;
+
+/// What an issue, a file or a name is doing, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Its run waits for a human.
+    Asking,
+    /// symphony put it aside.
+    Parked,
+    /// A file that is no issue.
+    Malformed,
+    /// A name that stands in several files.
+    Ambiguous,
+    /// A run works on it.
+    Running,
+    /// Its run hands its work off.
+    Finishing,
+    /// Its run was asked to end.
+    Stopping,
+    /// Its next run has a due time.
+    Retrying,
+    /// It is active and not running.
+    Waiting,
+    /// It stands in a state nobody works in.
+    Holding,
+    /// It is finished.
+    Done,
+}
+
+/// The order in which people want to hear of them; the dashboard's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Only a person brings it forward.
+    NeedsYou,
+    /// A run is alive.
+    Running,
+    /// It waits for something else.
+    Waiting,
+    /// Nobody works on it.
+    Holding,
+    /// It is finished.
+    Done,
+}
+
+impl Status {
+    /// The stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Asking => "asking",
+            Self::Parked => "parked",
+            Self::Malformed => "malformed",
+            Self::Ambiguous => "ambiguous",
+            Self::Running => "running",
+            Self::Finishing => "finishing",
+            Self::Stopping => "stopping",
+            Self::Retrying => "retrying",
+            Self::Waiting => "waiting",
+            Self::Holding => "holding",
+            Self::Done => "done",
+        }
+    }
+
+    /// Where it is listed.
+    pub fn group(self) -> Group {
+        match self {
+            Self::Asking | Self::Parked | Self::Malformed | Self::Ambiguous => Group::NeedsYou,
+            Self::Running | Self::Finishing | Self::Stopping => Group::Running,
+            Self::Retrying | Self::Waiting => Group::Waiting,
+            Self::Holding => Group::Holding,
+            Self::Done => Group::Done,
+        }
+    }
+}
+
+impl Group {
+    /// Its heading.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NeedsYou => "needs you",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Holding => "holding",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// The live run of an issue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// Its number.
+    pub run: RunId,
+    /// What it is doing, a word or two.
+    pub phase: String,
+    /// Turns started.
+    pub turn: u32,
+    /// `None` on a first run.
+    pub attempt: Option<u32>,
+    /// Since when.
+    pub started_at: Timestamp,
+    /// The question that waits for a human, one line.
+    pub question: Option<String>,
+}
+
+/// One issue, file or name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explained {
+    /// The identifier, the file, or the name that several files share.
+    pub name: String,
+    /// `None` for what is not an issue.
+    pub id: Option<IssueId>,
+    /// `None` for what is not an issue.
+    pub title: Option<String>,
+    /// `None` for what is not an issue.
+    pub state: Option<StateName>,
+    /// What it is doing.
+    pub status: Status,
+    /// The board's verdict; `None` when nothing is in the way, and for what is not an issue.
+    pub why: Option<NotNow>,
+    /// The verdict as a sentence.
+    pub reason: String,
+    /// What else one needs to know, each a sentence.
+    pub notes: Vec<String>,
+    /// The live run, if there is one.
+    pub run: Option<Run>,
+    /// When the next run is due.
+    pub due_at: Option<Timestamp>,
+    /// How the last ended run ended.
+    pub last: Option<LastRun>,
+    /// What it has used; `None` for what is not an issue.
+    pub spent: Option<Spent>,
+    /// Files with their place: of what is malformed or ambiguous.
+    pub files: Vec<String>,
+    /// What to do next, if anything is to be done.
+    pub remedy: Option<String>,
+}
+
+impl Explained {
+    /// The stable word of the reason; `None` when nothing is in the way.
+    pub fn code(&self) -> Option<&'static str> {
+        match self.status {
+            Status::Malformed | Status::Ambiguous => Some(self.status.as_str()),
+            _ => self.why.as_ref().map(NotNow::code),
+        }
+    }
+
+    /// Not an issue: all that is known is where it stands.
+    fn bare(name: &str, status: Status, reason: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            id: None,
+            title: None,
+            state: None,
+            status,
+            why: None,
+            reason,
+            notes: vec![],
+            run: None,
+            due_at: None,
+            last: None,
+            spent: None,
+            files: vec![],
+            remedy: None,
+        }
+    }
+
+    fn running(snapshot: &Snapshot, row: &RunningRow) -> Self {
+        let question = row.question.as_ref().filter(|question| !question.answered);
+        let status = match row.stage {
+            Stage::Finishing => Status::Finishing,
+            Stage::Stopping(_) => Status::Stopping,
+            Stage::Running if question.is_some() => Status::Asking,
+            Stage::Running => Status::Running,
+        };
+        let asks = (status == Status::Asking).then(|| "Answer its question on the dashboard.".to_owned());
+        Self {
+            id: Some(row.id.clone()),
+            title: Some(row.title.clone()),
+            state: Some(row.state.clone()),
+            why: Some(NotNow::Running),
+            notes: trouble_with_file(snapshot, &row.id, &row.identifier.0),
+            run: Some(Run {
+                run: row.run,
+                phase: row.phase.clone(),
+                turn: row.turn_count,
+                attempt: row.attempt,
+                started_at: row.started_at,
+                question: question.map(|question| one_line(&question.question, QUOTE_MAX)),
+            }),
+            last: row.last.clone(),
+            spent: Some(row.spent),
+            remedy: asks,
+            ..Self::bare(&row.identifier.0, status, NotNow::Running.to_string())
+        }
+    }
+
+    fn retrying(snapshot: &Snapshot, row: &RetryRow) -> Self {
+        Self {
+            id: Some(row.id.clone()),
+            title: Some(row.title.clone()),
+            state: Some(row.state.clone()),
+            why: row.why.clone(),
+            notes: notes(snapshot, row.why.as_ref(), &row.id, &row.identifier.0, true),
+            due_at: Some(row.due_at),
+            last: row.last.clone(),
+            spent: Some(row.spent),
+            remedy: remedy(row.why.as_ref(), snapshot),
+            ..Self::bare(&row.identifier.0, Status::Retrying, row.reason())
+        }
+    }
+
+    fn idle(snapshot: &Snapshot, row: &IdleRow) -> Self {
+        let status = match row.role {
+            _ if row.is_parked() => Status::Parked,
+            Role::Active => Status::Waiting,
+            Role::Holding => Status::Holding,
+            Role::Terminal => Status::Done,
+        };
+        Self {
+            id: Some(row.id.clone()),
+            title: Some(row.title.clone()),
+            state: Some(row.state.clone()),
+            why: row.why.clone(),
+            notes: notes(snapshot, row.why.as_ref(), &row.id, &row.identifier.0, row.role == Role::Active),
+            last: row.last.clone(),
+            spent: Some(row.spent),
+            remedy: remedy(row.why.as_ref(), snapshot),
+            ..Self::bare(&row.identifier.0, status, row.reason())
+        }
+    }
+
+    fn malformed(file: &Malformed) -> Self {
+        Self {
+            files: vec![file.place()],
+            remedy: Some("Mend the file; it is read again as soon as it is saved.".to_owned()),
+            ..Self::bare(&file.file, Status::Malformed, one_line(&file.message, QUOTE_MAX))
+        }
+    }
+
+    fn ambiguous(name: &Ambiguity) -> Self {
+        Self {
+            files: name.files.clone(),
+            remedy: Some("Rename or remove all of them but one.".to_owned()),
+            ..Self::bare(&name.name, Status::Ambiguous, name.sentence())
+        }
+    }
+}
+
+/// Everything that is known, in the order of [`Group`].
+pub fn all(snapshot: &Snapshot) -> Vec<Explained> {
+    let mut all: Vec<Explained> = snapshot.running.iter().map(|row| Explained::running(snapshot, row)).collect();
+    all.extend(snapshot.idle.iter().filter(|row| row.is_parked()).map(|row| Explained::idle(snapshot, row)));
+    all.extend(snapshot.malformed.iter().map(Explained::malformed));
+    all.extend(snapshot.ambiguous.iter().map(Explained::ambiguous));
+    all.extend(snapshot.retrying.iter().map(|row| Explained::retrying(snapshot, row)));
+    all.extend(snapshot.idle.iter().filter(|row| !row.is_parked()).map(|row| Explained::idle(snapshot, row)));
+    // Stable: within a group the order above stays.
+    all.sort_by_key(|one| one.status.group());
+    all
+}
+
+/// What stands in the way of everything, each a sentence.
+pub fn notices(snapshot: &Snapshot) -> Vec<String> {
+    let mut all = vec![];
+    if snapshot.draining {
+        all.push("symphony is shutting down: nothing new starts".to_owned());
+    }
+    all.extend(
+        snapshot.workflow_problems.iter().map(|problem| format!("the workflow file is not in force: {problem}")),
+    );
+    all.extend(snapshot.tracker_problem.as_ref().map(|problem| blind(problem)));
+    all
+}
+
+fn blind(problem: &str) -> String {
+    format!("the issues could not be read: {problem}; nothing new starts until they can")
+}
+
+fn notes(snapshot: &Snapshot, why: Option<&NotNow>, id: &IssueId, name: &str, active: bool) -> Vec<String> {
+    let mut notes = trouble_with_file(snapshot, id, name);
+    match why {
+        Some(NotNow::Closed(crate::board::Closed::WorkflowBroken)) => {
+            notes.extend(snapshot.workflow_problems.iter().cloned());
+        }
+        Some(NotNow::BlockedBy(blocker, _)) => notes.extend(word_about(snapshot, &blocker.0)),
+        _ => {}
+    }
+    if active {
+        notes.extend(snapshot.tracker_problem.as_ref().map(|problem| blind(problem)));
+    }
+    notes
+}
+
+/// One step along a chain of blockers: what the one in front is doing.
+fn word_about(snapshot: &Snapshot, blocker: &str) -> Option<String> {
+    let is_it = |id: &IssueId, identifier: &str| id.0 == blocker || identifier == blocker;
+    let running = snapshot.running.iter().find(|row| is_it(&row.id, &row.identifier.0));
+    let retrying = snapshot.retrying.iter().find(|row| is_it(&row.id, &row.identifier.0));
+    let idle = snapshot.idle.iter().find(|row| is_it(&row.id, &row.identifier.0));
+    let reason = running
+        .map(|row| format!("{} ({})", NotNow::Running, row.phase))
+        .or_else(|| retrying.map(RetryRow::reason))
+        .or_else(|| idle.map(IdleRow::reason))?;
+    Some(format!("{blocker}: {reason}"))
+}
+
+/// An issue that is claimed stays known while its file cannot be read.
+fn trouble_with_file(snapshot: &Snapshot, id: &IssueId, identifier: &str) -> Vec<String> {
+    let is_it = |name: &str| name == id.0 || name == identifier;
+    let malformed = snapshot.malformed.iter().filter(|file| is_it(file.stem()));
+    let ambiguous = snapshot.ambiguous.iter().filter(|name| is_it(&name.name));
+    malformed
+        .map(|file| format!("{}: {}", file.place(), one_line(&file.message, QUOTE_MAX)))
+        .chain(ambiguous.map(|name| format!("{}: {}", name.files.join(", "), name.sentence())))
+        .collect()
+}

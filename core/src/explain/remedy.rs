@@ -1,0 +1,50 @@
+//! What a person can do about a reason.
+
+use crate::board::{Closed, NotNow};
+use crate::snapshot::Snapshot;
+use crate::workflow::Role;
+
+/// What to do next, as a sentence; `None` when waiting is all there is to do.
+pub fn remedy(why: Option<&NotNow>, snapshot: &Snapshot) -> Option<String> {
+    Some(match why? {
+        NotNow::Holding => {
+            let active = snapshot.states.iter().find(|row| row.role == Role::Active)?;
+            format!("Move its file to `{}/` to have it worked on.", active.name)
+        }
+        NotNow::OnHold => "Remove `hold: true` from its front matter.".to_owned(),
+        NotNow::MissingLabel(label) if label.trim().is_empty() => {
+            "Remove the blank entry from `tracker.required_labels`: no issue can have that label.".to_owned()
+        }
+        NotNow::MissingLabel(label) => format!("Add `{label}` to `labels` in its front matter."),
+        NotNow::BlockedBy(blocker, _) => format!("Finish {blocker} first, or remove it from `blocked_by`."),
+        NotNow::UnknownBlocker(blocker) => format!("Add an issue {blocker}, or correct `blocked_by`."),
+        NotNow::BlockerCycle(_) => "Remove one of them from the `blocked_by` of the one before it.".to_owned(),
+        NotNow::NoGlobalSlot(_) => "Wait for a run to end, or raise `agent.max_concurrent_agents`.".to_owned(),
+        NotNow::NoStateSlot(state, _) => {
+            format!("Wait for a run to end, or raise the limit of runs in `{state}`.")
+        }
+        NotNow::NoMemory { .. } => {
+            "Wait for a run to end, free memory, or lower `sandbox.reserve_mib`.".to_owned()
+        }
+        NotNow::Parked(parked, None) => parked.reason.remedy(&parked.from),
+        NotNow::Parked(parked, Some(_)) => format!(
+            "Move its file out of `{from}/` yourself; moved back to `{from}/` later, it is tried again.",
+            from = parked.from
+        ),
+        NotNow::Closed(Closed::WorkflowBroken) => {
+            "Fix WORKFLOW.md; it is taken up as soon as it is saved.".to_owned()
+        }
+        NotNow::Unseen => "Put its file back, or save it whole.".to_owned(),
+        NotNow::Draining => "Start symphony again.".to_owned(),
+        NotNow::Terminal
+        // Its sentence says what to do.
+        | NotNow::BlockerCancelled(..)
+        | NotNow::Closed(Closed::NoSandbox(_))
+        | NotNow::BackingOff(_)
+        | NotNow::WillPark(_)
+        | NotNow::Running
+        | NotNow::Resuming
+        | NotNow::Cleaning
+        | NotNow::Unconfirmed => return None,
+    })
+}

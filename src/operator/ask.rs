@@ -1,0 +1,55 @@
+//! The asking end, for the command line: blocking, one question, one answer.
+
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use super::place::{Place, PlaceError};
+use super::wire::{Answer, Line, Refusal, Request, VERSION};
+
+/// Longest answer, in bytes: far above what a tracker of a hundred thousand issues takes.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+/// How long the other end may be silent; its own deadline is shorter.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens.
+    #[error("no symphony listens at {}", .0.display())]
+    Nobody(std::path::PathBuf),
+    /// The socket's directory is not to be trusted.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// It listens, but says nothing one can understand.
+    #[error("symphony does not answer: {0}")]
+    Silent(String),
+    /// It understood and refuses.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+}
+
+/// Asks the symphony of `place` about one issue, or about all.
+///
+/// # Errors
+/// When nobody answers, or the answer is no.
+pub fn ask(place: &Place, issue: Option<&str>) -> Result<Answer, AskError> {
+    let said = |error: std::io::Error| AskError::Silent(error.to_string());
+    let mut stream = place.connect()?.ok_or_else(|| AskError::Nobody(place.path()))?;
+    stream.set_read_timeout(Some(SILENCE)).and_then(|()| stream.set_write_timeout(Some(SILENCE))).map_err(said)?;
+    let request = Request { v: VERSION, command: "explain".to_owned(), issue: issue.map(str::to_owned) };
+    let mut line = serde_json::to_vec(&request).map_err(|error| AskError::Silent(error.to_string()))?;
+    line.push(b'\n');
+    // An answer may come before all is read: too long a question is refused.
+    let written = stream.write_all(&line);
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer).map_err(said)?;
+    if answer.is_empty() {
+        written.map_err(said)?;
+        return Err(AskError::Silent("it closed the connection".to_owned()));
+    }
+    match serde_json::from_slice::<Line<Answer, Refusal>>(&answer) {
+        Ok(Line::Answered(answer)) => Ok(answer),
+        Ok(Line::Refused { error }) => Err(AskError::Refused(error)),
+        Err(error) => Err(AskError::Silent(format!("it speaks another version ({error})"))),
+    }
+}
