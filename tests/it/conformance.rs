@@ -4,3 +4,4 @@ mod files;
 mod mcp;
 mod prompt;
 mod reload;
+mod scheduling;
