@@ -2,13 +2,15 @@
 
 mod bounds;
 mod retries;
+mod rig;
 mod tracker;
 mod wedged;
 mod world;
 
 use symphony_core::ids::Identifier;
 
-use self::world::{Rig, Step, gaps, rests, runs};
+use self::rig::{Rig, gaps, rests, runs};
+use self::world::Step;
 use super::*;
 
 #[tokio::test(start_paused = true)]

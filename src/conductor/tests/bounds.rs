@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use symphony_core::ids::Identifier;
 
 use super::super::*;
-use super::world::{Rig, Step, World, reason, rests, runs};
+use super::rig::{Rig, reason, rests, runs};
+use super::world::{Step, World};
 
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_human_costs_no_wall_time_and_the_clock_goes_on_with_the_answer() {

@@ -3,7 +3,8 @@
 use symphony_core::board::{EndReason, RetryKind};
 
 use super::super::*;
-use super::world::{Rig, Step, World, gaps, reason, rests};
+use super::rig::{Rig, gaps, reason, rests};
+use super::world::{Step, World};
 
 /// Seconds one attempt of the long story takes.
 const TAKES: u64 = 300;

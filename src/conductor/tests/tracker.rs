@@ -1,7 +1,8 @@
 //! The tracker hangs: in a look, in a move, in a note. It is shown, nothing stops, and it comes back.
 
 use super::super::*;
-use super::world::{Part, Rig, Step, reason, rests, runs};
+use super::rig::{Rig, reason, rests, runs};
+use super::world::{Part, Step};
 
 /// What a look and a move may take.
 const DEADLINE: Duration = Duration::from_secs(30);

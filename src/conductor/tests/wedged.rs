@@ -2,7 +2,8 @@
 
 use super::super::shutdown::{DRAIN_DEADLINE, KILL_DEADLINE};
 use super::super::*;
-use super::world::{Part, Rig, Step, World, conductor, reason, rests, runs};
+use super::rig::{Rig, conductor, reason, rests, runs};
+use super::world::{Part, Step, World};
 
 /// As often as readers may see something new at most.
 const FRESH: Duration = Duration::from_millis(50);
