@@ -49,16 +49,20 @@ impl Rig {
         Self { world, handle, drain, nudge, end, dir }
     }
 
-    /// The first snapshot, from the present one on, that is so.
+    /// The first snapshot, from the present one on, that is so. What does not come in two days never comes.
     pub(super) async fn until(&self, what: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
         let mut watch = self.handle.watch();
-        loop {
-            let seen = watch.borrow_and_update().clone();
-            if what(&seen) {
-                return seen;
+        let coming = async {
+            loop {
+                let seen = watch.borrow_and_update().clone();
+                if what(&seen) {
+                    return seen;
+                }
+                watch.changed().await.expect("the conductor lives");
             }
-            watch.changed().await.expect("the conductor lives");
-        }
+        };
+        let seen = tokio::time::timeout(Duration::from_secs(2 * 24 * 3600), coming).await;
+        seen.unwrap_or_else(|_| panic!("it never comes: {:#?}", self.handle.snapshot()))
     }
 
     pub(super) async fn nudge(&self, nudge: Nudge) {
