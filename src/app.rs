@@ -20,16 +20,12 @@ use crate::hands::World;
 use crate::journal::Journal;
 use crate::layout::Layout;
 use crate::lock::Lock;
-use crate::nudge::Nudge;
 use crate::operator::{self, Place};
 use crate::run::{McpDoor, OpenMcp, Parts};
 use crate::sandbox::Sandbox;
 use crate::sandbox::jail::Jail;
 use crate::web::{self, Door, OperatorToken};
 use crate::workflow_file::{Environment, WorkflowFile};
-
-/// What a drain may take: every run cancels, exports, runs its hook and loses its sandbox meanwhile.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
 
 /// Why the program did not start, and the exit code that says so (0.1.0 §1.1).
 struct Refused {
@@ -137,7 +133,15 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     );
     tracing::info!(workflow = %path.display(), sandbox = sandbox.label(), "symphony started");
 
-    let settled = conduct(conductor, nudges).await?;
+    let listen = |kind| signal(kind).map_err(|error| Refused::start(format!("cannot listen for signals: {error}")));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let asked = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let settled = conductor.run_until_asked(nudges, asked).await;
     doors.cancel();
     // Their streams end with the token; what does not is cut off with the process.
     for door in [web, local].into_iter().flatten() {
@@ -148,36 +152,6 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         Some(Settled::Finished) => ExitCode::SUCCESS,
         None => ExitCode::from(1),
     })
-}
-
-/// Runs the conductor until it ends by itself, or through the signals: the first drains with a
-/// deadline, the second kills. `None`: the drain had to be cut off.
-async fn conduct(
-    conductor: Conductor<World>,
-    nudges: tokio::sync::mpsc::Receiver<Nudge>,
-) -> Result<Option<Settled>, Refused> {
-    let listen = |kind| signal(kind).map_err(|error| Refused::start(format!("cannot listen for signals: {error}")));
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    let (drain, kill) = (CancellationToken::new(), CancellationToken::new());
-    let work = conductor.run(nudges, drain.clone(), kill.clone());
-    tokio::pin!(work);
-    tokio::select! {
-        settled = &mut work => return Ok(Some(settled)),
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    tracing::info!(deadline_seconds = DRAIN_DEADLINE.as_secs(), "stopping; a second signal kills everything at once");
-    drain.cancel();
-    tokio::select! {
-        // A person asked for the stop: whatever is left is no failure.
-        _ = &mut work => return Ok(Some(Settled::Finished)),
-        _ = interrupt.recv() => tracing::warn!("killing everything"),
-        _ = terminate.recv() => tracing::warn!("killing everything"),
-        () = tokio::time::sleep(DRAIN_DEADLINE) => tracing::error!("the drain took too long; killing everything"),
-    }
-    kill.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(10), work).await;
-    Ok(None)
 }
 
 /// The door for local commands. Nothing depends on it, so its trouble is said and no reason not to start.

@@ -4,6 +4,7 @@
 pub mod handle;
 mod perform;
 mod requests;
+mod shutdown;
 #[cfg(test)]
 mod tests;
 mod view;

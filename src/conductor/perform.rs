@@ -102,11 +102,15 @@ impl<H: Hands> Conductor<H> {
     pub(super) fn spawn_removal(&mut self, issue: Issue) {
         let workflow = self.homes.remove(&issue.id).unwrap_or_else(|| self.workflow.clone());
         let (removal, to_self) = (self.hands.remove_workspace(issue.clone(), workflow), self.to_self.clone());
+        let kill = self.kill.clone();
         self.tasks.spawn(async move {
-            let trouble = match tokio::time::timeout(REMOVAL_DEADLINE, AssertUnwindSafe(removal).catch_unwind()).await {
-                Ok(Ok(())) => None,
-                Ok(Err(_)) => Some("it crashed; this is a bug in symphony"),
-                Err(_) => Some("it took too long"),
+            let trouble = tokio::select! {
+                removed = tokio::time::timeout(REMOVAL_DEADLINE, AssertUnwindSafe(removal).catch_unwind()) => match removed {
+                    Ok(Ok(())) => None,
+                    Ok(Err(_)) => Some("it crashed; this is a bug in symphony"),
+                    Err(_) => Some("it took too long"),
+                },
+                () = kill.cancelled() => Some("symphony was killed"),
             };
             if let Some(error) = trouble {
                 tracing::error!(issue_id = %issue.id, issue_identifier = %issue.identifier, %error,

@@ -4,3 +4,4 @@ mod files;
 pub(crate) mod mcp;
 mod prompt;
 mod reload;
+mod scheduling;

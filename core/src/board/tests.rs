@@ -367,3 +367,53 @@ fn a_run_outlives_a_change_of_the_tracker_and_leaves_nothing_behind() {
         assert_eq!(w.board.claims().count(), 0);
     }
 }
+
+#[test]
+fn a_due_retry_starts_in_a_look_that_finds_it_and_never_without_one() {
+    for (found, expected) in [("Todo", 1), ("In Progress", 1), ("Done", 0), ("Backlog", 0)] {
+        let mut w = World::new();
+        w.look(&[issue("A", "Todo")]);
+        w.step(Event::RunEnded(RunId(1), failed(), None));
+        w.look(&[issue("A", "Todo")]);
+        w.now = w.now.plus_ms(10_000);
+        assert_eq!(w.step(Event::Woke), [Command::Poll], "its time came, and nothing starts yet");
+        assert_eq!(starts(&w.step(scan(&[issue("A", found)]))).len(), expected, "{found}");
+    }
+}
+
+#[test]
+fn one_look_serves_every_run_and_every_candidate() {
+    let mut w = World::new();
+    w.policy.max_concurrent = 20;
+    let all: Vec<Issue> = (0..40).map(|number| issue(&format!("A-{number}"), "Todo")).collect();
+    assert_eq!(starts(&w.look(&all)).len(), 20);
+    w.now = w.now.plus_ms(30_000);
+    assert_eq!(w.step(Event::Woke), [Command::Poll]);
+    assert_eq!(w.step(Event::Woke), [], "never a second one beside it");
+    assert_eq!(w.step(scan(&all)), []);
+}
+
+#[test]
+fn a_running_issue_moved_into_a_full_state_goes_on_and_only_starts_are_gated() {
+    let mut w = World::new();
+    w.policy.max_concurrent = 9;
+    w.policy.states.rules.get_mut(&StateName::new("Todo")).expect("a state").max_concurrent = Some(1);
+    assert_eq!(starts(&w.look(&[issue("A", "Todo"), issue("B", "In Progress")])).len(), 2);
+    assert_eq!(w.look(&[issue("A", "Todo"), issue("B", "Todo"), issue("C", "Todo")]), []);
+    let limit = NotNow::NoStateSlot(StateName::new("Todo"), 1);
+    assert_eq!(w.board.verdict(&issue("C", "Todo"), w.now, &w.policy), Err(limit));
+    let moved = [issue("A", "In Progress"), issue("B", "In Progress"), issue("C", "Todo")];
+    assert_eq!(starts(&w.look(&moved)), [("C".into(), RunId(3), None)]);
+}
+
+/// Trap T1: the claim goes, and so does the workspace.
+#[test]
+fn an_issue_that_is_finished_during_its_back_off_is_released_and_cleaned_up() {
+    let mut w = World::new();
+    w.look(&[issue("A", "Todo")]);
+    w.step(Event::RunEnded(RunId(1), failed(), None));
+    w.look(&[issue("A", "Todo")]);
+    assert_eq!(w.look(&[issue("A", "Done")]), [Command::RemoveWorkspace(Box::new(issue("A", "Done")))]);
+    w.step(Event::WorkspaceRemoved(id("A")));
+    assert_eq!(w.board.claims().count(), 0);
+}

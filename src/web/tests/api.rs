@@ -140,7 +140,7 @@ async fn every_issue_file_and_name_is_explained_under_its_own_route() {
     assert_eq!(retrying["explanation"]["due_at"], "2026-01-02T03:00:40.000Z");
     let parked = detail("PARKED-1").await;
     assert_eq!((&parked["status"], &parked["issue_id"]), (&json!("parked"), &json!("parked-1")));
-    assert!(parked["explanation"]["remedy"].as_str().is_some_and(|text| text.contains("`Todo/`")), "{parked}");
+    assert!(parked["explanation"]["remedy"].as_str().is_some_and(|text| text.contains("`In Progress/`")), "{parked}");
     let twice = detail("TWICE").await;
     assert_eq!((&twice["status"], &twice["issue_id"]), (&json!("ambiguous"), &json!(null)));
     assert_eq!(twice["explanation"]["files"], json!(["Todo/TWICE.md", "Done/TWICE.md"]));

@@ -15,13 +15,13 @@ use serde_json::Value;
 use crate::rig::{Running, until};
 
 /// A duration to sleep that nobody else sleeps: it marks the processes of one test in `/proc`.
-fn mark() -> String {
+pub(crate) fn mark() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("7654.{}{:03}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The processes that sleep for `mark`, as the host numbers them.
-fn sleepers(mark: &str) -> Vec<i32> {
+pub(crate) fn sleepers(mark: &str) -> Vec<i32> {
     let line = format!("sleep\0{mark}\0");
     let mut found = vec![];
     for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
@@ -33,12 +33,12 @@ fn sleepers(mark: &str) -> Vec<i32> {
 }
 
 /// Waits for the one sleeper of `mark`.
-fn sleeper(mark: &str) -> i32 {
+pub(crate) fn sleeper(mark: &str) -> i32 {
     until(&format!("sleep {mark} to start"), || sleepers(mark).len() == 1);
     sleepers(mark)[0]
 }
 
-fn until_gone(mark: &str) {
+pub(crate) fn until_gone(mark: &str) {
     until(&format!("sleep {mark} to be gone"), || sleepers(mark).is_empty());
 }
 
@@ -56,12 +56,12 @@ fn send(pid: i32, signal: Signal) {
 }
 
 /// The row of an issue in one of the state's lists.
-fn row<'a>(state: &'a Value, list: &str, key: &str) -> Option<&'a Value> {
+pub(crate) fn row<'a>(state: &'a Value, list: &str, key: &str) -> Option<&'a Value> {
     state[list].as_array().into_iter().flatten().find(|row| row["issue_identifier"] == key)
 }
 
 /// How often a run of an issue started, by the log.
-fn starts(running: &Running, key: &str) -> usize {
+pub(crate) fn starts(running: &Running, key: &str) -> usize {
     let log = running.log();
     log.lines().filter(|line| line.contains("run starts") && line.contains(&format!("issue_identifier={key} "))).count()
 }
