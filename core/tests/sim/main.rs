@@ -4,7 +4,9 @@
 
 mod check;
 mod choices;
+mod lines;
 mod model;
+mod rules;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

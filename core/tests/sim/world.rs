@@ -5,17 +5,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use indexmap::IndexMap;
 use symphony_core::board::{
-    Board, Command, Event, FailureCode, Left, Memory, ParkReason, Parked, Plan, Policy, RunEnd, RunFailure, StopCause,
+    Board, Command, Event, FailureCode, Left, ParkReason, Parked, Plan, Policy, RunEnd, RunFailure, StopCause,
 };
 use symphony_core::budget::Counters;
 use symphony_core::ids::{Identifier, IssueId, RunId, StateName};
 use symphony_core::issue::{Blocker, Issue, Malformed, Scan};
 use symphony_core::time::Tick;
-use symphony_core::workflow::{Budget, OnBlockerCancelled, Role, StateRule, States};
+use symphony_core::workflow::Role;
 
 use crate::choices::Choices;
+use crate::lines::{brief, short};
+use crate::rules::policy;
 
 pub(crate) const NAMES: [&str; 7] = ["A", "B", "C", "D", "E", "F", "G"];
 const STATES: [&str; 7] = ["Todo", "Review", "Backlog", "Parked", "Triage", "Done", "Cancelled"];
@@ -564,77 +565,6 @@ impl World {
     }
 }
 
-/// An event in a line.
-fn brief(event: &Event) -> String {
-    let Event::PollEnded(Ok(scan)) = event else { return format!("{event:?}") };
-    let mut text = "look:".to_owned();
-    for issue in &scan.issues {
-        let by: Vec<_> = issue.blocked_by.iter().map(|b| b.identifier.0.as_str()).collect();
-        text.push_str(&format!(" {} {}", issue.id, issue.state));
-        if !issue.dispatchable || issue.labels.is_empty() || !by.is_empty() {
-            text.push_str(&format!(" (go: {}, {:?}, by {by:?})", issue.dispatchable, issue.labels));
-        }
-        text.push(',');
-    }
-    text.push_str(&format!(" torn: {:?}", scan.malformed.iter().map(|m| &m.file).collect::<Vec<_>>()));
-    text
-}
-
-/// A command in a line.
-fn short(command: &Command) -> String {
-    match command {
-        Command::Start(plan) => format!(
-            "Start({}, {} in {}, {:?} attempt {:?}, {:?}, after {:?})",
-            plan.run,
-            plan.issue.id,
-            plan.issue.state,
-            plan.kind,
-            plan.attempt,
-            plan.allowance,
-            plan.last.as_ref().map(|last| last.reason)
-        ),
-        Command::RemoveWorkspace(issue) => format!("RemoveWorkspace({} in {})", issue.id, issue.state),
-        other => format!("{other:?}"),
-    }
-}
-
 fn failed() -> RunEnd {
     RunEnd::Failed(RunFailure { code: FailureCode::TurnFailed, message: "boom".into() })
-}
-
-fn policy(choices: &mut Choices) -> Policy {
-    let active = |max_concurrent| StateRule { max_concurrent, ..StateRule::of(Role::Active) };
-    let rules: IndexMap<StateName, StateRule> = [
-        ("Todo", active(choices.one(&[None, Some(1), Some(2)]))),
-        ("Review", active(None)),
-        ("Parked", StateRule::of(Role::Holding)),
-        ("Done", StateRule::of(Role::Terminal)),
-        ("Cancelled", StateRule::of(Role::Terminal)),
-    ]
-    .map(|(name, rule)| (StateName::new(name), rule))
-    .into_iter()
-    .collect();
-    Policy {
-        states: States { rules, declared: true },
-        max_concurrent: choices.one(&[2, 1, 3, 10]),
-        max_backoff_ms: choices.one(&[300_000, 1, 20_000]),
-        interval_ms: choices.one(&[30_000, 1, 3_600_000]),
-        required_labels: choices.one(&[vec![], vec!["go".to_owned()]]),
-        budget: Budget {
-            sessions: choices.one(&[10, 1, 3]),
-            turns: choices.one(&[60, 1, 6]),
-            failures_in_a_row: choices.one(&[5, 1, 2]),
-            wall_ms: choices.one(&[14_400_000, 60_000, 3_000]),
-            bounces: choices.one(&[6, 1, 2]),
-            no_progress: choices.one(&[3, 1, 2]),
-        },
-        on_blocker_cancelled: choices.one(&[
-            OnBlockerCancelled::Wait,
-            OnBlockerCancelled::Unblock,
-            OnBlockerCancelled::Park,
-        ]),
-        prompt: choices.one(&["p1", "p2"]).to_owned(),
-        memory: choices.one(&[None, Some(Memory { available_mib: 100_000, needed_mib: 1_000 })]),
-        closed: choices.rarely(8).then_some(symphony_core::board::Closed::WorkflowBroken),
-    }
 }

@@ -1,0 +1,45 @@
+//! The workflows a world may be under.
+
+use indexmap::IndexMap;
+use symphony_core::board::{Closed, Memory, Policy};
+use symphony_core::ids::StateName;
+use symphony_core::workflow::{Budget, OnBlockerCancelled, Role, StateRule, States};
+
+use crate::choices::Choices;
+
+pub(crate) fn policy(choices: &mut Choices) -> Policy {
+    let active = |max_concurrent| StateRule { max_concurrent, ..StateRule::of(Role::Active) };
+    let rules: IndexMap<StateName, StateRule> = [
+        ("Todo", active(choices.one(&[None, Some(1), Some(2)]))),
+        ("Review", active(None)),
+        ("Parked", StateRule::of(Role::Holding)),
+        ("Done", StateRule::of(Role::Terminal)),
+        ("Cancelled", StateRule::of(Role::Terminal)),
+    ]
+    .map(|(name, rule)| (StateName::new(name), rule))
+    .into_iter()
+    .collect();
+    Policy {
+        states: States { rules, declared: true },
+        max_concurrent: choices.one(&[2, 1, 3, 10]),
+        max_backoff_ms: choices.one(&[300_000, 1, 20_000]),
+        interval_ms: choices.one(&[30_000, 1, 3_600_000]),
+        required_labels: choices.one(&[vec![], vec!["go".to_owned()]]),
+        budget: Budget {
+            sessions: choices.one(&[10, 1, 3]),
+            turns: choices.one(&[60, 1, 6]),
+            failures_in_a_row: choices.one(&[5, 1, 2]),
+            wall_ms: choices.one(&[14_400_000, 60_000, 3_000]),
+            bounces: choices.one(&[6, 1, 2]),
+            no_progress: choices.one(&[3, 1, 2]),
+        },
+        on_blocker_cancelled: choices.one(&[
+            OnBlockerCancelled::Wait,
+            OnBlockerCancelled::Unblock,
+            OnBlockerCancelled::Park,
+        ]),
+        prompt: choices.one(&["p1", "p2"]).to_owned(),
+        memory: choices.one(&[None, Some(Memory { available_mib: 100_000, needed_mib: 1_000 })]),
+        closed: choices.rarely(8).then_some(Closed::WorkflowBroken),
+    }
+}
