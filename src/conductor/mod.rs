@@ -20,7 +20,7 @@ use symphony_core::issue::Scan;
 use symphony_core::snapshot::Snapshot;
 use symphony_core::time::Tick;
 use symphony_core::workflow::{Role, Workflow};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -84,7 +84,7 @@ enum Message {
     ParkEnded(IssueId, Result<(), String>),
     ResumeEnded(IssueId, Result<(), String>),
     WorkspaceRemoved(IssueId),
-    AnswerStored(RunId, Result<bool, String>, String, tokio::sync::oneshot::Sender<Result<Timestamp, AnswerError>>),
+    AnswerStored(RunId, Result<bool, String>, String, oneshot::Sender<Result<Timestamp, AnswerError>>),
 }
 
 /// The conductor; [`Conductor::run`] consumes it.
@@ -221,7 +221,7 @@ impl<H: Hands> Conductor<H> {
             self.perform(command);
         }
         for issue in self.board.take_changed() {
-            self.keep_counters(issue);
+            self.keep_counters(issue, None);
         }
     }
 
@@ -290,13 +290,19 @@ impl<H: Hands> Conductor<H> {
                 self.step(Event::RunFinishing(run));
             }
             FromRun::Report(run, report) => {
-                if let Report::Turn { autonomous, .. } = report {
-                    self.step(Event::TurnBegan(run, autonomous));
-                }
                 if let Some(live) = self.live.get_mut(&run) {
                     live.take(report);
                 }
                 self.tell_asking(run);
+            }
+            FromRun::Turn { run, number, autonomous, kept } => {
+                if let Some(live) = self.live.get_mut(&run) {
+                    live.turns = number;
+                }
+                self.step(Event::TurnBegan(run, autonomous));
+                if let Some(issue) = self.board.issue_of(run).cloned() {
+                    self.keep_counters(issue, Some(kept));
+                }
             }
             FromRun::Ended(run, ended) => self.run_ended(run, ended),
         }
@@ -313,11 +319,17 @@ impl<H: Hands> Conductor<H> {
     }
 
     /// What an issue used so far, and what it was granted anew, survives a crash.
-    fn keep_counters(&self, id: IssueId) {
+    /// `kept` is told how that went.
+    fn keep_counters(&self, id: IssueId, kept: Option<oneshot::Sender<Result<(), String>>>) {
         let written = self.journal.counted(id.clone(), self.board.counters(&id));
         self.tasks.spawn(async move {
-            if let Err(error) = written.await {
+            let written = written.await.map_err(|error| error.to_string());
+            if let Err(error) = &written {
                 tracing::error!(issue_id = %id, %error, "what the issue used could not be kept");
+            }
+            if let Some(kept) = kept {
+                // A run that is gone does not want to know.
+                let _ = kept.send(written);
             }
         });
     }

@@ -37,7 +37,7 @@ pub(super) struct Live {
     attempt: Option<u32>,
     workspace: Option<PathBuf>,
     pub(super) session: Option<String>,
-    turns: u32,
+    pub(super) turns: u32,
     tokens: Tokens,
     marked_done: bool,
     events: VecDeque<EventRow>,
@@ -117,7 +117,6 @@ impl Live {
                     "agent session started");
                 self.session = Some(id);
             }
-            Report::Turn { number, .. } => self.turns = number,
             Report::Tokens(tokens) => self.tokens = tokens,
             Report::Asked(question) => {
                 tracing::info!(issue_id = %self.issue.id, issue_identifier = %self.issue.identifier,

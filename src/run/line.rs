@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use symphony_core::board::{Left, RunEnd, StopCause};
 use symphony_core::ids::RunId;
 use symphony_core::snapshot::{EventRow, Question, Tokens};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// The phase in which only a human can bring a run forward.
 pub const WAITING: &str = "waiting for a human";
@@ -19,13 +19,6 @@ pub enum Report {
     Workspace(PathBuf),
     /// The agent's session began.
     Session(String),
-    /// A turn began.
-    Turn {
-        /// Counts from 1.
-        number: u32,
-        /// How many of the turns so far no human asked for, this one included.
-        autonomous: u32,
-    },
     /// Something the agent did, for the history.
     Event(EventRow),
     /// Consumption of this run so far.
@@ -62,6 +55,17 @@ impl From<RunEnd> for Ended {
 pub enum FromRun {
     /// While it lives.
     Report(RunId, Report),
+    /// A turn is about to begin.
+    Turn {
+        /// Whose.
+        run: RunId,
+        /// Counts from 1.
+        number: u32,
+        /// How many of the turns so far no human asked for, this one included.
+        autonomous: u32,
+        /// Told once the journal holds the count.
+        kept: oneshot::Sender<Result<(), String>>,
+    },
     /// Exactly one, last.
     Ended(RunId, Ended),
 }
@@ -83,6 +87,17 @@ impl Line {
     /// Reports; a conductor that is gone no longer cares.
     pub async fn report(&self, report: Report) {
         let _ = self.reports.send(FromRun::Report(self.run, report)).await;
+    }
+
+    /// Says that a turn is about to begin, and waits until that is counted for good: a prompt that a crash could
+    /// uncount would be one more than the budget allows.
+    ///
+    /// # Errors
+    /// When the journal cannot keep it, or the conductor went away: then the turn must not begin.
+    pub async fn turn(&self, number: u32, autonomous: u32) -> Result<(), String> {
+        let (kept, counted) = oneshot::channel();
+        let _ = self.reports.send(FromRun::Turn { run: self.run, number, autonomous, kept }).await;
+        counted.await.unwrap_or_else(|_| Err("the conductor is gone".to_owned()))
     }
 
     /// Resolves when the run is asked to stop; never resolves if the conductor went away, because

@@ -77,7 +77,7 @@ impl Attempt {
         loop {
             turn_number += 1;
             autonomous += u32::from(words.answer.is_none());
-            line.report(Report::Turn { number: turn_number, autonomous }).await;
+            line.turn(turn_number, autonomous).await.map_err(|error| failed(FailureCode::Journal, error))?;
             line.report(Report::Phase("working")).await;
             let (turn, stopped) = self.one_turn(session, channel, calls, ready, &words, talk, line).await;
             if let Some(usage) = &turn.usage {

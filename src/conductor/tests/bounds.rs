@@ -29,13 +29,12 @@ async fn waiting_for_a_human_costs_no_wall_time_and_the_clock_goes_on_with_the_a
 #[tokio::test(start_paused = true)]
 async fn turns_are_counted_as_they_begin_and_no_crash_gives_them_back() {
     let world = World::new(|workflow| workflow.budget.turns = 5);
-    let two = [Step::Turn, Step::Work(10), Step::Turn];
+    let two = [Step::Turn, Step::Work(10), Step::Turn, Step::AskOffRecord];
     world.put("A", &[&two, &two, &[Step::Turn, Step::Work(10), Step::TurnsUsed]]);
     let mut rig = Rig::on(world, false);
     for _ in 0..2 {
-        rig.until(|s| s.running.iter().any(|row| row.turn_count == 2)).await;
-        // What the journal was told, it has by now.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The agent is prompted only when the journal has counted the turn; it says so by asking.
+        rig.until(|s| s.running.iter().any(|row| row.question.is_some())).await;
         rig = rig.crash().await;
     }
     let seen = rig.until(|s| rests(s, "A", "Parked")).await;

@@ -263,7 +263,7 @@ async fn play(world: &World, journal: &Journal, mut start: Start, steps: &[Step]
         match step {
             Step::Turn => {
                 turns += 1;
-                start.line.report(Report::Turn { number: turns, autonomous: turns }).await;
+                start.line.turn(turns, turns).await.expect("counted");
             }
             Step::Work(seconds) => tokio::time::sleep(Duration::from_secs(*seconds)).await,
             Step::Ask | Step::AskOffRecord => {
