@@ -53,18 +53,6 @@ pub enum Bound {
     Bounces,
 }
 
-impl Bound {
-    /// The stable spelling, as in `budget-turns`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sessions => "sessions",
-            Self::Turns => "turns",
-            Self::WallTime => "wall",
-            Self::Bounces => "bounces",
-        }
-    }
-}
-
 /// The bound that was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exhausted {

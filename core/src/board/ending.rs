@@ -391,6 +391,7 @@ mod tests {
     #[test]
     fn a_line_is_one_line_and_bounded() {
         assert_eq!(one_line("a\n```sh\nrm\u{1b}[2J\n```", 100), "a ```sh rm [2J ```");
+        assert_eq!((one_line("ab cd", 4).as_str(), one_line("ab cd", 3).as_str()), ("ab cd", "ab …"));
         assert!(one_line(&"word ".repeat(1000), 100).len() < 110);
         assert_eq!(one_line(&"x".repeat(1000), 100), "…");
     }

@@ -1,0 +1,232 @@
+//! What readers ask of the board: its words, its reasons, whether it has come to rest.
+
+use super::*;
+use crate::issue::Ambiguity;
+
+fn torn(file: &str) -> Malformed {
+    Malformed { file: file.into(), line: Some(2), column: Some(1), message: "half".into() }
+}
+
+fn twice(name: &str) -> Ambiguity {
+    Ambiguity { name: name.into(), files: vec![format!("Todo/{name}.md"), format!("Done/{name}.md")] }
+}
+
+#[test]
+fn a_look_is_wanted_from_the_moment_it_is_asked_for_until_it_begins() {
+    let mut w = World::new();
+    assert!(w.board.look_is_wanted(), "the first one");
+    assert_eq!(w.step(Event::LookWanted), [Command::Poll]);
+    assert!(!w.board.look_is_wanted() && w.board.is_looking(), "it is under way");
+    w.step(Event::LookWanted);
+    assert!(w.board.look_is_wanted(), "one more");
+    assert_eq!(w.step(scan(&[])), [Command::Poll], "and it follows at once");
+    w.step(scan(&[]));
+    assert!(!w.board.look_is_wanted() && !w.board.is_looking(), "until the interval is over");
+}
+
+#[test]
+fn a_due_retry_that_finds_no_slot_causes_no_look_of_its_own() {
+    let mut w = World::new();
+    w.policy.max_concurrent = 1;
+    w.look(&[issue("A", "Todo")]);
+    w.step(Event::RunEnded(RunId(1), failed(), None));
+    let both = [issue("A", "Todo"), issue("B", "Todo")];
+    w.look(&both);
+    w.now = w.now.plus_ms(10_000);
+    assert_eq!(w.step(Event::Woke), [Command::Poll]);
+    assert!(w.step(scan(&both)).is_empty(), "no look follows this one");
+    assert_eq!(w.board.wake_at(), Some(w.now.plus_ms(30_000)), "but the next poll");
+}
+
+#[test]
+fn a_shutdown_is_known_from_its_first_moment() {
+    let mut w = World::new();
+    assert!(!w.board.is_draining());
+    w.step(Event::DrainAsked);
+    assert!(w.board.is_draining());
+}
+
+#[test]
+fn files_that_are_no_issues_are_known_as_of_the_newest_good_look() {
+    let mut w = World::new();
+    w.step(Event::LookWanted);
+    let found = Scan { malformed: vec![torn("Todo/A.md")], ambiguous: vec![twice("B")], ..Scan::default() };
+    w.step(Event::PollEnded(Ok(found)));
+    assert_eq!((w.board.malformed(), w.board.ambiguous()), (&[torn("Todo/A.md")][..], &[twice("B")][..]));
+    w.step(Event::LookWanted);
+    w.step(Event::PollEnded(Err("away".into())));
+    assert_eq!(w.board.malformed().len(), 1, "an error is no news");
+    w.look(&[]);
+    assert!(w.board.malformed().is_empty() && w.board.ambiguous().is_empty());
+}
+
+#[test]
+fn each_thing_that_only_a_person_can_mend_keeps_the_work_from_being_finished() {
+    let needs = |found: Scan| {
+        let mut w = World::new();
+        w.step(Event::LookWanted);
+        w.step(Event::PollEnded(Ok(found)));
+        w.board.settled(w.now, &w.policy)
+    };
+    let with = |issue: Issue| Scan { issues: vec![issue], ..Scan::default() };
+    assert_eq!(needs(Scan::default()), Some(Settled::Finished));
+    assert_eq!(needs(Scan { malformed: vec![torn("Todo/A.md")], ..Scan::default() }), Some(Settled::NeedsHuman));
+    assert_eq!(needs(Scan { ambiguous: vec![twice("B")], ..Scan::default() }), Some(Settled::NeedsHuman));
+    assert_eq!(needs(with(Issue { dispatchable: false, ..issue("A", "Todo") })), Some(Settled::NeedsHuman));
+    assert_eq!(needs(with(issue("A", "Backlog"))), Some(Settled::Finished));
+    assert_eq!(needs(with(issue("A", "Todo"))), None, "it runs");
+}
+
+#[test]
+fn an_issue_that_may_run_is_no_rest_unless_nothing_can_be_seen() {
+    let mut w = World::new();
+    w.policy.max_concurrent = 0;
+    w.look(&[issue("A", "Todo")]);
+    w.policy.max_concurrent = 1;
+    assert_eq!(w.board.settled(w.now, &w.policy), None, "the next look starts it");
+    for _ in 0..3 {
+        w.step(Event::LookWanted);
+        w.step(Event::PollEnded(Err("away".into())));
+    }
+    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::NeedsHuman));
+}
+
+#[test]
+fn a_circle_is_named_as_it_goes_round_and_a_chain_is_none() {
+    let blocked = |name: &str, by: &str| {
+        let state = Some(StateName::new("Todo"));
+        let blocker = Blocker { id: Some(id(by)), identifier: Identifier(by.into()), state };
+        Issue { blocked_by: vec![blocker], ..issue(name, "Todo") }
+    };
+    let mut w = World::new();
+    w.policy.max_concurrent = 0;
+    w.look(&[
+        blocked("A", "B"),
+        blocked("B", "C"),
+        blocked("C", "A"),
+        blocked("D", "A"),
+        blocked("E", "F"),
+        issue("F", "Todo"),
+    ]);
+    let why =
+        |name: &str| w.board.verdict(w.board.issue(&id(name)).expect("known"), w.now, &w.policy).expect_err("waits");
+    assert_eq!(why("A").to_string(), "in a circle of blockers: A → B → C → A");
+    assert_eq!(why("B").to_string(), "in a circle of blockers: B → C → A → B");
+    assert_eq!(why("D").to_string(), "blocked by A, which is in Todo", "it only waits for one");
+    assert_eq!(why("E").to_string(), "blocked by F, which is in Todo");
+    w.look(&[blocked("A", "A")]);
+    let why = w.board.verdict(w.board.issue(&id("A")).expect("known"), w.now, &w.policy).expect_err("waits");
+    assert_eq!(why.to_string(), "in a circle of blockers: A → A");
+}
+
+#[test]
+fn a_blocked_retry_keeps_its_due_time_until_that_comes() {
+    let mut w = World::new();
+    w.look(&[issue("A", "Todo")]);
+    w.step(Event::RunEnded(RunId(1), failed(), None));
+    let blocker = Blocker { id: None, identifier: Identifier("X".into()), state: None };
+    let blocked = Issue { blocked_by: vec![blocker], ..issue("A", "Todo") };
+    w.look(&[blocked.clone()]);
+    w.look(&[blocked.clone()]);
+    assert!(starts(&w.look(&[issue("A", "Todo")])).is_empty(), "not earlier than without the blocker");
+    w.now = w.now.plus_ms(10_000);
+    w.look(&[blocked]);
+    assert_eq!(w.board.claims().count(), 0, "then it waits for the other issue alone");
+    assert_eq!(starts(&w.look(&[issue("A", "Todo")])), [("A".into(), RunId(2), Some(1))]);
+}
+
+#[test]
+fn what_kind_of_run_comes_next_is_known_from_the_counters_alone_after_a_restart() {
+    let last = |reason| Some(LastRun { reason, end: "x".into(), left: None });
+    let after = |sessions, granted, failures, reason| {
+        let used = |sessions| crate::budget::Used { sessions, ..Default::default() };
+        let counters = Counters {
+            used: used(sessions),
+            granted: used(granted),
+            failures_in_a_row: failures,
+            last: last(reason),
+            ..Counters::default()
+        };
+        let mut w = World::new();
+        w.board = Board::new(RunId(7), [(id("A"), counters)].into(), BTreeMap::new());
+        match w.look(&[issue("A", "Todo")]).remove(0) {
+            Command::Start(plan) => (plan.kind, plan.attempt, plan.last.map(|last| last.reason)),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(after(2, 0, 2, EndReason::Stalled), (RetryKind::Failure, Some(2), Some(EndReason::Stalled)));
+    assert_eq!(after(2, 0, 0, EndReason::TurnsUsed), (RetryKind::Continuation, Some(1), Some(EndReason::TurnsUsed)));
+    assert_eq!(after(2, 0, 0, EndReason::Moved), (RetryKind::First, None, Some(EndReason::Moved)));
+    assert_eq!(after(2, 2, 0, EndReason::Shutdown), (RetryKind::First, None, Some(EndReason::Shutdown)));
+    assert_eq!(after(2, 2, 0, EndReason::Done), (RetryKind::First, None, None), "finished: nothing to go on with");
+}
+
+#[test]
+fn a_stop_for_wall_time_is_continued_and_no_repetition_of_an_older_failure() {
+    let mut w = World::new();
+    w.policy.budget.wall_ms = 1_000;
+    w.look(&[issue("A", "Todo")]);
+    w.step(Event::RunEnded(RunId(1), failed(), None));
+    w.look(&[issue("A", "Todo")]);
+    w.now = w.now.plus_ms(10_000);
+    assert_eq!(starts(&w.look(&[issue("A", "Todo")])).len(), 1);
+    w.now = w.now.plus_ms(1_000);
+    assert_eq!(w.step(Event::Woke), [Command::Stop(RunId(2), StopCause::WallTime)]);
+    w.policy.budget.wall_ms = 9_000;
+    w.step(Event::RunEnded(RunId(2), RunEnd::Stopped(StopCause::WallTime), None));
+    w.look(&[issue("A", "Todo")]);
+    w.now = w.now.plus_ms(1_000);
+    assert_eq!(starts(&w.look(&[issue("A", "Todo")])), [("A".into(), RunId(3), Some(1))]);
+    assert_eq!(w.board.counters(&id("A")).failures_in_a_row, 1, "it is still remembered");
+}
+
+#[test]
+fn what_a_run_needed_a_person_for_is_moot_when_a_person_took_the_issue_away() {
+    let mut w = World::new();
+    w.look(&[issue("A", "Todo")]);
+    assert_eq!(w.look(&[issue("A", "Done")]), [Command::Stop(RunId(1), StopCause::Terminal)]);
+    let diverged = RunEnd::NeedsHuman(ParkReason::Diverged { detail: "moved".into() });
+    let commands = w.step(Event::RunEnded(RunId(1), diverged, None));
+    assert!(matches!(commands[0], Command::RemoveWorkspace(_)), "{commands:?}");
+    let last = w.board.counters(&id("A")).last.expect("ended");
+    assert_eq!(
+        (last.reason, last.end.as_str()),
+        (EndReason::CancelledByOperator, "stopped: moved to a terminal state")
+    );
+}
+
+#[test]
+fn every_reason_has_a_word_and_a_sentence_of_its_own() {
+    let name = || Identifier("X".into());
+    let state = || StateName::new("Todo");
+    let parked = Parked { reason: ParkReason::NoProgress { sessions: 3 }, from: state() };
+    let all = [
+        NotNow::Holding,
+        NotNow::Terminal,
+        NotNow::OnHold,
+        NotNow::MissingLabel("go".into()),
+        NotNow::BlockedBy(name(), state()),
+        NotNow::UnknownBlocker(name()),
+        NotNow::BlockerCancelled(name(), state()),
+        NotNow::BlockerCycle(vec![name()]),
+        NotNow::NoGlobalSlot(2),
+        NotNow::NoStateSlot(state(), 2),
+        NotNow::NoMemory { needed_mib: 2, available_mib: 1, booting: 1 },
+        NotNow::BackingOff(Tick(1)),
+        NotNow::Parked(parked.clone(), None),
+        NotNow::WillPark(parked.reason),
+        NotNow::Running,
+        NotNow::Resuming,
+        NotNow::Cleaning,
+        NotNow::Unconfirmed,
+        NotNow::Unseen,
+        NotNow::Closed(Closed::WorkflowBroken),
+        NotNow::Closed(Closed::NoSandbox("no user namespaces".into())),
+        NotNow::Draining,
+    ];
+    let words: BTreeSet<&str> = all.iter().map(NotNow::code).collect();
+    let sentences: BTreeSet<String> = all.iter().map(ToString::to_string).collect();
+    assert_eq!((words.len(), sentences.len()), (all.len(), all.len()));
+    let plain = |word: &&str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    assert!(words.iter().all(plain) && words.contains("no-memory") && words.contains("backing-off"), "{words:?}");
+}
