@@ -197,6 +197,7 @@ fn a_half_saved_file_never_stops_its_run() {
     w.look(&[issue("A", "Todo")]);
     let torn = Malformed { file: "Todo/A.md".into(), line: None, column: None, message: "half".into() };
     for _ in 0..5 {
+        w.now = w.now.plus_ms(1_000);
         w.step(Event::LookWanted);
         let scan = Scan { malformed: vec![torn.clone()], ..Scan::default() };
         assert!(w.step(Event::PollEnded(Ok(scan))).is_empty());
@@ -358,7 +359,8 @@ fn a_run_outlives_a_change_of_the_tracker_and_leaves_nothing_behind() {
         w.look(&[issue("A", "Todo")]);
         w.step(Event::LookWanted);
         w.step(Event::TrackerChanged);
-        for found in [vec![], vec![], vec![issue("A", "Done")]] {
+        for found in [vec![], vec![], vec![issue("A", "Done")], vec![]] {
+            w.now = w.now.plus_ms(1_000);
             assert!(w.look(&found).is_empty(), "no look at the new place stops it");
         }
         w.step(Event::RunEnded(RunId(1), end, None));

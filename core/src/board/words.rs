@@ -179,8 +179,7 @@ impl ParkReason {
         match self {
             Self::Template { .. } => EndReason::TemplateError,
             Self::Diverged { .. } => EndReason::Diverged,
-            Self::Budget { bound: Bound::Turns, .. } => EndReason::BudgetTurns,
-            Self::Budget { bound: Bound::WallTime, .. } => EndReason::BudgetWall,
+            // Bounds are met between runs, not by one.
             _ => EndReason::HandoffFailed,
         }
     }

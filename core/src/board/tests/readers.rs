@@ -228,5 +228,108 @@ fn every_reason_has_a_word_and_a_sentence_of_its_own() {
     let sentences: BTreeSet<String> = all.iter().map(ToString::to_string).collect();
     assert_eq!((words.len(), sentences.len()), (all.len(), all.len()));
     let plain = |word: &&str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    assert_eq!(all.iter().filter(|reason| reason.is_parked()).map(NotNow::code).collect::<Vec<_>>(), ["parked"]);
     assert!(words.iter().all(plain) && words.contains("no-memory") && words.contains("backing-off"), "{words:?}");
+}
+
+/// C117.
+#[test]
+fn a_retry_that_is_due_at_a_failed_look_waits_another_step_and_says_so() {
+    let mut w = World::new();
+    w.policy.interval_ms = 1_000_000;
+    w.look(&[issue("A", "Todo"), issue("B", "Todo")]);
+    w.step(Event::RunEnded(RunId(1), failed(), None));
+    w.look(&[issue("A", "Todo"), issue("B", "Todo")]);
+    w.now = w.now.plus_ms(5_000);
+    w.step(Event::RunEnded(RunId(2), failed(), None));
+    w.look(&[issue("A", "Todo"), issue("B", "Todo")]);
+    w.now = w.now.plus_ms(5_000);
+    assert_eq!(w.step(Event::Woke), [Command::Poll]);
+    w.step(Event::PollEnded(Err("away".into())));
+    let waits = w.board.claims().map(|(name, claim)| match claim {
+        Claim::Waiting { until, error, .. } => (name.0.as_str(), until.since(w.now), error.clone().expect("why")),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(
+        waits.collect::<Vec<_>>(),
+        [("A", 10_000, "retry refresh failed: away".to_owned()), ("B", 5_000, "turn_failed: boom".to_owned()),]
+    );
+}
+
+#[test]
+fn a_file_that_is_one_of_two_by_any_of_its_names_never_stops_its_run() {
+    let running = Issue { identifier: Identifier("NAME".into()), file: "Todo/file.md".into(), ..issue("ID", "Todo") };
+    let named = |name: &str, file: &str| Ambiguity { name: name.into(), files: vec![file.into(), "Done/x.md".into()] };
+    for (what, found, stops) in [
+        ("its id", Scan { ambiguous: vec![named("ID", "Todo/x.md")], ..Scan::default() }, false),
+        ("its identifier", Scan { ambiguous: vec![named("NAME", "Todo/x.md")], ..Scan::default() }, false),
+        ("its file", Scan { ambiguous: vec![named("other", "Review/file.md")], ..Scan::default() }, false),
+        ("its file, torn", Scan { malformed: vec![torn("Review/file.md")], ..Scan::default() }, false),
+        (
+            "another",
+            Scan {
+                ambiguous: vec![named("other", "Todo/x.md")],
+                malformed: vec![torn("Todo/x.md")],
+                ..Scan::default()
+            },
+            true,
+        ),
+    ] {
+        let mut w = World::new();
+        w.look(std::slice::from_ref(&running));
+        let mut stopped = false;
+        for _ in 0..3 {
+            w.now = w.now.plus_ms(1_000);
+            w.step(Event::LookWanted);
+            stopped |= !w.step(Event::PollEnded(Ok(found.clone()))).is_empty();
+        }
+        assert_eq!(stopped, stops, "{what}");
+    }
+}
+
+#[test]
+fn every_park_reason_says_how_the_issue_comes_back() {
+    let detail = || "x".to_owned();
+    let blocker =
+        || ParkReason::BlockerCancelled { blocker: Identifier("X".into()), state: StateName::new("Cancelled") };
+    let from = StateName::new("In Progress");
+    let mut words = BTreeSet::new();
+    for (reason, remedy) in [
+        (ParkReason::FailuresInARow { count: 2, last: detail() }, "grants a new allowance"),
+        (ParkReason::Budget { bound: crate::budget::Bound::Sessions, used: 1 }, "grants a new allowance"),
+        (ParkReason::Budget { bound: crate::budget::Bound::Turns, used: 1 }, "grants a new allowance"),
+        (ParkReason::Budget { bound: crate::budget::Bound::WallTime, used: 1 }, "grants a new allowance"),
+        (ParkReason::Budget { bound: crate::budget::Bound::Bounces, used: 1 }, "grants a new allowance"),
+        (ParkReason::NoProgress { sessions: 3 }, "Say more clearly what is to be done"),
+        (ParkReason::Template { detail: detail(), prompt: detail() }, "Mend the prompt in WORKFLOW.md"),
+        (blocker(), "Remove X from `blocked_by`"),
+        (ParkReason::Diverged { detail: detail() }, "To try again"),
+        (ParkReason::HandoffFailed { detail: detail() }, "To try again"),
+    ] {
+        let text = reason.remedy(&from);
+        assert!(text.contains(remedy) && text.contains("move this file back to `In Progress/`"), "{text}");
+        assert!(words.insert((reason.code(), reason.to_string())), "a word and a sentence of its own: {reason}");
+    }
+    let ends = |reason| RunEnd::NeedsHuman(reason).reason();
+    assert_eq!(ends(ParkReason::Template { detail: detail(), prompt: detail() }), EndReason::TemplateError);
+    assert_eq!(ends(ParkReason::Diverged { detail: detail() }), EndReason::Diverged);
+    assert_eq!(ends(ParkReason::HandoffFailed { detail: detail() }), EndReason::HandoffFailed);
+}
+
+#[test]
+fn the_policy_is_the_workflow_s_and_asks_for_memory_only_when_told_to_and_when_it_is_known() {
+    let place = crate::workflow::Place { dir: "/w".into(), home: None, env: &|_| None };
+    let read = |sandbox: &str| {
+        let text = format!(
+            "---\ntracker: {{kind: local}}\nacp: {{adapter: script}}\nagent: {{max_concurrent_agents_by_state: {{todo: 3}}}}\n{sandbox}\n---\nP"
+        );
+        crate::workflow::Workflow::parse(&text, &place).expect("valid").0
+    };
+    let policy = Policy::of(&read("sandbox: {reserve_mib: 7}"), None, Some(9));
+    assert_eq!(policy.memory, Some(Memory { available_mib: 9, needed_mib: 7 }));
+    assert_eq!(policy.states.rules[&StateName::new("Todo")].max_concurrent, Some(3));
+    assert_eq!(policy.budget, read("").budget);
+    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 7}"), None, None).memory, None);
+    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 0}"), None, Some(9)).memory, None);
+    assert_eq!(Policy::of(&read(""), None, Some(9)).memory.map(|memory| memory.needed_mib), Some(512));
 }
