@@ -59,6 +59,15 @@ impl World {
                 );
             }
         }
+        if !started.is_empty() {
+            let slots = self.policy.max_concurrent as usize;
+            assert!(
+                self.live.len() + started.len() <= slots,
+                "more runs than the {slots} slots, stopping ones included"
+            );
+        }
+        let looks = commands.iter().filter(|command| **command == Command::Poll).count();
+        assert!(looks + self.looking() <= 1, "two looks at once");
         for command in commands {
             self.check_command(command);
         }

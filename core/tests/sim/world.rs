@@ -179,6 +179,11 @@ impl World {
         }
     }
 
+    /// Looks under way.
+    pub(crate) fn looking(&self) -> usize {
+        self.queue.values().filter(|later| matches!(later, Later::LookSees { .. } | Later::LookEnds(_))).count()
+    }
+
     fn later(&mut self, after: u64, what: Later) {
         self.queued += 1;
         self.queue.insert((self.now + after, self.queued), what);
