@@ -31,12 +31,14 @@ impl Board {
         let Some(id) = self.issue_of(run).cloned() else { return };
         self.account(now, run);
         let began_in = self.paces.remove(&run).map(|pace| pace.state);
-        let end = match (self.claims.remove(&id), end) {
+        let asked = match self.claims.remove(&id) {
+            Some(Claim::Stopping { cause, .. }) => Some(self.outranked(&id, cause, policy)),
+            _ => None,
+        };
+        let end = match (asked, end) {
             // We asked it to end: how it broke on the way is no failure, and where a person put the issue stands.
-            (Some(Claim::Stopping { cause, .. }), RunEnd::Failed(_) | RunEnd::TurnsUsed) => RunEnd::Stopped(cause),
-            (Some(Claim::Stopping { cause, .. }), RunEnd::NeedsHuman(_)) if cause != StopCause::WallTime => {
-                RunEnd::Stopped(cause)
-            }
+            (Some(cause), RunEnd::Failed(_) | RunEnd::TurnsUsed | RunEnd::Stopped(_)) => RunEnd::Stopped(cause),
+            (Some(cause), RunEnd::NeedsHuman(_)) if cause != StopCause::WallTime => RunEnd::Stopped(cause),
             (_, end) => end,
         };
         self.changed_on_disk(now, &id);
@@ -94,6 +96,15 @@ impl Board {
                 granted.sessions = granted.sessions.saturating_add(1);
             }
             RunEnd::Stopped(StopCause::Missing) => {}
+        }
+    }
+
+    /// What a person did with the issue meanwhile outranks our own reason to stop its run.
+    fn outranked(&self, id: &IssueId, cause: StopCause, policy: &Policy) -> StopCause {
+        match (cause, self.state_of(id).map(|state| policy.states.role(state))) {
+            (StopCause::WallTime, Some(Role::Terminal)) => StopCause::Terminal,
+            (StopCause::WallTime, Some(Role::Holding)) => StopCause::NotActive,
+            _ => cause,
         }
     }
 

@@ -264,6 +264,8 @@ impl Board {
             .parked
             .iter()
             .filter(|(id, parked)| waits(&parked.reason) && !self.claims.contains_key(*id))
+            // Where nobody works any more there is nothing to go back to.
+            .filter(|(_, parked)| policy.states.role(&parked.from) == Role::Active)
             .filter(|(id, _)| !self.unconfirmed.contains_key(*id))
             .map(|(id, parked)| (id.clone(), parked.clone()))
             .collect();

@@ -407,3 +407,34 @@ fn a_proposal_that_nobody_decided_on_waits_for_a_human() {
     w.look(&[proposal]);
     assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::Finished), "once it ran it is an issue like any other");
 }
+
+/// Regression, found by the simulation (seed 69270): a run that was out of time parked its issue out of the holding
+/// state a person had put it in meanwhile, and a change of the prompt then moved it back there, again and again.
+#[test]
+fn where_a_person_put_an_issue_outranks_our_stop_for_wall_time() {
+    for (state, cleans) in [("Triage", false), ("Done", true)] {
+        let mut w = World::new();
+        w.policy.budget.wall_ms = 1_000;
+        w.look(&[issue("A", "Todo")]);
+        assert_eq!(w.at(1_001).step(Event::Woke), [Command::Stop(RunId(1), StopCause::WallTime)]);
+        w.look(&[issue("A", state)]);
+        let commands = w.ends(1, template("p1"));
+        assert_eq!(parked_for(&commands), None);
+        assert_eq!(commands.iter().any(|c| matches!(c, Command::RemoveWorkspace(_))), cleans, "{state}");
+        assert_eq!(w.board.counters(&id("A")).last.expect("ended").reason, EndReason::CancelledByOperator);
+    }
+}
+
+#[test]
+fn an_issue_parked_over_its_prompt_stays_when_nobody_works_any_more_where_it_came_from() {
+    let mut w = World::new();
+    w.look(&[issue("A", "In Progress")]);
+    w.ends(1, template("p1"));
+    w.step(Event::ParkEnded(id("A"), Ok(())));
+    w.look(&[issue("A", "Parked")]);
+    w.look(&[issue("A", "Parked")]);
+    w.policy.states.rules.shift_remove(&StateName::new("In Progress"));
+    w.policy.prompt = "p2".into();
+    assert!(w.look(&[issue("A", "Parked")]).is_empty());
+    assert!(matches!(w.why("A"), Some(NotNow::Parked(..))));
+}
