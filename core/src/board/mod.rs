@@ -248,11 +248,7 @@ impl Board {
         if undecided || self.look.in_flight || self.look.again || !self.claims.values().all(resting) {
             return None;
         }
-        let mut left = !self.claims.is_empty()
-            || self.parked.keys().any(|id| self.issues.contains_key(id))
-            || !self.ambiguous.is_empty()
-            || !self.malformed.is_empty()
-            || self.look.error.is_some();
+        let mut left = !self.ambiguous.is_empty() || !self.malformed.is_empty() || self.look.error.is_some();
         for issue in self.issues.values() {
             match self.verdict(issue, now, policy) {
                 Ok(()) | Err(NotNow::WillPark(_)) if !blind => return None,

@@ -78,6 +78,18 @@ fn each_thing_that_only_a_person_can_mend_keeps_the_work_from_being_finished() {
 }
 
 #[test]
+fn nothing_has_come_to_rest_before_the_first_look_or_while_one_is_under_way() {
+    let mut w = World::new();
+    assert_eq!(w.board.settled(w.now, &w.policy), None);
+    w.look(&[]);
+    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::Finished));
+    w.step(Event::LookWanted);
+    assert_eq!(w.board.settled(w.now, &w.policy), None);
+    w.step(Event::LookWanted);
+    assert_eq!(w.board.settled(w.now, &w.policy), None);
+}
+
+#[test]
 fn an_issue_that_may_run_is_no_rest_unless_nothing_can_be_seen() {
     let mut w = World::new();
     w.policy.max_concurrent = 0;
@@ -176,7 +188,8 @@ fn a_stop_for_wall_time_is_continued_and_no_repetition_of_an_older_failure() {
     w.step(Event::RunEnded(RunId(2), RunEnd::Stopped(StopCause::WallTime), None));
     w.look(&[issue("A", "Todo")]);
     w.now = w.now.plus_ms(1_000);
-    assert_eq!(starts(&w.look(&[issue("A", "Todo")])), [("A".into(), RunId(3), Some(1))]);
+    let Command::Start(plan) = w.look(&[issue("A", "Todo")]).remove(0) else { panic!("it starts") };
+    assert_eq!((plan.run, plan.kind), (RunId(3), RetryKind::Continuation));
     assert_eq!(w.board.counters(&id("A")).failures_in_a_row, 1, "it is still remembered");
 }
 
