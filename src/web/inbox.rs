@@ -8,8 +8,8 @@ use symphony_core::workflow::Role;
 
 use super::decide;
 use super::markdown::{self, Safe};
-use super::view::{Clock, LastEnd, MAX_MESSAGE, MAX_SHELF};
-use super::words::{Piece, link, percent_encoded, pieces, short};
+use super::view::{Clock, LastEnd, MAX_SHELF};
+use super::words::{Piece, link, percent_encoded, pieces};
 
 /// One question that waits for an answer.
 pub(super) struct Asking {
@@ -40,7 +40,7 @@ pub(super) struct Deciding {
     pub(super) state: String,
     /// `parked` or `proposed`.
     pub(super) pill: &'static str,
-    /// Why it is here: for a parked issue the reason, for a proposal its proposer.
+    /// Why it is here.
     pub(super) reason: String,
     pub(super) last: Option<LastEnd>,
     /// What to do about it, in pieces of prose and code.
@@ -105,14 +105,9 @@ impl Asking {
 impl Deciding {
     fn of(row: &IdleRow, snapshot: &Snapshot) -> Self {
         let is_proposal = row.is_proposal();
-        let reason = match row.proposed_by.as_deref().filter(|_| is_proposal) {
-            Some(by) => format!("proposed by {}", short(by, MAX_MESSAGE)),
-            // The pill before it says so already.
-            None => {
-                let reason = row.reason();
-                reason.strip_prefix("parked: ").unwrap_or(&reason).to_owned()
-            }
-        };
+        let reason = row.reason();
+        // The pill before it says so already.
+        let reason = reason.strip_prefix("parked: ").unwrap_or(&reason).to_owned();
         let verb = |route, label, to: StateName, is_main| Verb { route, label, to: to.0, is_main };
         let approve = if is_proposal { "approve" } else { "resume" };
         let verbs = vec![

@@ -360,3 +360,15 @@ fn the_wall_time_of_a_live_run_counts_as_it_passes_and_stands_while_a_human_is_a
     board.step(Tick(90_001), Event::Asking(RunId(1), false), &policy);
     assert_eq!(wall(&board, 91_001), 7000);
 }
+
+#[test]
+fn a_proposal_needs_a_person_and_says_who_proposed_it_and_what_to_do() {
+    let proposal = Issue { proposed_by: Some("A-1\n".into()), ..Issue::bare("7", "Backlog") };
+    let view = looked(vec![Issue::bare("B-2", "Backlog"), proposal], &policy());
+    let said = only(&view, "7");
+    assert_eq!((said.status.as_str(), said.status.group()), ("proposed", Group::NeedsYou));
+    assert_eq!(said.reason, "proposed by A-1; nobody decided about it yet");
+    let remedy = said.remedy.expect("there is something to do");
+    assert!(remedy.contains("approve or discard") && remedy.contains("`Todo/`"), "{remedy}");
+    assert_eq!(only(&view, "B-2").status, Status::Holding, "what a person put there asks for nothing");
+}
