@@ -314,6 +314,17 @@ fn files_and_names_are_found_by_path_by_stem_and_by_name() {
 }
 
 #[test]
+fn an_issue_is_found_by_the_path_that_a_shell_completes() {
+    let view = looked(vec![Issue::bare("A-1", "Todo"), Issue::bare("B-2", "Done")], &policy());
+    for path in ["A-1.md", "Todo/A-1.md", "issues/Todo/A-1.md", "/somewhere/issues/Todo/a-1.md"] {
+        assert_eq!(only(&view, path).name, "A-1", "{path}");
+    }
+    for unknown in [".md", "issues/.md", "Todo/C-3.md.md"] {
+        assert_eq!(find(&view, unknown).expect_err("unknown").name, unknown);
+    }
+}
+
+#[test]
 fn a_name_is_found_without_its_case_when_that_leaves_one_and_else_suggested() {
     let mut view = with_files();
     assert_eq!(only(&view, "long-name").name, "Long-Name");
