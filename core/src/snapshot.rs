@@ -260,6 +260,8 @@ pub struct IdleRow {
     pub proposed_by: Option<String>,
     /// Its description, Markdown written by an agent; only of a proposal, which a person has to read.
     pub proposal: Option<String>,
+    /// Its labels, lower-cased.
+    pub labels: Vec<String>,
 }
 
 /// One sentence: why an issue is not running, the same everywhere.

@@ -342,6 +342,7 @@ fn a_name_is_found_without_its_case_when_that_leaves_one_and_else_suggested() {
         spent: Spent::default(),
         proposed_by: None,
         proposal: None,
+        labels: vec![],
     }));
     assert_eq!((only(&view, "xA-1").name, only(&view, "id of Xa-1").name), ("xA-1".into(), "Xa-1".into()));
     assert_eq!(find(&view, "xa-1").expect_err("two").hint(), "did you mean Xa-1, xA-1 or A-1?");
