@@ -99,10 +99,17 @@ pub fn harmless(line: &str) -> String {
 fn deceives(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 fn shown(c: char) -> String {
-    if deceives(c) { format!("\\u{:04x}", u32::from(c)) } else { c.into() }
+    if !deceives(c) {
+        return c.into();
+    }
+    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
 }
 
 #[cfg(test)]
@@ -121,7 +128,7 @@ mod tests {
     }
     #[test]
     fn an_agent_cannot_send_a_terminal_sequence_or_a_second_line_through_the_log() {
-        let hostile = "a\u{1b}[2Jb\u{9b}31mc\u{7f}d\u{85}ts=1\u{202e}e\u{2028}f\rg";
+        let hostile = "a\u{1b}[2Jb\u{9b}31mc\u{7f}d\u{85}ts=1\u{202e}e\u{2028}f\rg\u{e0041}h\u{61c}";
         let line = quoted(hostile);
         assert!(line.is_ascii() && !line.chars().any(char::is_control), "{line:?}");
         assert_eq!(serde_json::from_str::<String>(&line).expect("JSON"), hostile);

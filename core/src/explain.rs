@@ -17,7 +17,7 @@ use crate::snapshot::{IdleRow, RetryRow, RunningRow, Snapshot, Spent, Stage};
 use crate::workflow::Role;
 
 pub use find::{NoSuch, find};
-pub use remedy::remedy;
+pub use remedy::{remedy, remedy_of};
 
 /// Longest question and file error that is quoted.
 const QUOTE_MAX: usize = 500;
@@ -29,6 +29,8 @@ pub enum Status {
     Asking,
     /// symphony put it aside.
     Parked,
+    /// An agent proposed it and nobody decided about it yet.
+    Proposed,
     /// A file that is no issue.
     Malformed,
     /// A name that stands in several files.
@@ -70,6 +72,7 @@ impl Status {
         match self {
             Self::Asking => "asking",
             Self::Parked => "parked",
+            Self::Proposed => "proposed",
             Self::Malformed => "malformed",
             Self::Ambiguous => "ambiguous",
             Self::Running => "running",
@@ -85,7 +88,7 @@ impl Status {
     /// Where it is listed.
     pub fn group(self) -> Group {
         match self {
-            Self::Asking | Self::Parked | Self::Malformed | Self::Ambiguous => Group::NeedsYou,
+            Self::Asking | Self::Parked | Self::Proposed | Self::Malformed | Self::Ambiguous => Group::NeedsYou,
             Self::Running | Self::Finishing | Self::Stopping => Group::Running,
             Self::Retrying | Self::Waiting => Group::Waiting,
             Self::Holding => Group::Holding,
@@ -234,6 +237,7 @@ impl Explained {
     fn idle(snapshot: &Snapshot, row: &IdleRow) -> Self {
         let status = match row.role {
             _ if row.is_parked() => Status::Parked,
+            _ if row.is_proposal() => Status::Proposed,
             Role::Active => Status::Waiting,
             Role::Holding => Status::Holding,
             Role::Terminal => Status::Done,
@@ -246,7 +250,7 @@ impl Explained {
             notes: notes(snapshot, row.why.as_ref(), &row.id, &row.identifier.0, row.role == Role::Active),
             last: row.last.clone(),
             spent: Some(row.spent),
-            remedy: remedy(row.why.as_ref(), snapshot),
+            remedy: remedy_of(row, snapshot),
             ..Self::bare(&row.identifier.0, status, row.reason())
         }
     }

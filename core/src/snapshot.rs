@@ -6,13 +6,16 @@ mod rows;
 
 use jiff::Timestamp;
 
-use crate::board::{EndReason, LastRun, NotNow, StopCause};
+use crate::board::{EndReason, LastRun, NotNow, StopCause, one_line};
 use crate::budget::{Counters, Used};
 use crate::ids::{Identifier, IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Malformed};
 use crate::workflow::Budget;
 
 pub use rows::waiting_rows;
+
+/// How much of a proposer's name is said.
+const PROPOSER_MAX: usize = 200;
 
 /// Everything a reader may show, as of one instant.
 #[derive(Clone, Debug, PartialEq)]
@@ -257,6 +260,8 @@ pub struct IdleRow {
     pub proposed_by: Option<String>,
     /// Its description, Markdown written by an agent; only of a proposal, which a person has to read.
     pub proposal: Option<String>,
+    /// Its labels, lower-cased.
+    pub labels: Vec<String>,
 }
 
 /// One sentence: why an issue is not running, the same everywhere.
@@ -274,7 +279,10 @@ impl RetryRow {
 impl IdleRow {
     /// One sentence: why it is not running, the same everywhere.
     pub fn reason(&self) -> String {
-        sentence(self.why.as_ref())
+        match self.proposed_by.as_deref().filter(|_| self.is_proposal()) {
+            Some(by) => format!("proposed by {}; nobody decided about it yet", one_line(by, PROPOSER_MAX)),
+            None => sentence(self.why.as_ref()),
+        }
     }
 
     /// Whether symphony put it aside.

@@ -7,6 +7,8 @@
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use crate::log::harmless;
+
 /// Name of the tool that ends an issue.
 pub const MARK_DONE: &str = "mark_done";
 /// Name of the tool that asks a human.
@@ -164,6 +166,10 @@ fn proposal(arguments: &Value) -> Result<Proposal, BadCall> {
             &format!("`title` is longer than {TITLE_MAX} characters; say more in `description`"),
         );
     }
+    // A person decides by it: it must read as what it is, on the dashboard too.
+    if harmless(&title) != title {
+        return bad(PROPOSE_ISSUE, "`title` must be plain text, without control, direction or invisible characters");
+    }
     let description = optional(arguments, PROPOSE_ISSUE, "description")?;
     if description.as_ref().is_some_and(|text| text.len() > DESCRIPTION_MAX) {
         return bad(PROPOSE_ISSUE, &format!("`description` is longer than {DESCRIPTION_MAX} bytes; shorten it"));
@@ -188,7 +194,7 @@ fn proposal(arguments: &Value) -> Result<Proposal, BadCall> {
 
 fn label(value: &Value) -> Result<String, BadCall> {
     let text = value.as_str().map(str::trim).unwrap_or_default();
-    if text.is_empty() || text.chars().count() > LABEL_MAX || text.chars().any(char::is_control) {
+    if text.is_empty() || text.chars().count() > LABEL_MAX || harmless(text) != text {
         let rule = format!("each of `labels` must be a string of 1 to {LABEL_MAX} characters on one line");
         return bad(PROPOSE_ISSUE, &rule);
     }
@@ -351,6 +357,10 @@ mod tests {
             (json!({"title": "t", "labels": [" "]}), "each of `labels`"),
             (json!({"title": "t", "labels": ["a\nhold: false"]}), "each of `labels`"),
             (json!({"title": "t", "labels": ["x".repeat(61)]}), "each of `labels`"),
+            (json!({"title": "t", "labels": ["a\u{200b}"]}), "each of `labels`"),
+            (json!({"title": "Evil \u{202e}gnp.exe"}), "plain text"),
+            (json!({"title": "nul \u{0} or \u{1b}[2J"}), "plain text"),
+            (json!({"title": "tag \u{e0041}"}), "plain text"),
             (json!({"title": "t", "priority": "high"}), "whole number"),
             (json!({"title": "t", "priority": 1.5}), "whole number"),
         ] {

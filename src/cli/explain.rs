@@ -83,7 +83,15 @@ fn is_same_file(asked: &Path, runs: &Path) -> bool {
 
 /// Nobody listens: there may be one all the same.
 fn nobody(workflow: &Path, dir: &Path, socket: &Path) -> ExitCode {
-    match lock::holder(&Layout::of(dir).lock()) {
+    let lock = Layout::of(dir).lock();
+    if let Err(error) = std::fs::metadata(&lock)
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        let message =
+            format!("no symphony of yours listens for {}, and {}: {error}", workflow.display(), lock.display());
+        return refuse(1, &message, Some("another user runs symphony in this directory, or did; ask as that user"));
+    }
+    match lock::holder(&lock) {
         Some(process) => refuse(
             1,
             &format!(

@@ -109,7 +109,12 @@ fn detail(one: &Explanation, now: Timestamp) -> Vec<String> {
         fact("last run", &if said { last.reason.clone() } else { format!("{}: {}", last.reason, last.message) });
         last.left.iter().for_each(|left| fact("it left", left));
     }
-    if one.runs_ever.is_some_and(|ever| ever > 0) {
+    // An issue that is put aside has its next allowance already: its zeros would contradict the reason.
+    let fresh = one.used.iter().all(|of| of.used == 0);
+    if let Some(ever) = one.runs_ever.filter(|ever| *ever > 0 && fresh) {
+        let runs = if ever == 1 { "run" } else { "runs" };
+        fact("used", &format!("nothing of the present allowance; {ever} {runs} in all"));
+    } else if one.runs_ever.is_some_and(|ever| ever > 0) {
         let used: Vec<String> = one.used.iter().map(spoken).collect();
         fact("used", &used.join(" · "));
         let sessions = one.used.iter().find(|of| of.budget == "sessions").map(|of| of.used);

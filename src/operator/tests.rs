@@ -45,6 +45,7 @@ fn idle(name: &str) -> IdleRow {
         spent: Spent::default(),
         proposed_by: None,
         proposal: None,
+        labels: vec![],
     }
 }
 

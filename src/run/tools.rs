@@ -22,8 +22,8 @@ use crate::workspace::Ready;
 
 /// Looking at a directory or moving one file takes less than this, or fails.
 const TRACKER_DEADLINE: Duration = Duration::from_secs(30);
-/// Issues that one run may propose: a person has to read them all.
-const PROPOSALS_MAX: u32 = 20;
+/// Issues that one run may propose, and that may wait for a decision at once: a person has to read them all.
+const PROPOSALS_MAX: usize = 20;
 
 /// What the agent has said in this run.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ pub(super) struct Said {
     /// A human must answer: question and context.
     pub(super) question: Option<(String, Option<String>)>,
     /// Issues proposed so far.
-    proposed: u32,
+    proposed: usize,
 }
 
 impl Said {
@@ -157,6 +157,20 @@ impl Attempt {
             return Err(Answer::with(text, json!({"error": "too_many_proposals"})));
         }
         let Proposal { title, description, labels, priority } = proposal;
+        // A run that is tried again proposes again.
+        let failed = |error: TrackerError| Answer::from(format!("failed to propose the issue: {error}"));
+        let mut own = within(self.tracker.scan()).await.map_err(failed)?.issues;
+        own.retain(|issue| issue.proposed_by.as_deref() == Some(self.plan.issue.identifier.0.as_str()));
+        if let Some(same) = own.iter().find(|issue| issue.title == title) {
+            let (identifier, state) = (&same.identifier.0, same.state.as_str());
+            let text = format!("Proposed already, as {identifier}, which is in {state}; go on with your own issue.");
+            return Ok(Answer::with(text, json!({"identifier": identifier, "state": state})));
+        }
+        let undecided = own.iter().filter(|issue| self.workflow.states.role(&issue.state) == Role::Holding).count();
+        if undecided >= PROPOSALS_MAX {
+            let text = format!("too_many_proposals: {undecided} proposals of this issue wait for a person already");
+            return Err(Answer::with(text, json!({"error": "too_many_proposals"})));
+        }
         let new = NewIssue {
             identifier: None,
             title,
@@ -168,7 +182,7 @@ impl Attempt {
             proposed: Some(Proposed { by: self.plan.issue.identifier.clone(), run: self.plan.run }),
         };
         let created = within(self.tracker.create(new)).await;
-        let created = created.map_err(|error| Answer::from(format!("failed to propose the issue: {error}")))?;
+        let created = created.map_err(failed)?;
         said.proposed += 1;
         let (identifier, state) = (&created.identifier.0, created.state.as_str());
         tracing::info!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier,

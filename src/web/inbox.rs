@@ -8,8 +8,9 @@ use symphony_core::workflow::Role;
 
 use super::decide;
 use super::markdown::{self, Safe};
-use super::view::{Clock, LastEnd, MAX_MESSAGE, MAX_SHELF};
-use super::words::{Piece, link, percent_encoded, pieces, short};
+use super::view::{Clock, LastEnd, MAX_SHELF};
+use super::words::{Piece, link, percent_encoded, pieces};
+use crate::log::harmless;
 
 /// One question that waits for an answer.
 pub(super) struct Asking {
@@ -40,13 +41,14 @@ pub(super) struct Deciding {
     pub(super) state: String,
     /// `parked` or `proposed`.
     pub(super) pill: &'static str,
-    /// Why it is here: for a parked issue the reason, for a proposal its proposer.
+    /// Why it is here.
     pub(super) reason: String,
     pub(super) last: Option<LastEnd>,
     /// What to do about it, in pieces of prose and code.
     pub(super) remedy: Vec<Piece>,
-    /// What a proposal says.
-    pub(super) body: Option<Safe>,
+    /// What a proposal says, as it stands: rendered, Markdown hides link definitions, titles and addresses, and a
+    /// person would approve what only the agent reads.
+    pub(super) source: Option<String>,
     pub(super) verbs: Vec<Verb>,
 }
 
@@ -105,14 +107,12 @@ impl Asking {
 impl Deciding {
     fn of(row: &IdleRow, snapshot: &Snapshot) -> Self {
         let is_proposal = row.is_proposal();
-        let reason = match row.proposed_by.as_deref().filter(|_| is_proposal) {
-            Some(by) => format!("proposed by {}", short(by, MAX_MESSAGE)),
-            // The pill before it says so already.
-            None => {
-                let reason = row.reason();
-                reason.strip_prefix("parked: ").unwrap_or(&reason).to_owned()
-            }
-        };
+        let reason = row.reason();
+        // The pill before it says so already.
+        let mut reason = reason.strip_prefix("parked: ").unwrap_or(&reason).to_owned();
+        if is_proposal && !row.labels.is_empty() {
+            reason.push_str(&format!(" · labels {}", harmless(&row.labels.join(", "))));
+        }
         let verb = |route, label, to: StateName, is_main| Verb { route, label, to: to.0, is_main };
         let approve = if is_proposal { "approve" } else { "resume" };
         let verbs = vec![
@@ -132,9 +132,14 @@ impl Deciding {
                 false => explain::remedy(row.why.as_ref(), snapshot).map_or_else(Vec::new, |text| pieces(&text)),
             },
             reason,
-            body: row.proposal.as_deref().filter(|text| !text.is_empty()).map(markdown::render),
+            source: row.proposal.as_deref().filter(|text| !text.is_empty()).map(in_the_open),
             // An issue that could not be moved out of where it is worked on cannot be moved back either.
             verbs: if row.role == Role::Holding { verbs } else { vec![] },
         }
     }
+}
+
+/// Line for line, with nothing that could hide or pass for something else.
+fn in_the_open(text: &str) -> String {
+    text.lines().map(|line| harmless(&line.replace('\t', "    "))).collect::<Vec<_>>().join("\n")
 }

@@ -388,11 +388,12 @@ fn idle(identifier: &str, state: &str, role: Role, why: NotNow) -> IdleRow {
         spent: Spent::default(),
         proposed_by: None,
         proposal: None,
+        labels: vec![],
     }
 }
 
 /// An issue that an agent proposed.
 fn proposal(identifier: &str, text: &str) -> IdleRow {
     let row = idle(identifier, "Triage", Role::Holding, NotNow::Holding);
-    IdleRow { proposed_by: Some("<b>ASK-1".into()), proposal: Some(text.into()), ..row }
+    IdleRow { proposed_by: Some("<b>ASK-1".into()), proposal: Some(text.into()), labels: vec!["ok".into()], ..row }
 }

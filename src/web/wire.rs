@@ -332,7 +332,7 @@ impl<'a> Idle<'a> {
             proposal: row.is_proposal(),
             proposed_by: row.proposed_by.as_deref(),
             last_end: row.last.as_ref().map(LastEnd::of),
-            remedy: explain::remedy(row.why.as_ref(), snapshot),
+            remedy: explain::remedy_of(row, snapshot),
         }
     }
 }

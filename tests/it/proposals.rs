@@ -91,3 +91,19 @@ fn a_parked_issue_goes_back_to_where_it_came_from_with_one_request() {
     assert_eq!(answer.json()["to"], json!("In Progress"), "{answer:?}");
     until("the issue to be finished", || project.exists("issues/Done/A-1.md"));
 }
+
+#[test]
+fn a_run_that_is_tried_again_proposes_nothing_twice_and_no_more_than_a_person_can_read() {
+    let scenario = r#"turn() {
+        call propose_issue '{"title":"The same"}'; note same
+        for n in {1..15}; do call propose_issue "{\"title\":\"$n of $RANDOM$RANDOM\"}"; done; note last
+        exit 1
+    }"#;
+    let project = Project::acting(scenario, "budget: {failures_in_a_row: 3}\n");
+    project.issue("Todo", "A-1", "Do it.");
+    assert_eq!(project.once(), 3);
+    let notes = Notes::of(&project.read(".symphony/disks/A-1/tree/notes.txt"));
+    assert!(!notes.tool("same").1 && data(&notes, "same") == json!({"identifier": "1", "state": "Triage"}));
+    assert_eq!(data(&notes, "last"), json!({"error": "too_many_proposals"}));
+    assert_eq!(std::fs::read_dir(project.dir().join("issues/Triage")).expect("proposals").count(), 20);
+}

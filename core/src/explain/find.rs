@@ -30,7 +30,7 @@ impl NoSuch {
 }
 
 /// What `name` means: an identifier or id exactly; else a file, by path or stem; else either without regard to case,
-/// if that leaves one. Several files of one stem are several answers.
+/// if that leaves one; else what the last part of a path means. Several files of one stem are several answers.
 ///
 /// # Errors
 /// Nothing, or nothing definite, of that name is known.
@@ -51,6 +51,12 @@ pub fn find(snapshot: &Snapshot, name: &str) -> Result<Vec<Explained>, NoSuch> {
     let alike = those(&|one| names_of(one).iter().any(|known| known.to_lowercase() == folded));
     if alike.len() == 1 {
         return Ok(alike);
+    }
+    // A path as a shell completes it: what it is called unless the file says otherwise.
+    if name.ends_with(".md")
+        && let Ok(found) = find(snapshot, stem(name))
+    {
+        return Ok(found);
     }
     Err(NoSuch { name: name.to_owned(), near: near(&known, &folded), blind: blind(snapshot) })
 }

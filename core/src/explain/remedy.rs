@@ -1,8 +1,20 @@
 //! What a person can do about a reason.
 
 use crate::board::{Closed, NotNow};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{IdleRow, Snapshot};
 use crate::workflow::Role;
+
+/// What to do next about an issue that does not run, as a sentence; `None` when waiting is all there is to do.
+pub fn remedy_of(row: &IdleRow, snapshot: &Snapshot) -> Option<String> {
+    let active = snapshot.states.iter().find(|state| state.role == Role::Active);
+    match active.filter(|_| row.is_proposal()) {
+        Some(active) => Some(format!(
+            "Read it, then approve or discard it on the dashboard; moving its file to `{}/` approves it too.",
+            active.name
+        )),
+        None => remedy(row.why.as_ref(), snapshot),
+    }
+}
 
 /// What to do next, as a sentence; `None` when waiting is all there is to do.
 pub fn remedy(why: Option<&NotNow>, snapshot: &Snapshot) -> Option<String> {

@@ -314,6 +314,17 @@ fn files_and_names_are_found_by_path_by_stem_and_by_name() {
 }
 
 #[test]
+fn an_issue_is_found_by_the_path_that_a_shell_completes() {
+    let view = looked(vec![Issue::bare("A-1", "Todo"), Issue::bare("B-2", "Done")], &policy());
+    for path in ["A-1.md", "Todo/A-1.md", "issues/Todo/A-1.md", "/somewhere/issues/Todo/a-1.md"] {
+        assert_eq!(only(&view, path).name, "A-1", "{path}");
+    }
+    for unknown in [".md", "issues/.md", "Todo/C-3.md.md"] {
+        assert_eq!(find(&view, unknown).expect_err("unknown").name, unknown);
+    }
+}
+
+#[test]
 fn a_name_is_found_without_its_case_when_that_leaves_one_and_else_suggested() {
     let mut view = with_files();
     assert_eq!(only(&view, "long-name").name, "Long-Name");
@@ -331,6 +342,7 @@ fn a_name_is_found_without_its_case_when_that_leaves_one_and_else_suggested() {
         spent: Spent::default(),
         proposed_by: None,
         proposal: None,
+        labels: vec![],
     }));
     assert_eq!((only(&view, "xA-1").name, only(&view, "id of Xa-1").name), ("xA-1".into(), "Xa-1".into()));
     assert_eq!(find(&view, "xa-1").expect_err("two").hint(), "did you mean Xa-1, xA-1 or A-1?");
@@ -359,4 +371,16 @@ fn the_wall_time_of_a_live_run_counts_as_it_passes_and_stands_while_a_human_is_a
     assert_eq!(wall(&board, 90_001), 6000);
     board.step(Tick(90_001), Event::Asking(RunId(1), false), &policy);
     assert_eq!(wall(&board, 91_001), 7000);
+}
+
+#[test]
+fn a_proposal_needs_a_person_and_says_who_proposed_it_and_what_to_do() {
+    let proposal = Issue { proposed_by: Some("A-1\n".into()), ..Issue::bare("7", "Backlog") };
+    let view = looked(vec![Issue::bare("B-2", "Backlog"), proposal], &policy());
+    let said = only(&view, "7");
+    assert_eq!((said.status.as_str(), said.status.group()), ("proposed", Group::NeedsYou));
+    assert_eq!(said.reason, "proposed by A-1; nobody decided about it yet");
+    let remedy = said.remedy.expect("there is something to do");
+    assert!(remedy.contains("approve or discard") && remedy.contains("`Todo/`"), "{remedy}");
+    assert_eq!(only(&view, "B-2").status, Status::Holding, "what a person put there asks for nothing");
 }

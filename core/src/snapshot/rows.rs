@@ -48,6 +48,7 @@ pub fn waiting_rows(board: &Board, now: Tick, at: Timestamp, policy: &Policy) ->
                     spent,
                     proposed_by: issue.proposed_by.clone(),
                     proposal: None,
+                    labels: issue.labels.clone(),
                 },
             )),
         }

@@ -96,6 +96,10 @@ fn the_details_say_when_how_far_and_what_next() {
         ..blank("F-1", "retrying", "waiting")
     };
     let now = "2026-01-02T03:00:02.500Z".parse().expect("an instant");
+    let zeros = one.used.iter().map(|of| Of { used: 0, ..of.clone() }).collect();
+    let parked = answer(vec![Explanation { used: zeros, runs_ever: Some(1), ..one.clone() }]);
+    let fresh = "  used      nothing of the present allowance; 1 run in all";
+    assert!(details(&parked, now).iter().any(|line| line == fresh), "an allowance that was granted anew");
     let expected = [
         "F-1: Fix it",
         "  status    retrying",
