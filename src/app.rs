@@ -55,7 +55,8 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let file = WorkflowFile::load(&arguments.workflow, Environment::of_process())
         .map_err(|error| Refused { code: error.exit_code(), message: error.to_string() })?;
     if !file.may_dispatch() {
-        let problems: Vec<String> = file.problems().iter().filter(|p| p.is_error()).map(ToString::to_string).collect();
+        let problems: Vec<String> =
+            file.problems().iter().filter(|p| p.is_error()).map(|p| p.in_file(file.path())).collect();
         return Err(Refused::start(problems.join("\n")));
     }
     let workflow = file.workflow();

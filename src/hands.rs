@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::conductor::{Hands, Looked};
 use crate::hooks::HookEnv;
+use crate::layout::Layout;
 use crate::nudge::{self, Nudge};
 use crate::run::line::Ended;
 use crate::run::{self, Parts, Start};
@@ -84,7 +85,9 @@ impl World {
 }
 
 fn fresh(workflow: &Workflow) -> (Arc<Workflow>, Arc<dyn Tracker>) {
-    (Arc::new(workflow.clone()), Arc::new(MarkdownTracker::new(workflow.tracker.root.clone())))
+    let layout = Layout::of(&workflow.dir);
+    let tracker = MarkdownTracker::after(workflow.tracker.root.clone(), vec![layout.airlocks(), layout.patches()]);
+    (Arc::new(workflow.clone()), Arc::new(tracker))
 }
 
 impl Current {
@@ -157,10 +160,10 @@ fn read(file: &Mutex<WorkflowFile>) -> Read {
     }
     let texts = |wanted: Severity| {
         let known = file.problems().iter().filter(move |p| p.severity == wanted);
-        known.map(ToString::to_string).collect::<Vec<_>>()
+        known.map(|problem| problem.in_file(file.path())).collect::<Vec<_>>()
     };
     let broken: Vec<String> =
-        file.broken().iter().filter(|p| p.severity == Severity::Error).map(ToString::to_string).collect();
+        file.broken().iter().filter(|p| p.severity == Severity::Error).map(|p| p.in_file(file.path())).collect();
     let problems = if broken.is_empty() { texts(Severity::Error) } else { broken };
     Read { workflow: file.workflow(), problems, warnings: texts(Severity::Warning), may_dispatch: file.may_dispatch() }
 }

@@ -36,6 +36,11 @@ impl Layout {
         self.root.join("operator-token")
     }
 
+    /// The quarantine repository of each issue, `<key>.git`.
+    pub fn airlocks(&self) -> PathBuf {
+        self.root.join("airlock")
+    }
+
     /// Finished patches.
     pub fn patches(&self) -> PathBuf {
         self.root.join("patches")

@@ -46,8 +46,10 @@ pub enum LoadError {
         message: String,
     },
     /// Every problem of the file.
-    #[error("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", problems.iter().map(|problem| problem.in_file(path)).collect::<Vec<_>>().join("\n"))]
     Invalid {
+        /// Which file.
+        path: PathBuf,
         /// In the order of the file; at least one is an error.
         problems: Vec<Problem>,
     },
@@ -63,14 +65,14 @@ impl LoadError {
         };
         match self {
             Self::Missing { .. } => 2,
-            Self::Invalid { problems } if problems.iter().any(calls_for_two) => 2,
+            Self::Invalid { problems, .. } if problems.iter().any(calls_for_two) => 2,
             Self::Invalid { .. } => 1,
         }
     }
 
     fn into_problems(self) -> Vec<Problem> {
         match self {
-            Self::Invalid { problems } => problems,
+            Self::Invalid { problems, .. } => problems,
             Self::Missing { message, .. } => {
                 let message = format!("the workflow file cannot be read: {message}");
                 let problem = Problem::error(Code::MissingWorkflowFile, (1, 1), message);
@@ -217,7 +219,10 @@ fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
 fn parse(path: &Path, environment: &Environment, bytes: Vec<u8>) -> Result<(Workflow, Vec<Problem>), LoadError> {
     let refused = |line: usize, message: String| {
         let place = (u32::try_from(line).unwrap_or(u32::MAX), 1);
-        LoadError::Invalid { problems: vec![Problem::error(Code::WorkflowParseError, place, message)] }
+        LoadError::Invalid {
+            path: path.to_owned(),
+            problems: vec![Problem::error(Code::WorkflowParseError, place, message)],
+        }
     };
     if bytes.len() as u64 > MAX_BYTES {
         return Err(refused(1, format!("the file is longer than {MAX_BYTES} bytes")));
@@ -229,7 +234,7 @@ fn parse(path: &Path, environment: &Environment, bytes: Vec<u8>) -> Result<(Work
     })?;
     let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
     let place = Place { dir, home: environment.home.clone(), env: &*environment.variable };
-    Workflow::parse(&text, &place).map_err(|problems| LoadError::Invalid { problems })
+    Workflow::parse(&text, &place).map_err(|problems| LoadError::Invalid { path: path.to_owned(), problems })
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub struct MarkdownTracker {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
+    /// Directories whose entries are named after issues that once were: their numbers are not given again.
+    past: Vec<PathBuf>,
     memory: Mutex<Memory>,
 }
 
@@ -66,7 +68,13 @@ enum Step {
 impl MarkdownTracker {
     /// A tracker of the issues below `root`. Nothing is read yet.
     pub fn new(root: PathBuf) -> Self {
-        Self { shared: Arc::new(Shared { root, memory: Mutex::default() }) }
+        Self::after(root, vec![])
+    }
+
+    /// The same; numbers that stand in a name in one of the directories `past` are taken, too. What an issue left
+    /// (its commits, its patch, its counters) goes by its name and outlives its file.
+    pub fn after(root: PathBuf, past: Vec<PathBuf>) -> Self {
+        Self { shared: Arc::new(Shared { root, past, memory: Mutex::default() }) }
     }
 
     /// Runs blocking `work` where it may block. Once begun it also ends when the caller went away.

@@ -57,7 +57,7 @@ fn a_prompt_that_cannot_be_filled_in_parks_its_issue_until_the_prompt_is_mended(
     project.issue("Todo", "B-1", "```sh\necho x > x.txt\n```");
     let running = project.start();
     let note = project.parked_note("A-1");
-    assert!(note.contains("Mend the prompt in WORKFLOW.md and the issue goes back by itself"), "{note}");
+    assert!(note.contains("Mend the prompt in the workflow file and the issue goes back by itself"), "{note}");
     project.wait_for("issues/Done/B-1.md");
     assert!(!running.log().contains("attempt=1"), "it was tried once: {}", running.log());
     project.write("WORKFLOW.md", &workflow);

@@ -71,6 +71,14 @@ fn a_start_that_fails_is_1_and_says_where() {
 }
 
 #[test]
+fn a_problem_is_placed_in_the_file_that_has_it() {
+    let project = Project::new();
+    project.write("other.md", &format!("---\n{FRONT}server: {{port: 70000}}\n---\n"));
+    let (code, said) = refused(&project, &["other.md"]);
+    assert!(code == 1 && said.contains("other.md:12:") && !said.contains("WORKFLOW.md:"), "{said}");
+}
+
+#[test]
 fn an_impossible_port_is_not_answered_with_a_default_of_minus_one() {
     let (_, said) = refused(&Project::with(&format!("{FRONT}server: {{port: -3}}\n")), &[]);
     assert!(said.contains("`server.port`") && !said.contains("-1"), "{said}");

@@ -163,7 +163,7 @@ fn a_broken_workflow_holds_every_issue_and_names_its_place() {
     running.until_state("the broken workflow", |s| s["workflow"]["valid"] == false);
     std::fs::rename(project.dir().join("issues/Backlog/A-1.md"), project.dir().join("issues/Todo/A-1.md"))
         .expect("moved");
-    let said = says(&project, &running, "A-1", "workflow-broken", "WORKFLOW.md has errors");
+    let said = says(&project, &running, "A-1", "workflow-broken", "the workflow file has errors");
     let problem = running.state()["workflow"]["problems"][0].as_str().expect("a problem").to_owned();
     assert!(problem.starts_with("WORKFLOW.md:7:") && said.contains(&problem), "no {problem:?} in {said}");
     assert!(answered(&project, &[]).starts_with("! the workflow file is not in force"));

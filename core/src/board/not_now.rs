@@ -134,7 +134,7 @@ impl fmt::Display for NotNow {
             Self::Unconfirmed => write!(f, "its file is being looked at again"),
             Self::Unseen => write!(f, "its file is missing or cannot be read just now"),
             Self::Closed(Closed::WorkflowBroken) => {
-                write!(f, "WORKFLOW.md has errors; nothing new starts until they are fixed")
+                write!(f, "the workflow file has errors; nothing new starts until they are fixed")
             }
             Self::Closed(Closed::NoSandbox(why)) => write!(f, "no sandbox can run it: {why}"),
             Self::Draining => write!(f, "symphony is shutting down"),

@@ -189,7 +189,7 @@ impl ParkReason {
         let back = format!("move this file back to `{from}/`");
         match self {
             Self::Template { .. } => format!(
-                "Mend the prompt in WORKFLOW.md and the issue goes back by itself; after a change of this file alone, {back}."
+                "Mend the prompt in the workflow file and the issue goes back by itself; after a change of this file alone, {back}."
             ),
             Self::BlockerCancelled { blocker, .. } => {
                 format!("Remove {blocker} from `blocked_by`, then {back}.")

@@ -44,7 +44,7 @@ pub fn remedy(why: Option<&NotNow>, snapshot: &Snapshot) -> Option<String> {
             from = parked.from
         ),
         NotNow::Closed(Closed::WorkflowBroken) => {
-            "Fix WORKFLOW.md; it is taken up as soon as it is saved.".to_owned()
+            "Fix the workflow file; it is taken up as soon as it is saved.".to_owned()
         }
         NotNow::Unseen => "Put its file back, or save it whole.".to_owned(),
         NotNow::Draining => "Start symphony again.".to_owned(),

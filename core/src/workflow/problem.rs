@@ -119,6 +119,12 @@ impl Problem {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// The problem with the name of the file it is in: `WORKFLOW.md:3:1: …`.
+    pub fn in_file(&self, path: &std::path::Path) -> String {
+        let name = path.file_name().map_or_else(|| "WORKFLOW.md".into(), |name| name.to_string_lossy());
+        format!("{name}:{self}")
+    }
+
     /// Whether it is an error.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
@@ -127,7 +133,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WORKFLOW.md:{}:{}: {}", self.line, self.column, self.message)?;
+        write!(f, "{}:{}: {}", self.line, self.column, self.message)?;
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " (hint: {hint})"))
     }
 }

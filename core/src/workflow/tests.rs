@@ -176,7 +176,7 @@ fn unknown_keys_warn_with_place_and_meaning() {
     let (_, problem) = warned("agent:\n  max_trns: 3");
     assert_eq!(
         problem.to_string(),
-        "WORKFLOW.md:3:3: unknown key `agent.max_trns`, it is ignored (hint: did you mean `max_turns`?)"
+        "3:3: unknown key `agent.max_trns`, it is ignored (hint: did you mean `max_turns`?)"
     );
 }
 

@@ -1,6 +1,7 @@
 //! New issues: their names, and how several creators stay out of each other's way.
 
 use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use symphony_core::front_matter::{NewFile, RESERVED, folded_key, parse, render_new, stem_of};
@@ -35,7 +36,7 @@ impl Shared {
                 }
                 identifier
             }
-            None => next_number(&found),
+            None => next_number(&found, &self.past),
         };
         let file = NewFile {
             identifier: &identifier.0,
@@ -96,10 +97,22 @@ fn named(file: &str, wanted: &str) -> bool {
     folded_key(&Identifier(stem_of(file).to_owned())) == wanted
 }
 
-/// One more than the highest number that names anything.
-fn next_number(found: &Found) -> Identifier {
+/// One more than the highest number that names anything, or ever did.
+fn next_number(found: &Found, past: &[PathBuf]) -> Identifier {
     let of_issues = found.issues.iter().flat_map(|i| [i.id.0.as_str(), i.identifier.0.as_str(), stem_of(&i.file)]);
     let of_malformed = found.malformed.iter().map(|malformed| stem_of(&malformed.file));
-    let highest = of_issues.chain(of_malformed).filter_map(|name| name.parse::<u32>().ok()).max().unwrap_or(0);
+    let highest = of_issues.chain(of_malformed).filter_map(|name| name.parse::<u32>().ok());
+    let highest = highest.chain(past.iter().flat_map(|dir| numbers_in(dir))).max().unwrap_or(0);
     Identifier((u64::from(highest) + 1).to_string())
+}
+
+/// The numbers in names such as `7.git` and `agent_7.patch`. A directory that is not there holds none.
+fn numbers_in(dir: &Path) -> Vec<u32> {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let number = |name: std::ffi::OsString| {
+        let name = name.to_str()?;
+        let name = name.strip_prefix("agent_").unwrap_or(name);
+        name.split('.').next()?.parse().ok()
+    };
+    names.filter_map(number).collect()
 }

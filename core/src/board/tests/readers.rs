@@ -314,7 +314,7 @@ fn every_park_reason_says_how_the_issue_comes_back() {
         (ParkReason::Budget { bound: crate::budget::Bound::WallTime, used: 1 }, "grants a new allowance"),
         (ParkReason::Budget { bound: crate::budget::Bound::Bounces, used: 1 }, "grants a new allowance"),
         (ParkReason::NoProgress { sessions: 3 }, "Say more clearly what is to be done"),
-        (ParkReason::Template { detail: detail(), prompt: detail() }, "Mend the prompt in WORKFLOW.md"),
+        (ParkReason::Template { detail: detail(), prompt: detail() }, "Mend the prompt in the workflow file"),
         (blocker(), "Remove X from `blocked_by`"),
         (ParkReason::Diverged { detail: detail() }, "To try again"),
         (ParkReason::HandoffFailed { detail: detail() }, "To try again"),
