@@ -1,6 +1,7 @@
 //! Examples of the rules; the seeded world that attacks them all at once is the next step.
 
 mod bounds;
+mod review;
 
 use indexmap::IndexMap;
 
