@@ -16,6 +16,7 @@ mod journey;
 mod lifecycle;
 mod overload;
 mod proposals;
+mod review;
 mod rig;
 mod states;
 mod steering;
