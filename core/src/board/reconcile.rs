@@ -131,7 +131,7 @@ impl Board {
 
     /// Holds one claim against what the disk says now.
     fn check_claim(&mut self, id: &IssueId, policy: &Policy, out: &mut Vec<Command>) {
-        if self.unconfirmed.contains_key(id) || self.elsewhere.contains(id) {
+        if self.unconfirmed.contains_key(id) || self.elsewhere.contains(id) || self.unseen.contains(id) {
             return;
         }
         let (Some(claim), Some(issue)) = (self.claims.get(id), self.issues.get(id)) else { return };
