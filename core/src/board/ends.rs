@@ -65,7 +65,14 @@ impl Board {
         if elsewhere && end != RunEnd::Done {
             return;
         }
+        // A person took it out of work while the run was stopped or handed off: that stands, and grants anew.
+        let taken = self.state_of(&id).is_some_and(|state| policy.states.role(state) != Role::Active);
         match end {
+            RunEnd::TurnsUsed | RunEnd::Failed(_) | RunEnd::NeedsHuman(_) | RunEnd::Stopped(StopCause::WallTime)
+                if taken =>
+            {
+                self.grant(&id);
+            }
             RunEnd::Done | RunEnd::Stopped(StopCause::Terminal) => {
                 self.grant(&id);
                 self.clean_known(&id, out);

@@ -83,7 +83,8 @@ impl World {
             Command::RemoveWorkspace(issue) => {
                 assert!(!self.live.values().any(|live| live.issue == issue.id), "its run still lives");
             }
-            Command::Park { issue, reason, .. } => {
+            Command::Park { issue, from, reason } => {
+                assert_eq!(self.policy.states.role(from), Role::Active, "{issue} is taken from where a person put it");
                 assert!(!self.live.values().any(|live| live.issue == *issue), "parked under its run");
                 assert!(!reason.to_string().is_empty() && !reason.remedy(&StateName::new("Todo")).is_empty());
             }
