@@ -106,7 +106,7 @@ impl Board {
 
     /// A person decided something about the issue, or it is finished: a new allowance begins.
     pub(super) fn grant(&mut self, id: &IssueId) {
-        if self.counters.contains_key(id) {
+        if self.counters.get(id).is_some_and(|counters| !counters.is_fresh()) {
             self.counters_mut(id).grant();
         }
     }
@@ -140,10 +140,9 @@ impl Board {
         self.claims.insert(id.clone(), Claim::Waiting { until: now.plus_ms(delay.max(1)), kind, error });
     }
 
-    /// Parking moves the file, so it survives a restart; the allowance after it is a fresh one,
-    /// because only a person brings the issue back (DESIGN §6).
+    /// Parking moves the file, so it survives a restart; the allowance after it is a fresh one, because only a
+    /// person brings the issue back (DESIGN §6). It begins once the file has moved: a kill before that must grant nothing.
     pub(super) fn park(&mut self, id: &IssueId, reason: ParkReason, out: &mut Vec<Command>) {
-        self.grant(id);
         let Some(issue) = self.issues.get(id) else { return };
         let from = issue.state.clone();
         out.push(Command::Park { issue: id.clone(), from: from.clone(), reason: reason.clone() });
@@ -152,7 +151,11 @@ impl Board {
 
     pub(super) fn park_ended(&mut self, now: Tick, id: &IssueId, result: Result<(), String>) {
         if let Some(Claim::Parked { moved, .. }) = self.claims.get_mut(id) {
+            let done = result.is_ok();
             *moved = Some(result);
+            if done {
+                self.grant(id);
+            }
             self.changed_on_disk(now, id);
         }
     }

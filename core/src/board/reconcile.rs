@@ -89,11 +89,24 @@ impl Board {
         for id in claimed {
             self.check_claim(&id, policy, out);
         }
+        self.grant_at_rest(policy);
         // A file that cannot be read just now, perhaps because a person is editing it, stands where it stood.
         let stays =
             |id: &IssueId, role| self.issues.get(id).is_none_or(|issue| policy.states.role(&issue.state) == role);
         self.parked.retain(|id, _| self.claims.contains_key(id) || stays(id, Role::Holding));
         self.swept.retain(|id| self.unconfirmed.contains_key(id) || stays(id, Role::Terminal));
+    }
+
+    /// Whoever stands where nobody works was put there by a person, or by us and waits for one: when it comes back, it
+    /// begins anew. Also when a kill came between our move and our word to the journal.
+    fn grant_at_rest(&mut self, policy: &Policy) {
+        let at_rest = |issue: &&Issue| policy.states.role(&issue.state) != Role::Active;
+        let known = self.issues.values().filter(at_rest).map(|issue| issue.id.clone());
+        let ours = |id: &IssueId| self.claims.contains_key(id) || self.unconfirmed.contains_key(id);
+        let due: Vec<IssueId> = known.filter(|id| !ours(id)).collect();
+        for id in due {
+            self.grant(&id);
+        }
     }
 
     /// Whether the file is there but cannot be read as this issue now: half-saved, or two of a name.

@@ -128,3 +128,19 @@ fn a_released_retry_that_a_person_puts_aside_begins_anew_like_one_that_still_wai
     w.look(&[issue("A", "Backlog")]);
     assert_eq!(w.board.counters(&id("A")).failures_in_a_row, 0, "as for one whose claim waits");
 }
+
+#[test]
+fn a_kill_after_the_move_of_a_parked_file_still_grants_what_a_person_resumes_it_with() {
+    let mut w = World::new();
+    w.policy.budget.sessions = 1;
+    w.look(&[issue("A", "Todo")]);
+    w.step(Event::RunEnded(RunId(1), RunEnd::TurnsUsed, None));
+    let reason = ParkReason::Budget { bound: crate::budget::Bound::Sessions, used: 1 };
+    restart(&mut w, [(id("A"), Parked { reason, from: StateName::new("Todo") })].into());
+    w.look(&[issue("A", "Parked")]);
+    assert!(matches!(why(&w, "A"), Some(NotNow::Parked(..))));
+    assert_eq!(w.board.take_changed(), [id("A")].into(), "the journal learns of it");
+    w.look(&[issue("A", "Parked")]);
+    assert!(w.board.take_changed().is_empty(), "once");
+    assert_eq!(starts(&w.look(&[issue("A", "Todo")])).len(), 1);
+}
