@@ -282,6 +282,10 @@ impl Board {
             .collect();
         for (issue, parked) in due {
             let Some(from) = self.state_of(&issue).cloned() else { continue };
+            // Where a person put it, it stays; and it goes nowhere that nobody works any more.
+            if from != policy.states.parking() || policy.states.role(&parked.from) != Role::Active {
+                continue;
+            }
             self.claims.insert(issue.clone(), Claim::Resuming);
             out.push(Command::Resume { issue, from, to: parked.from });
         }

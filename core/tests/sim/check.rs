@@ -88,7 +88,9 @@ impl World {
                 assert!(!self.live.values().any(|live| live.issue == *issue), "parked under its run");
                 assert!(!reason.to_string().is_empty() && !reason.remedy(&StateName::new("Todo")).is_empty());
             }
-            Command::Resume { to, .. } => assert!(!to.as_str().is_empty()),
+            Command::Resume { from, to, .. } => {
+                assert_eq!((from, self.policy.states.role(to)), (&self.policy.states.parking(), Role::Active));
+            }
             Command::Poll => assert!(!self.draining),
         }
     }
