@@ -144,3 +144,57 @@ fn a_kill_after_the_move_of_a_parked_file_still_grants_what_a_person_resumes_it_
     assert!(w.board.take_changed().is_empty(), "once");
     assert_eq!(starts(&w.look(&[issue("A", "Todo")])).len(), 1);
 }
+
+/// What no test noticed when it was broken by hand.
+#[test]
+fn a_second_run_is_asked_to_end_when_the_time_that_the_first_one_left_is_over() {
+    let mut w = World::new();
+    (w.policy.budget.wall_ms, w.policy.interval_ms) = (1_000, 1_000_000);
+    w.look(&[issue("A", "Todo")]);
+    w.now = Tick(301);
+    w.step(Event::RunEnded(RunId(1), RunEnd::TurnsUsed, None));
+    w.look(&[issue("A", "Todo")]);
+    w.now = Tick(2_000);
+    assert_eq!(starts(&w.look(&[issue("A", "Todo")])).len(), 1);
+    w.now = Tick(2_700);
+    assert!(w.step(Event::Woke).contains(&Command::Stop(RunId(2), StopCause::WallTime)));
+}
+
+#[test]
+fn our_own_stopping_costs_an_issue_no_run_and_a_vanished_file_gives_none_back() {
+    for (stop, since) in [(StopCause::Drain, 0), (StopCause::Missing, 1)] {
+        let mut w = World::new();
+        w.look(&[issue("A", "Todo")]);
+        w.step(Event::RunEnded(RunId(1), RunEnd::Stopped(stop), None));
+        assert_eq!(w.board.counters(&id("A")).since_grant().sessions, since, "{stop:?}");
+    }
+}
+
+#[test]
+fn a_due_retry_whose_look_failed_waits_another_step() {
+    let mut w = World::new();
+    w.policy.interval_ms = 1_000;
+    w.look(&[issue("A", "Todo")]);
+    w.step(Event::RunEnded(RunId(1), failed(), None));
+    w.look(&[issue("A", "Todo")]);
+    w.now = w.now.plus_ms(10_000);
+    w.step(Event::Woke);
+    w.step(Event::PollEnded(Err("away".into())));
+    w.now = w.now.plus_ms(1_000);
+    w.step(Event::Woke);
+    assert!(starts(&w.look(&[issue("A", "Todo")])).is_empty());
+    w.now = w.now.plus_ms(9_000);
+    w.step(Event::Woke);
+    assert_eq!(starts(&w.look(&[issue("A", "Todo")])).len(), 1);
+}
+
+#[test]
+fn a_terminal_issue_that_was_taken_up_again_loses_its_workspace_once_more() {
+    let mut w = World::new();
+    w.policy.closed = Some(Closed::WorkflowBroken);
+    w.look(&[issue("A", "Done")]);
+    w.step(Event::WorkspaceRemoved(id("A")));
+    w.look(&[issue("A", "Todo")]);
+    w.look(&[issue("A", "Todo")]);
+    assert!(matches!(w.look(&[issue("A", "Done")])[..], [Command::RemoveWorkspace(_)]));
+}
