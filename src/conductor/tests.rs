@@ -2,6 +2,7 @@
 
 mod bounds;
 mod retries;
+mod review;
 mod rig;
 mod tracker;
 mod wedged;
