@@ -1,4 +1,4 @@
-//! What a review of the scheduler found; each fails until it is mended.
+//! What a review of the scheduler found, and what no test noticed when it was broken by hand.
 
 use super::*;
 use crate::budget::Counters;
