@@ -60,8 +60,8 @@ fn left_in(group: &Path, version: Version) -> Option<u64> {
         value.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0)
     };
     let droppable = match version {
-        Version::V2 => cache("inactive_file"),
-        Version::V1 => cache("total_inactive_file"),
+        Version::V2 => cache("inactive_file").saturating_add(cache("active_file")),
+        Version::V1 => cache("total_inactive_file").saturating_add(cache("total_active_file")),
     };
     Some(limit.saturating_sub(used.saturating_sub(droppable)))
 }
@@ -97,5 +97,15 @@ mod tests {
         assert_eq!(left_in(group.path(), Version::V2), Some(300));
         write("memory.stat", "anon 5\nfile 600\ninactive_file 200\n");
         assert_eq!(left_in(group.path(), Version::V2), Some(500));
+    }
+
+    #[test]
+    fn a_group_full_of_cache_in_use_has_memory_left_as_the_kernel_counts_it_for_the_host() {
+        let group = tempfile::tempdir().expect("directory");
+        let write = |name: &str, text: &str| fs::write(group.path().join(name), text).expect("written");
+        write("memory.current", "1000\n");
+        write("memory.max", "1000\n");
+        write("memory.stat", "anon 100\nactive_file 600\ninactive_file 200\n");
+        assert_eq!(left_in(group.path(), Version::V2), Some(800));
     }
 }

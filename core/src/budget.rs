@@ -75,6 +75,12 @@ impl Counters {
         }
     }
 
+    /// Whether a grant would change nothing.
+    pub fn is_fresh(&self) -> bool {
+        let in_a_row = (self.failures_in_a_row, self.unchanged_in_a_row);
+        self.granted == self.used && in_a_row == (0, 0) && self.visited.is_empty()
+    }
+
     /// A new allowance begins: a person decided something about the issue, or it is finished.
     pub fn grant(&mut self) {
         self.granted = self.used;

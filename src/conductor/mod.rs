@@ -35,6 +35,9 @@ use crate::tracker::Tracker;
 /// Snapshots are published at most this often; changes in between are one change.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
+/// A crash forgets at most this much of the time that a live run used.
+const COUNT_EVERY: Duration = Duration::from_secs(60);
+
 /// What the world is made of, for the conductor: hands it calls but never awaits.
 pub trait Hands: Send + Sync + 'static {
     /// Reads the workflow file again if it changed, then looks at the tracker.
@@ -163,6 +166,8 @@ impl<H: Hands> Conductor<H> {
     ) -> Settled {
         let mut publish = tokio::time::interval(PUBLISH_EVERY);
         publish.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut count = tokio::time::interval(COUNT_EVERY);
+        count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let _killing = kill.clone().drop_guard();
         self.kill = kill;
         let (mut dirty, mut nudged, mut settled) = (true, true, Settled::Finished);
@@ -180,6 +185,10 @@ impl<H: Hands> Conductor<H> {
                     None => nudged = false,
                 },
                 () = sleep_until(wake), if wake.is_some() => self.step(Event::Woke),
+                _ = count.tick(), if !self.live.is_empty() => {
+                    self.board.count_time(self.now());
+                    self.keep_changed();
+                }
                 _ = publish.tick(), if dirty => {
                     self.publish();
                     dirty = false;
@@ -220,6 +229,10 @@ impl<H: Hands> Conductor<H> {
         for command in commands {
             self.perform(command);
         }
+        self.keep_changed();
+    }
+
+    fn keep_changed(&mut self) {
         for issue in self.board.take_changed() {
             self.keep_counters(issue, None);
         }

@@ -3,6 +3,7 @@
 mod bounds;
 mod retries;
 mod rig;
+mod time;
 mod tracker;
 mod wedged;
 mod world;

@@ -104,19 +104,26 @@ impl Attempt {
         if self.current_state().await? != *from {
             return Ok(None);
         }
+        // Kept beside the run until it is in the issue: a kill after the move must not lose it.
+        let (note, kept) = (note(handover, Timestamp::now()), self.dir.join("notes.md"));
+        let mut written = Ok(());
+        if let Some(note) = &note {
+            written = tokio::fs::write(&kept, note).await;
+        }
         match within(self.tracker.move_issue(&self.plan.issue.id, from, to)).await {
             Ok(_) => {}
             Err(TrackerError::Elsewhere { .. }) => return Ok(None),
             Err(error) => return Err(error),
         }
-        if let Some(note) = note(handover, Timestamp::now())
-            && let Err(error) = within(self.tracker.append_note(&self.plan.issue.id, &note)).await
-        {
+        let Some(note) = note else { return Ok(Some(to.clone())) };
+        match within(self.tracker.append_note(&self.plan.issue.id, &note)).await {
+            Ok(()) => drop(tokio::fs::remove_file(&kept).await),
             // The issue is where it belongs: to park it for its notes would only hide it.
-            let kept = self.dir.join("notes.md");
-            let written = tokio::fs::write(&kept, &note).await;
-            tracing::error!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, %error,
-                kept = %kept.display(), written = written.is_ok(), "the agent's notes could not be added to its issue");
+            Err(error) => {
+                tracing::error!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier,
+                %error, kept = %kept.display(), written = written.is_ok(),
+                "the agent's notes could not be added to its issue")
+            }
         }
         Ok(Some(to.clone()))
     }

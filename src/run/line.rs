@@ -1,6 +1,7 @@
 //! The line between a run and the conductor: reports up, answers and the order to stop down.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use symphony_core::board::{Left, RunEnd, StopCause};
 use symphony_core::ids::RunId;
@@ -9,6 +10,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// The phase in which only a human can bring a run forward.
 pub const WAITING: &str = "waiting for a human";
+
+/// Writing one row takes less than this, or the disk hangs.
+const COUNT_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a run tells while it lives. Facts for readers; only `Finishing` matters to the board.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,7 +101,10 @@ impl Line {
     pub async fn turn(&self, number: u32, autonomous: u32) -> Result<(), String> {
         let (kept, counted) = oneshot::channel();
         let _ = self.reports.send(FromRun::Turn { run: self.run, number, autonomous, kept }).await;
-        counted.await.unwrap_or_else(|_| Err("the conductor is gone".to_owned()))
+        match tokio::time::timeout(COUNT_DEADLINE, counted).await {
+            Ok(counted) => counted.unwrap_or_else(|_| Err("the conductor is gone".to_owned())),
+            Err(_) => Err(format!("the journal did not answer within {} s", COUNT_DEADLINE.as_secs())),
+        }
     }
 
     /// Resolves when the run is asked to stop; never resolves if the conductor went away, because

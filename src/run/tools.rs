@@ -97,7 +97,11 @@ impl Attempt {
         let (workspace, claim) = (ready.path.clone(), claim.clone());
         let write = move || mark_done::write(&workspace, &claim.title, &claim.summary);
         // As in 0.1.0: the claim stands, the hook falls back to the issue's own title.
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
+        let written = tokio::time::timeout(TRACKER_DEADLINE, tokio::task::spawn_blocking(write)).await;
+        let hung = || std::io::Error::from(std::io::ErrorKind::TimedOut).to_string();
+        let written = written
+            .map_or_else(|_| Err(hung()), |done| done.map_or(Ok(()), |done| done.map(drop).map_err(|e| e.to_string())));
+        if let Err(error) = written {
             tracing::warn!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, %error,
                 "mark_done.md could not be written");
         }
@@ -211,7 +215,10 @@ impl Attempt {
         let asked =
             self.parts.journal.asked(self.plan.run, self.plan.issue.id.clone(), question.clone(), context.clone());
         // A question that a crash could lose is not asked.
-        asked.await.map_err(|error| Answer::from(format!("the question could not be stored: {error}")))?;
+        let asked = tokio::time::timeout(TRACKER_DEADLINE, asked).await;
+        let asked = asked
+            .map_or_else(|_| Err("the journal does not answer".to_owned()), |done| done.map_err(|e| e.to_string()));
+        asked.map_err(|error| Answer::from(format!("the question could not be stored: {error}")))?;
         said.question = Some((question.clone(), context.clone()));
         let row = Question { question, context, asked_at: Timestamp::now(), answered: false };
         line.report(Report::Asked(row)).await;

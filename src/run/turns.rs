@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use symphony_core::board::{FailureCode, Plan, RetryKind, RunEnd};
+use symphony_core::board::{FailureCode, Plan, RetryKind, RunEnd, StopCause};
 use symphony_core::issue::Issue;
 use symphony_core::patience::TurnLimits;
 use symphony_core::prompt;
@@ -87,8 +87,15 @@ impl Attempt {
                 talk.tokens.total = talk.tokens.input.saturating_add(talk.tokens.output);
                 line.report(Report::Tokens(talk.tokens)).await;
             }
-            if let Some(cause) = stopped {
-                return Err(RunEnd::Stopped(cause));
+            match stopped {
+                // Our own limits do not undo what was accepted: finished work is handed off.
+                Some(StopCause::WallTime | StopCause::Drain) if talk.said.word.is_some() => {}
+                Some(cause) => {
+                    // A person decided otherwise: what is not committed stays so.
+                    talk.said.word = None;
+                    return Err(RunEnd::Stopped(cause));
+                }
+                None => {}
             }
             if talk.said.word.is_none() {
                 match self.export(airlock, channel, None).await {
@@ -141,7 +148,7 @@ impl Attempt {
         words: &Words,
         talk: &mut Talk,
         line: &Line,
-    ) -> (Turn, Option<symphony_core::board::StopCause>) {
+    ) -> (Turn, Option<StopCause>) {
         let acp = &self.workflow.acp;
         let limits = TurnLimits {
             total_ms: acp.prompt_timeout_ms,

@@ -21,3 +21,4 @@ mod rig;
 mod states;
 mod steering;
 mod webdriver;
+mod words_given;

@@ -67,7 +67,10 @@ impl Board {
         if elsewhere && end != RunEnd::Done {
             return;
         }
+        // A person took it out of work while the run was stopped or handed off: that stands, and grants anew.
+        let taken = self.state_of(&id).is_some_and(|state| policy.states.role(state) != Role::Active);
         match end {
+            RunEnd::TurnsUsed | RunEnd::Failed(_) | RunEnd::NeedsHuman(_) if taken => self.grant(&id),
             RunEnd::Done | RunEnd::Stopped(StopCause::Terminal) => {
                 self.grant(&id);
                 self.clean_known(&id, out);
@@ -110,7 +113,7 @@ impl Board {
 
     /// A person decided something about the issue, or it is finished: a new allowance begins.
     pub(super) fn grant(&mut self, id: &IssueId) {
-        if self.counters.contains_key(id) {
+        if self.counters.get(id).is_some_and(|counters| !counters.is_fresh()) {
             self.counters_mut(id).grant();
         }
     }
@@ -144,10 +147,9 @@ impl Board {
         self.claims.insert(id.clone(), Claim::Waiting { until: now.plus_ms(delay.max(1)), kind, error });
     }
 
-    /// Parking moves the file, so it survives a restart; the allowance after it is a fresh one,
-    /// because only a person brings the issue back (DESIGN §6).
+    /// Parking moves the file, so it survives a restart; the allowance after it is a fresh one, because only a
+    /// person brings the issue back (DESIGN §6). It begins once the file has moved: a kill before that must grant nothing.
     pub(super) fn park(&mut self, id: &IssueId, reason: ParkReason, out: &mut Vec<Command>) {
-        self.grant(id);
         let Some(issue) = self.issues.get(id) else { return };
         let from = issue.state.clone();
         out.push(Command::Park { issue: id.clone(), from: from.clone(), reason: reason.clone() });
@@ -156,7 +158,11 @@ impl Board {
 
     pub(super) fn park_ended(&mut self, now: Tick, id: &IssueId, result: Result<(), String>) {
         if let Some(Claim::Parked { moved, .. }) = self.claims.get_mut(id) {
+            let done = result.is_ok();
             *moved = Some(result);
+            if done {
+                self.grant(id);
+            }
             self.changed_on_disk(now, id);
         }
     }

@@ -28,8 +28,8 @@ use crate::ids::{IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Issue, Malformed};
 use crate::time::Tick;
 
-/// So many failed looks in a row are no passing trouble any more.
-const BLIND_AFTER: u32 = 3;
+/// So many looks in a row that failed, or found no memory for a run, are no passing trouble any more.
+const LASTING: u32 = 3;
 
 /// Everything the scheduler knows.
 #[derive(Clone, Debug)]
@@ -72,6 +72,8 @@ struct Look {
     ever: bool,
     /// Looks that failed since the last good one.
     failed: u32,
+    /// Good looks in a row after which an issue waited for nothing but memory.
+    short_of_memory: u32,
     next: Tick,
     /// When the newest look ended: due retries up to here were considered.
     ended: Tick,
@@ -243,7 +245,7 @@ impl Board {
             | Claim::Cleaning => false,
         };
         // One failed look says nothing; several say that only a person can mend what fails.
-        let blind = self.look.failed >= BLIND_AFTER;
+        let blind = self.look.failed >= LASTING;
         let undecided = (!self.look.ever || self.look.failed > 0) && !blind;
         if undecided || self.look.in_flight || self.look.again || !self.claims.values().all(resting) {
             return None;
@@ -252,6 +254,7 @@ impl Board {
         for issue in self.issues.values() {
             match self.verdict(issue, now, policy) {
                 Ok(()) | Err(NotNow::WillPark(_)) if !blind => return None,
+                Err(NotNow::NoMemory { .. }) if self.look.short_of_memory < LASTING => return None,
                 // Proposed by an agent, and nobody decided yet.
                 Err(NotNow::Holding) if issue.proposed_by.is_some() && self.counters(&issue.id).used.sessions == 0 => {
                     left = true;

@@ -52,6 +52,14 @@ impl Board {
         used.wall_ms = used.wall_ms.saturating_add(spent);
     }
 
+    /// The counters get what all live runs used up to now.
+    pub fn count_time(&mut self, now: Tick) {
+        let live: Vec<RunId> = self.paces.iter().filter(|(_, pace)| !pace.asking).map(|(run, _)| *run).collect();
+        for run in live {
+            self.account(now, run);
+        }
+    }
+
     /// The counters of an issue with what its live run has used up to `now`, for readers.
     pub fn counters_at(&self, now: Tick, id: &IssueId) -> Counters {
         let mut counters = self.counters(id);

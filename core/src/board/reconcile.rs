@@ -43,6 +43,9 @@ impl Board {
                     self.sweep(policy, out);
                     self.dispatch(now, policy, out);
                 }
+                let short = |issue: &Issue| matches!(self.verdict(issue, now, policy), Err(NotNow::NoMemory { .. }));
+                let is_short = policy.memory.is_some() && self.issues.values().any(short);
+                self.look.short_of_memory = if is_short { self.look.short_of_memory.saturating_add(1) } else { 0 };
             }
             Err(message) => {
                 self.postpone_due(now, &message, policy);
@@ -89,11 +92,24 @@ impl Board {
         for id in claimed {
             self.check_claim(&id, policy, out);
         }
+        self.grant_at_rest(policy);
         // A file that cannot be read just now, perhaps because a person is editing it, stands where it stood.
         let stays =
             |id: &IssueId, role| self.issues.get(id).is_none_or(|issue| policy.states.role(&issue.state) == role);
         self.parked.retain(|id, _| self.claims.contains_key(id) || stays(id, Role::Holding));
         self.swept.retain(|id| self.unconfirmed.contains_key(id) || stays(id, Role::Terminal));
+    }
+
+    /// Whoever stands where nobody works was put there by a person, or by us and waits for one: when it comes back, it
+    /// begins anew. Also when a kill came between our move and our word to the journal.
+    fn grant_at_rest(&mut self, policy: &Policy) {
+        let at_rest = |issue: &&Issue| policy.states.role(&issue.state) != Role::Active;
+        let known = self.issues.values().filter(at_rest).map(|issue| issue.id.clone());
+        let ours = |id: &IssueId| self.claims.contains_key(id) || self.unconfirmed.contains_key(id);
+        let due: Vec<IssueId> = known.filter(|id| !ours(id)).collect();
+        for id in due {
+            self.grant(&id);
+        }
     }
 
     /// Whether the file is there but cannot be read as this issue now: half-saved, or two of a name.
@@ -131,7 +147,7 @@ impl Board {
 
     /// Holds one claim against what the disk says now.
     fn check_claim(&mut self, id: &IssueId, policy: &Policy, out: &mut Vec<Command>) {
-        if self.unconfirmed.contains_key(id) || self.elsewhere.contains(id) {
+        if self.unconfirmed.contains_key(id) || self.elsewhere.contains(id) || self.unseen.contains(id) {
             return;
         }
         let (Some(claim), Some(issue)) = (self.claims.get(id), self.issues.get(id)) else { return };
@@ -264,13 +280,15 @@ impl Board {
             .parked
             .iter()
             .filter(|(id, parked)| waits(&parked.reason) && !self.claims.contains_key(*id))
-            // Where nobody works any more there is nothing to go back to.
-            .filter(|(_, parked)| policy.states.role(&parked.from) == Role::Active)
             .filter(|(id, _)| !self.unconfirmed.contains_key(*id))
             .map(|(id, parked)| (id.clone(), parked.clone()))
             .collect();
         for (issue, parked) in due {
             let Some(from) = self.state_of(&issue).cloned() else { continue };
+            // Where a person put it, it stays; and it goes nowhere that nobody works any more.
+            if from != policy.states.parking() || policy.states.role(&parked.from) != Role::Active {
+                continue;
+            }
             self.claims.insert(issue.clone(), Claim::Resuming);
             out.push(Command::Resume { issue, from, to: parked.from });
         }

@@ -1,7 +1,8 @@
-//! Examples of the rules; the seeded world that attacks them all at once is the next step.
+//! Examples of the rules; `core/tests/sim` attacks them all at once.
 
 mod bounds;
 mod readers;
+mod taken;
 
 use indexmap::IndexMap;
 

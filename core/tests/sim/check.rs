@@ -92,11 +92,14 @@ impl World {
             Command::RemoveWorkspace(issue) => {
                 assert!(!self.live.values().any(|live| live.issue == issue.id), "its run still lives");
             }
-            Command::Park { issue, reason, .. } => {
+            Command::Park { issue, from, reason } => {
+                assert_eq!(self.policy.states.role(from), Role::Active, "{issue} is taken from where a person put it");
                 assert!(!self.live.values().any(|live| live.issue == *issue), "parked under its run");
                 assert!(!reason.to_string().is_empty() && !reason.remedy(&StateName::new("Todo")).is_empty());
             }
-            Command::Resume { to, .. } => assert!(!to.as_str().is_empty()),
+            Command::Resume { from, to, .. } => {
+                assert_eq!((from, self.policy.states.role(to)), (&self.policy.states.parking(), Role::Active));
+            }
             Command::Poll => assert!(!self.draining),
         }
     }
