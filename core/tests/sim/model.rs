@@ -131,9 +131,6 @@ fn alone(issue: &Issue, before: &Board, after: &Board, policy: &Policy) -> Alone
 }
 
 fn order(issue: &Issue) -> (i64, bool, Option<jiff::Timestamp>, String, String) {
-    let rank = match issue.priority {
-        Some(ranked @ 1..=4) => ranked,
-        _ => 5,
-    };
+    let rank = issue.priority.filter(|priority| (1..=4).contains(priority)).unwrap_or(5);
     (rank, issue.created_at.is_none(), issue.created_at, issue.identifier.0.clone(), issue.id.0.clone())
 }
