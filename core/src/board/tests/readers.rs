@@ -138,8 +138,8 @@ fn a_blocked_retry_keeps_its_due_time_until_that_comes() {
     w.step(Event::RunEnded(RunId(1), failed(), None));
     let blocker = Blocker { id: None, identifier: Identifier("X".into()), state: None };
     let blocked = Issue { blocked_by: vec![blocker], ..issue("A", "Todo") };
-    w.look(&[blocked.clone()]);
-    w.look(&[blocked.clone()]);
+    w.look(std::slice::from_ref(&blocked));
+    w.look(std::slice::from_ref(&blocked));
     assert!(starts(&w.look(&[issue("A", "Todo")])).is_empty(), "not earlier than without the blocker");
     w.now = w.now.plus_ms(10_000);
     w.look(&[blocked]);
