@@ -424,17 +424,3 @@ fn where_a_person_put_an_issue_outranks_our_stop_for_wall_time() {
         assert_eq!(w.board.counters(&id("A")).last.expect("ended").reason, EndReason::CancelledByOperator);
     }
 }
-
-#[test]
-fn an_issue_parked_over_its_prompt_stays_when_nobody_works_any_more_where_it_came_from() {
-    let mut w = World::new();
-    w.look(&[issue("A", "In Progress")]);
-    w.ends(1, template("p1"));
-    w.step(Event::ParkEnded(id("A"), Ok(())));
-    w.look(&[issue("A", "Parked")]);
-    w.look(&[issue("A", "Parked")]);
-    w.policy.states.rules.shift_remove(&StateName::new("In Progress"));
-    w.policy.prompt = "p2".into();
-    assert!(w.look(&[issue("A", "Parked")]).is_empty());
-    assert!(matches!(w.why("A"), Some(NotNow::Parked(..))));
-}

@@ -22,18 +22,6 @@ fn restart(w: &mut World, parked: BTreeMap<IssueId, Parked>) {
 }
 
 #[test]
-fn an_issue_that_a_person_cancels_while_its_run_is_stopped_for_time_stays_cancelled() {
-    let mut w = World::new();
-    w.policy.budget.wall_ms = 1_000;
-    w.look(&[issue("A", "Todo")]);
-    w.now = Tick(1_001);
-    assert!(w.step(Event::Woke).contains(&Command::Stop(RunId(1), StopCause::WallTime)));
-    w.look(&[issue("A", "Done")]);
-    let commands = w.step(Event::RunEnded(RunId(1), RunEnd::Stopped(StopCause::WallTime), None));
-    assert_eq!(parks(&commands), Vec::<&Command>::new(), "a person's move stands");
-}
-
-#[test]
 fn an_issue_that_a_person_cancels_during_a_handoff_that_fails_stays_cancelled() {
     let mut w = World::new();
     w.look(&[issue("A", "Todo")]);
@@ -175,24 +163,6 @@ fn our_own_stopping_costs_an_issue_no_run_and_a_vanished_file_gives_none_back() 
         w.step(Event::RunEnded(RunId(1), RunEnd::Stopped(stop), None));
         assert_eq!(w.board.counters(&id("A")).since_grant().sessions, since, "{stop:?}");
     }
-}
-
-#[test]
-fn a_due_retry_whose_look_failed_waits_another_step() {
-    let mut w = World::new();
-    w.policy.interval_ms = 1_000;
-    w.look(&[issue("A", "Todo")]);
-    w.step(Event::RunEnded(RunId(1), failed(), None));
-    w.look(&[issue("A", "Todo")]);
-    w.now = w.now.plus_ms(10_000);
-    w.step(Event::Woke);
-    w.step(Event::PollEnded(Err("away".into())));
-    w.now = w.now.plus_ms(1_000);
-    w.step(Event::Woke);
-    assert!(starts(&w.look(&[issue("A", "Todo")])).is_empty());
-    w.now = w.now.plus_ms(9_000);
-    w.step(Event::Woke);
-    assert_eq!(starts(&w.look(&[issue("A", "Todo")])).len(), 1);
 }
 
 #[test]
