@@ -13,6 +13,7 @@ use crate::world::World;
 impl World {
     /// Before the commands of a step are carried out.
     pub(crate) fn check_step(&self, before: &Board, event: &Event, commands: &[Command]) {
+        self.check_counts(before, event, commands);
         let started: Vec<IssueId> = commands
             .iter()
             .filter_map(|command| match command {

@@ -4,6 +4,7 @@
 
 mod check;
 mod choices;
+mod counts;
 mod lines;
 mod model;
 mod rules;
