@@ -165,9 +165,6 @@ impl Board {
             }
             Claim::Waiting { .. } if cause.is_some() => {
                 self.claims.remove(id);
-                if cause != Some(StopCause::NotRoutable) {
-                    self.grant(id);
-                }
             }
             // Once it stands in another state the move happened, whoever made it; while it still
             // stands in an active one after a failed move, a person has to move it.

@@ -424,3 +424,28 @@ fn where_a_person_put_an_issue_outranks_our_stop_for_wall_time() {
         assert_eq!(w.board.counters(&id("A")).last.expect("ended").reason, EndReason::CancelledByOperator);
     }
 }
+
+#[test]
+fn the_time_of_live_runs_is_counted_whenever_somebody_asks_and_only_while_they_work() {
+    let mut w = World::new();
+    let wall = |w: &World, name: &str| w.board.counters(&id(name)).used.wall_ms;
+    w.look(&[issue("A", "Todo"), issue("B", "Todo")]);
+    w.at(101).step(Event::Asking(RunId(2), true));
+    w.board.take_changed();
+    w.board.count_time(Tick(1_001));
+    assert_eq!((wall(&w, "A"), wall(&w, "B")), (1_000, 100));
+    assert_eq!(w.board.take_changed(), [id("A")].into(), "the journal learns what changed and nothing else");
+    w.at(1_101).ends(1, RunEnd::TurnsUsed);
+    w.board.count_time(Tick(9_001));
+    assert_eq!((wall(&w, "A"), wall(&w, "B")), (1_100, 100));
+}
+
+#[test]
+fn an_issue_that_is_put_on_hold_while_it_waits_keeps_what_it_used() {
+    let mut w = World::new();
+    w.look(&[issue("A", "Todo")]);
+    w.ends(1, failed());
+    w.look(&[issue("A", "Todo")]);
+    w.look(&[Issue { dispatchable: false, ..issue("A", "Todo") }]);
+    assert_eq!((w.board.claims().count(), w.board.counters(&id("A")).failures_in_a_row), (0, 1));
+}
