@@ -22,6 +22,8 @@ use crate::workspace::Ready;
 
 /// Looking at a directory or moving one file takes less than this, or fails.
 const TRACKER_DEADLINE: Duration = Duration::from_secs(30);
+/// Said of a disk that takes longer.
+const SILENT: &str = "the disk does not answer";
 /// Issues that one run may propose, and that may wait for a decision at once: a person has to read them all.
 const PROPOSALS_MAX: usize = 20;
 
@@ -97,10 +99,11 @@ impl Attempt {
         let (workspace, claim) = (ready.path.clone(), claim.clone());
         let write = move || mark_done::write(&workspace, &claim.title, &claim.summary);
         // As in 0.1.0: the claim stands, the hook falls back to the issue's own title.
-        let written = tokio::time::timeout(TRACKER_DEADLINE, tokio::task::spawn_blocking(write)).await;
-        let hung = || std::io::Error::from(std::io::ErrorKind::TimedOut).to_string();
-        let written = written
-            .map_or_else(|_| Err(hung()), |done| done.map_or(Ok(()), |done| done.map(drop).map_err(|e| e.to_string())));
+        let written = match tokio::time::timeout(TRACKER_DEADLINE, tokio::task::spawn_blocking(write)).await {
+            Ok(Ok(done)) => done.map(drop).map_err(|error| error.to_string()),
+            Ok(Err(crashed)) => Err(crashed.to_string()),
+            Err(_) => Err(SILENT.to_owned()),
+        };
         if let Err(error) = written {
             tracing::warn!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, %error,
                 "mark_done.md could not be written");
@@ -215,9 +218,10 @@ impl Attempt {
         let asked =
             self.parts.journal.asked(self.plan.run, self.plan.issue.id.clone(), question.clone(), context.clone());
         // A question that a crash could lose is not asked.
-        let asked = tokio::time::timeout(TRACKER_DEADLINE, asked).await;
-        let asked = asked
-            .map_or_else(|_| Err("the journal does not answer".to_owned()), |done| done.map_err(|e| e.to_string()));
+        let asked = match tokio::time::timeout(TRACKER_DEADLINE, asked).await {
+            Ok(done) => done.map_err(|error| error.to_string()),
+            Err(_) => Err(SILENT.to_owned()),
+        };
         asked.map_err(|error| Answer::from(format!("the question could not be stored: {error}")))?;
         said.question = Some((question.clone(), context.clone()));
         let row = Question { question, context, asked_at: Timestamp::now(), answered: false };
