@@ -174,6 +174,9 @@ fn proposal(arguments: &Value) -> Result<Proposal, BadCall> {
     if description.as_ref().is_some_and(|text| text.len() > DESCRIPTION_MAX) {
         return bad(PROPOSE_ISSUE, &format!("`description` is longer than {DESCRIPTION_MAX} bytes; shorten it"));
     }
+    if description.as_ref().is_some_and(|text| text.contains('\0')) {
+        return bad(PROPOSE_ISSUE, "`description` contains a NUL character; leave it out");
+    }
     let labels = match arguments.get("labels") {
         None | Some(Value::Null) => vec![],
         Some(Value::Array(labels)) if labels.len() > LABELS_MAX => {
@@ -350,6 +353,7 @@ mod tests {
             (json!({"title": "a\nb"}), "single line"),
             (json!({"title": "x".repeat(201)}), "longer than 200 characters"),
             (json!({"title": "t", "description": ["d"]}), "`description` must be a string"),
+            (json!({"title": "t", "description": "a\u{0}b"}), "`description` contains a NUL"),
             (json!({"title": "t", "description": "x".repeat(DESCRIPTION_MAX + 1)}), "`description` is longer"),
             (json!({"title": "t", "labels": "bug"}), "list of strings"),
             (json!({"title": "t", "labels": vec!["x"; 21]}), "more than 20"),

@@ -68,9 +68,13 @@ impl Explain {
     }
 }
 
-/// The workflow file in its canonical directory; the file itself need not be there.
+/// The workflow file in its canonical directory; the file itself need not be there. A directory is that of a
+/// `WORKFLOW.md`.
 fn absolute(path: &Path) -> std::io::Result<PathBuf> {
-    let absolute = std::path::absolute(path)?;
+    let mut absolute = std::path::absolute(path)?;
+    if absolute.is_dir() {
+        absolute.push("WORKFLOW.md");
+    }
     let dir = absolute.parent().unwrap_or(Path::new("/")).canonicalize()?;
     Ok(absolute.file_name().map_or_else(|| dir.clone(), |name| dir.join(name)))
 }

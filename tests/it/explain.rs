@@ -203,9 +203,11 @@ fn when_nobody_runs_it_says_how_to_start_one_and_an_unknown_issue_is_2() {
     let elsewhere = project.beside("elsewhere");
     std::fs::create_dir(&elsewhere).expect("directory");
     std::os::unix::fs::symlink(project.dir(), elsewhere.join("link")).expect("link");
-    let mut command = project.command(&["explain", "Feature-12", "--workflow", "link/WORKFLOW.md"]);
-    let output = command.current_dir(&elsewhere).output().expect("starts");
-    assert_eq!(output.status.code(), Some(0), "the workflow decides, not where one stands");
+    for workflow in ["link/WORKFLOW.md", "link"] {
+        let mut command = project.command(&["explain", "Feature-12", "--workflow", workflow]);
+        let output = command.current_dir(&elsewhere).output().expect("starts");
+        assert_eq!(output.status.code(), Some(0), "the workflow decides, not where one stands: {workflow}");
+    }
 }
 
 #[test]
