@@ -7,6 +7,7 @@ mod choices;
 mod counts;
 mod lines;
 mod model;
+mod reach;
 mod rules;
 mod world;
 
@@ -15,21 +16,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use proptest::prelude::*;
 
 use choices::Choices;
+use reach::Reached;
 use world::World;
 
 /// Seeds of a plain `cargo test`.
 const SEEDS: u64 = 2_000;
 
 /// One life of one world; what it did last when something did not hold.
-fn live(choices: Choices) -> Result<(), String> {
+fn live(choices: Choices) -> Result<Reached, String> {
     let mut world = World::new(choices);
     let lived = catch_unwind(AssertUnwindSafe(|| world.live_to_the_end()));
-    lived.map_err(|why| {
-        let said = why.downcast_ref::<String>().cloned();
-        let said = said.or_else(|| why.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
-        let last: Vec<String> = world.log.into_iter().collect();
-        format!("{said}\nthe last {} events:\n{}", last.len(), last.join("\n"))
-    })
+    let Err(why) = lived else { return Ok(world.reached) };
+    let said = why.downcast_ref::<String>().cloned();
+    let said = said.or_else(|| why.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
+    let last: Vec<String> = world.log.into_iter().collect();
+    Err(format!("{said}\nthe last {} events:\n{}", last.len(), last.join("\n")))
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -41,10 +42,20 @@ fn no_seed_catches_the_board_out() {
     // Panics are caught and told with their seed; the hook would print each once more.
     std::panic::set_hook(Box::new(|_| {}));
     let (from, seeds) = (number("SIM_FROM").unwrap_or(1), number("SIM_SEEDS").unwrap_or(SEEDS));
-    let failed = (from..from + seeds).find_map(|seed| Some((seed, live(Choices::of_seed(seed)).err()?)));
+    let mut reached = Reached::new();
+    let failed = (from..from + seeds).find_map(|seed| match live(Choices::of_seed(seed)) {
+        Ok(more) => {
+            reached.extend(more);
+            None
+        }
+        Err(why) => Some((seed, why)),
+    });
     drop(std::panic::take_hook());
     if let Some((seed, why)) = failed {
         panic!("seed {seed}: {why}\nagain: scripts/sim --seeds 1 --from {seed}");
+    }
+    if seeds >= SEEDS {
+        assert_eq!(reach::missing(&reached), [], "these worlds are too tame: nothing in them led to this");
     }
     println!("{seeds} seeds from {from}: none failed");
 }

@@ -16,6 +16,7 @@ use symphony_core::workflow::Role;
 
 use crate::choices::Choices;
 use crate::lines::{brief, short};
+use crate::reach::Reached;
 use crate::rules::policy;
 
 pub(crate) const NAMES: [&str; 7] = ["A", "B", "C", "D", "E", "F", "G"];
@@ -97,6 +98,10 @@ pub(crate) struct World {
     pub(crate) looks: usize,
     /// How many looks there were when everybody began to behave.
     pub(crate) calm_from: usize,
+    /// What happened so far, by kind.
+    pub(crate) reached: Reached,
+    /// When the newest step was.
+    stepped: u64,
 }
 
 impl World {
@@ -122,6 +127,8 @@ impl World {
             seen: BTreeMap::new(),
             looks: 0,
             calm_from: 0,
+            reached: Reached::new(),
+            stepped: 0,
         };
         for name in NAMES {
             if world.choices.rarely(60) {
@@ -165,11 +172,11 @@ impl World {
         match (first, wake) {
             (None, None) => None,
             (Some((at, _)), Some(wake)) if wake < at => {
-                self.now = wake;
+                self.now = self.now.max(wake);
                 Some(None)
             }
             (None, Some(wake)) => {
-                self.now = wake;
+                self.now = self.now.max(wake);
                 Some(None)
             }
             (Some(key), _) => {
@@ -228,6 +235,8 @@ impl World {
     /// One step of the board, its commands carried out, everything checked.
     fn step(&mut self, event: Event) {
         self.steps += 1;
+        assert!(self.now >= self.stepped, "the world's own clock goes back");
+        self.stepped = self.now;
         self.count_time();
         let before = self.board.clone();
         self.note(brief(&event));
@@ -237,6 +246,7 @@ impl World {
         }
         self.remember(&event);
         self.check_step(&before, &event, &commands);
+        self.reach(&event, &commands);
         for command in commands {
             self.perform(command);
         }
@@ -305,7 +315,7 @@ impl World {
     }
 
     fn start(&mut self, plan: Plan) {
-        let (run, id) = (plan.run, plan.issue.id);
+        let (run, id) = (plan.run, plan.issue.id.clone());
         self.last_run = run.0;
         self.journal.1.remove(&id);
         self.tally.entry(id.clone()).or_default().sessions += 1;
@@ -333,8 +343,13 @@ impl World {
         }
         let end = if self.calm { 0 } else { self.choices.below(12) };
         let landing = match end {
-            0..=2 => Some(StateName::new("Done")),
-            3 | 4 => Some(StateName::new(self.choices.one(&STATES))),
+            0 | 1 => Some(StateName::new("Done")),
+            // Mostly back and forth.
+            2..=4 if self.choices.rarely(60) => {
+                let review = StateName::new("Review");
+                Some(if plan.issue.state == review { StateName::new("Todo") } else { review })
+            }
+            2..=4 => Some(StateName::new(self.choices.one(&STATES))),
             _ => None,
         };
         if let Some(to) = landing {
@@ -387,7 +402,9 @@ impl World {
                 }
                 let now = self.files.values().find(|file| file.id == id).map(|file| file.state.clone());
                 let end = match now {
-                    Some(from) if from == to => RunEnd::Done,
+                    Some(from) if from == to && self.policy.states.role(&to) == Role::Terminal => RunEnd::Done,
+                    // Refused: it is there already.
+                    Some(from) if from == to => RunEnd::TurnsUsed,
                     Some(from) if self.policy.states.role(&from) == Role::Active => {
                         match self.move_file(&id, &from, &to) {
                             Ok(()) if to == StateName::new("Done") => RunEnd::Done,
