@@ -7,6 +7,7 @@ mod choices;
 mod counts;
 mod lines;
 mod model;
+mod people;
 mod reach;
 mod rules;
 mod world;

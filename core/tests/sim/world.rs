@@ -9,8 +9,8 @@ use symphony_core::board::{
     Board, Command, Event, FailureCode, Left, ParkReason, Parked, Plan, Policy, RunEnd, RunFailure, StopCause,
 };
 use symphony_core::budget::Counters;
-use symphony_core::ids::{Identifier, IssueId, RunId, StateName};
-use symphony_core::issue::{Blocker, Issue, Malformed, Scan};
+use symphony_core::ids::{IssueId, RunId, StateName};
+use symphony_core::issue::{Issue, Malformed, Scan};
 use symphony_core::time::Tick;
 use symphony_core::workflow::Role;
 
@@ -20,7 +20,7 @@ use crate::reach::Reached;
 use crate::rules::policy;
 
 pub(crate) const NAMES: [&str; 7] = ["A", "B", "C", "D", "E", "F", "G"];
-const STATES: [&str; 7] = ["Todo", "Review", "Backlog", "Parked", "Triage", "Done", "Cancelled"];
+pub(crate) const STATES: [&str; 7] = ["Todo", "Review", "Backlog", "Parked", "Triage", "Done", "Cancelled"];
 /// Events of a world before everybody becomes well-behaved.
 const HOSTILE: usize = 160;
 
@@ -82,7 +82,7 @@ pub(crate) struct World {
     pub(crate) board: Board,
     pub(crate) policy: Policy,
     pub(crate) files: BTreeMap<String, Issue>,
-    torn: BTreeMap<String, u64>,
+    pub(crate) torn: BTreeMap<String, u64>,
     queue: BTreeMap<(u64, u64), Later>,
     queued: u64,
     pub(crate) live: BTreeMap<RunId, Live>,
@@ -233,7 +233,7 @@ impl World {
     }
 
     /// One step of the board, its commands carried out, everything checked.
-    fn step(&mut self, event: Event) {
+    pub(crate) fn step(&mut self, event: Event) {
         self.steps += 1;
         assert!(self.now >= self.stepped, "the world's own clock goes back");
         self.stepped = self.now;
@@ -480,72 +480,6 @@ impl World {
         file.file = format!("{to}/{id}.md");
         self.note(format!("  (the file {id} is in {to} now)"));
         Ok(())
-    }
-
-    fn write(&mut self, name: &str) {
-        let mut issue = Issue::bare(name, self.choices.one(&STATES[..3]));
-        issue.priority = self.choices.one(&[None, Some(1), Some(2), Some(4), Some(7)]);
-        self.files.insert(name.to_owned(), issue);
-        self.edit(name);
-    }
-
-    fn edit(&mut self, name: &str) {
-        let labelled = !self.choices.rarely(15);
-        let dispatchable = !self.choices.rarely(5);
-        let mut blockers = vec![];
-        if self.choices.rarely(25) {
-            let other = self.choices.one(&["A", "B", "C", "D", "Z"]);
-            blockers.push(Blocker { id: None, identifier: Identifier(other.into()), state: None });
-        }
-        if let Some(issue) = self.files.get_mut(name) {
-            issue.labels = if labelled { vec!["go".to_owned()] } else { vec![] };
-            (issue.dispatchable, issue.blocked_by) = (dispatchable, blockers);
-        }
-    }
-
-    /// A person, an editor, a reload, a restart.
-    fn operate(&mut self) {
-        let name = self.choices.one(&NAMES);
-        match self.choices.below(24) {
-            0..=3 => {}
-            4..=9 => {
-                let to = self.choices.one(&STATES);
-                if let Some(file) = self.files.get_mut(name) {
-                    file.state = StateName::new(to);
-                    file.file = format!("{to}/{name}.md");
-                    self.note(format!("(a person moves {name} to {to})"));
-                }
-            }
-            10..=12 => self.write(name),
-            13 | 14 => self.edit(name),
-            15 => {
-                self.note(format!("(a person deletes {name})"));
-                self.files.remove(name);
-            }
-            16 => {
-                let until = self.now + self.choices.delay();
-                self.torn.insert(name.to_owned(), until);
-            }
-            17 | 18 => {
-                self.policy = policy(&mut self.choices);
-                let Policy { max_concurrent, required_labels, budget, on_blocker_cancelled, prompt, closed, .. } =
-                    &self.policy;
-                self.note(format!(
-                    "(a reload: {max_concurrent} slots, {required_labels:?}, {budget:?}, blocker cancelled: {on_blocker_cancelled:?}, {prompt}, {closed:?})"
-                ));
-            }
-            19 => self.step(Event::TrackerChanged),
-            20 => self.restart(),
-            21 if self.choices.rarely(20) => {
-                self.draining = true;
-                self.step(Event::DrainAsked);
-            }
-            21 => self.now += self.choices.delay() * 4,
-            _ => self.step(Event::LookWanted),
-        }
-        if self.choices.rarely(70) {
-            self.step(Event::LookWanted);
-        }
     }
 
     /// kill -9, or the end of a drain, and a new process on the same journal.
