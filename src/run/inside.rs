@@ -18,9 +18,8 @@ use crate::agent::redact::Secrets;
 use crate::agent::session::{McpServer, Session, StartOptions};
 use crate::agent::transcript::Transcript;
 use crate::airlock::Airlock;
-use crate::sandbox::BootSpec;
 use crate::sandbox::channel::Channel;
-use crate::sandbox::jail::Life;
+use crate::sandbox::{BootSpec, Life};
 use crate::workspace::Ready;
 
 /// Our MCP endpoint on the guest's own loopback. Fixed: nothing else listens in a fresh sandbox.
@@ -130,16 +129,19 @@ impl Attempt {
         })
     }
 
-    pub(super) async fn boot(&self) -> Result<(Life, Channel, DiskState), RunEnd> {
+    pub(super) async fn boot(&self) -> Result<(Box<dyn Life>, Channel, DiskState), RunEnd> {
         let jail = &self.workflow.sandbox.jail;
         let deadline = Duration::from_millis(self.workflow.acp.boot_timeout_ms);
         let spec = BootSpec {
             run: self.plan.run,
             disk: self.parts.layout.work_disk(&self.key),
+            image: None,
             read_only: jail.read_only.clone(),
+            cpus: 0,
             memory_mib: jail.memory_mib,
             pids: jail.pids,
             file_size_mib: jail.file_size_mib,
+            disk_mib: 0,
             deadline,
             program: vec![],
         };

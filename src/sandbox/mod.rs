@@ -20,7 +20,8 @@ pub trait Sandbox: Send + Sync {
     /// The word the workflow uses for it (`sandbox.runtime`).
     fn name(&self) -> &'static str;
 
-    /// The word people are shown on the banner, on every row and in the receipt.
+    /// The words people are shown on the banner, on every row and in the receipt. What is no security
+    /// boundary says so here.
     fn label(&self) -> &'static str;
 
     /// Boots a throw-away sandbox for real and measures what it enforces here.
@@ -42,14 +43,21 @@ pub struct BootSpec {
     /// The work disk, made when missing: the work tree, the agent's home and the guest
     /// program's own state live in it. No two live sandboxes may share one.
     pub disk: PathBuf,
+    /// What a microVM boots: a directory that `scripts/build-vm.sh` made, or the runtime's own kind of
+    /// image; `None` is the runtime's default. A jail has none.
+    pub image: Option<PathBuf>,
     /// Further host paths the guest may read, at the same place (`sandbox.jail.read_only`).
     pub read_only: Vec<PathBuf>,
+    /// Processors; 0 leaves all of the host's. A jail has no such limit.
+    pub cpus: u32,
     /// MiB of memory for the whole sandbox.
     pub memory_mib: u64,
     /// Processes and threads for the whole sandbox.
     pub pids: u64,
     /// MiB that one file may grow to.
     pub file_size_mib: u64,
+    /// MiB that the work disk may grow to. A jail has no such limit: its disk is a directory.
+    pub disk_mib: u64,
     /// How long booting may take.
     pub deadline: Duration,
     /// What to start instead of the guest program, as an argument vector; empty means the guest
@@ -64,12 +72,25 @@ pub struct Guest {
     pub io: UnixStream,
     /// What is enforced on this very guest.
     pub report: TrialReport,
-    life: jail::Life,
+    /// Ends it.
+    pub life: Box<dyn Life>,
+}
+
+/// The hold on one booted sandbox. Dropping it kills the sandbox.
+pub trait Life: Send + std::fmt::Debug {
+    /// Waits until everything in the sandbox is gone. Cancellation safe.
+    fn wait(&mut self) -> BoxFuture<'_, Ending>;
+
+    /// Leaves the guest `grace` to end by itself, then kills it. Returns when nothing of it is left.
+    fn stop(&mut self, grace: Duration) -> BoxFuture<'_, Ending>;
+
+    /// What the guest wrote to its standard error or console so far, lossily decoded and capped.
+    fn stderr(&self) -> String;
 }
 
 impl Guest {
     /// The byte stream, and the life to end it with: they are used by different hands.
-    pub fn into_parts(self) -> (UnixStream, jail::Life) {
+    pub fn into_parts(self) -> (UnixStream, Box<dyn Life>) {
         (self.io, self.life)
     }
 
@@ -108,15 +129,21 @@ pub struct Ending {
 /// What a sandbox really enforces on this machine: measured, never assumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrialReport {
-    /// The host user id the guest runs as.
-    pub uid: u32,
-    /// How memory is limited: `cgroup v2`, `cgroup v1`, or `per process only`.
-    pub memory: &'static str,
+    /// Whose kernel the guest runs on, such as `the host's` or `its own, under KVM`.
+    pub kernel: &'static str,
+    /// The host user id the guest, or its machine, runs as; `None` where the runtime does not say.
+    pub uid: Option<u32>,
+    /// How processors are limited, or `not limited`.
+    pub cpus: String,
+    /// How memory is limited: `cgroup v2`, `cgroup v1`, or `per process only`; a machine has its size as well.
+    pub memory: String,
     /// How processes are limited: `cgroup v2`, `cgroup v1`, `rlimit` or `none`.
-    pub pids: &'static str,
-    /// The Landlock ABI in force; 0 when the kernel has none.
+    pub pids: String,
+    /// How the work disk is limited.
+    pub disk: String,
+    /// The Landlock ABI in force around it on the host; 0 when there is none.
     pub landlock_abi: u32,
-    /// Whether the system call filter is on.
+    /// Whether a system call filter is on around it on the host.
     pub seccomp: bool,
 }
 
@@ -129,6 +156,14 @@ pub enum BootError {
         /// What was refused.
         message: String,
         /// How to allow it, or what else to choose.
+        hint: String,
+    },
+    /// Something it needs is not there.
+    #[error("{what}: {hint}")]
+    Missing {
+        /// What is not there.
+        what: String,
+        /// How to get it.
         hint: String,
     },
     /// One step failed.

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr};
@@ -23,7 +25,7 @@ const SETTLING: Duration = Duration::from_secs(1);
 
 /// The hold on one jail. Dropping it kills the jail.
 #[derive(Debug)]
-pub struct Life {
+pub(super) struct Life {
     launcher: Child,
     lifeline: Option<UnixStream>,
     stderr: Stderr,
@@ -37,31 +39,41 @@ impl Life {
     }
 
     /// Waits for the end of everything in the jail.
-    pub async fn wait(&mut self) -> Ending {
+    async fn ended(&mut self) -> Ending {
         let status = self.launcher.wait().await;
         let stderr = self.stderr.settled().await;
         let code = status.ok().and_then(|status| status.code()).filter(|_| !self.killed);
         Ending { code, killed: self.killed, out_of_memory: self.cgroups.out_of_memory(), stderr }
     }
 
-    pub fn stderr(&self) -> String {
-        self.stderr.text()
-    }
-
     /// Gives the guest `grace`, then has the launcher kill it, then kills the launcher.
-    pub async fn stop(&mut self, grace: Duration) -> Ending {
-        if let Ok(ending) = timeout(grace, self.wait()).await {
+    async fn end(&mut self, grace: Duration) -> Ending {
+        if let Ok(ending) = timeout(grace, self.ended()).await {
             return ending;
         }
         self.killed = true;
         drop(self.lifeline.take());
-        if let Ok(ending) = timeout(BURIAL, self.wait()).await {
+        if let Ok(ending) = timeout(BURIAL, self.ended()).await {
             return ending;
         }
         // A launcher that hangs; its own death takes pid 1, and so everything, with it.
         let _ = self.launcher.start_kill();
-        let ending = timeout(BURIAL, self.wait()).await;
+        let ending = timeout(BURIAL, self.ended()).await;
         ending.unwrap_or_else(|_| Ending { code: None, killed: true, out_of_memory: false, stderr: self.stderr.text() })
+    }
+}
+
+impl crate::sandbox::Life for Life {
+    fn wait(&mut self) -> BoxFuture<'_, Ending> {
+        self.ended().boxed()
+    }
+
+    fn stop(&mut self, grace: Duration) -> BoxFuture<'_, Ending> {
+        self.end(grace).boxed()
+    }
+
+    fn stderr(&self) -> String {
+        self.stderr.text()
     }
 }
 

@@ -48,7 +48,7 @@ use tokio::process::Command;
 
 use self::cgroup::Cgroups;
 pub use self::launcher::launcher_main;
-pub use self::life::Life;
+use self::life::Life;
 use self::wire::{LaunchSpec, Launched};
 use super::{BootError, BootSpec, Guest, Sandbox, TrialReport};
 
@@ -142,13 +142,16 @@ impl Jail {
             Err(_) => return Err(stage("waited for its launcher", &format!("it died: {}", stderr.settled().await))),
         };
         let report = TrialReport {
-            uid: facts.uid,
-            memory: cgroups.memory().unwrap_or("per process only"),
-            pids: cgroups.pids().unwrap_or(if facts.nproc { "rlimit" } else { "none" }),
+            kernel: "the host's",
+            uid: Some(facts.uid),
+            cpus: "not limited".to_owned(),
+            memory: cgroups.memory().unwrap_or("per process only").to_owned(),
+            pids: cgroups.pids().unwrap_or(if facts.nproc { "rlimit" } else { "none" }).to_owned(),
+            disk: "each file, not their sum".to_owned(),
             landlock_abi: facts.landlock_abi,
             seccomp: facts.seccomp,
         };
-        Ok(Guest { io: stream(io)?, report, life: Life::new(launcher, control, stderr, cgroups) })
+        Ok(Guest { io: stream(io)?, report, life: Box::new(Life::new(launcher, control, stderr, cgroups)) })
     }
 }
 
@@ -169,10 +172,13 @@ impl Sandbox for Jail {
             let spec = BootSpec {
                 run: RunId(0),
                 disk: disk.clone(),
+                image: None,
                 read_only: Vec::new(),
+                cpus: 0,
                 memory_mib: 64,
                 pids: 16,
                 file_size_mib: 1,
+                disk_mib: 0,
                 deadline: TRIAL_DEADLINE,
                 program,
             };

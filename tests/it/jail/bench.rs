@@ -77,10 +77,13 @@ impl Bench {
         BootSpec {
             run: RunId(unique()),
             disk: self.disk(),
+            image: None,
             read_only: Vec::new(),
+            cpus: 0,
             memory_mib: 512,
             pids: 128,
             file_size_mib: 64,
+            disk_mib: 0,
             deadline: SOON,
             program: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         }

@@ -1,6 +1,7 @@
 //! Limits: a greedy guest hurts only itself.
 
 use std::time::{Duration, Instant};
+use symphony::sandbox::Guest;
 
 use symphony::sandbox::Sandbox;
 
@@ -88,7 +89,8 @@ fn a_second_jail_of_the_same_run_is_limited_like_the_first() {
         second.disk = bench.place.path().join("other");
         let first = bench.jail.boot(first).await.expect("the jail boots");
         let second = bench.jail.boot(second).await.expect("the jail boots");
-        assert_eq!((second.report.memory, second.report.pids), (first.report.memory, first.report.pids));
+        let limits = |guest: &Guest| (guest.report.memory.clone(), guest.report.pids.clone());
+        assert_eq!(limits(&second), limits(&first));
         first.stop(Duration::ZERO).await;
         second.stop(Duration::ZERO).await;
     });
