@@ -14,6 +14,7 @@ mod http;
 mod jail;
 mod journey;
 mod lifecycle;
+mod machine;
 mod numbers;
 mod overload;
 mod proposals;

@@ -1,7 +1,8 @@
 //! The launcher: a fresh, single-threaded process that builds the jail and becomes its doorkeeper.
 //!
 //! Descriptors at start: 0 is the control socket (specification in, report out, and its end is the
-//! order to die), 1 the guest's channel, 2 the captured error stream. Everything else is closed.
+//! order to die), 1 the guest's channel, 2 the captured error stream. Everything else is closed. Further
+//! descriptors for the program come over the control socket, ahead of the specification.
 //!
 //! Who dies with whom: the control socket ends when the host process ends, however it ends, because
 //! only that process holds the other end; the launcher then kills pid 1. Pid 1 asks the kernel to be
@@ -13,8 +14,10 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -60,14 +63,18 @@ fn launch(control: &mut UnixStream) -> Result<u8, Failure> {
         return Err(odd("took over the channel", "the channel is not descriptor 3"));
     }
     File::open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdout(null)?)).during("closed its output")?;
+    let extra = super::descriptors::receive(control).during("took over its descriptors")?;
     let spec = read_spec(control)?;
+    if extra.len() != usize::from(spec.descriptors) {
+        return Err(odd("took over its descriptors", "they are not as many as the specification says"));
+    }
     // A group of its own: a terminal's Ctrl-C is for symphony, which drains.
     let _ = rustix::process::setsid();
 
     let mut sources = None;
     if rustix::process::geteuid().is_root() {
         sources = Some(Sources::clone(&spec)?);
-        become_user(spec.uid)?;
+        become_user(spec.uid, &spec.devices)?;
     }
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     // A process that changed its user may not write its own maps otherwise.
@@ -99,7 +106,7 @@ fn launch(control: &mut UnixStream) -> Result<u8, Failure> {
     match fork().during("forked pid 1")? {
         None => {
             drop(ours);
-            let code = match first(control, theirs, channel, sources, &spec, uid) {
+            let code = match first(control, theirs, (channel, extra), sources, &spec, uid) {
                 Ok(code) => code,
                 Err(failure) => {
                     report(control, &Launched::Failed(failure));
@@ -109,7 +116,7 @@ fn launch(control: &mut UnixStream) -> Result<u8, Failure> {
             exit(code)
         }
         Some(pid) => {
-            drop((theirs, channel, sources));
+            drop((theirs, channel, extra, sources));
             keep_gate(control, ours, pid)
         }
     }
@@ -152,7 +159,7 @@ fn keep_gate(control: &UnixStream, mut gate: UnixStream, pid: Pid) -> Result<u8,
 fn first(
     control: &mut UnixStream,
     mut gate: UnixStream,
-    channel: OwnedFd,
+    passed: Passed,
     sources: Sources,
     spec: &LaunchSpec,
     uid: u32,
@@ -165,21 +172,40 @@ fn first(
     rustix::system::sethostname(b"symphony").during("set its host name")?;
     loopback().during("raised its loopback")?;
     sources.enter(spec)?;
+    if let Some(bytes) = spec.image_bytes {
+        // Before the limits: its size is nominal, and what may be written of it is the limit on files.
+        make_image(bytes).during("made the machine's disk")?;
+    }
     let facts = confine(spec, uid)?;
-    start(control, channel, spec, facts)
+    start(control, passed, spec, facts)
 }
 
-fn start(control: &mut UnixStream, channel: OwnedFd, spec: &LaunchSpec, facts: Facts) -> Result<u8, Failure> {
+/// The channel, and what the program finds after it.
+type Passed = (OwnedFd, Vec<OwnedFd>);
+
+/// A sparse file of at least this size. It never shrinks: what stands at its end may be work.
+fn make_image(bytes: u64) -> io::Result<()> {
+    let mut open = File::options();
+    let image = open.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let image = image.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(super::IMAGE)?;
+    let meta = image.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if meta.len() < bytes { image.set_len(bytes) } else { Ok(()) }
+}
+
+fn start(control: &mut UnixStream, passed: Passed, spec: &LaunchSpec, facts: Facts) -> Result<u8, Failure> {
     let stage = || format!("started {}", spec.program.first().map_or("", String::as_str));
     let (mut failed, fail) = io::pipe().during(stage())?;
     let null = File::options().read(true).write(true).open("/dev/null").during("opened /dev/null")?;
     let Some(guest) = fork().during(stage())? else {
-        let error = run(channel, null, spec);
+        let error = run(passed, null, spec);
         let number = error.raw_os_error().unwrap_or(libc::EINVAL);
         let _ = (&fail).write_all(&number.to_ne_bytes());
         exit(127)
     };
-    drop((fail, channel));
+    drop((fail, passed));
     let mut number = [0; 4];
     if failed.read_exact(&mut number).is_ok() {
         return Err::<u8, _>(io::Error::from_raw_os_error(i32::from_ne_bytes(number))).during(stage());
@@ -193,15 +219,22 @@ fn start(control: &mut UnixStream, channel: OwnedFd, spec: &LaunchSpec, facts: F
 }
 
 /// Becomes the program; returns only to say why not.
-fn run(channel: OwnedFd, null: File, spec: &LaunchSpec) -> io::Error {
+fn run((channel, extra): Passed, null: File, spec: &LaunchSpec) -> io::Error {
     let prepare = || -> io::Result<()> {
         rustix::process::setsid()?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
-        // Nothing but the channel crosses the exec.
+        // Nothing but the channel and what was asked for crosses the exec.
         let from = libc::c_uint::try_from(CHANNEL + 1).unwrap_or(4);
         close_range(from, libc::CLOSE_RANGE_CLOEXEC)?;
-        rustix::io::fcntl_setfd(&channel, rustix::io::FdFlags::empty())?;
+        for kept in std::iter::once(&channel).chain(&extra) {
+            rustix::io::fcntl_setfd(kept, rustix::io::FdFlags::empty())?;
+        }
+        if spec.image_bytes.is_some() {
+            // Writing past the limit on files is then an error to the machine, not its end.
+            // SAFETY: no handler is installed, a signal is ignored.
+            unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        }
         Ok(())
     };
     if let Err(error) = prepare() {
@@ -243,14 +276,17 @@ fn read_spec(control: &mut UnixStream) -> Result<LaunchSpec, Failure> {
     serde_json::from_slice(&line).map_err(|error| odd("read its specification", &error.to_string()))
 }
 
-/// Root becomes the disk's user for good: no group, no way back.
-fn become_user(uid: Option<u32>) -> Result<(), Failure> {
+/// Root becomes the disk's user for good: no way back, and no group but those that open the devices it is given.
+fn become_user(uid: Option<u32>, devices: &[String]) -> Result<(), Failure> {
     let stage = "became an unprivileged user";
     let Some(raw) = uid.filter(|uid| *uid != 0) else {
         return Err(odd(stage, "no user was chosen; a jail never runs as root"));
     };
     let change = || -> rustix::io::Result<()> {
-        rustix::thread::set_thread_groups(&[])?;
+        // Opening it by its name in /proc is for its owner, and an emulator does so.
+        rustix::fs::fchown(io::stderr(), Some(Uid::from_raw(raw)), None)?;
+        let groups: Vec<Gid> = devices.iter().filter_map(|name| group_of(name)).collect();
+        rustix::thread::set_thread_groups(&groups)?;
         let gid = Gid::from_raw(raw);
         rustix::thread::set_thread_res_gid(gid, gid, gid)?;
         let uid = Uid::from_raw(raw);
@@ -262,6 +298,12 @@ fn become_user(uid: Option<u32>) -> Result<(), Failure> {
         return Err(odd(stage, "the change of user did not hold"));
     }
     Ok(())
+}
+
+/// The group a device is for, unless that is root's.
+fn group_of(device: &str) -> Option<Gid> {
+    let gid = fs::metadata(Path::new("/dev").join(device)).ok()?.gid();
+    (gid != 0).then(|| Gid::from_raw(gid))
 }
 
 fn odd(stage: &str, message: &str) -> Failure {

@@ -24,6 +24,7 @@
 
 mod cgroup;
 mod confine;
+mod descriptors;
 mod disk;
 mod filter;
 mod hints;
@@ -70,11 +71,27 @@ const GUEST: [&str; 11] = [
     "/state",
 ];
 
+/// The image file of a machine whose emulator runs in a jail, as seen inside.
+pub(super) const IMAGE: &str = "/state/work.img";
+
 /// How long a trial may take on a busy machine.
 const TRIAL_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Longest answer a launcher gives.
 const LONGEST_ANSWER: u64 = 64 * 1024;
+
+/// What else a jail is given when it holds a machine's emulator and not a guest program.
+#[derive(Debug, Default)]
+pub(super) struct Fittings {
+    /// Host paths shown read-only, and where below the new root.
+    pub(super) shown: Vec<(PathBuf, PathBuf)>,
+    /// Host devices beside the usual ones, by their names in `/dev`.
+    pub(super) devices: Vec<String>,
+    /// What the program finds from descriptor 4 on.
+    pub(super) descriptors: Vec<OwnedFd>,
+    /// Bytes of the image file at [`IMAGE`], made when it is missing.
+    pub(super) image_bytes: Option<u64>,
+}
 
 /// The runtime. Cheap to make; holds no state.
 #[derive(Clone, Debug)]
@@ -88,13 +105,15 @@ impl Jail {
         Self { exe }
     }
 
-    async fn launch(&self, spec: BootSpec) -> Result<Guest, BootError> {
+    /// Boots a jail. Cancelling this at any point leaves nothing.
+    pub(super) async fn launch(&self, spec: BootSpec, fittings: Fittings) -> Result<Guest, BootError> {
         let deadline = spec.deadline;
-        tokio::time::timeout(deadline, self.launch_at_leisure(spec)).await.unwrap_or(Err(BootError::Deadline(deadline)))
+        let launched = tokio::time::timeout(deadline, self.launch_at_leisure(spec, fittings)).await;
+        launched.unwrap_or(Err(BootError::Deadline(deadline)))
     }
 
     /// Cancelling this at any point leaves nothing: the launcher dies with its control socket.
-    async fn launch_at_leisure(&self, spec: BootSpec) -> Result<Guest, BootError> {
+    async fn launch_at_leisure(&self, spec: BootSpec, fittings: Fittings) -> Result<Guest, BootError> {
         let disk = std::path::absolute(&spec.disk).map_err(during("looked for its work disk"))?;
         let prepared = disk.clone();
         let uid = blocking(move || disk::prepare(&prepared)).await??;
@@ -113,6 +132,7 @@ impl Jail {
             cgroups.add(pid);
         }
         let stderr = launcher.stderr.take().map(life::Stderr::drain).unwrap_or_default();
+        descriptors::send(&control, &fittings.descriptors).map_err(during("handed over its descriptors"))?;
         let mut control = stream(control)?;
         let program = match spec.program.is_empty() {
             true => GUEST.map(str::to_owned).to_vec(),
@@ -123,12 +143,17 @@ impl Jail {
             disk,
             uid,
             read_only: spec.read_only,
+            shown: fittings.shown,
+            devices: fittings.devices,
+            descriptors: u8::try_from(fittings.descriptors.len()).unwrap_or(u8::MAX),
+            image_bytes: fittings.image_bytes,
             program,
             memory_mib: spec.memory_mib,
             limit_data: cgroups.memory().is_none(),
             pids: spec.pids,
             file_size_mib: spec.file_size_mib,
         };
+        drop(fittings.descriptors);
         let mut line =
             serde_json::to_vec(&wanted).map_err(|error| stage("wrote its specification", &error.to_string()))?;
         line.push(b'\n');
@@ -182,7 +207,7 @@ impl Sandbox for Jail {
                 deadline: TRIAL_DEADLINE,
                 program,
             };
-            let mut guest = self.launch(spec).await?;
+            let mut guest = self.launch(spec, Fittings::default()).await?;
             let report = guest.report.clone();
             let ended = tokio::time::timeout(TRIAL_DEADLINE, guest.wait()).await;
             let ended = ended.map_err(|_| BootError::Deadline(TRIAL_DEADLINE))?;
@@ -196,7 +221,7 @@ impl Sandbox for Jail {
     }
 
     fn boot(&self, spec: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>> {
-        self.launch(spec).boxed()
+        self.launch(spec, Fittings::default()).boxed()
     }
 
     fn discard_disk<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Result<(), BootError>> {

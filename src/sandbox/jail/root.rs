@@ -124,7 +124,13 @@ impl Sources {
         for name in DEVICES {
             sources.take(&Path::new("/dev").join(name), &Path::new("dev").join(name), NOSUID)?;
         }
+        for name in &spec.devices {
+            sources.take(&Path::new("/dev").join(name), &Path::new("dev").join(name), NOSUID)?;
+        }
         sources.take(&spec.exe, Path::new(&PROGRAM[1..]), program)?;
+        for (from, to) in &spec.shown {
+            sources.take(from, to, program)?;
+        }
         for (part, to) in [("tree", "work"), ("home", "home/agent"), ("state", "state")] {
             sources.take(&spec.disk.join(part), Path::new(to), NOSUID | NODEV)?;
         }

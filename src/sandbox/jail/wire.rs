@@ -17,6 +17,14 @@ pub(super) struct LaunchSpec {
     pub(super) uid: Option<u32>,
     /// Further readable paths.
     pub(super) read_only: Vec<PathBuf>,
+    /// What is shown elsewhere than it stands: from, and to below the new root.
+    pub(super) shown: Vec<(PathBuf, PathBuf)>,
+    /// Host devices beside the usual ones, by their names in `/dev`.
+    pub(super) devices: Vec<String>,
+    /// Descriptors that the program finds after its channel, from 4 on.
+    pub(super) descriptors: u8,
+    /// Bytes of the image file at [`super::IMAGE`], made when it is missing.
+    pub(super) image_bytes: Option<u64>,
     /// What to run.
     pub(super) program: Vec<String>,
     /// MiB; sizes the private file systems.

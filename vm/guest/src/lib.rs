@@ -10,6 +10,7 @@ mod export;
 mod git;
 pub mod init;
 mod listen;
+pub mod machine;
 pub mod mux;
 mod run;
 mod script;

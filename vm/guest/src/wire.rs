@@ -20,6 +20,8 @@ pub const STDIN_CREDIT: usize = 256 * 1024;
 pub const MAX_MARKER: usize = 16 * 1024;
 /// Bytes of text in a [`Refusal`].
 pub const MAX_MESSAGE: usize = 4 * 1024;
+/// Bytes of the line a machine is woken with.
+pub const MAX_WAKE: usize = 64 * 1024;
 /// Simultaneous relayed connections of one listener; more wait in the guest's accept queue.
 pub const MAX_RELAYS_PER_LISTENER: usize = 32;
 /// Listeners of one channel.
@@ -77,6 +79,36 @@ pub struct HelloInfo {
     pub tree: bool,
     /// The marker last stored on the work disk.
     pub marker: Option<String>,
+}
+
+/// What the first process of a microVM says when it can be woken: one line of JSON, before the channel proper begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineReady {
+    /// The guest's [`VERSION`].
+    pub version: u32,
+}
+
+/// What the host answers a machine that is ready: one line of JSON.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MachineOrder {
+    /// Run these for nothing but to have their pages in memory, then say ready again. Only for a template.
+    Warm(Vec<Vec<String>>),
+    /// Begin. The channel proper follows.
+    Wake(Wake),
+}
+
+/// What a machine learns when it begins and must not know before: templates are saved ahead of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wake {
+    /// At least 32 characters nobody else knows.
+    pub entropy: String,
+    /// The host's clock, in nanoseconds since 1970.
+    pub unix_nanos: u64,
+    /// MiB the work disk may grow to.
+    pub disk_mib: u64,
+    /// Processes and threads the guest may have; 0 is no limit.
+    pub pids: u64,
 }
 
 /// What to run.

@@ -1,0 +1,174 @@
+//! The image a machine boots: a directory that `scripts/build-vm.sh` made.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::sandbox::BootError;
+
+/// How to get one.
+const HINT: &str = "run scripts/build-vm.sh in a clone of symphony, or name an image with sandbox.image";
+const FORMAT: u32 = 1;
+/// Files that every image has, and the one that some have.
+const ALWAYS: [&str; 3] = ["vmlinux", "initrd.cpio", "root.erofs"];
+const AGENTS: &str = "agents.erofs";
+/// A manifest lists a few hundred packages.
+const LONGEST_MANIFEST: u64 = 4 * 1024 * 1024;
+
+/// A usable image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Image {
+    /// Where it stands.
+    pub(super) dir: PathBuf,
+    /// Whether it has a layer with agents.
+    pub(super) agents: bool,
+    /// What it is, as text: its manifest's hash.
+    pub(super) identity: String,
+    /// The Debian packages in it.
+    packages: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Manifest {
+    format: u32,
+    arch: String,
+    protocol: u32,
+    #[serde(default)]
+    inputs: Vec<Input>,
+    outputs: std::collections::BTreeMap<String, Output>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Input {
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Output {
+    sha256: String,
+    bytes: u64,
+}
+
+impl Image {
+    /// Finds and checks the image: the one that is named, else the one of the user, else the one that was built beside
+    /// this program. Blocking.
+    pub(super) fn find(named: Option<&Path>, places: &[PathBuf]) -> Result<Self, BootError> {
+        if let Some(dir) = named {
+            return Self::open(dir);
+        }
+        match places.iter().find(|dir| dir.join("manifest.json").exists()) {
+            Some(dir) => Self::open(dir),
+            None => Err(missing("there is no VM image", HINT)),
+        }
+    }
+
+    /// Where an image is looked for, best first.
+    pub(super) fn places(exe: &Path) -> Vec<PathBuf> {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
+        // `target/<profile>/symphony` of a clone has the image in `vm/image`.
+        let clone = exe.parent().and_then(Path::parent).and_then(Path::parent).map(|clone| clone.join("vm/image"));
+        let mut places: Vec<PathBuf> = data.map(|data| data.join("symphony/vm")).into_iter().collect();
+        places.extend(clone);
+        places
+    }
+
+    fn open(dir: &Path) -> Result<Self, BootError> {
+        let shown = dir.display();
+        let path = dir.join("manifest.json");
+        let mut text = Vec::new();
+        let file =
+            fs::File::open(&path).map_err(|error| missing(format!("cannot read {}: {error}", path.display()), HINT))?;
+        let read = file.take(LONGEST_MANIFEST).read_to_end(&mut text);
+        read.map_err(|error| missing(format!("cannot read {}: {error}", path.display()), HINT))?;
+        let rebuild = "build it again with scripts/build-vm.sh of this version";
+        let manifest: Manifest = serde_json::from_slice(&text)
+            .map_err(|error| missing(format!("{} is not a manifest: {error}", path.display()), rebuild))?;
+        if manifest.format != FORMAT || manifest.protocol != symphony_guest::wire::VERSION {
+            return Err(missing(format!("the VM image {shown} is of another version of symphony"), rebuild));
+        }
+        if manifest.arch != std::env::consts::ARCH {
+            let arch = &manifest.arch;
+            return Err(missing(format!("the VM image {shown} is for {arch}, not for this machine"), rebuild));
+        }
+        if let Some(name) = ALWAYS.iter().find(|name| !manifest.outputs.contains_key(**name)) {
+            return Err(missing(format!("the VM image {shown} has no {name}"), rebuild));
+        }
+        for (name, output) in &manifest.outputs {
+            let plain = ALWAYS.contains(&name.as_str()) || name == AGENTS;
+            let length = fs::metadata(dir.join(name)).map(|meta| meta.len()).unwrap_or(0);
+            if plain && length != output.bytes {
+                let bytes = output.bytes;
+                return Err(missing(format!("{shown}/{name} has {length} bytes, its manifest says {bytes}"), rebuild));
+            }
+        }
+        let agents = manifest.outputs.contains_key(AGENTS);
+        let identity =
+            manifest.outputs.iter().map(|(name, output)| format!("{name} {}\n", output.sha256)).collect::<String>();
+        let identity = hex(&Sha256::digest(identity));
+        let packages = manifest.inputs.into_iter().map(|input| input.name).collect();
+        Ok(Self { dir: dir.to_owned(), agents, identity, packages })
+    }
+
+    /// Those of `wanted` that are not in the image.
+    pub(super) fn lacks<'a>(&self, wanted: &'a [String]) -> Vec<&'a str> {
+        wanted.iter().filter(|name| !self.packages.contains(name)).map(String::as_str).collect()
+    }
+}
+
+/// Bytes as people write hashes.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn missing(what: impl Into<String>, hint: &str) -> BootError {
+    BootError::Missing { what: what.into(), hint: hint.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Image;
+
+    fn image(dir: &Path, manifest: &str) {
+        for name in super::ALWAYS {
+            std::fs::write(dir.join(name), name).expect("written");
+        }
+        std::fs::write(dir.join("manifest.json"), manifest).expect("written");
+    }
+
+    fn manifest(format: u32, arch: &str, root_bytes: usize) -> String {
+        let protocol = symphony_guest::wire::VERSION;
+        format!(
+            r#"{{"format":{format},"arch":"{arch}","protocol":{protocol},"inputs":[{{"name":"git","version":"1","sha256":"a"}}],
+            "outputs":{{"vmlinux":{{"sha256":"1","bytes":7}},"initrd.cpio":{{"sha256":"2","bytes":11}},"root.erofs":{{"sha256":"3","bytes":{root_bytes}}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn an_image_is_used_only_when_it_is_whole_and_ours() {
+        let place = tempfile::tempdir().expect("directory");
+        let arch = std::env::consts::ARCH;
+        image(place.path(), &manifest(1, arch, 10));
+        let good = Image::find(None, &[place.path().to_owned()]).expect("the control");
+        assert!(!good.agents);
+        assert_eq!(good.lacks(&["git".to_owned(), "curl".to_owned()]), ["curl"]);
+        let cases = [
+            (manifest(2, arch, 10), "another version"),
+            (manifest(1, "vax", 10), "is for vax"),
+            (manifest(1, arch, 11), "its manifest says 11"),
+            ("{}".to_owned(), "is not a manifest"),
+        ];
+        for (text, said) in cases {
+            image(place.path(), &text);
+            let error = Image::find(Some(place.path()), &[]).expect_err(said).to_string();
+            assert!(error.contains(said) && error.contains("build-vm.sh"), "{error}");
+        }
+        let error = Image::find(None, &[place.path().join("nowhere")]).expect_err("nothing there").to_string();
+        assert!(error.contains("there is no VM image") && error.contains("scripts/build-vm.sh"), "{error}");
+    }
+}

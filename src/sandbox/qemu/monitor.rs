@@ -1,0 +1,93 @@
+//! The emulator's monitor, as far as templates need it: a few commands of its JSON protocol. The emulator is trusted
+//! no more than its guest: what it says is bounded, and only what was asked for is looked at.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+/// Bytes of one line from the emulator.
+const LONGEST: u64 = 256 * 1024;
+/// Lines that are not the answer to a question: events.
+const MOST_EVENTS: usize = 1000;
+const POLL: Duration = Duration::from_millis(2);
+
+/// An open monitor.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    io: BufReader<UnixStream>,
+}
+
+impl Monitor {
+    /// Takes the greeting and starts the conversation.
+    pub(super) async fn open(io: UnixStream) -> Result<Self, String> {
+        let mut monitor = Self { io: BufReader::new(io) };
+        monitor.line().await?;
+        monitor.ask("qmp_capabilities", json!({})).await?;
+        Ok(monitor)
+    }
+
+    /// Memory that is in a file of its own is not sent along.
+    pub(super) async fn leave_memory_where_it_is(&mut self) -> Result<(), String> {
+        let capabilities = json!({"capabilities": [{"capability": "x-ignore-shared", "state": true}]});
+        self.ask("migrate-set-capabilities", capabilities).await.map(drop)
+    }
+
+    /// Stops the processors and writes the state of all devices to descriptor `to`.
+    pub(super) async fn save(&mut self, to: u32) -> Result<(), String> {
+        self.leave_memory_where_it_is().await?;
+        self.ask("stop", json!({})).await?;
+        self.ask("migrate", json!({"uri": format!("fd:{to}")})).await?;
+        self.migrated().await
+    }
+
+    /// Reads the state of all devices from descriptor `from`, and lets the processors run.
+    pub(super) async fn restore(&mut self, from: u32) -> Result<(), String> {
+        self.leave_memory_where_it_is().await?;
+        self.ask("migrate-incoming", json!({"uri": format!("fd:{from}")})).await?;
+        self.migrated().await?;
+        self.ask("cont", json!({})).await.map(drop)
+    }
+
+    async fn migrated(&mut self) -> Result<(), String> {
+        loop {
+            let status = self.ask("query-migrate", json!({})).await?;
+            match status.get("status").and_then(Value::as_str) {
+                Some("completed") => return Ok(()),
+                Some("failed" | "cancelled") => {
+                    let why = status.get("error-desc").and_then(Value::as_str).unwrap_or("no reason was given");
+                    return Err(format!("the emulator failed: {why}"));
+                }
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    async fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, String> {
+        let mut line = json!({"execute": command, "arguments": arguments}).to_string();
+        line.push('\n');
+        let sent = self.io.get_mut().write_all(line.as_bytes()).await;
+        sent.map_err(|error| format!("the emulator does not listen: {error}"))?;
+        for _ in 0..MOST_EVENTS {
+            let mut answer = self.line().await?;
+            if let Some(error) = answer.get("error") {
+                return Err(format!("the emulator refused {command}: {error}"));
+            }
+            if let Some(answer) = answer.get_mut("return") {
+                return Ok(answer.take());
+            }
+        }
+        Err(format!("the emulator did not answer {command}"))
+    }
+
+    async fn line(&mut self) -> Result<Value, String> {
+        let mut line = Vec::new();
+        let mut bounded = (&mut self.io).take(LONGEST);
+        let read = bounded.read_until(b'\n', &mut line).await.map_err(|error| error.to_string())?;
+        if read == 0 || line.last() != Some(&b'\n') {
+            return Err("the emulator's monitor closed".to_owned());
+        }
+        serde_json::from_slice(&line).map_err(|error| format!("the emulator's monitor said something odd: {error}"))
+    }
+}

@@ -1,0 +1,61 @@
+//! A machine does what a run needs of it, cold and restored.
+
+use std::time::Instant;
+
+use symphony::sandbox::Sandbox;
+
+use super::bench::{Awake, Bench, have_machines};
+
+#[tokio::test]
+async fn a_machine_boots_works_keeps_its_disk_and_ends_in_order() {
+    if !have_machines() {
+        return;
+    }
+    let bench = Bench::new();
+    let qemu = bench.cold();
+    let started = Instant::now();
+    let guest = Awake::boot(&qemu, bench.spec("one")).await;
+    println!("cold boot to hello: {:?}", started.elapsed());
+    assert!(!guest.hello.tree && guest.hello.marker.is_none());
+    assert_eq!(guest.sh("id -u; hostname; pwd").await, "1000\nsymphony\n/work");
+    assert!(guest.sh("git --version").await.starts_with("git version"));
+    assert_eq!(guest.sh("ls /sys/class/net").await, "lo");
+    println!("{}", guest.sh("cat /proc/mounts; df -h; free -m; ps ax 2>/dev/null | head -50; date").await);
+    guest.sh("echo kept > /work/file && echo home > /home/agent/file").await;
+    guest.channel.marker("a marker").await.expect("stored");
+    let ending = guest.end().await;
+    assert_eq!((ending.code, ending.killed), (Some(0), false), "{ending:?}");
+    let guest = Awake::boot(&qemu, bench.spec("one")).await;
+    assert_eq!(guest.hello.marker.as_deref(), Some("a marker"));
+    assert_eq!(guest.sh("cat /work/file /home/agent/file").await, "kept\nhome");
+    guest.end().await;
+    qemu.discard_disk(&bench.spec("one").disk).await.expect("removed");
+    assert!(!bench.spec("one").disk.exists());
+}
+
+#[tokio::test]
+async fn a_restored_machine_is_as_good_as_a_booted_one() {
+    if !have_machines() {
+        return;
+    }
+    let bench = Bench::new();
+    let qemu = bench.templated();
+    let started = Instant::now();
+    let first = Awake::boot(&qemu, bench.spec("one")).await;
+    println!("template and first restore: {:?}", started.elapsed());
+    let started = Instant::now();
+    let second = Awake::boot(&qemu, bench.spec("two")).await;
+    println!("second restore: {:?}", started.elapsed());
+    let random = "cat /proc/sys/kernel/random/uuid";
+    assert_ne!(first.sh(random).await, second.sh(random).await);
+    let now = jiff::Timestamp::now().as_second();
+    let theirs: i64 = second.sh("date +%s").await.parse().expect("a time");
+    assert!((now - theirs).abs() < 60, "{now} {theirs}");
+    first.sh("echo kept > /work/file").await;
+    assert_ne!(second.try_sh("cat /work/file").await.0, symphony::sandbox::channel::Exit::Code(0));
+    first.end().await;
+    second.end().await;
+    let again = Awake::boot(&qemu, bench.spec("one")).await;
+    assert_eq!(again.sh("cat /work/file").await, "kept");
+    again.end().await;
+}

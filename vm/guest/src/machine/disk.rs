@@ -1,0 +1,118 @@
+//! The work disk: formatted when it is blank, grown when it may be larger, mounted, never formatted again.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::{AGENT, During, layers};
+use crate::wire::Wake;
+
+/// The parts of a work disk and where they are used, as in a jail.
+const PARTS: [(&str, &str); 3] = [("tree", "/work"), ("home", "/home/agent"), ("state", "/state")];
+/// Where an ext4 file system begins to say what it is.
+const SUPERBLOCK: usize = 1024;
+const MIB: u64 = 1024 * 1024;
+
+/// Mounts the work disk and shows its parts.
+pub(super) fn mount_parts(device: &Path) -> io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    mount(device, layers::DISK, "ext4", flags, c"")?;
+    for (part, to) in PARTS {
+        let part = Path::new(layers::DISK).join(part);
+        match fs::create_dir(&part) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        chown(&part, Some(AGENT), Some(AGENT))?;
+        layers::bind(&part, Path::new(to))?;
+    }
+    Ok(())
+}
+
+/// Makes the work disk usable. A disk with anything on it that is not a sound file system is an error: it may be
+/// the only copy of somebody's work.
+pub(super) fn prepare(wake: &Wake) -> io::Result<()> {
+    let device = layers::device("work").during("looked for the work disk")?;
+    let device = device.ok_or_else(|| io::Error::other("the machine has no disk named `work`"))?;
+    match look(&device).during("looked at the work disk")? {
+        Found::Blank => format(&device, wake.disk_mib)?,
+        Found::FileSystem { mib } if mib < wake.disk_mib => {
+            // Only a checked file system may grow. What cannot grow stays as large as it is.
+            let _ = run("e2fsck", &["-f", "-p", &text(&device)]);
+            let _ = run("resize2fs", &[&text(&device), &size(wake.disk_mib)]);
+        }
+        Found::FileSystem { .. } => {}
+        Found::Other => {
+            return Err(io::Error::other("the work disk holds something that is no file system; it is left as it is"));
+        }
+    }
+    if mount_parts(&device).is_err() {
+        let _ = leave();
+        let _ = run("e2fsck", &["-y", &text(&device)]);
+        mount_parts(&device).during("mounted the work disk, after a repair")?;
+    }
+    Ok(())
+}
+
+/// Lets go of the disk, so that its file system is clean.
+pub(super) fn leave() -> io::Result<()> {
+    for (_, to) in PARTS {
+        let _ = unmount(to, UnmountFlags::DETACH);
+    }
+    Ok(unmount(layers::DISK, UnmountFlags::DETACH)?)
+}
+
+enum Found {
+    Blank,
+    FileSystem { mib: u64 },
+    Other,
+}
+
+fn look(device: &Path) -> io::Result<Found> {
+    let mut head = vec![0; 64 * 1024];
+    File::open(device)?.read_exact(&mut head)?;
+    if head.iter().all(|byte| *byte == 0) {
+        return Ok(Found::Blank);
+    }
+    let number = |at: usize| {
+        let bytes = head.get(SUPERBLOCK + at..SUPERBLOCK + at + 4).and_then(|bytes| bytes.try_into().ok());
+        u64::from(u32::from_le_bytes(bytes.unwrap_or_default()))
+    };
+    let magic = number(0x38) & 0xffff;
+    let block = 1024_u64.checked_shl(u32::try_from(number(0x18)).unwrap_or(0)).unwrap_or(0);
+    match magic {
+        0xef53 => Ok(Found::FileSystem { mib: number(0x04).saturating_mul(block) / MIB }),
+        _ => Ok(Found::Other),
+    }
+}
+
+/// The inode tables are not written at once: the disk is blank, and every byte of it costs the host.
+fn format(device: &Path, mib: u64) -> io::Result<()> {
+    let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
+    let step = "formatted the work disk";
+    run("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", options, &text(device), &size(mib)]).during(step)
+}
+
+fn size(mib: u64) -> String {
+    format!("{mib}M")
+}
+
+fn text(device: &Path) -> String {
+    device.display().to_string()
+}
+
+fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(super::ENVIRONMENT).stdin(Stdio::null());
+    let done = command.output()?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    Err(io::Error::other(format!("{program} said: {}", said.trim())))
+}
