@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 
 pub mod channel;
 pub mod choose;
+mod descriptors;
 pub mod jail;
 pub mod qemu;
 

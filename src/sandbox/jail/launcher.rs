@@ -63,7 +63,7 @@ fn launch(control: &mut UnixStream) -> Result<u8, Failure> {
         return Err(odd("took over the channel", "the channel is not descriptor 3"));
     }
     File::open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdout(null)?)).during("closed its output")?;
-    let extra = super::descriptors::receive(control).during("took over its descriptors")?;
+    let extra = crate::sandbox::descriptors::receive(&*control).during("took over its descriptors")?;
     let spec = read_spec(control)?;
     if extra.len() != usize::from(spec.descriptors) {
         return Err(odd("took over its descriptors", "they are not as many as the specification says"));

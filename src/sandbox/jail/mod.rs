@@ -24,7 +24,6 @@
 
 mod cgroup;
 mod confine;
-mod descriptors;
 mod disk;
 mod filter;
 mod hints;
@@ -132,7 +131,8 @@ impl Jail {
             cgroups.add(pid);
         }
         let stderr = launcher.stderr.take().map(life::Stderr::drain).unwrap_or_default();
-        descriptors::send(&control, &fittings.descriptors).map_err(during("handed over its descriptors"))?;
+        super::descriptors::send(&control, &[0], &fittings.descriptors)
+            .map_err(during("handed over its descriptors"))?;
         let mut control = stream(control)?;
         let program = match spec.program.is_empty() {
             true => GUEST.map(str::to_owned).to_vec(),

@@ -13,8 +13,6 @@ const CHANNEL: u32 = 3;
 /// Where [`Ram::Saved`] and [`Ram::Restored`] find their descriptors.
 const MONITOR: u32 = 4;
 const RAM: u32 = 5;
-/// The saved state of the devices, on its way out or in.
-pub(super) const STATE: u32 = 6;
 
 /// Bytes of every work disk: nominal, and the same for all, since a template has the disk's size in it. How much of it
 /// may be written is the limit on files around the emulator.
@@ -119,7 +117,20 @@ mod tests {
         for accelerator in [Accelerator::Kvm, Accelerator::Tcg { tsc_khz: 2_000_000 }] {
             for ram in [Ram::Plain, Ram::Saved, Ram::Restored] {
                 let line = line(accelerator, ram);
-                for absent in ["net", "nic", "virtfs", "fsdev", "9p", "vhost", "vsock", "usb", "vnc", "exec:"] {
+                for absent in [
+                    "netdev",
+                    "-net",
+                    "-nic",
+                    "virtio-net",
+                    "virtfs",
+                    "fsdev",
+                    "9p",
+                    "vhost",
+                    "vsock",
+                    "usb",
+                    "vnc",
+                    "exec:",
+                ] {
                     assert!(!line.contains(absent), "{absent} in {line}");
                 }
                 assert!(line.contains("spawn=deny") && line.contains("elevateprivileges=deny"));

@@ -98,6 +98,7 @@ impl Qemu {
                     match restored.unwrap_or(Err(BootError::Deadline(patience))) {
                         Ok(guest) => return Ok(guest),
                         Err(error) => {
+                            eprintln!("RESTORE {error}");
                             tracing::warn!(run_id = spec.run.0, %error, "a machine could not be restored; it boots cold");
                             templates.reject(&plan.key).await;
                         }
@@ -192,7 +193,7 @@ impl Qemu {
         let ram = template::blank_ram(plan.machine.memory_mib).map_err(|error| error.to_string())?;
         let (monitor, theirs) = StdStream::pair().map_err(|error| error.to_string())?;
         let (state, out) = std::io::pipe().map_err(|error| error.to_string())?;
-        let passed = vec![theirs.into(), ram.try_clone().map_err(|error| error.to_string())?, out.into()];
+        let passed = vec![theirs.into(), ram.try_clone().map_err(|error| error.to_string())?];
         let mut guest = self.start(&blank, plan, Ram::Saved, passed).await.map_err(|error| error.to_string())?;
         let saved = async {
             let mut monitor = Monitor::open(stream(monitor)?).await?;
@@ -205,7 +206,7 @@ impl Qemu {
                 let mut bytes = Vec::new();
                 state.take(template::LARGEST_STATE).read_to_end(&mut bytes).map(|_| bytes)
             });
-            monitor.save(argv::STATE).await?;
+            monitor.save(out.into()).await?;
             Ok::<_, String>((read, monitor))
         };
         let saved = saved.await;
@@ -221,14 +222,14 @@ impl Qemu {
         let odd = |error: std::io::Error| stage("prepared its restore", error);
         let (monitor, theirs) = StdStream::pair().map_err(odd)?;
         let (from, mut to) = std::io::pipe().map_err(odd)?;
-        let passed = vec![theirs.into(), template.ram().map_err(odd)?, from.into()];
+        let passed = vec![theirs.into(), template.ram().map_err(odd)?];
         let mut guest = self.start(spec, plan, Ram::Restored, passed).await?;
         let awake = async {
             let mut monitor = Monitor::open(stream(monitor)?).await?;
             let source = Arc::clone(template);
             // Ends when the emulator has read it or is gone.
             tokio::task::spawn_blocking(move || to.write_all(source.state()));
-            monitor.restore(argv::STATE).await?;
+            monitor.restore(from.into()).await?;
             wake::order(&mut guest.io, &wake::wake(spec.disk_mib, spec.pids)?).await
         };
         match awake.await {

@@ -1,11 +1,14 @@
 //! The emulator's monitor, as far as templates need it: a few commands of its JSON protocol. The emulator is trusted
 //! no more than its guest: what it says is bounded, and only what was asked for is looked at.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+
+use crate::sandbox::descriptors;
 
 /// Bytes of one line from the emulator.
 const LONGEST: u64 = 256 * 1024;
@@ -28,26 +31,29 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// Memory that is in a file of its own is not sent along.
-    pub(super) async fn leave_memory_where_it_is(&mut self) -> Result<(), String> {
-        let capabilities = json!({"capabilities": [{"capability": "x-ignore-shared", "state": true}]});
-        self.ask("migrate-set-capabilities", capabilities).await.map(drop)
-    }
-
-    /// Stops the processors and writes the state of all devices to descriptor `to`.
-    pub(super) async fn save(&mut self, to: u32) -> Result<(), String> {
-        self.leave_memory_where_it_is().await?;
+    /// Stops the processors and writes the state of all devices to `to`.
+    pub(super) async fn save(&mut self, to: OwnedFd) -> Result<(), String> {
+        self.prepare(to).await?;
         self.ask("stop", json!({})).await?;
-        self.ask("migrate", json!({"uri": format!("fd:{to}")})).await?;
+        self.ask("migrate", json!({"uri": "fd:state"})).await?;
         self.migrated().await
     }
 
-    /// Reads the state of all devices from descriptor `from`, and lets the processors run.
-    pub(super) async fn restore(&mut self, from: u32) -> Result<(), String> {
-        self.leave_memory_where_it_is().await?;
-        self.ask("migrate-incoming", json!({"uri": format!("fd:{from}")})).await?;
+    /// Reads the state of all devices from `from`, and lets the processors run.
+    pub(super) async fn restore(&mut self, from: OwnedFd) -> Result<(), String> {
+        self.prepare(from).await?;
+        self.ask("migrate-incoming", json!({"uri": "fd:state"})).await?;
         self.migrated().await?;
         self.ask("cont", json!({})).await.map(drop)
+    }
+
+    /// Memory that is in a file of its own is not sent along; the rest goes through `state`.
+    async fn prepare(&mut self, state: OwnedFd) -> Result<(), String> {
+        let capabilities = json!({"capabilities": [{"capability": "x-ignore-shared", "state": true}]});
+        self.ask("migrate-set-capabilities", capabilities).await?;
+        let line = format!("{}\n", json!({"execute": "getfd", "arguments": {"fdname": "state"}}));
+        descriptors::send(self.io.get_ref(), line.as_bytes(), &[state]).map_err(|error| error.to_string())?;
+        self.answer("getfd").await.map(drop)
     }
 
     async fn migrated(&mut self) -> Result<(), String> {
@@ -69,6 +75,10 @@ impl Monitor {
         line.push('\n');
         let sent = self.io.get_mut().write_all(line.as_bytes()).await;
         sent.map_err(|error| format!("the emulator does not listen: {error}"))?;
+        self.answer(command).await
+    }
+
+    async fn answer(&mut self, command: &str) -> Result<Value, String> {
         for _ in 0..MOST_EVENTS {
             let mut answer = self.line().await?;
             if let Some(error) = answer.get("error") {
