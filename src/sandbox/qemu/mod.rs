@@ -98,7 +98,6 @@ impl Qemu {
                     match restored.unwrap_or(Err(BootError::Deadline(patience))) {
                         Ok(guest) => return Ok(guest),
                         Err(error) => {
-                            eprintln!("RESTORE {error}");
                             tracing::warn!(run_id = spec.run.0, %error, "a machine could not be restored; it boots cold");
                             templates.reject(&plan.key).await;
                         }
@@ -137,6 +136,8 @@ impl Qemu {
         descriptors: Vec<OwnedFd>,
     ) -> Result<Guest, BootError> {
         let devices = plan.machine.accelerator.devices();
+        // For people who look at the list of processes. No part of what a template depends on.
+        let name = ["-name".to_owned(), format!("symphony-run-{}", spec.run.0)];
         let inner = BootSpec {
             run: spec.run,
             // A directory of its own: a jail on the same issue has its parts beside it.
@@ -149,7 +150,7 @@ impl Qemu {
             file_size_mib: spec.disk_mib,
             disk_mib: 0,
             deadline: spec.deadline,
-            program: plan.machine.argv(ram),
+            program: plan.machine.argv(ram).into_iter().chain(name).collect(),
         };
         let fittings = Fittings {
             shown: vec![(plan.image.dir.clone(), PathBuf::from(IMAGE_DIR))],
@@ -178,7 +179,8 @@ impl Qemu {
         let mut guest = self.start(spec, plan, Ram::Plain, Vec::new()).await?;
         let awake = async {
             wake::ready(&mut guest.io).await?;
-            wake::order(&mut guest.io, &wake::wake(spec.disk_mib, spec.pids)?).await
+            wake::order(&mut guest.io, &wake::wake(spec.disk_mib, spec.pids)?).await?;
+            wake::ready(&mut guest.io).await
         };
         match awake.await {
             Ok(()) => Ok(guest),
@@ -230,7 +232,8 @@ impl Qemu {
             // Ends when the emulator has read it or is gone.
             tokio::task::spawn_blocking(move || to.write_all(source.state()));
             monitor.restore(from.into()).await?;
-            wake::order(&mut guest.io, &wake::wake(spec.disk_mib, spec.pids)?).await
+            wake::order(&mut guest.io, &wake::wake(spec.disk_mib, spec.pids)?).await?;
+            wake::ready(&mut guest.io).await
         };
         match awake.await {
             Ok(()) => Ok(guest),

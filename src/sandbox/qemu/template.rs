@@ -120,7 +120,6 @@ impl Templates {
                 Some(template)
             }
             Err(error) => {
-                eprintln!("TEMPLATE {error}");
                 tracing::warn!(%error, "no template could be made; machines boot cold");
                 *slot = Slot::Bad;
                 None

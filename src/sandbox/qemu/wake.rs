@@ -8,9 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 /// Bytes of the line a machine may say.
-const LONGEST: usize = 256;
+const LONGEST: usize = 4096;
 
-/// Waits until the machine says that it can be woken.
+/// Waits until the machine says that it can be woken, or that it is awake.
 pub(super) async fn ready(io: &mut UnixStream) -> Result<(), String> {
     let mut line = Vec::new();
     loop {
@@ -23,9 +23,12 @@ pub(super) async fn ready(io: &mut UnixStream) -> Result<(), String> {
     }
     let ready: MachineReady =
         serde_json::from_slice(&line).map_err(|_| "it said something else than that it is ready".to_owned())?;
-    match ready.version {
-        VERSION => Ok(()),
-        theirs => Err(format!("its image speaks version {theirs}, this symphony {VERSION}; build the image again")),
+    match (ready.version, ready.failed) {
+        (VERSION, None) => Ok(()),
+        (VERSION, Some(why)) => Err(format!("it said: {}", why.escape_debug())),
+        (theirs, _) => {
+            Err(format!("its image speaks version {theirs}, this symphony {VERSION}; build the image again"))
+        }
     }
 }
 

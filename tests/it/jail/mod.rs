@@ -3,7 +3,7 @@
 //!
 //! Started by root, each test runs twice: as root, and again in a child process as an ordinary user.
 
-mod bench;
+pub(crate) mod bench;
 mod death;
 mod disks;
 mod files;

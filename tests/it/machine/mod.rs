@@ -2,4 +2,7 @@
 //! skipped, unless `SYMPHONY_REQUIRE_VM` is set, as it is in `scripts/test`.
 
 mod bench;
+mod death;
+mod limits;
+mod templates;
 mod works;

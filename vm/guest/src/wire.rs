@@ -81,11 +81,15 @@ pub struct HelloInfo {
     pub marker: Option<String>,
 }
 
-/// What the first process of a microVM says when it can be woken: one line of JSON, before the channel proper begins.
+/// What the first process of a microVM says when it can be woken, and once more when it is awake: one line of JSON each,
+/// before the channel proper begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineReady {
     /// The guest's [`VERSION`].
     pub version: u32,
+    /// Why it cannot go on, in words for the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 /// What the host answers a machine that is ready: one line of JSON.

@@ -23,8 +23,6 @@ use rustix::process::{Pid, WaitOptions};
 use rustix::system::RebootCommand;
 use rustix::thread::{Gid, Uid, UnshareFlags};
 
-use crate::wire::Wake;
-
 /// The one user that agents are.
 const AGENT: u32 = 1000;
 /// The guest program's channel, as in every sandbox.
@@ -73,10 +71,12 @@ fn live() -> io::Result<()> {
     layers::enter()?;
     let mut port = port::open().during("opened its channel")?;
     let wake = wake::wait(&mut port)?;
-    wake::apply(&wake).during("took the time and randomness it was given")?;
-    disk::prepare(&wake)?;
+    let woken = wake::apply(&wake).during("took the time and randomness it was given");
+    let woken = woken.and_then(|()| disk::prepare(&wake)).and_then(|()| cgroup::limit(wake.pids));
+    wake::say(&mut port, woken.as_ref().err().map(ToString::to_string))?;
+    woken?;
     let (ours, theirs) = UnixStream::pair().during("made the guest program's channel")?;
-    let first = start(theirs, &wake)?;
+    let first = start(theirs)?;
     port::relay(port, ours);
     // The relay ends the guest program by ending its channel; the guest program ends by itself otherwise.
     wait_for(first);
@@ -94,8 +94,7 @@ fn console() -> io::Result<()> {
 /// Starts the guest program as the child of a reaper that is the first process of a pid namespace: whatever the agent
 /// leaves behind dies with it, and nothing in it sees this process. This process itself must stay outside: it still
 /// has threads to start, which a process that made a pid namespace cannot.
-fn start(channel: UnixStream, wake: &Wake) -> io::Result<Pid> {
-    cgroup::limit(wake.pids)?;
+fn start(channel: UnixStream) -> io::Result<Pid> {
     fork(move || {
         // SAFETY: one thread runs, and descriptors stay shared with nobody.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWNS) }

@@ -12,16 +12,21 @@ use crate::wire::{MAX_WAKE, MachineOrder, MachineReady, Wake};
 /// Says that the machine is ready and waits for orders; warms what it is told to, until it is woken.
 pub(super) fn wait(port: &mut File) -> io::Result<Wake> {
     loop {
-        let ready = MachineReady { version: crate::wire::VERSION };
-        let mut line = serde_json::to_vec(&ready).during("said that it is ready")?;
-        line.push(b'\n');
-        port.write_all(&line).during("said that it is ready")?;
+        say(port, None)?;
         let order = read_line(port, MAX_WAKE).during("waited to be woken")?;
         match serde_json::from_slice(&order).during("read what it is woken with")? {
             MachineOrder::Wake(wake) => return Ok(wake),
             MachineOrder::Warm(commands) => commands.iter().for_each(|argv| warm(argv)),
         }
     }
+}
+
+/// Says that it is ready, or why it is not.
+pub(super) fn say(port: &mut File, failed: Option<String>) -> io::Result<()> {
+    let ready = MachineReady { version: crate::wire::VERSION, failed };
+    let mut line = serde_json::to_vec(&ready).during("said that it is ready")?;
+    line.push(b'\n');
+    port.write_all(&line).during("said that it is ready")
 }
 
 /// Runs a program for nothing but its pages, which a restored machine then has in memory. Its failure means nothing.

@@ -1,0 +1,80 @@
+//! However a machine or its host ends, no emulator lives on, and what was flushed is still there.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::bench::{Awake, Bench, SOON, have_machines};
+use crate::jail::bench::{alive, appears, gone};
+
+fn name(run: u64) -> String {
+    format!("symphony-run-{run}")
+}
+
+/// Runs that no other test has, nor this one in another process.
+fn run(number: u64) -> u64 {
+    u64::from(std::process::id()) * 1000 + number
+}
+
+#[tokio::test]
+async fn dropping_a_machine_kills_it_and_its_disk_is_sound() {
+    if !have_machines() {
+        return;
+    }
+    let bench = Bench::new();
+    let mut spec = bench.spec("dropped");
+    spec.run.0 = run(1);
+    let guest = Awake::boot(&bench.cold(), spec.clone()).await;
+    assert!(alive(&name(run(1))), "the control: an emulator runs under this name");
+    guest.sh("echo kept > /work/file && sync").await;
+    drop(guest);
+    assert!(gone(&name(run(1))).await);
+    let guest = Awake::boot(&bench.cold(), spec).await;
+    assert_eq!(guest.sh("cat /work/file").await, "kept");
+    guest.end().await;
+}
+
+#[tokio::test]
+async fn killing_the_host_process_leaves_no_machine() {
+    if !have_machines() {
+        return;
+    }
+    let mark = run(2);
+    let mut host = Command::new("/proc/self/exe");
+    host.args(["machine::death::a_host_boots_a_machine_and_waits_to_be_killed", "--exact", "--nocapture"]);
+    host.env("SYMPHONY_TEST_MACHINE_HOST", mark.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut host = host.spawn().expect("a host starts");
+    appears(&name(mark)).await;
+    host.kill().expect("killed");
+    host.wait().expect("reaped");
+    assert!(gone(&name(mark)).await);
+}
+
+/// The host of the test above, which kills it.
+#[tokio::test]
+async fn a_host_boots_a_machine_and_waits_to_be_killed() {
+    let Some(mark) = std::env::var("SYMPHONY_TEST_MACHINE_HOST").ok() else { return };
+    let bench = Bench::new();
+    let mut spec = bench.spec("one");
+    spec.run.0 = mark.parse().expect("a number");
+    let mut guest = Awake::boot(&bench.cold(), spec).await;
+    let _ = tokio::time::timeout(SOON, guest.life.wait()).await;
+}
+
+#[tokio::test]
+async fn a_boot_given_up_at_any_moment_leaves_no_machine() {
+    if !have_machines() {
+        return;
+    }
+    let bench = Bench::new();
+    let mut booted = 0;
+    for step in 0..8 {
+        let mut spec = bench.spec("given-up");
+        spec.run.0 = run(3);
+        let patience = Duration::from_millis(step * step * 12);
+        let runtime = bench.cold();
+        let boot = symphony::sandbox::Sandbox::boot(&runtime, spec);
+        booted += usize::from(tokio::time::timeout(patience, boot).await.is_ok());
+    }
+    println!("{booted} of 8 booted before they were given up");
+    assert!(gone(&name(run(3))).await);
+}
