@@ -91,7 +91,8 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else fakeroot -- "$@"; fi
 }
 
-# erofs DIR FILE UUID OPTION...: without times, extended attributes or anything random.
+# erofs DIR FILE UUID OPTION...: without times, extended attributes or anything random. Compressed with lz4 at its fast
+# level: of the root (180 MB) that makes 95 MB in half a second; lz4hc makes 82 MB in four to fourteen, and reads no faster.
 erofs() {
     local dir=$1 file=$2 uuid=$3
     shift 3

@@ -22,6 +22,7 @@ root_build() {
     export compression
     # shellcheck disable=SC2016
     as_root bash -euc 'rm -rf "$1"; mkdir "$1"; tar -x -p --numeric-owner --exclude="./dev/*" --exclude=./etc/apt --exclude="./etc/dpkg/dpkg.cfg.d" -f "$2" -C "$1"
+        mkdir -p "$1/dev"
         erofs "$1" "$3" 5f0e7a52-6c1d-4d1e-9b53-73796d70686f; rm -rf "$1"' bash "$scratch/root" "$scratch/root.tar" "$1/root.erofs"
     rm -rf "$stage" "$scratch/root.tar"
 }
