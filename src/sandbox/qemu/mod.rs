@@ -11,6 +11,7 @@
 mod accel;
 mod argv;
 mod image;
+mod kvm;
 mod life;
 mod monitor;
 mod template;
@@ -45,7 +46,7 @@ const OVERHEAD_MIB: u64 = 512;
 /// Threads of an emulator beside one for each processor: its loop, its disk's workers, translation.
 const THREADS: u64 = 96;
 /// A real boot under KVM takes less than a second; where /dev/kvm only pretends, nothing ever comes.
-const KVM_TRIAL: Duration = Duration::from_secs(10);
+const KVM_TRIAL: Duration = Duration::from_secs(5);
 const TCG_TRIAL: Duration = Duration::from_secs(60);
 /// What a guest program gets to end by itself after a trial.
 const GRACE: Duration = Duration::from_secs(2);
@@ -63,12 +64,16 @@ pub struct Qemu {
     places: Vec<PathBuf>,
     kvm: bool,
     templates: Option<Templates>,
+    /// Whether a trial believes what an earlier one found out.
+    trusting: bool,
 }
 
 /// What one machine is made of.
 struct Plan {
     machine: Machine,
     image: Image,
+    /// Which emulator it is.
+    identity: String,
     key: Key,
 }
 
@@ -77,7 +82,13 @@ impl Qemu {
     /// the emulator; templates are kept below `templates`, `None` boots every machine cold.
     pub fn new(exe: PathBuf, kvm: bool, templates: Option<PathBuf>) -> Self {
         let places = Image::places(&exe);
-        Self { jail: Jail::new(exe), places, kvm, templates: templates.map(Templates::new) }
+        Self { jail: Jail::new(exe), places, kvm, templates: templates.map(Templates::new), trusting: true }
+    }
+
+    /// The same, but its trial tries what was tried before.
+    #[must_use]
+    pub fn afresh(self) -> Self {
+        Self { trusting: false, ..self }
     }
 
     async fn boot_machine(&self, spec: BootSpec) -> Result<Guest, BootError> {
@@ -122,7 +133,7 @@ impl Qemu {
             let line = machine.argv(Ram::Restored).join(" ");
             let host = if kvm { processor() } else { String::new() };
             let key = Key::of(&[&identity, &line, &image.identity, &host, WARM]);
-            Ok(Plan { machine, image, key })
+            Ok(Plan { machine, image, identity, key })
         };
         tokio::task::spawn_blocking(look).await.map_err(|error| stage("looked for its parts", error))?
     }
@@ -254,7 +265,7 @@ impl Sandbox for Qemu {
     fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>> {
         async {
             if self.kvm {
-                usable_kvm()?;
+                kvm::opens()?;
             }
             let place = tempfile::tempdir().map_err(|error| stage("made a directory for its trial", error))?;
             let spec = BootSpec {
@@ -270,8 +281,12 @@ impl Sandbox for Qemu {
                 deadline: if self.kvm { KVM_TRIAL } else { TCG_TRIAL },
                 program: Vec::new(),
             };
+            let plan = self.plan(&spec).await?;
+            let memory = kvm::Memory::about(&plan.identity, &plan.image.identity);
+            if self.kvm && self.trusting && memory.pretended() {
+                return Err(kvm::pretends(true));
+            }
             let tried = tokio::time::timeout(spec.deadline, async {
-                let plan = self.plan(&spec).await?;
                 let guest = self.cold(&spec, &plan).await?;
                 let report = guest.report.clone();
                 let (io, mut life) = guest.into_parts();
@@ -290,12 +305,16 @@ impl Sandbox for Qemu {
             });
             let tried = tried.await.unwrap_or(Err(BootError::Deadline(spec.deadline)));
             let report = match tried {
-                Err(BootError::Deadline(after)) if self.kvm => Err(BootError::Missing {
-                    what: format!("/dev/kvm is there, but a machine did not boot on it within {} s", after.as_secs()),
-                    hint: "this is usual where KVM is nested or emulated; name sandbox.runtime: qemu to have machines \
-                           emulated, which is slow and no security boundary"
-                        .to_owned(),
-                }),
+                Ok(report) => {
+                    if self.kvm {
+                        memory.forget();
+                    }
+                    Ok(report)
+                }
+                Err(BootError::Deadline(_)) if self.kvm => {
+                    memory.remember();
+                    Err(kvm::pretends(false))
+                }
                 other => other,
             };
             self.jail.discard_disk(&spec.disk).await?;
@@ -311,24 +330,6 @@ impl Sandbox for Qemu {
     fn discard_disk<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Result<(), BootError>> {
         self.jail.discard_disk(disk)
     }
-}
-
-/// Whether `/dev/kvm` opens at all; that it does proves nothing yet.
-fn usable_kvm() -> Result<(), BootError> {
-    let opened = std::fs::File::options().read(true).write(true).open("/dev/kvm");
-    let Err(error) = opened else { return Ok(()) };
-    let (what, hint) = match error.kind() {
-        std::io::ErrorKind::PermissionDenied => (
-            "/dev/kvm may not be opened by this user".to_owned(),
-            "add the user to the device's group (often `kvm`) and log in again",
-        ),
-        std::io::ErrorKind::NotFound => (
-            "there is no /dev/kvm".to_owned(),
-            "switch virtualisation on in the firmware, or use a machine that has it",
-        ),
-        _ => (format!("/dev/kvm cannot be opened: {error}"), "see what the kernel log says about kvm"),
-    };
-    Err(BootError::Missing { what, hint: hint.to_owned() })
 }
 
 /// The emulator on the search path, where a jail shows it.
