@@ -18,7 +18,7 @@ impl World {
     fn edit(&mut self, name: &str) {
         let labelled = !self.choices.rarely(15);
         let dispatchable = !self.choices.rarely(5);
-        let profile = match self.choices.rarely(12) {
+        let profile = match self.choices.rarely(5) {
             true => self.choices.one(&[Some("image"), Some("small"), Some("gone")]),
             false => None,
         };
