@@ -147,22 +147,13 @@ pub fn choose(workflow: &Workflow, trials: &Trials) -> Result<Choice, NoChoice> 
     // With and without KVM, qemu may lack the same.
     said.dedup();
     let said = said.join("; ");
-    let name = named(workflow.sandbox.runtime);
+    let name = workflow.sandbox.runtime.as_str();
     Err(NoChoice::Nothing(match (demand(workflow), workflow.sandbox.runtime) {
         (Some((demand, hint)), Runtime::Auto) => format!("{demand}, and no microVM works here: {said} (hint: {hint})"),
         (_, Runtime::Auto) => format!("nothing works here: {said}"),
         (_, Runtime::Jail) => format!("sandbox.runtime is jail: {said}"),
         _ => format!("sandbox.runtime is {name}: {said} (hint: sandbox.runtime: auto takes what works)"),
     }))
-}
-
-fn named(runtime: Runtime) -> &'static str {
-    match runtime {
-        Runtime::Auto => "auto",
-        Runtime::Jail => "jail",
-        Runtime::Qemu => "qemu",
-        Runtime::Smolvm => "smolvm",
-    }
 }
 
 /// Says who said it, unless that is said.
@@ -178,6 +169,6 @@ fn reason(workflow: &Workflow, kind: Kind, failed: &[String]) -> String {
         (Runtime::Auto, _) if failed.is_empty() => "the strongest, and it works here".to_owned(),
         (Runtime::Auto, _) => format!("the strongest that works here: {failed}"),
         (Runtime::Qemu, Kind::QemuTcg) => format!("sandbox.runtime is qemu, and KVM does not work here: {failed}"),
-        (runtime, _) => format!("sandbox.runtime is {}", named(runtime)),
+        (runtime, _) => format!("sandbox.runtime is {}", runtime.as_str()),
     }
 }

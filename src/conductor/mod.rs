@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use symphony_core::board::{Board, Closed, Command, Event, NotNow, Policy, RunEnd, Settled, StopCause};
+use symphony_core::board::{Board, Closed, Command, Event, Policy, RunEnd, Settled, StopCause};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
 use symphony_core::runtimes::Kind;
@@ -94,12 +94,7 @@ impl Chosen {
                 label: picked.sandbox.label().to_owned(),
                 reason: picked.reason.clone(),
             },
-            Err(Closed::NoSandbox(why) | Closed::TryingSandbox(why)) => {
-                Self { kind: None, label: "none".to_owned(), reason: why.clone() }
-            }
-            Err(closed) => {
-                Self { kind: None, label: "none".to_owned(), reason: NotNow::Closed(closed.clone()).to_string() }
-            }
+            Err(closed) => Self { kind: None, label: "none".to_owned(), reason: closed.why().to_owned() },
         }
     }
 }

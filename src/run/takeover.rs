@@ -92,6 +92,3 @@ impl Attempt {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -157,11 +157,8 @@ impl fmt::Display for NotNow {
             Self::Cleaning => write!(f, "its old workspace is being removed"),
             Self::Unconfirmed => write!(f, "its file is being looked at again"),
             Self::Unseen => write!(f, "its file is missing or cannot be read just now"),
-            Self::Closed(Closed::WorkflowBroken) => {
-                write!(f, "the workflow file has errors; nothing new starts until they are fixed")
-            }
             Self::Closed(Closed::NoSandbox(why)) => write!(f, "no sandbox can run it: {why}"),
-            Self::Closed(Closed::TryingSandbox(what)) => write!(f, "{what}"),
+            Self::Closed(closed) => f.write_str(closed.why()),
             Self::Draining => write!(f, "symphony is shutting down"),
         }
     }

@@ -293,6 +293,16 @@ pub enum Closed {
     TryingSandbox(String),
 }
 
+impl Closed {
+    /// The sentence about it.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::WorkflowBroken => "the workflow file has errors; nothing new starts until they are fixed",
+            Self::NoSandbox(why) | Self::TryingSandbox(why) => why,
+        }
+    }
+}
+
 /// `sandbox.profiles`, as far as starting runs is concerned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profiles {

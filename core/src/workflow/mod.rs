@@ -364,6 +364,18 @@ pub enum Runtime {
     Smolvm,
 }
 
+impl Runtime {
+    /// The word in the workflow.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Jail => "jail",
+            Self::Qemu => "qemu",
+            Self::Smolvm => "smolvm",
+        }
+    }
+}
+
 /// `sandbox.minimum`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Minimum {
