@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Arguments;
-use crate::conductor::{Conductor, Facts, Hands as _};
+use crate::conductor::{Chosen, Conductor, Facts, Hands as _};
 use crate::gateway::mcp::{Bearer, Endpoint};
 use crate::git::Git;
 use crate::hands::World;
@@ -22,10 +22,12 @@ use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::operator::{self, Place};
 use crate::run::{McpDoor, OpenMcp, Parts};
-use crate::sandbox::Sandbox;
-use crate::sandbox::jail::Jail;
+use crate::sandbox::choose::Sandboxes;
 use crate::web::{self, Door, OperatorToken};
 use crate::workflow_file::{Environment, WorkflowFile};
+
+/// The start waits so long for trials; what takes longer goes on beside the dashboard.
+const TRIAL_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why the program did not start, and the exit code that says so (0.1.0 §1.1).
 struct Refused {
@@ -78,29 +80,28 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let git = Git::new(layout.root()).map_err(Refused::start)?;
     let exe =
         std::env::current_exe().map_err(|error| Refused::start(format!("cannot find the running program: {error}")))?;
-    let sandbox: Arc<dyn Sandbox> = Arc::new(Jail::new(exe));
+    let sandboxes = Sandboxes::of_this_machine(exe, layout.templates());
 
     // Bound before anything runs: a port that is taken is a start that failed, not a surprise later.
     let listener = match port {
         Some(port) => Some(web::bind(&workflow.server.host, port).await.map_err(Refused::start)?),
         None => None,
     };
-    let trial = sandbox.trial().await;
+    sandboxes.settle(&workflow, TRIAL_PATIENCE).await;
     let parts = Arc::new(Parts {
         journal: journal.clone(),
         layout: layout.clone(),
         instance: memory.instance.clone(),
         git,
-        sandbox: sandbox.clone(),
+        sandboxes,
         open_mcp: open_mcp(),
         workflow_path: path.clone(),
     });
-    let (world, nudges) = World::new(file, parts, trial);
+    let (world, nudges) = World::new(file, parts);
     let first = world.look().await;
     let tracker = world.tracker();
-    let facts =
-        Facts { workflow_path: path.display().to_string(), sandbox: sandbox.label().to_owned(), once: arguments.once };
-    let no_sandbox = first.closed.clone();
+    let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once };
+    let (no_sandbox, sandbox) = (first.closed.clone(), first.sandbox.clone());
     let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
 
     let doors = CancellationToken::new();
@@ -128,11 +129,11 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     banner(
         &workflow,
         &path,
-        sandbox.label(),
+        &sandbox,
         login.as_deref(),
         no_sandbox.map(|c| symphony_core::board::NotNow::Closed(c).to_string()),
     );
-    tracing::info!(workflow = %path.display(), sandbox = sandbox.label(), "symphony started");
+    tracing::info!(workflow = %path.display(), sandbox = %sandbox.label, reason = %sandbox.reason, "symphony started");
 
     let listen = |kind| signal(kind).map_err(|error| Refused::start(format!("cannot listen for signals: {error}")));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
@@ -218,11 +219,15 @@ fn shown(listener: &TcpListener, host: &str) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn banner(workflow: &Workflow, path: &Path, sandbox: &str, login: Option<&str>, closed: Option<String>) {
+fn banner(workflow: &Workflow, path: &Path, sandbox: &Chosen, login: Option<&str>, closed: Option<String>) {
     let names = |role| workflow.states.with_role(role).map(|s| s.0.clone()).collect::<Vec<_>>().join(", ");
     let first = workflow.states.with_role(Role::Active).next().map_or_else(|| "Todo".to_owned(), |s| s.0.clone());
     let root = workflow.tracker.root.display();
-    let sandbox = if closed.is_some() { "none" } else { sandbox };
+    // Why there is none stands below.
+    let sandbox = match sandbox.kind {
+        Some(_) => format!("{}: {}", sandbox.label, sandbox.reason),
+        None => sandbox.label.clone(),
+    };
     let dashboard = login.unwrap_or("none (set server.port or pass --port)");
     let mut text = format!(
         "symphony {}\n  workflow   {}\n  issues     {root} (active: {}; finished: {})\n  sandbox    {sandbox}\n  dashboard  {dashboard}\n  next       drop a Markdown file into {root}/{first}/; finished work is in {}/, apply it with git am\n",

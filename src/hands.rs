@@ -1,5 +1,6 @@
 //! The conductor's hands on the real world: the workflow file, the tracker, runs, removals.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -7,16 +8,17 @@ use futures::future::BoxFuture;
 use symphony_core::board::Closed;
 use symphony_core::ids::{IssueId, StateName, WorkspaceKey};
 use symphony_core::issue::{Issue, Scan};
+use symphony_core::runtimes::Kind;
 use symphony_core::workflow::{Severity, Workflow};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::conductor::{Hands, Looked};
+use crate::conductor::{Chosen, Hands, Looked};
 use crate::hooks::HookEnv;
 use crate::layout::Layout;
 use crate::nudge::{self, Nudge};
 use crate::run::line::Ended;
 use crate::run::{self, Parts, Start};
-use crate::sandbox::{BootError, TrialReport, choose};
+use crate::sandbox::choose::State;
 use crate::tracker::markdown::MarkdownTracker;
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 use crate::workflow_file::{Reload, WorkflowFile};
@@ -26,7 +28,6 @@ use crate::workspace::{Wanted, Workspaces};
 pub struct World {
     file: Arc<Mutex<WorkflowFile>>,
     parts: Arc<Parts>,
-    trial: Arc<Result<TrialReport, BootError>>,
     tracker: Arc<Current>,
     watching: Arc<Watching>,
 }
@@ -64,23 +65,30 @@ struct Current(RwLock<(Arc<Workflow>, Arc<dyn Tracker>)>);
 
 impl World {
     /// Joins the parts; the receiver wakes looks when files change. Without it polling works alone.
-    pub fn new(
-        file: WorkflowFile,
-        parts: Arc<Parts>,
-        trial: Result<TrialReport, BootError>,
-    ) -> (Self, mpsc::Receiver<Nudge>) {
+    pub fn new(file: WorkflowFile, parts: Arc<Parts>) -> (Self, mpsc::Receiver<Nudge>) {
         let workflow = file.workflow();
         let (hints, nudges) = mpsc::channel(4);
+        tokio::spawn(look_after_trials(parts.sandboxes.changes(), hints.clone()));
         let watching = Watching { file: file.path().to_owned(), hints, held: Mutex::default() };
         watching.follow(&workflow);
         let tracker = Arc::new(Current(RwLock::new(fresh(&workflow))));
-        let (file, trial, watching) = (Arc::new(Mutex::new(file)), Arc::new(trial), Arc::new(watching));
-        (Self { file, parts, trial, tracker, watching }, nudges)
+        let (file, watching) = (Arc::new(Mutex::new(file)), Arc::new(watching));
+        (Self { file, parts, tracker, watching }, nudges)
     }
 
     /// The tracker of the workflow in force, for the doors.
     pub fn tracker(&self) -> Arc<dyn Tracker> {
         self.tracker.clone()
+    }
+}
+
+/// A trial that ended may open what was closed.
+async fn look_after_trials(mut changes: watch::Receiver<BTreeMap<Kind, State>>, hints: mpsc::Sender<Nudge>) {
+    while changes.changed().await.is_ok() {
+        // A full channel has a look coming anyway.
+        if let Err(mpsc::error::TrySendError::Closed(_)) = hints.try_send(Nudge::Workflow) {
+            return;
+        }
     }
 }
 
@@ -196,7 +204,7 @@ const LOOKS: u32 = 3;
 
 impl Hands for World {
     fn look(&self) -> BoxFuture<'static, Looked> {
-        let (file, tracker, trial) = (self.file.clone(), self.tracker.clone(), self.trial.clone());
+        let (file, tracker, sandboxes) = (self.file.clone(), self.tracker.clone(), self.parts.sandboxes.clone());
         let watching = self.watching.clone();
         Box::pin(async move {
             let mut read = read_again(&file, &watching).await;
@@ -214,15 +222,19 @@ impl Hands for World {
                 current = tracker.follow(&read.workflow);
                 scan = current.scan().await;
             }
-            let closed = match (read.may_dispatch, choose::jail_for(&read.workflow, &trial)) {
+            // After a reload this may be the first time that somebody asks for a runtime.
+            sandboxes.begin(&read.workflow);
+            let picked = sandboxes.pick(&read.workflow);
+            let sandbox = Chosen::of(&picked);
+            let closed = match (read.may_dispatch, picked) {
                 (false, _) => Some(Closed::WorkflowBroken),
-                (true, Err(why)) => Some(Closed::NoSandbox(why)),
-                (true, Ok(())) => None,
+                (true, picked) => picked.err(),
             };
             Looked {
                 workflow: read.workflow,
                 tracker: current,
                 closed,
+                sandbox,
                 problems: read.problems,
                 warnings: read.warnings,
                 available_mib: crate::memory::available_mib(),
@@ -256,7 +268,6 @@ impl Hands for World {
 /// The host workspace goes, then the work disk; the airlock keeps every commit.
 async fn remove(parts: &Parts, issue: &Issue, workflow: &Workflow) -> Result<(), String> {
     let key = WorkspaceKey::of(&issue.identifier).map_err(|error| error.to_string())?;
-    let disk = parts.layout.work_disk(&key);
     let workspaces = Workspaces::new(&workflow.workspace.root, &parts.instance, parts.git.clone());
     let workspaces = workspaces.map_err(|error| error.to_string())?;
     let env = HookEnv {
@@ -275,14 +286,21 @@ async fn remove(parts: &Parts, issue: &Issue, workflow: &Workflow) -> Result<(),
         log: None,
     };
     workspaces.remove(&wanted).await.map_err(|error| error.to_string())?;
-    if tokio::fs::try_exists(parts.layout.unexported(&key)).await.unwrap_or(true) {
+    let marker = parts.layout.unexported(&key);
+    if tokio::fs::try_exists(&marker).await.unwrap_or(true) {
         return Err(format!(
-            "work may be left on {} that never came out; move the issue back to take it up, or remove the directory",
-            disk.display()
+            "work may be left on its work disk that never came out ({} stands); move the issue back to take it up, or remove that file",
+            marker.display()
         ));
     }
-    if tokio::fs::try_exists(&disk).await.unwrap_or(true) {
-        parts.sandbox.discard_disk(&disk).await.map_err(|error| error.to_string())?;
+    let mut trouble = vec![];
+    for owner in parts.sandboxes.owners() {
+        let disk = parts.layout.work_disk(owner.kind.runtime(), &key);
+        if owner.may_hold(&disk).await
+            && let Err(error) = owner.sandbox.discard_disk(&disk).await
+        {
+            trouble.push(error.to_string());
+        }
     }
-    Ok(())
+    if trouble.is_empty() { Ok(()) } else { Err(trouble.join("; ")) }
 }

@@ -46,12 +46,20 @@ impl Layout {
         self.root.join("patches")
     }
 
-    /// The guest's own storage for an issue: opaque, a cache. Never enter, read or configure from it.
-    pub fn work_disk(&self, key: &WorkspaceKey) -> PathBuf {
-        self.root.join("disks").join(key.as_str())
+    /// The guest's own storage for an issue: opaque, a cache. Never enter, read or configure from it. Each runtime has
+    /// its own kind, so each has its own place; `runtime` is its word in the workflow.
+    pub fn work_disk(&self, runtime: &str, key: &WorkspaceKey) -> PathBuf {
+        let place = if runtime == "jail" { self.root.join("disks") } else { self.root.join("machines").join(runtime) };
+        place.join(key.as_str())
     }
 
-    /// Stands while the work disk may hold work that never came out of it; such a disk is not removed.
+    /// Machines saved after their boot. They hold nothing of an issue, and are made again when they are missing.
+    pub fn templates(&self) -> PathBuf {
+        self.root.join("machines").join("templates")
+    }
+
+    /// Stands while a work disk may hold work that never came out of it; such a disk is not removed. What it says is
+    /// the word of the runtime that has the disk; nothing is the jail.
     pub fn unexported(&self, key: &WorkspaceKey) -> PathBuf {
         self.root.join("disks").join(format!("{}.unexported", key.as_str()))
     }

@@ -31,7 +31,10 @@ fn main() -> ExitCode {
     if let Some(Verb::Explain(question)) = &arguments.verb {
         return question.run();
     }
-    symphony::log::start(std::env::var("SYMPHONY_LOG_LEVEL").ok().as_deref());
+    let examining = matches!(arguments.verb, Some(Verb::Doctor(_)));
+    if !examining {
+        symphony::log::start(std::env::var("SYMPHONY_LOG_LEVEL").ok().as_deref());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -39,7 +42,10 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let code = runtime.block_on(symphony::app::run(arguments));
+    let code = match &arguments.verb {
+        Some(Verb::Doctor(doctor)) => runtime.block_on(doctor.run()),
+        _ => runtime.block_on(symphony::app::run(arguments)),
+    };
     // A blocking call that hangs (a dead disk) must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     code

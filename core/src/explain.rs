@@ -117,6 +117,8 @@ pub struct Run {
     pub run: RunId,
     /// What it is doing, a word or two.
     pub phase: String,
+    /// The label of what isolates it.
+    pub sandbox: String,
     /// Turns started.
     pub turn: u32,
     /// `None` on a first run.
@@ -207,6 +209,7 @@ impl Explained {
             run: Some(Run {
                 run: row.run,
                 phase: row.phase.clone(),
+                sandbox: row.sandbox.clone(),
                 turn: row.turn_count,
                 attempt: row.attempt,
                 started_at: row.started_at,

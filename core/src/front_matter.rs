@@ -145,6 +145,7 @@ pub fn parse(file: &str, state: &str, bytes: &[u8]) -> Result<Issue, Malformed> 
             .map(|name| Blocker { id: None, identifier: Identifier(name), state: None })
             .collect(),
         dispatchable: !fields.get("hold").is_some_and(holds),
+        profile: fields.get("profile").and_then(profile),
         created_at: instant("created_at"),
         updated_at: instant("updated_at"),
         proposed_by: owned("proposed_by"),
@@ -316,6 +317,12 @@ fn names(node: &Node) -> Vec<String> {
         }
     }
     names
+}
+
+/// What is no name counts as one that nobody lists: a choice is never dropped silently.
+fn profile(node: &Node) -> Option<String> {
+    let is_choice = !node.is_null() && node.as_str().is_none_or(|text| !text.trim().is_empty());
+    is_choice.then(|| scalar_text(node).unwrap_or_else(|| node.kind_name().to_owned()))
 }
 
 fn labels(node: Option<&Node>) -> Vec<String> {

@@ -33,6 +33,8 @@ pub struct Issue {
     pub blocked_by: Vec<Blocker>,
     /// `false` when the file says `hold: true` (C18).
     pub dispatchable: bool,
+    /// Which of the workflow's `sandbox.profiles` its runs get; `None` is the workflow's default.
+    pub profile: Option<String>,
     /// Front matter, if it is an instant.
     pub created_at: Option<Timestamp>,
     /// Front matter, if it is an instant.
@@ -70,6 +72,7 @@ impl Issue {
             labels: vec![],
             blocked_by: vec![],
             dispatchable: true,
+            profile: None,
             created_at: None,
             updated_at: None,
             proposed_by: None,

@@ -28,8 +28,10 @@ pub struct Snapshot {
     pub workflow_path: String,
     /// Absolute path of the tracker root.
     pub tracker_root: String,
-    /// Name of the runtime that isolates runs, with its honesty label.
+    /// The label of the runtime that isolates the runs that start now, or `none`.
     pub sandbox: String,
+    /// Why it is this one, or why there is none.
+    pub sandbox_reason: String,
     /// States in declaration order with their role, for forms and headings.
     pub states: Vec<StateRow>,
     /// Where a discarded issue goes.
@@ -71,6 +73,7 @@ impl Snapshot {
             workflow_path: String::new(),
             tracker_root: String::new(),
             sandbox: String::new(),
+            sandbox_reason: String::new(),
             states: vec![],
             discard_target: StateName::new("Done"),
             budget: None,
@@ -156,6 +159,8 @@ pub struct RunningRow {
     pub stage: Stage,
     /// Preparing, booting, turn, waiting for a human, handing off, stopping…: one word or two.
     pub phase: String,
+    /// The label of the runtime that isolates it.
+    pub sandbox: String,
     /// `null` on a first run, else the number handed to the prompt.
     pub attempt: Option<u32>,
     /// ACP session id.

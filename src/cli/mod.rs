@@ -1,6 +1,7 @@
 //! The command line (0.1.0 §1.1): a path, a port, help; unknown flags are refused. Beside it, questions to a
-//! running symphony.
+//! running symphony, and to the machine.
 
+mod doctor;
 mod explain;
 mod text;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+pub use doctor::Doctor;
 pub use explain::Explain;
 
 /// Runs coding agents on the issues of a workflow, each in its own sandbox, and hands back patches.
@@ -34,11 +36,13 @@ pub struct Arguments {
     pub verb: Option<Verb>,
 }
 
-/// What can be asked of a running symphony.
+/// What can be asked of a running symphony, and of the machine.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Says why an issue does not run, or lists all that are not running fine.
     Explain(Explain),
+    /// Tries every sandbox runtime on this machine, and says what each enforces.
+    Doctor(Doctor),
 }
 
 #[cfg(test)]
@@ -64,6 +68,7 @@ mod tests {
     #[test]
     fn a_command_is_one_only_in_the_first_place_and_without_a_path() {
         assert!(matches!(parse(&["explain"]).expect("valid").verb, Some(Verb::Explain(_))));
+        assert!(matches!(parse(&["doctor", "--json"]).expect("valid").verb, Some(Verb::Doctor(_))));
         for (args, workflow) in [
             (&["./explain"][..], "./explain"),
             (&["help"], "help"),

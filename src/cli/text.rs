@@ -94,6 +94,7 @@ fn detail(one: &Explanation, now: Timestamp) -> Vec<String> {
             "run",
             &format!("{} · {} · turn {}{attempt} · since {}", run.run_id, run.phase, run.turn, clock(&run.started_at)),
         );
+        fact("sandbox", &run.sandbox);
         run.question.iter().for_each(|question| fact("asks", question));
     } else {
         fact("why", &one.reason);

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use symphony_core::board::{Board, Closed, Command, Event, Policy, RunEnd, Settled, StopCause};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
+use symphony_core::runtimes::Kind;
 use symphony_core::snapshot::Snapshot;
 use symphony_core::time::Tick;
 use symphony_core::workflow::{Role, Workflow};
@@ -30,6 +31,7 @@ use self::view::{Ended, Live};
 use crate::journal::{Journal, Memory};
 use crate::nudge::Nudge;
 use crate::run::line::{Ended as RunEnded, FromRun, Report};
+use crate::sandbox::choose::Picked;
 use crate::tracker::Tracker;
 
 /// Snapshots are published at most this often; changes in between are one change.
@@ -58,6 +60,8 @@ pub struct Looked {
     pub workflow: Arc<Workflow>,
     /// Its tracker.
     pub tracker: Arc<dyn Tracker>,
+    /// What isolates the runs that start now.
+    pub sandbox: Chosen,
     /// What stands in the way of any dispatch.
     pub closed: Option<Closed>,
     /// Why the file on disk is not in force.
@@ -70,13 +74,36 @@ pub struct Looked {
     pub scan: Result<Scan, String>,
 }
 
+/// What isolates the runs that start now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// `None`: nothing does, and nothing starts.
+    pub kind: Option<Kind>,
+    /// The label of the runtime, or `none`.
+    pub label: String,
+    /// Why it is this one, or why there is none.
+    pub reason: String,
+}
+
+impl Chosen {
+    /// In the words of the runtimes.
+    pub fn of(picked: &Result<Picked, Closed>) -> Self {
+        match picked {
+            Ok(picked) => Self {
+                kind: Some(picked.kind),
+                label: picked.sandbox.label().to_owned(),
+                reason: picked.reason.clone(),
+            },
+            Err(closed) => Self { kind: None, label: "none".to_owned(), reason: closed.why().to_owned() },
+        }
+    }
+}
+
 /// Things that do not change while the process lives.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Absolute path of the workflow file.
     pub workflow_path: String,
-    /// Name of the sandbox runtime, with its label.
-    pub sandbox: String,
     /// End as soon as nothing is left to do.
     pub once: bool,
 }
@@ -98,6 +125,7 @@ pub struct Conductor<H: Hands> {
     tracker: Arc<dyn Tracker>,
     problems: Vec<String>,
     warnings: Vec<String>,
+    sandbox: Chosen,
     hands: Arc<H>,
     journal: Journal,
     facts: Facts,
@@ -124,7 +152,7 @@ impl<H: Hands> Conductor<H> {
         let (to_self, mailbox) = mpsc::unbounded_channel();
         let (to_runs, from_runs) = mpsc::channel(256);
         let (to_requests, requests) = mpsc::channel(64);
-        let policy = Policy::of(&first.workflow, first.closed.clone(), first.available_mib);
+        let policy = Policy::of(&first.workflow, first.closed.clone(), first.available_mib, first.sandbox.kind);
         let board = Board::new(RunId(memory.next_run), memory.counters, memory.parked);
         let mut conductor = Self {
             board,
@@ -134,6 +162,7 @@ impl<H: Hands> Conductor<H> {
             // Both are told, and shown, at the first look.
             problems: vec![],
             warnings: vec![],
+            sandbox: first.sandbox,
             hands,
             journal,
             facts,
@@ -283,7 +312,11 @@ impl<H: Hands> Conductor<H> {
         }
         (self.workflow, self.tracker) = (looked.workflow, looked.tracker);
         (self.problems, self.warnings) = (looked.problems, looked.warnings);
-        self.policy = Policy::of(&self.workflow, looked.closed, looked.available_mib);
+        if looked.sandbox != self.sandbox {
+            tracing::info!(sandbox = %looked.sandbox.label, reason = %looked.sandbox.reason, "what isolates new runs");
+            self.sandbox = looked.sandbox;
+        }
+        self.policy = Policy::of(&self.workflow, looked.closed, looked.available_mib, self.sandbox.kind);
         let before = (self.board.malformed().to_vec(), self.board.ambiguous().to_vec());
         self.step(Event::PollEnded(looked.scan));
         for file in self.board.malformed().iter().filter(|f| !before.0.contains(f)) {

@@ -30,10 +30,12 @@ impl<H: Hands> Conductor<H> {
         let (look, to_self) = (self.hands.look(), self.to_self.clone());
         let (workflow, tracker) = (self.workflow.clone(), self.tracker.clone());
         let (closed, problems, warnings) = (self.policy.closed.clone(), self.problems.clone(), self.warnings.clone());
+        let sandbox = self.sandbox.clone();
         self.tasks.spawn(async move {
             let blind = |why: String| Looked {
                 workflow,
                 tracker,
+                sandbox,
                 closed,
                 problems,
                 warnings,
@@ -55,7 +57,7 @@ impl<H: Hands> Conductor<H> {
         let (answers, answers_in) = mpsc::channel(4);
         tracing::info!(issue_id = %plan.issue.id, issue_identifier = %plan.issue.identifier, run_id = run.0,
             attempt = plan.attempt.unwrap_or(0), "run starts");
-        self.live.insert(run, Live::new(&plan, stop, answers));
+        self.live.insert(run, Live::new(&plan, &self.sandbox.label, stop, answers));
         let kept = self.journal.run_started(run, plan.issue.id.clone(), self.board.counters(&plan.issue.id));
         self.homes.insert(plan.issue.id.clone(), self.workflow.clone());
         let line = Line { run, reports: self.to_runs.clone(), stop: stop_seen, answers: answers_in };

@@ -35,6 +35,8 @@ pub(super) struct Live {
     pub(super) started: Instant,
     started_at: Timestamp,
     attempt: Option<u32>,
+    /// The label of what isolates it.
+    sandbox: String,
     workspace: Option<PathBuf>,
     pub(super) session: Option<String>,
     pub(super) turns: u32,
@@ -79,7 +81,12 @@ fn sum(a: Tokens, b: Tokens) -> Tokens {
 }
 
 impl Live {
-    pub(super) fn new(plan: &Plan, stop: watch::Sender<Option<StopCause>>, answers: mpsc::Sender<String>) -> Self {
+    pub(super) fn new(
+        plan: &Plan,
+        sandbox: &str,
+        stop: watch::Sender<Option<StopCause>>,
+        answers: mpsc::Sender<String>,
+    ) -> Self {
         Self {
             issue: plan.issue.clone(),
             phase: "preparing",
@@ -90,6 +97,8 @@ impl Live {
             started: Instant::now(),
             started_at: Timestamp::now(),
             attempt: plan.attempt,
+            // Until it says so itself, a moment later.
+            sandbox: sandbox.to_owned(),
             workspace: None,
             session: None,
             turns: 0,
@@ -111,6 +120,7 @@ impl Live {
                     self.phase = phase;
                 }
             }
+            Report::Sandbox(label) => self.sandbox = label.to_owned(),
             Report::Workspace(path) => self.workspace = Some(path),
             Report::Session(id) => {
                 tracing::info!(issue_id = %self.issue.id, issue_identifier = %self.issue.identifier, session_id = %id,
@@ -154,7 +164,8 @@ impl<H: Hands> Conductor<H> {
             generated_at,
             workflow_path: self.facts.workflow_path.clone(),
             tracker_root: self.workflow.tracker.root.display().to_string(),
-            sandbox: self.facts.sandbox.clone(),
+            sandbox: self.sandbox.label.clone(),
+            sandbox_reason: self.sandbox.reason.clone(),
             states: self
                 .workflow
                 .states
@@ -204,6 +215,7 @@ impl<H: Hands> Conductor<H> {
                 _ => Stage::Running,
             },
             phase: live.phase.to_owned(),
+            sandbox: live.sandbox.clone(),
             attempt: live.attempt,
             session_id: live.session.clone(),
             turn_count: live.turns,

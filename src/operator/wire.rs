@@ -30,8 +30,11 @@ pub struct Answer {
     pub generated_at: String,
     /// Absolute.
     pub workflow: String,
-    /// What isolates runs.
+    /// What isolates the runs that start now.
     pub sandbox: String,
+    /// Why it is this one, or why there is none.
+    #[serde(default)]
+    pub sandbox_reason: String,
     /// What stands in the way of everything, each a sentence.
     pub notices: Vec<String>,
     /// What was asked for; without a name, everything but what is finished.
@@ -84,6 +87,9 @@ pub struct Run {
     pub run_id: u64,
     /// What it is doing.
     pub phase: String,
+    /// What isolates it.
+    #[serde(default)]
+    pub sandbox: String,
     /// Turns started.
     pub turn: u32,
     /// `null` on a first run.
@@ -162,6 +168,7 @@ impl Answer {
             generated_at: instant(snapshot.generated_at),
             workflow: snapshot.workflow_path.clone(),
             sandbox: snapshot.sandbox.clone(),
+            sandbox_reason: snapshot.sandbox_reason.clone(),
             notices: explain::notices(snapshot),
             issues: explained.iter().map(|one| Explanation::of(snapshot, one)).collect(),
             done: snapshot.idle.iter().filter(|row| row.role == symphony_core::workflow::Role::Terminal).count(),
@@ -193,6 +200,7 @@ impl Explanation {
             run: run.map(|run| Run {
                 run_id: run.run.0,
                 phase: run.phase.clone(),
+                sandbox: run.sandbox.clone(),
                 turn: run.turn,
                 attempt: run.attempt,
                 started_at: instant(run.started_at),

@@ -60,7 +60,7 @@ impl ExportError {
     }
 
     /// Whether the work tree is no repository that work could come out of any more.
-    fn is_broken_tree(&self) -> bool {
+    pub(super) fn is_broken_tree(&self) -> bool {
         let Self::Channel(ChannelError::Refused(refusal)) = self else { return false };
         matches!(refusal.kind, RefusalKind::Tree | RefusalKind::Git)
     }
@@ -81,14 +81,11 @@ impl Attempt {
             if disk.tree && disk.marker.is_some() {
                 let kept = disk.marker.as_deref() == Some(&current);
                 // Asked of a tree we know too: an agent may have broken it, and then no run could ever end.
-                let taken = if kept {
-                    self.export(airlock, channel, None).await.map(|_| true)
-                } else {
+                if !kept {
                     // An earlier run, or an earlier symphony, died before its export.
                     line.report(Report::Phase("rescuing")).await;
-                    self.export_left(airlock, channel).await
-                };
-                match taken {
+                }
+                match self.take_tree(airlock, channel, kept).await {
                     Ok(true) => return Ok(()),
                     Ok(false) => {
                         tracing::warn!(issue_id = %self.plan.issue.id, "the agent's branch moved on without what the work disk holds, which is kept in the airlock below refs/symphony/left; starting from the branch");
@@ -136,7 +133,7 @@ impl Attempt {
     }
 
     /// What the work disk is marked with when it holds exactly what the airlock holds.
-    async fn marker(&self, airlock: &Airlock) -> Result<String, AirlockError> {
+    pub(super) async fn marker(&self, airlock: &Airlock) -> Result<String, AirlockError> {
         let wip = airlock.wip().await?.map_or_else(|| "-".to_owned(), |oid| oid.to_string());
         Ok(format!("{} {wip}", airlock.head().await?))
     }
@@ -153,6 +150,20 @@ impl Attempt {
         let checkpoint = airlock.take_export(bundle.as_deref(), &claim, &limits).await?;
         channel.marker(&self.marker(airlock).await?).await?;
         Ok(checkpoint)
+    }
+
+    /// Takes what the tree of a work disk holds; `kept`: the airlock is where the tree was last. `false`: the airlock
+    /// went on without it.
+    pub(super) async fn take_tree(
+        &self,
+        airlock: &Airlock,
+        channel: &Channel,
+        kept: bool,
+    ) -> Result<bool, ExportError> {
+        match kept {
+            true => self.export(airlock, channel, None).await.map(|_| true),
+            false => self.export_left(airlock, channel).await,
+        }
     }
 
     /// Takes what an earlier run left on its work disk. `false`: the airlock went on without it.
@@ -197,7 +208,7 @@ impl Attempt {
 
     /// The guest died before its export: a fresh sandbox without an agent exports from its work disk.
     pub(super) async fn rescue(&self, airlock: &Airlock, message: Option<String>) -> Result<(), ExportError> {
-        let (mut guest, channel, disk) = match self.boot().await {
+        let (mut guest, channel, disk) = match self.boot(&self.picked).await {
             Ok(booted) => booted,
             Err(end) => return Err(ChannelError::Protocol(format!("no sandbox for the rescue: {end}")).into()),
         };

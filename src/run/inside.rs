@@ -1,8 +1,10 @@
 //! The part of a run that has a sandbox: boot, agent, talk, last export, and the end of it all.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use symphony_core::board::{FailureCode, ParkReason, RunEnd};
+use symphony_core::runtimes::Kind;
 use symphony_core::workflow::AgentOf;
 use symphony_guest::wire::{Program as GuestProgram, SpawnRequest};
 use tokio::sync::mpsc;
@@ -19,6 +21,7 @@ use crate::agent::session::{McpServer, Session, StartOptions};
 use crate::agent::transcript::Transcript;
 use crate::airlock::Airlock;
 use crate::sandbox::channel::Channel;
+use crate::sandbox::choose::Picked;
 use crate::sandbox::{BootSpec, Life};
 use crate::workspace::Ready;
 
@@ -44,9 +47,16 @@ pub(super) enum Left {
 impl Attempt {
     /// Boots, works, exports, and takes everything down again, whatever happened.
     pub(super) async fn inside(&self, airlock: &Airlock, ready: &Ready, prompt: String, line: &mut Line) -> Left {
+        let taken_over = tokio::select! {
+            taken_over = self.take_over(airlock, line) => taken_over,
+            cause = line.stopped() => return Left::Ended(RunEnd::Stopped(cause)),
+        };
+        if let Err(end) = taken_over {
+            return Left::Ended(end);
+        }
         line.report(Report::Phase("booting")).await;
         let booted = tokio::select! {
-            booted = self.boot() => booted,
+            booted = self.boot(&self.picked) => booted,
             cause = line.stopped() => return Left::Ended(RunEnd::Stopped(cause)),
         };
         let (mut guest, channel, disk) = match booted {
@@ -55,7 +65,7 @@ impl Attempt {
         };
         // Until its work is out, the disk is all there is of it, whatever becomes of us.
         let unexported = self.parts.layout.unexported(&self.key);
-        if let Err(error) = tokio::fs::write(&unexported, b"").await {
+        if let Err(error) = tokio::fs::write(&unexported, self.picked.kind.runtime()).await {
             tracing::warn!(path = %unexported.display(), %error, "cannot mark the work disk as in use");
         }
         let mut talk = Talk::default();
@@ -107,7 +117,7 @@ impl Attempt {
                 failed(FailureCode::ExportRefused, error)
             }
             (Ok(_) | Err(RunEnd::Failed(_) | RunEnd::TurnsUsed), Err(error)) => {
-                let disk = self.parts.layout.work_disk(&self.key);
+                let disk = self.disk_of(&self.picked);
                 let detail = format!(
                     "{error}; what the sandbox holds is kept on its work disk {} until the issue is tried again",
                     disk.display()
@@ -122,31 +132,46 @@ impl Attempt {
         };
         Left::Ended(match end {
             RunEnd::Failed(mut failure) if no_memory => {
-                failure.message.push_str(" (the sandbox ran out of memory: sandbox.jail.memory_mib)");
+                let key = match self.picked.kind {
+                    Kind::Jail => "sandbox.jail.memory_mib",
+                    Kind::Smolvm => "smolvm.mem_mib",
+                    Kind::QemuKvm | Kind::QemuTcg => "sandbox.memory_mib",
+                };
+                failure.message.push_str(&format!(" (the sandbox ran out of memory: {key}, or that of its profile)"));
                 RunEnd::Failed(failure)
             }
             other => other,
         })
     }
 
-    pub(super) async fn boot(&self) -> Result<(Box<dyn Life>, Channel, DiskState), RunEnd> {
-        let jail = &self.workflow.sandbox.jail;
+    /// Where the issue's work disk for this runtime is.
+    pub(super) fn disk_of(&self, picked: &Picked) -> PathBuf {
+        self.parts.layout.work_disk(picked.kind.runtime(), &self.key)
+    }
+
+    pub(super) async fn boot(&self, picked: &Picked) -> Result<(Box<dyn Life>, Channel, DiskState), RunEnd> {
+        let sizes = &self.sizes;
+        let disk = self.disk_of(picked);
+        let place = disk.parent().map_or(Ok(()), crate::files::create_private_dir);
+        place.map_err(|error| {
+            failed(FailureCode::SandboxBootFailed, format!("cannot make {}: {error}", disk.display()))
+        })?;
         let deadline = Duration::from_millis(self.workflow.acp.boot_timeout_ms);
         let spec = BootSpec {
             run: self.plan.run,
-            disk: self.parts.layout.work_disk(&self.key),
-            image: None,
-            read_only: jail.read_only.clone(),
-            cpus: 0,
-            memory_mib: jail.memory_mib,
-            pids: jail.pids,
-            file_size_mib: jail.file_size_mib,
-            disk_mib: 0,
+            disk,
+            image: sizes.image.clone(),
+            packages: sizes.packages.clone(),
+            read_only: self.workflow.sandbox.jail.read_only.clone(),
+            cpus: sizes.cpus,
+            memory_mib: sizes.memory_mib,
+            pids: sizes.pids,
+            file_size_mib: sizes.file_size_mib,
+            disk_mib: sizes.disk_mib,
             deadline,
             program: vec![],
         };
-        let guest =
-            self.parts.sandbox.boot(spec).await.map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
+        let guest = picked.sandbox.boot(spec).await.map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
         let (io, mut guest) = guest.into_parts();
         let token = crate::random::token(16).map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
         match Channel::open(io, &token, deadline).await {

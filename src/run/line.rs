@@ -19,6 +19,8 @@ const COUNT_DEADLINE: Duration = Duration::from_secs(60);
 pub enum Report {
     /// What it is doing, in a word or two.
     Phase(&'static str),
+    /// The label of what isolates it.
+    Sandbox(&'static str),
     /// Where its host workspace is.
     Workspace(PathBuf),
     /// The agent's session began.

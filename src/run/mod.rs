@@ -7,6 +7,7 @@ mod export;
 mod finish;
 mod inside;
 pub mod line;
+mod takeover;
 mod tools;
 mod turns;
 mod word;
@@ -15,10 +16,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use symphony_core::board::{FailureCode, Left as LeftBehind, ParkReason, Plan, RunEnd, RunFailure};
+use symphony_core::board::{FailureCode, Left as LeftBehind, NotNow, ParkReason, Plan, RunEnd, RunFailure};
 use symphony_core::ids::{Identifier, WorkspaceKey};
+use symphony_core::issue::Issue;
 use symphony_core::prompt::Prompt;
-use symphony_core::workflow::Workflow;
+use symphony_core::runtimes::Kind;
+use symphony_core::workflow::{Sizes, Workflow};
 use symphony_guest::mux::MuxStream;
 use tokio::sync::mpsc;
 
@@ -31,7 +34,7 @@ use crate::git::Git;
 use crate::hooks::{Hook, HookEnv};
 use crate::journal::Journal;
 use crate::layout::Layout;
-use crate::sandbox::Sandbox;
+use crate::sandbox::choose::{Picked, Sandboxes};
 use crate::tracker::Tracker;
 use crate::workspace::{Ready, Wanted, WorkspaceError, Workspaces};
 
@@ -63,8 +66,8 @@ pub struct Parts {
     pub instance: String,
     /// The host's git, with nobody's configuration.
     pub git: Git,
-    /// What isolates a run.
-    pub sandbox: Arc<dyn Sandbox>,
+    /// What can isolate a run.
+    pub sandboxes: Sandboxes,
     /// The guest's door to our tools.
     pub open_mcp: OpenMcp,
     /// Absolute path of the workflow file, for hooks.
@@ -89,6 +92,10 @@ pub(crate) struct Attempt {
     plan: Plan,
     workflow: Arc<Workflow>,
     tracker: Arc<dyn Tracker>,
+    /// What isolates it, whatever becomes of the workflow.
+    picked: Picked,
+    /// What its sandbox gets.
+    sizes: Sizes,
     key: WorkspaceKey,
     /// This run's directory below `.symphony/runs`.
     dir: PathBuf,
@@ -105,7 +112,17 @@ pub async fn attempt(parts: Arc<Parts>, start: Start) -> Ended {
     if let Err(error) = crate::files::create_private_dir(&dir) {
         return failed(FailureCode::RunDirectory, format!("cannot create {}: {error}", dir.display())).into();
     }
-    let attempt = Attempt { parts, plan, workflow, tracker, key, dir };
+    // The board asked the same at its newest look; what changed since then ends the run here.
+    let picked = match parts.sandboxes.pick(&workflow) {
+        Ok(picked) => picked,
+        Err(closed) => return failed(FailureCode::SandboxBootFailed, NotNow::Closed(closed)).into(),
+    };
+    line.report(Report::Sandbox(picked.sandbox.label())).await;
+    let sizes = match sizes(&workflow, &plan.issue, picked.kind) {
+        Ok(sizes) => sizes,
+        Err(why) => return failed(FailureCode::SandboxBootFailed, why).into(),
+    };
+    let attempt = Attempt { parts, plan, workflow, tracker, picked, sizes, key, dir };
     let mut left = None;
     let end = attempt.carry_out(&mut line, &mut left).await;
     // Bundles are only on their way; what they carried stands in the airlock.
@@ -113,6 +130,16 @@ pub async fn attempt(parts: Arc<Parts>, start: Start) -> Ended {
         let _ = tokio::fs::remove_file(attempt.dir.join(name)).await;
     }
     Ended { end, left }
+}
+
+/// What the sandbox of this issue gets.
+fn sizes(workflow: &Workflow, issue: &Issue, kind: Kind) -> Result<Sizes, String> {
+    let sandbox = &workflow.sandbox;
+    let profile = sandbox.profile_of(issue.profile.as_deref()).map_err(|error| error.to_string())?;
+    match profile.and_then(|profile| profile.refused_by(kind)) {
+        Some(why) => Err(format!("its profile {why}")),
+        None => Ok(sandbox.sizes(profile, kind, &workflow.smolvm)),
+    }
 }
 
 impl Attempt {

@@ -1,29 +1,233 @@
-//! Which sandbox a workflow gets, or the sentence that says why it gets none. Never a silent downgrade.
+//! The runtimes of this process, what their trials said, and which of them a workflow gets.
+//!
+//! A trial boots for real and may take long, so it runs by itself; whoever asks meanwhile is told that it runs. The
+//! decision is `symphony_core::runtimes`. Never a silent downgrade.
 
-use symphony_core::workflow::{Minimum, Runtime, Workflow};
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{BootError, TrialReport};
+use futures::FutureExt as _;
+use symphony_core::board::Closed;
+use symphony_core::runtimes::{Kind, NoChoice, Trial, Trials, choose, untried};
+use symphony_core::workflow::Workflow;
+use tokio::sync::watch;
 
-/// Whether the jail may run this workflow's issues, given how its trial went.
-///
-/// # Errors
-/// A sentence for the operator: what the workflow asks for, and what this machine has.
-pub fn jail_for(workflow: &Workflow, trial: &Result<TrialReport, BootError>) -> Result<(), String> {
-    let sandbox = &workflow.sandbox;
-    match sandbox.runtime {
-        Runtime::Qemu | Runtime::Smolvm => {
-            let name = if sandbox.runtime == Runtime::Qemu { "qemu" } else { "smolvm" };
-            return Err(format!(
-                "sandbox.runtime is {name}, which this version does not have yet (hint: set sandbox.runtime: jail, or auto)"
-            ));
+use super::jail::Jail;
+use super::qemu::Qemu;
+use super::{BootError, Sandbox, TrialReport};
+
+/// An emulated machine boots within this on a busy host, or never.
+const TRIAL_DEADLINE: Duration = Duration::from_secs(180);
+
+/// How a trial stands.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// It runs.
+    Running,
+    /// It ended.
+    Ended(Result<TrialReport, BootError>),
+}
+
+/// Every runtime that this symphony has. Clones share the trials.
+#[derive(Clone)]
+pub struct Sandboxes {
+    slots: Arc<BTreeMap<Kind, Arc<dyn Sandbox>>>,
+    trials: Arc<watch::Sender<BTreeMap<Kind, State>>>,
+}
+
+/// What one run is isolated by, from its dispatch to its end.
+#[derive(Clone)]
+pub struct Picked {
+    /// Which it is.
+    pub kind: Kind,
+    /// It.
+    pub sandbox: Arc<dyn Sandbox>,
+    /// Why it is this one.
+    pub reason: String,
+}
+
+impl Picked {
+    /// Whether this runtime may hold anything of a work disk. smolvm keeps its own elsewhere.
+    pub async fn may_hold(&self, disk: &Path) -> bool {
+        self.kind == Kind::Smolvm || tokio::fs::try_exists(disk).await.unwrap_or(true)
+    }
+}
+
+impl Sandboxes {
+    /// Those of this machine. The jail's guest is the symphony executable at `exe`, an absolute path; machines are
+    /// restored from templates kept below `templates`.
+    pub fn of_this_machine(exe: PathBuf, templates: PathBuf) -> Self {
+        let qemu = |kvm| Qemu::new(exe.clone(), kvm, Some(templates.clone()));
+        Self::with(Jail::new(exe.clone()), qemu(true), qemu(false))
+    }
+
+    /// The same for one look: nothing is kept, and nothing that was found out before is believed.
+    pub fn for_a_look(exe: PathBuf) -> Self {
+        let qemu = |kvm| Qemu::new(exe.clone(), kvm, None).afresh();
+        Self::with(Jail::new(exe.clone()), qemu(true), qemu(false))
+    }
+
+    fn with(jail: Jail, kvm: Qemu, tcg: Qemu) -> Self {
+        let slots: [(Kind, Arc<dyn Sandbox>); 3] =
+            [(Kind::QemuKvm, Arc::new(kvm)), (Kind::QemuTcg, Arc::new(tcg)), (Kind::Jail, Arc::new(jail))];
+        Self::new(slots)
+    }
+
+    /// These, none of them tried.
+    pub fn new(slots: impl IntoIterator<Item = (Kind, Arc<dyn Sandbox>)>) -> Self {
+        Self { slots: Arc::new(slots.into_iter().collect()), trials: Arc::new(watch::channel(BTreeMap::new()).0) }
+    }
+
+    /// All of them, strongest first.
+    pub fn all(&self) -> impl Iterator<Item = (Kind, &Arc<dyn Sandbox>)> {
+        self.slots.iter().map(|(kind, sandbox)| (*kind, sandbox))
+    }
+
+    /// Changes whenever a trial begins or ends.
+    pub fn changes(&self) -> watch::Receiver<BTreeMap<Kind, State>> {
+        self.trials.subscribe()
+    }
+
+    /// What is known so far.
+    pub fn trials(&self) -> Trials {
+        let states = self.trials.borrow();
+        let known = |kind: &Kind| match states.get(kind) {
+            None => Trial::Untried,
+            Some(State::Running) => Trial::Running,
+            Some(State::Ended(Ok(_))) => Trial::Passed,
+            Some(State::Ended(Err(why))) => Trial::Failed(why.to_string()),
+        };
+        self.slots.keys().map(|kind| (*kind, known(kind))).collect()
+    }
+
+    /// What a trial measured, or why it failed; `None` before its end.
+    pub fn report(&self, kind: Kind) -> Option<Result<TrialReport, BootError>> {
+        match self.trials.borrow().get(&kind) {
+            Some(State::Ended(report)) => Some(report.clone()),
+            Some(State::Running) | None => None,
         }
-        Runtime::Auto | Runtime::Jail => {}
     }
-    if sandbox.minimum == Minimum::Microvm {
-        return Err("sandbox.minimum is microvm, and this version only has the jail (hint: remove sandbox.minimum to accept a jail)".into());
+
+    /// Begins the trials that this workflow needs and nobody began. Returns at once.
+    pub fn begin(&self, workflow: &Workflow) {
+        for kind in untried(workflow, &self.trials()) {
+            self.begin_one(kind);
+        }
     }
-    if workflow.smolvm.present {
-        return Err("the workflow has smolvm.* keys, which ask for a microVM, and this version only has the jail (hint: remove them to accept a jail)".into());
+
+    fn begin_one(&self, kind: Kind) {
+        let Some(sandbox) = self.slots.get(&kind).cloned() else { return };
+        let is_new = |states: &mut BTreeMap<Kind, State>| match states.contains_key(&kind) {
+            true => false,
+            false => states.insert(kind, State::Running).is_none(),
+        };
+        if !self.trials.send_if_modified(is_new) {
+            return;
+        }
+        let trials = self.trials.clone();
+        tokio::spawn(async move {
+            let trial = AssertUnwindSafe(sandbox.trial()).catch_unwind();
+            let ended = match tokio::time::timeout(TRIAL_DEADLINE, trial).await {
+                Ok(Ok(ended)) => ended,
+                Ok(Err(_)) => Err(BootError::Stage {
+                    stage: "was tried".to_owned(),
+                    message: "the trial crashed; this is a bug in symphony".to_owned(),
+                }),
+                Err(_) => Err(BootError::Deadline(TRIAL_DEADLINE)),
+            };
+            match &ended {
+                Ok(report) => tracing::debug!(runtime = %kind, ?report, "sandbox trial passed"),
+                Err(error) => tracing::debug!(runtime = %kind, %error, "sandbox trial failed"),
+            }
+            trials.send_modify(|states| _ = states.insert(kind, State::Ended(ended)));
+        });
     }
-    trial.as_ref().map(drop).map_err(ToString::to_string)
+
+    /// Tries every runtime, and waits for all.
+    pub async fn try_all(&self) {
+        self.slots.keys().for_each(|kind| self.begin_one(*kind));
+        let ended = |states: &BTreeMap<Kind, State>| {
+            self.slots.keys().all(|kind| matches!(states.get(kind), Some(State::Ended(_))))
+        };
+        // The sender is ours: it does not go away meanwhile.
+        let _ = self.changes().wait_for(ended).await;
+    }
+
+    /// Tries what this workflow needs until it is clear what it gets, at most so long.
+    pub async fn settle(&self, workflow: &Workflow, at_most: Duration) {
+        let settling = async {
+            let mut changes = self.changes();
+            loop {
+                changes.mark_unchanged();
+                self.begin(workflow);
+                if !matches!(choose(workflow, &self.trials()), Err(NoChoice::Trying(_))) {
+                    return;
+                }
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(at_most, settling).await;
+    }
+
+    /// What a run of this workflow gets.
+    ///
+    /// # Errors
+    /// Why nothing, for the operator.
+    pub fn pick(&self, workflow: &Workflow) -> Result<Picked, Closed> {
+        match choose(workflow, &self.trials()) {
+            Ok(choice) => {
+                let sandbox = self.slots.get(&choice.kind).cloned();
+                let missing = || Closed::NoSandbox(format!("this symphony has no {}", choice.kind.runtime()));
+                sandbox.map(|sandbox| Picked { kind: choice.kind, sandbox, reason: choice.reason }).ok_or_else(missing)
+            }
+            Err(NoChoice::Trying(kind)) => Err(Closed::TryingSandbox(format!("{} is being tried", kind.runtime()))),
+            Err(NoChoice::Nothing(why)) => Err(Closed::NoSandbox(why)),
+        }
+    }
+
+    /// A runtime that works here and whose work disks have this name on them: to take work off one.
+    ///
+    /// # Errors
+    /// Why there is none, a sentence.
+    pub async fn working(&self, runtime: &str) -> Result<Picked, String> {
+        let mut said = vec![];
+        for kind in self.slots.keys().copied().filter(|kind| kind.runtime() == runtime) {
+            self.begin_one(kind);
+            let ended = |states: &BTreeMap<Kind, State>| matches!(states.get(&kind), Some(State::Ended(_)));
+            // The sender is ours: it does not go away meanwhile.
+            let _ = self.changes().wait_for(ended).await;
+            match self.report(kind) {
+                Some(Ok(_)) => return self.owner(runtime).ok_or_else(|| format!("this symphony has no {runtime}")),
+                Some(Err(error)) => said.push(error.to_string()),
+                None => {}
+            }
+        }
+        said.dedup();
+        Err(if said.is_empty() { format!("this symphony has no {runtime}") } else { said.join("; ") })
+    }
+
+    /// The runtime whose work disks have this name on them: the one that works here, else any.
+    pub fn owner(&self, runtime: &str) -> Option<Picked> {
+        let trials = self.trials();
+        let of_it = |(kind, _): &(Kind, &Arc<dyn Sandbox>)| kind.runtime() == runtime;
+        let picked = |(kind, sandbox): (Kind, &Arc<dyn Sandbox>)| Picked {
+            kind,
+            sandbox: sandbox.clone(),
+            reason: "the work disk is its own".to_owned(),
+        };
+        let works = self.all().filter(of_it).find(|(kind, _)| trials.get(kind) == Some(&Trial::Passed));
+        works.or_else(|| self.all().find(of_it)).map(picked)
+    }
+
+    /// One of each name that work disks have on them, the jail's last: it removes directories, whatever is in them.
+    pub fn owners(&self) -> Vec<Picked> {
+        let mut names: Vec<&str> = self.all().map(|(kind, _)| kind.runtime()).collect();
+        names.dedup();
+        names.into_iter().filter_map(|name| self.owner(name)).collect()
+    }
 }

@@ -15,6 +15,7 @@ pub mod channel;
 pub mod choose;
 mod descriptors;
 pub mod jail;
+pub mod measure;
 pub mod qemu;
 
 /// A runtime that can isolate runs.
@@ -45,9 +46,12 @@ pub struct BootSpec {
     /// The work disk, made when missing: the work tree, the agent's home and the guest
     /// program's own state live in it. No two live sandboxes may share one.
     pub disk: PathBuf,
-    /// What a microVM boots: a directory that `scripts/build-vm.sh` made, or the runtime's own kind of
-    /// image; `None` is the runtime's default. A jail has none.
+    /// What a microVM boots. An absolute path is a directory that `scripts/build-vm.sh` made, or the runtime's own
+    /// kind of file; anything else is a name that the runtime knows, such as an image reference. `None` is the
+    /// runtime's default. A jail has none.
     pub image: Option<PathBuf>,
+    /// Debian packages that the image must contain; the runtime checks that before it boots. A jail has none.
+    pub packages: Vec<String>,
     /// Further host paths the guest may read, at the same place (`sandbox.jail.read_only`).
     pub read_only: Vec<PathBuf>,
     /// Processors; 0 leaves all of the host's. A jail has no such limit.

@@ -260,6 +260,7 @@ pub(super) fn empty() -> Snapshot {
         workflow_path: "/home/me/project/WORKFLOW.md".into(),
         tracker_root: "/home/me/project/issues".into(),
         sandbox: "jail".into(),
+        sandbox_reason: "no <microVM> here".into(),
         states: vec![
             state("Todo", Role::Active),
             state("In Progress", Role::Active),
@@ -332,6 +333,7 @@ fn asking() -> RunningRow {
         state: StateName::new("Todo"),
         stage: Stage::Running,
         phase: "waiting for a human".into(),
+        sandbox: "qemu (TCG)".into(),
         attempt: None,
         session_id: Some("sess-0123456789".into()),
         turn_count: 2,

@@ -38,6 +38,7 @@ pub(super) struct Header {
     pub(super) workflow_path: String,
     pub(super) tracker_root: String,
     pub(super) sandbox: String,
+    pub(super) sandbox_reason: String,
     /// `attention`, `working` or `idle`.
     pub(super) badge: &'static str,
     pub(super) draining: bool,
@@ -168,6 +169,7 @@ impl Header {
             workflow_path: snapshot.workflow_path.clone(),
             tracker_root: snapshot.tracker_root.clone(),
             sandbox: snapshot.sandbox.clone(),
+            sandbox_reason: snapshot.sandbox_reason.clone(),
             badge,
             draining: snapshot.draining,
             polling: snapshot.polling,
@@ -221,11 +223,11 @@ impl Idle {
 
 /// The live runs, oldest first as the snapshot has them.
 pub(super) fn sessions(snapshot: &Snapshot) -> Vec<Session> {
-    snapshot.running.iter().map(|row| Session::of(row, &snapshot.sandbox)).collect()
+    snapshot.running.iter().map(Session::of).collect()
 }
 
 impl Session {
-    fn of(row: &RunningRow, sandbox: &str) -> Self {
+    fn of(row: &RunningRow) -> Self {
         let session = row.session_id.as_deref().map(|id| id.chars().take(8).collect::<String>());
         let pill = match (waits(row), row.marked_done) {
             (true, _) => "awaiting",
@@ -247,7 +249,7 @@ impl Session {
             heard: row.last_event_at.map(Clock::of),
             hint: hint.into_iter().flatten().collect::<Vec<_>>().join(" · "),
             started: Clock::of(row.started_at),
-            sandbox: sandbox.to_owned(),
+            sandbox: row.sandbox.clone(),
             last: row.last.as_ref().filter(|_| row.attempt.is_some()).map(|last| LastEnd::of(last, "")),
         }
     }

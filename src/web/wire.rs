@@ -32,6 +32,8 @@ pub(super) struct State<'a> {
     version: u64,
     program_version: &'static str,
     sandbox: &'a str,
+    /// Why it is this one, or why there is none.
+    sandbox_reason: &'a str,
     tracker: TrackerState<'a>,
     workflow: WorkflowState<'a>,
     polling: Polling,
@@ -124,6 +126,8 @@ struct Running<'a> {
     run_id: u64,
     state: &'a str,
     phase: &'a str,
+    /// What isolates this very run.
+    sandbox: &'a str,
     attempt: Option<u32>,
     session_id: Option<&'a str>,
     turn_count: u32,
@@ -204,6 +208,7 @@ impl<'a> State<'a> {
             version: snapshot.version,
             program_version: env!("CARGO_PKG_VERSION"),
             sandbox: &snapshot.sandbox,
+            sandbox_reason: &snapshot.sandbox_reason,
             tracker: TrackerState {
                 root: &snapshot.tracker_root,
                 problem: snapshot.tracker_problem.as_deref(),
@@ -279,6 +284,7 @@ impl<'a> Running<'a> {
             run_id: row.run.0,
             state: row.state.as_str(),
             phase: &row.phase,
+            sandbox: &row.sandbox,
             attempt: row.attempt,
             session_id: row.session_id.as_deref(),
             turn_count: row.turn_count,

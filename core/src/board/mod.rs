@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use ending::{EndReason, FailureCode, LastRun, Left, RunEnd, RunFailure, StopCause, one_line};
 pub use not_now::NotNow;
-pub use words::{Claim, Closed, Command, Event, Memory, ParkReason, Parked, Plan, Policy, RetryKind};
+pub use words::{Claim, Closed, Command, Event, Memory, ParkReason, Parked, Plan, Policy, Profiles, RetryKind};
 
 use pace::Pace;
 
@@ -253,7 +253,7 @@ impl Board {
         let mut left = !self.ambiguous.is_empty() || !self.malformed.is_empty() || self.look.error.is_some();
         for issue in self.issues.values() {
             match self.verdict(issue, now, policy) {
-                Ok(()) | Err(NotNow::WillPark(_)) if !blind => return None,
+                Ok(()) | Err(NotNow::WillPark(_) | NotNow::Closed(Closed::TryingSandbox(_))) if !blind => return None,
                 Err(NotNow::NoMemory { .. }) if self.look.short_of_memory < LASTING => return None,
                 // Proposed by an agent, and nobody decided yet.
                 Err(NotNow::Holding) if issue.proposed_by.is_some() && self.counters(&issue.id).used.sessions == 0 => {

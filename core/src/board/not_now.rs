@@ -2,9 +2,14 @@
 
 use std::fmt;
 
+use super::one_line;
 use super::words::{Closed, ParkReason, Parked};
 use crate::ids::{Identifier, StateName};
 use crate::time::Tick;
+use crate::workflow::listed;
+
+/// How much of a profile's name is said.
+const PROFILE_MAX: usize = 60;
 
 /// Why an issue does not run right now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +22,15 @@ pub enum NotNow {
     OnHold,
     /// It lacks a required label.
     MissingLabel(String),
+    /// Its front matter names a profile that the workflow does not list.
+    UnknownProfile {
+        /// As written.
+        profile: String,
+        /// Those that are listed.
+        listed: Vec<String>,
+    },
+    /// The runtime in force cannot have its profile; the words follow the profile's name.
+    ProfileRefused(String, String),
     /// Another issue must end first.
     BlockedBy(Identifier, StateName),
     /// A blocker that does not exist.
@@ -68,6 +82,8 @@ impl NotNow {
             Self::Terminal => "terminal",
             Self::OnHold => "on-hold",
             Self::MissingLabel(_) => "missing-label",
+            Self::UnknownProfile { .. } => "unknown-profile",
+            Self::ProfileRefused(..) => "profile-refused",
             Self::BlockedBy(..) => "blocked",
             Self::UnknownBlocker(_) => "unknown-blocker",
             Self::BlockerCancelled(..) => "blocker-cancelled",
@@ -85,6 +101,7 @@ impl NotNow {
             Self::Unseen => "unseen",
             Self::Closed(Closed::WorkflowBroken) => "workflow-broken",
             Self::Closed(Closed::NoSandbox(_)) => "no-sandbox",
+            Self::Closed(Closed::TryingSandbox(_)) => "trying-sandbox",
             Self::Draining => "draining",
         }
     }
@@ -102,6 +119,13 @@ impl fmt::Display for NotNow {
             Self::Terminal => write!(f, "finished"),
             Self::OnHold => write!(f, "its front matter says `hold: true`"),
             Self::MissingLabel(label) => write!(f, "lacks the required label `{label}`"),
+            Self::UnknownProfile { profile, listed: names } => write!(
+                f,
+                "the workflow lists no profile `{}` (it lists {})",
+                one_line(profile, PROFILE_MAX),
+                listed(names)
+            ),
+            Self::ProfileRefused(profile, why) => write!(f, "its profile `{profile}` {why}"),
             Self::BlockedBy(id, state) => write!(f, "blocked by {id}, which is in {state}"),
             Self::UnknownBlocker(id) => write!(f, "blocked by {id}, which does not exist"),
             Self::BlockerCancelled(id, state) => write!(
@@ -133,10 +157,8 @@ impl fmt::Display for NotNow {
             Self::Cleaning => write!(f, "its old workspace is being removed"),
             Self::Unconfirmed => write!(f, "its file is being looked at again"),
             Self::Unseen => write!(f, "its file is missing or cannot be read just now"),
-            Self::Closed(Closed::WorkflowBroken) => {
-                write!(f, "the workflow file has errors; nothing new starts until they are fixed")
-            }
             Self::Closed(Closed::NoSandbox(why)) => write!(f, "no sandbox can run it: {why}"),
+            Self::Closed(closed) => f.write_str(closed.why()),
             Self::Draining => write!(f, "symphony is shutting down"),
         }
     }

@@ -238,6 +238,8 @@ impl Board {
                 Err(NotNow::WillPark(reason)) => self.park(&id, reason, out),
                 Err(
                     NotNow::Unseen
+                    | NotNow::UnknownProfile { .. }
+                    | NotNow::ProfileRefused(..)
                     | NotNow::BlockedBy(..)
                     | NotNow::UnknownBlocker(_)
                     | NotNow::BlockerCancelled(..)

@@ -36,6 +36,7 @@ fn policy() -> Policy {
         },
         on_blocker_cancelled: OnBlockerCancelled::Wait,
         prompt: "p1".into(),
+        profiles: Profiles::default(),
         memory: None,
         closed: None,
     }

@@ -2,12 +2,15 @@
 //!
 //! All enums are closed: "what can wake the scheduler?" has an answer one can count.
 
+use indexmap::IndexMap;
+
 use super::ending::{EndReason, LastRun, Left, RunEnd, StopCause};
 use crate::budget::{Allowance, Bound, Exhausted, Spoken};
 use crate::ids::{Identifier, IssueId, RunId, StateName};
 use crate::issue::{Issue, Scan};
+use crate::runtimes::Kind;
 use crate::time::Tick;
-use crate::workflow::{Budget, OnBlockerCancelled, States, Workflow};
+use crate::workflow::{Budget, OnBlockerCancelled, Profile, States, Workflow};
 
 /// Everything that can happen to the board.
 #[derive(Clone, Debug, PartialEq)]
@@ -271,6 +274,8 @@ pub struct Policy {
     pub on_blocker_cancelled: OnBlockerCancelled,
     /// Names the prompt in force: another text has another name.
     pub prompt: String,
+    /// The profiles that an issue may name.
+    pub profiles: Profiles,
     /// `None`: the host's memory is not asked.
     pub memory: Option<Memory>,
     /// Set while nothing may start, whatever the issue.
@@ -284,11 +289,42 @@ pub enum Closed {
     WorkflowBroken,
     /// No sandbox the workflow allows works on this machine; the text says more.
     NoSandbox(String),
+    /// A sandbox is still being tried; the text says which.
+    TryingSandbox(String),
+}
+
+impl Closed {
+    /// The sentence about it.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::WorkflowBroken => "the workflow file has errors; nothing new starts until they are fixed",
+            Self::NoSandbox(why) | Self::TryingSandbox(why) => why,
+        }
+    }
+}
+
+/// `sandbox.profiles`, as far as starting runs is concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profiles {
+    /// The one of an issue that names none.
+    pub default: Option<String>,
+    /// Each with the words that follow its name where the runtime in force cannot have it.
+    pub listed: IndexMap<String, Option<String>>,
+}
+
+impl Profiles {
+    /// What the workflow lists, for a runtime of this kind.
+    fn of(workflow: &Workflow, kind: Option<Kind>) -> Self {
+        let refused = |profile: &Profile| kind.and_then(|kind| profile.refused_by(kind));
+        let listed = workflow.sandbox.profiles.iter().map(|(name, profile)| (name.clone(), refused(profile)));
+        Self { default: workflow.sandbox.profile.clone(), listed: listed.collect() }
+    }
 }
 
 impl Policy {
-    /// What the board needs of `workflow`; `available_mib` is what the host's programs could still take, if known.
-    pub fn of(workflow: &Workflow, closed: Option<Closed>, available_mib: Option<u64>) -> Self {
+    /// What the board needs of `workflow`; `available_mib` is what the host's programs could still take, if known,
+    /// and `kind` what isolates runs.
+    pub fn of(workflow: &Workflow, closed: Option<Closed>, available_mib: Option<u64>, kind: Option<Kind>) -> Self {
         let mut states = workflow.states.clone();
         for (state, limit) in &workflow.agent.max_concurrent_agents_by_state {
             if let Some(rule) = states.rules.get_mut(state) {
@@ -304,6 +340,7 @@ impl Policy {
             budget: workflow.budget.clone(),
             on_blocker_cancelled: workflow.tracker.on_blocker_cancelled,
             prompt: workflow.prompt_key(),
+            profiles: Profiles::of(workflow, kind),
             memory: available_mib
                 .filter(|_| workflow.sandbox.reserve_mib > 0)
                 .map(|available_mib| Memory { available_mib, needed_mib: workflow.sandbox.reserve_mib }),

@@ -28,6 +28,13 @@ pub fn remedy(why: Option<&NotNow>, snapshot: &Snapshot) -> Option<String> {
             "Remove the blank entry from `tracker.required_labels`: no issue can have that label.".to_owned()
         }
         NotNow::MissingLabel(label) => format!("Add `{label}` to `labels` in its front matter."),
+        NotNow::UnknownProfile { .. } => {
+            "Correct `profile` in its front matter, or list it below `sandbox.profiles`.".to_owned()
+        }
+        NotNow::ProfileRefused(..) => {
+            "Choose a profile without an image and packages, or set `sandbox.runtime` to a microVM that works here."
+                .to_owned()
+        }
         NotNow::BlockedBy(blocker, _) => format!("Finish {blocker} first, or remove it from `blocked_by`."),
         NotNow::UnknownBlocker(blocker) => format!("Add an issue {blocker}, or correct `blocked_by`."),
         NotNow::BlockerCycle(_) => "Remove one of them from the `blocked_by` of the one before it.".to_owned(),
@@ -51,7 +58,7 @@ pub fn remedy(why: Option<&NotNow>, snapshot: &Snapshot) -> Option<String> {
         NotNow::Terminal
         // Its sentence says what to do.
         | NotNow::BlockerCancelled(..)
-        | NotNow::Closed(Closed::NoSandbox(_))
+        | NotNow::Closed(Closed::NoSandbox(_) | Closed::TryingSandbox(_))
         | NotNow::BackingOff(_)
         | NotNow::WillPark(_)
         | NotNow::Running

@@ -30,6 +30,7 @@ fn policy() -> Policy {
         budget: Budget { sessions: 3, turns: 4, failures_in_a_row: 2, wall_ms: 100_000, bounces: 2, no_progress: 2 },
         on_blocker_cancelled: OnBlockerCancelled::Wait,
         prompt: "p1".into(),
+        profiles: crate::board::Profiles::default(),
         memory: None,
         closed: None,
     }
@@ -67,6 +68,7 @@ fn row(issue: &Issue, run: RunId) -> RunningRow {
         state: issue.state.clone(),
         stage: Stage::Running,
         phase: "working".into(),
+        sandbox: "jail".into(),
         attempt: None,
         session_id: None,
         turn_count: 1,

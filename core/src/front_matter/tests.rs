@@ -245,3 +245,14 @@ proptest! {
         prop_assert_eq!(issue.labels.concat(), label.to_lowercase());
     }
 }
+
+#[test]
+fn a_profile_is_a_name_and_what_is_none_is_not_dropped() {
+    let profile = |yaml: &str| fields(yaml).profile;
+    assert_eq!(profile("profile: ' big '").as_deref(), Some("big"));
+    assert_eq!(profile("profile: 5").as_deref(), Some("5"));
+    for none in ["title: x", "profile:", "profile: ''", "profile: null"] {
+        assert_eq!(profile(none), None, "{none}");
+    }
+    assert!(profile("profile: [big]").is_some_and(|name| name.contains("list")));
+}

@@ -8,6 +8,7 @@ pub mod keys;
 mod parse;
 mod per_state;
 pub mod problem;
+mod profiles;
 mod read;
 mod secrets;
 mod smolvm;
@@ -20,6 +21,8 @@ pub use expand::Place;
 pub use parse::is_loopback;
 pub use per_state::{AgentOf, NoMove};
 pub use problem::{Code, Problem, Severity};
+pub(crate) use profiles::listed;
+pub use profiles::{NoProfile, Profile, Sizes};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -328,6 +331,22 @@ pub struct Sandbox {
     pub minimum: Minimum,
     /// Memory that must be available on the host before one more run starts, in MiB; 0: not asked.
     pub reserve_mib: u64,
+    /// What a microVM boots; `None` is the runtime's default.
+    pub image: Option<PathBuf>,
+    /// Processors of a microVM.
+    pub cpus: u32,
+    /// Memory of a microVM, in MiB.
+    pub memory_mib: u64,
+    /// The work disk of a microVM, in MiB.
+    pub disk_mib: u64,
+    /// Processes and threads in a microVM; 0 is unlimited.
+    pub pids: u64,
+    /// The largest single file in a microVM, in MiB; 0 is unlimited.
+    pub file_size_mib: u64,
+    /// The profile of an issue that names none.
+    pub profile: Option<String>,
+    /// What an issue may choose instead, in declaration order.
+    pub profiles: IndexMap<String, Profile>,
     /// `sandbox.jail.*`
     pub jail: Jail,
 }
@@ -343,6 +362,18 @@ pub enum Runtime {
     Qemu,
     /// A microVM under smolvm.
     Smolvm,
+}
+
+impl Runtime {
+    /// The word in the workflow.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Jail => "jail",
+            Self::Qemu => "qemu",
+            Self::Smolvm => "smolvm",
+        }
+    }
 }
 
 /// `sandbox.minimum`

@@ -8,7 +8,7 @@ use super::split::split;
 use super::states::{self, MAX_COUNT};
 use super::{
     Acp, Adapter, Agent, Auth, Budget, Checkout, Handoff, Hooks, Jail, Mcp, Minimum, OnBlockerCancelled, Polling,
-    Runtime, Sandbox, Seed, Server, Tracker, Workflow, Workspace, secrets, smolvm,
+    Runtime, Sandbox, Seed, Server, Tracker, Workflow, Workspace, profiles, secrets, smolvm,
 };
 use crate::prompt::Prompt;
 use crate::yaml::{self, Kind};
@@ -99,7 +99,8 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
     let mut states = states::read(reader, root, &section, acp.command.is_some());
     let agent = agent(reader, root, &mut states);
     dispatchable(reader, root, &acp, &states);
-    let smolvm = smolvm::read(reader, root);
+    let sandbox = sandbox(reader, root);
+    let smolvm = smolvm::read(reader, root, &sandbox);
     Workflow {
         dir: reader.place.dir.clone(),
         prompt: String::new(),
@@ -110,7 +111,7 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
         hooks: hooks(reader, root),
         agent,
         acp,
-        sandbox: sandbox(reader, root, smolvm.present),
+        sandbox,
         smolvm,
         server: server(reader, root),
         mcp: mcp(reader, root),
@@ -240,7 +241,8 @@ fn hooks(reader: &mut Reader<'_>, root: &Section<'_>) -> Hooks {
     Hooks { after_create, before_run, after_run, before_remove, timeout_ms }
 }
 
-fn sandbox(reader: &mut Reader<'_>, root: &Section<'_>, smolvm: bool) -> Sandbox {
+fn sandbox(reader: &mut Reader<'_>, root: &Section<'_>) -> Sandbox {
+    let smolvm = root.get("smolvm").and_then(|node| node.as_map()).is_some_and(|entries| !entries.is_empty());
     let section = reader.section(root, "sandbox", "sandbox");
     let runtimes =
         [("auto", Runtime::Auto), ("jail", Runtime::Jail), ("qemu", Runtime::Qemu), ("smolvm", Runtime::Smolvm)];
@@ -254,6 +256,9 @@ fn sandbox(reader: &mut Reader<'_>, root: &Section<'_>, smolvm: bool) -> Sandbox
         let problem = Problem::error(Code::Conflict, place, message).about("sandbox.runtime");
         reader.note(problem.hint("remove one of the two"));
     }
+    let base = profiles::values(reader, &section);
+    let listed = profiles::profiles(reader, &section);
+    let profile = profiles::default_profile(reader, &section, &listed);
     let jail = reader.section(&section, "jail", "sandbox.jail");
     let mut read_only = Vec::new();
     for (text, place) in reader.strings(&jail, "read_only", true).unwrap_or_default() {
@@ -266,14 +271,31 @@ fn sandbox(reader: &mut Reader<'_>, root: &Section<'_>, smolvm: bool) -> Sandbox
             }
         }
     }
+    // What is written for every runtime holds for the jail too, unless its own key says otherwise.
+    let mut limit = |key, general: Option<u64>, default, max| {
+        let default = general.and_then(|written| i64::try_from(written).ok()).unwrap_or(default);
+        big(reader.number(&jail, key, default, 0..=max))
+    };
     let jail = Jail {
         read_only,
-        memory_mib: big(reader.number(&jail, "memory_mib", 4096, 0..=MAX_MIB)),
-        pids: big(reader.number(&jail, "pids", 512, 0..=MAX_COUNT)),
-        file_size_mib: big(reader.number(&jail, "file_size_mib", 4096, 0..=MAX_MIB)),
+        memory_mib: limit("memory_mib", base.memory_mib, 4096, MAX_MIB),
+        pids: limit("pids", base.pids, 512, MAX_COUNT),
+        file_size_mib: limit("file_size_mib", base.file_size_mib, 4096, MAX_MIB),
     };
-    let reserve_mib = big(reader.number(&section, "reserve_mib", 512, 0..=MAX_MIB));
-    Sandbox { runtime, minimum, reserve_mib, jail }
+    Sandbox {
+        runtime,
+        minimum,
+        reserve_mib: big(reader.number(&section, "reserve_mib", 512, 0..=MAX_MIB)),
+        image: base.image,
+        cpus: base.cpus.unwrap_or(2),
+        memory_mib: base.memory_mib.unwrap_or(2048),
+        disk_mib: base.disk_mib.unwrap_or(8192),
+        pids: base.pids.unwrap_or(512),
+        file_size_mib: base.file_size_mib.unwrap_or(4096),
+        profile,
+        profiles: listed,
+        jail,
+    }
 }
 
 fn server(reader: &mut Reader<'_>, root: &Section<'_>) -> Server {

@@ -3,18 +3,20 @@
 use super::expand;
 use super::problem::{Code, Problem};
 use super::read::{Reader, Section};
-use super::{Smolvm, SmolvmVolume};
+use super::{Sandbox, Smolvm, SmolvmVolume};
 
-pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Smolvm {
+/// `sandbox.cpus` and `sandbox.memory_mib` stand in for what the section leaves out.
+pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, sandbox: &Sandbox) -> Smolvm {
     let section = reader.section(root, "smolvm", "smolvm");
     let names = reader.strings(&section, "forward_env", false);
+    let memory = i64::try_from(sandbox.memory_mib).unwrap_or(2048);
     let number = |reader: &mut Reader<'_>, key, default| reader.number(&section, key, default, 1..=1 << 30);
     Smolvm {
         present: !section.entries.is_empty(),
         image: reader.string(&section, "image"),
         from: reader.path(&section, "from"),
-        cpus: u32::try_from(number(reader, "cpus", 2)).unwrap_or(2),
-        mem_mib: u64::try_from(number(reader, "mem_mib", 2048)).unwrap_or(2048),
+        cpus: u32::try_from(number(reader, "cpus", sandbox.cpus.into())).unwrap_or(2),
+        mem_mib: u64::try_from(number(reader, "mem_mib", memory)).unwrap_or(2048),
         net: reader.boolean(&section, "net", true),
         bin_path: reader.string(&section, "bin_path"),
         volumes: volumes(reader, &section),

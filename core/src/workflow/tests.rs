@@ -235,6 +235,57 @@ fn meaningless_or_dangerous_values_are_errors() {
 }
 
 #[test]
+fn a_profile_falls_back_to_the_sandbox_and_a_jail_to_its_own_limits() {
+    use crate::runtimes::Kind;
+    let workflow = good(
+        "sandbox:\n  cpus: 4\n  disk_mib: 100\n  profile: small\n  jail: {pids: 9}\n  profiles:\n    small: {memory_mib: 128}\n    \
+         big: {image: vm/big, cpus: 8, pids: 0, packages: [python3-venv, g++, g++]}\n    empty:",
+    );
+    let sandbox = &workflow.sandbox;
+    let sizes = |name, kind| sandbox.sizes(sandbox.profile_of(name).expect("listed"), kind, &workflow.smolvm);
+    let small = sizes(None, Kind::QemuKvm);
+    assert_eq!((small.cpus, small.memory_mib, small.disk_mib, small.pids, small.image), (4, 128, 100, 512, None));
+    let big = sizes(Some("big"), Kind::QemuTcg);
+    assert_eq!((big.cpus, big.memory_mib, big.pids, big.file_size_mib), (8, 2048, 0, 4096));
+    assert_eq!(
+        (big.image, big.packages),
+        (Some("/w/vm/big".into()), vec!["python3-venv".to_owned(), "g++".to_owned()])
+    );
+    let jail = sizes(Some("empty"), Kind::Jail);
+    assert_eq!((jail.cpus, jail.memory_mib, jail.disk_mib, jail.pids, jail.file_size_mib), (0, 4096, 0, 9, 4096));
+    assert_eq!(sizes(None, Kind::Jail).memory_mib, 128);
+    assert_eq!(sizes(Some("empty"), Kind::Smolvm).cpus, 4);
+    let unlisted = sandbox.profile_of(Some("Big")).expect_err("no fallback").to_string();
+    assert!(unlisted.contains("`Big`") && unlisted.contains("small, big, empty"), "{unlisted}");
+    let general = good("sandbox: {memory_mib: 700, pids: 7, jail: {pids: 8}}").sandbox;
+    assert_eq!((general.jail.memory_mib, general.jail.pids, general.jail.file_size_mib), (700, 8, 4096));
+    let smolvm = good("smolvm: {mem_mib: 99, image: 'alpine:3'}");
+    let sizes = smolvm.sandbox.sizes(None, Kind::Smolvm, &smolvm.smolvm);
+    assert_eq!((sizes.memory_mib, sizes.cpus, sizes.image), (99, 2, Some("alpine:3".into())));
+}
+
+#[test]
+fn a_profile_that_cannot_be_is_an_error_at_its_place() {
+    for (settings, said) in [
+        ("sandbox: {profile: big}", "it lists none"),
+        ("sandbox: {profile: bgi, profiles: {big: {}}}", "did you mean `big`?"),
+        ("sandbox: {profiles: [big]}", "must be a map"),
+        ("sandbox: {profiles: {big: 5}}", "must be a map"),
+        ("sandbox: {profiles: {'a b': {}}}", "no name for a profile"),
+        ("sandbox: {profiles: {big: {cpus: 0}}}", "at least 1"),
+        ("sandbox: {disk_mib: 262145}", "at most 262144"),
+        ("sandbox: {profiles: {big: {packages: [Rust]}}}", "no name of a Debian package"),
+        ("sandbox: {profiles: {big: {packages: ['-x']}}}", "no name of a Debian package"),
+        ("sandbox: {profiles: {big: {packages: git}}}", "must be a list"),
+    ] {
+        let problem = refused(settings).to_string();
+        assert!(problem.starts_with("2:") && problem.contains(said), "{settings}: {problem}");
+    }
+    let (_, problem) = warned("sandbox: {profiles: {big: {memory_mb: 5}}}");
+    assert_eq!(problem.hint.as_deref(), Some("did you mean `memory_mib`?"));
+}
+
+#[test]
 fn contradictions_are_errors() {
     for settings in [
         "tracker: {kind: local, active_states: [Todo], terminal_states: [todo]}",

@@ -167,6 +167,8 @@ impl World {
                 NotNow::Holding => role == Role::Holding,
                 NotNow::Parked(..) => true,
                 NotNow::OnHold => !issue.dispatchable,
+                NotNow::UnknownProfile { profile, .. } => issue.profile.as_deref() == Some("gone") && profile == "gone",
+                NotNow::ProfileRefused(profile, _) => issue.profile.as_deref() == Some("image") && profile == "image",
                 NotNow::MissingLabel(label) => !issue.labels.contains(label),
                 NotNow::BlockedBy(..)
                 | NotNow::UnknownBlocker(_)

@@ -102,7 +102,13 @@ fn alone(issue: &Issue, before: &Board, after: &Board, policy: &Policy) -> Alone
     let labelled = policy.required_labels.iter().all(|label| !label.is_empty() && labels.contains(label));
     let verdict = after.verdict(issue, Tick(u64::MAX), policy);
     let unconfirmed = matches!(verdict, Err(NotNow::Unconfirmed | NotNow::Unseen));
-    if !active || !labelled || !issue.dispatchable || unconfirmed {
+    // The names that a world's files use.
+    let profiled = match issue.profile.as_deref() {
+        None | Some("small") => true,
+        Some("image") => policy.profiles.listed["image"].is_none(),
+        Some(_) => false,
+    };
+    if !active || !labelled || !profiled || !issue.dispatchable || unconfirmed {
         return Alone::No;
     }
     let mut given_up = false;

@@ -18,6 +18,10 @@ impl World {
     fn edit(&mut self, name: &str) {
         let labelled = !self.choices.rarely(15);
         let dispatchable = !self.choices.rarely(5);
+        let profile = match self.choices.rarely(5) {
+            true => self.choices.one(&[Some("image"), Some("small"), Some("gone")]),
+            false => None,
+        };
         let mut blockers = vec![];
         if self.choices.rarely(25) {
             let other = self.choices.one(&["A", "B", "C", "D", "Z"]);
@@ -26,6 +30,7 @@ impl World {
         if let Some(issue) = self.files.get_mut(name) {
             issue.labels = if labelled { vec!["go".to_owned()] } else { vec![] };
             (issue.dispatchable, issue.blocked_by) = (dispatchable, blockers);
+            issue.profile = profile.map(str::to_owned);
         }
     }
 

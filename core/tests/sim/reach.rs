@@ -38,6 +38,8 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
             "terminal",
             "on-hold",
             "missing-label",
+            "unknown-profile",
+            "profile-refused",
             "blocked",
             "unknown-blocker",
             "blocker-cancelled",

@@ -1,7 +1,7 @@
 //! The workflows a world may be under.
 
 use indexmap::IndexMap;
-use symphony_core::board::{Closed, Memory, Policy};
+use symphony_core::board::{Closed, Memory, Policy, Profiles};
 use symphony_core::ids::StateName;
 use symphony_core::workflow::{Budget, OnBlockerCancelled, Role, StateRule, States};
 
@@ -39,7 +39,17 @@ pub(crate) fn policy(choices: &mut Choices) -> Policy {
             OnBlockerCancelled::Park,
         ]),
         prompt: choices.one(&["p1", "p2"]).to_owned(),
+        profiles: profiles(choices),
         memory: choices.one(&[None, Some(Memory { available_mib: 100_000, needed_mib: 1_000 })]),
         closed: choices.rarely(8).then_some(Closed::WorkflowBroken),
+    }
+}
+
+/// `small` is always listed, `image` may be refused, and `gone` never is listed.
+fn profiles(choices: &mut Choices) -> Profiles {
+    let refused = choices.one(&[None, Some("names an image".to_owned())]);
+    Profiles {
+        default: choices.one(&[None, Some("small".to_owned())]),
+        listed: [("small".to_owned(), None), ("image".to_owned(), refused)].into_iter().collect(),
     }
 }

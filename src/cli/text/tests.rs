@@ -30,6 +30,7 @@ fn answer(issues: Vec<Explanation>) -> Answer {
         generated_at: "2026-01-02T03:00:00.000Z".into(),
         workflow: "/w/WORKFLOW.md".into(),
         sandbox: "jail".into(),
+        sandbox_reason: "it was asked for".into(),
         notices: vec!["draining".into()],
         issues,
         done: 2,
@@ -41,6 +42,7 @@ fn an_overview_has_a_line_for_each_below_its_heading() {
     let run = |question: Option<&str>| Run {
         run_id: 7,
         phase: "working".into(),
+        sandbox: "jail".into(),
         turn: 2,
         attempt: None,
         started_at: "2026-01-02T02:59:00.000Z".into(),

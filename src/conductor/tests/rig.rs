@@ -12,7 +12,7 @@ pub(super) fn conductor(
     once: bool,
 ) -> (Conductor<Script>, handle::Handle) {
     let (journal, memory) = Journal::open(&dir.path().join("journal.db")).expect("opens");
-    let facts = Facts { workflow_path: "WORKFLOW.md".into(), sandbox: "scripted".into(), once };
+    let facts = Facts { workflow_path: "WORKFLOW.md".into(), once };
     let hands = Arc::new(Script::new(world.clone(), journal.clone()));
     Conductor::new(hands, looked(world), journal, memory, facts)
 }

@@ -330,6 +330,7 @@ pub(super) fn looked(world: &Arc<World>) -> Looked {
     Looked {
         workflow: held(&world.workflow).clone(),
         tracker: world.clone(),
+        sandbox: Chosen { kind: None, label: "scripted".into(), reason: "a test".into() },
         closed: None,
         problems: vec![],
         warnings: vec![],

@@ -198,6 +198,7 @@ impl Sandbox for Jail {
                 run: RunId(0),
                 disk: disk.clone(),
                 image: None,
+                packages: Vec::new(),
                 read_only: Vec::new(),
                 cpus: 0,
                 memory_mib: 64,

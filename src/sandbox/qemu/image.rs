@@ -113,9 +113,20 @@ impl Image {
         Ok(Self { dir: dir.to_owned(), agents, identity, packages })
     }
 
-    /// Those of `wanted` that are not in the image.
-    pub(super) fn lacks<'a>(&self, wanted: &'a [String]) -> Vec<&'a str> {
-        wanted.iter().filter(|name| !self.packages.contains(name)).map(String::as_str).collect()
+    /// Whether all of these Debian packages are in it.
+    pub(super) fn has(&self, wanted: &[String]) -> Result<(), BootError> {
+        let lacks: Vec<&str> = wanted.iter().filter(|name| !self.packages.contains(name)).map(String::as_str).collect();
+        if lacks.is_empty() {
+            return Ok(());
+        }
+        let options: String = lacks.iter().map(|name| format!(" --package {name}")).collect();
+        let dir = self.dir.display();
+        Err(BootError::Missing {
+            what: format!("the VM image {dir} lacks {}", lacks.join(", ")),
+            hint: format!(
+                "scripts/build-vm.sh --output DIRECTORY{options} builds one; name it with `image` in the profile"
+            ),
+        })
     }
 }
 
@@ -156,7 +167,9 @@ mod tests {
         image(place.path(), &manifest(1, arch, 10));
         let good = Image::find(None, &[place.path().to_owned()]).expect("the control");
         assert!(!good.agents);
-        assert_eq!(good.lacks(&["git".to_owned(), "curl".to_owned()]), ["curl"]);
+        good.has(&["git".to_owned()]).expect("it is in");
+        let error = good.has(&["git".to_owned(), "curl".to_owned()]).expect_err("it is not").to_string();
+        assert!(error.contains("lacks curl") && error.contains("--package curl"), "{error}");
         let cases = [
             (manifest(2, arch, 10), "another version"),
             (manifest(1, "vax", 10), "is for vax"),

@@ -121,11 +121,12 @@ impl Qemu {
     }
 
     async fn plan(&self, spec: &BootSpec) -> Result<Plan, BootError> {
-        let (named, places) = (spec.image.clone(), self.places.clone());
+        let (named, places, packages) = (spec.image.clone(), self.places.clone(), spec.packages.clone());
         let (kvm, cpus, memory_mib) = (self.kvm, spec.cpus.max(1), spec.memory_mib.max(128));
         let look = move || -> Result<Plan, BootError> {
             let emulator = emulator()?;
             let image = Image::find(named.as_deref(), &places)?;
+            image.has(&packages)?;
             let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::tcg() };
             let identity = identity(&emulator);
             let emulator = emulator.display().to_string();
@@ -151,9 +152,9 @@ impl Qemu {
         let name = ["-name".to_owned(), format!("symphony-run-{}", spec.run.0)];
         let inner = BootSpec {
             run: spec.run,
-            // A directory of its own: a jail on the same issue has its parts beside it.
-            disk: spec.disk.join("vm"),
+            disk: spec.disk.clone(),
             image: None,
+            packages: Vec::new(),
             read_only: Vec::new(),
             cpus: 0,
             memory_mib: plan.machine.memory_mib + OVERHEAD_MIB,
@@ -190,7 +191,7 @@ impl Qemu {
         let mut guest = self.start(spec, plan, Ram::Plain, Vec::new()).await?;
         let awake = async {
             wake::ready(&mut guest.io).await?;
-            wake::order(&mut guest.io, &wake::wake(spec.disk_mib, spec.pids)?).await?;
+            wake::order(&mut guest.io, &wake::wake(spec)?).await?;
             wake::ready(&mut guest.io).await
         };
         match awake.await {
@@ -243,7 +244,7 @@ impl Qemu {
             // Ends when the emulator has read it or is gone.
             tokio::task::spawn_blocking(move || to.write_all(source.state()));
             monitor.restore(from.into()).await?;
-            wake::order(&mut guest.io, &wake::wake(spec.disk_mib, spec.pids)?).await?;
+            wake::order(&mut guest.io, &wake::wake(spec)?).await?;
             wake::ready(&mut guest.io).await
         };
         match awake.await {
@@ -272,6 +273,7 @@ impl Sandbox for Qemu {
                 run: RunId(0),
                 disk: place.path().join("disk"),
                 image: None,
+                packages: Vec::new(),
                 read_only: Vec::new(),
                 cpus: 1,
                 memory_mib: 512,

@@ -7,6 +7,8 @@ use symphony_guest::wire::{MachineOrder, MachineReady, VERSION, Wake};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use crate::sandbox::BootSpec;
+
 /// Bytes of the line a machine may say.
 const LONGEST: usize = 4096;
 
@@ -40,9 +42,15 @@ pub(super) async fn order(io: &mut UnixStream, order: &MachineOrder) -> Result<(
 }
 
 /// What a machine is woken with: the time and randomness of now.
-pub(super) fn wake(disk_mib: u64, pids: u64) -> Result<MachineOrder, String> {
+pub(super) fn wake(spec: &BootSpec) -> Result<MachineOrder, String> {
     let entropy = crate::random::token(48).map_err(|error| error.to_string())?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let unix_nanos = u64::try_from(now.as_nanos()).unwrap_or(0);
-    Ok(MachineOrder::Wake(Wake { entropy, unix_nanos, disk_mib, pids }))
+    Ok(MachineOrder::Wake(Wake {
+        entropy,
+        unix_nanos,
+        disk_mib: spec.disk_mib,
+        pids: spec.pids,
+        file_size_mib: spec.file_size_mib,
+    }))
 }

@@ -14,6 +14,7 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
     let state = reply.json();
     assert_eq!(state["generated_at"], "2026-01-02T03:00:00.000Z");
     assert_eq!(state["version"], 42);
+    assert_eq!((&state["sandbox"], &state["sandbox_reason"]), (&json!("jail"), &json!("no <microVM> here")));
     assert_eq!(state["counts"], json!({"running": 2, "retrying": 1, "blocked": 2, "queued": 1, "idle": 5}));
     assert_eq!(
         state["running"][0],
@@ -21,7 +22,8 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
             "issue_id": "ask-1", "issue_identifier": "ASK-1",
             "issue_title": "<script>alert('title')</script>", "title": "<script>alert('title')</script>",
             "issue_body": "Do *this*.\n\n<script>alert('body')</script>", "issue_url": "javascript:alert(1)",
-            "run_id": 5, "state": "Todo", "phase": "waiting for a human", "attempt": null,
+            "run_id": 5, "state": "Todo", "phase": "waiting for a human",
+            "sandbox": "qemu (TCG)", "attempt": null,
             "session_id": "sess-0123456789", "turn_count": 2, "last_event": "tool_call",
             "last_message": "<b>asks</b>", "started_at": "2026-01-02T02:50:00.000Z",
             "last_event_at": "2026-01-02T02:59:00.000Z",

@@ -32,7 +32,7 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "<h2>sessions (2)</h2>",
         "awaiting",
         "BUSY/1 ä",
-        "attempt 2 · turn 2 · jail",
+        "attempt 2 · turn 2 · qemu (TCG)",
         "last run <span class=\"tag\">stalled</span>",
         "<h2>on disk (2)</h2>",
         "RETRY-1",

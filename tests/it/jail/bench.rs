@@ -78,6 +78,7 @@ impl Bench {
             run: RunId(unique()),
             disk: self.disk(),
             image: None,
+            packages: Vec::new(),
             read_only: Vec::new(),
             cpus: 0,
             memory_mib: 512,

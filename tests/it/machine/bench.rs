@@ -62,6 +62,7 @@ impl Bench {
             run: RunId(NEXT.fetch_add(1, Ordering::Relaxed)),
             disk: self.place.path().join(disk),
             image: None,
+            packages: Vec::new(),
             read_only: Vec::new(),
             cpus: 1,
             memory_mib: 512,

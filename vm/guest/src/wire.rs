@@ -113,6 +113,8 @@ pub struct Wake {
     pub disk_mib: u64,
     /// Processes and threads the guest may have; 0 is no limit.
     pub pids: u64,
+    /// MiB that one file of the guest may grow to; 0 is no limit.
+    pub file_size_mib: u64,
 }
 
 /// What to run.

@@ -338,11 +338,32 @@ fn the_policy_is_the_workflow_s_and_asks_for_memory_only_when_told_to_and_when_i
         );
         crate::workflow::Workflow::parse(&text, &place).expect("valid").0
     };
-    let policy = Policy::of(&read("sandbox: {reserve_mib: 7}"), None, Some(9));
+    let policy = Policy::of(&read("sandbox: {reserve_mib: 7}"), None, Some(9), None);
     assert_eq!(policy.memory, Some(Memory { available_mib: 9, needed_mib: 7 }));
     assert_eq!(policy.states.rules[&StateName::new("Todo")].max_concurrent, Some(3));
     assert_eq!(policy.budget, read("").budget);
-    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 7}"), None, None).memory, None);
-    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 0}"), None, Some(9)).memory, None);
-    assert_eq!(Policy::of(&read(""), None, Some(9)).memory.map(|memory| memory.needed_mib), Some(512));
+    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 7}"), None, None, None).memory, None);
+    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 0}"), None, Some(9), None).memory, None);
+    assert_eq!(Policy::of(&read(""), None, Some(9), None).memory.map(|memory| memory.needed_mib), Some(512));
+}
+
+#[test]
+fn an_issue_with_a_profile_that_cannot_be_had_waits_and_says_so_and_a_live_run_goes_on() {
+    let mut w = World::new();
+    w.policy.profiles.listed =
+        [("small".to_owned(), None), ("vm".to_owned(), Some("names an image".to_owned()))].into();
+    let with = |name: &str, profile: &str| Issue { profile: Some(profile.into()), ..issue(name, "Todo") };
+    let out = w.look(&[with("A", "small"), with("B", "vm"), with("C", "smal\nl")]);
+    assert_eq!(starts(&out).iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["A"]);
+    let why =
+        |w: &World, name: &str| w.board.verdict(w.board.issue(&id(name)).expect("known"), Tick(w.now.0), &w.policy);
+    assert_eq!(why(&w, "B").expect_err("refused").to_string(), "its profile `vm` names an image");
+    let unlisted = why(&w, "C").expect_err("unlisted");
+    assert_eq!(
+        (unlisted.code(), unlisted.to_string().as_str()),
+        ("unknown-profile", "the workflow lists no profile `smal l` (it lists small, vm)")
+    );
+    let out = w.look(&[with("A", "gone"), with("B", "small"), with("C", "small")]);
+    assert!(!out.iter().any(|command| matches!(command, Command::Stop(..))), "{out:?}");
+    assert_eq!(starts(&out).len(), 1, "B has the second slot");
 }

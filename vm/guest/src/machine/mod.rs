@@ -19,7 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, setrlimit};
 use rustix::system::RebootCommand;
 use rustix::thread::{Gid, Uid, UnshareFlags};
 
@@ -76,7 +76,7 @@ fn live() -> io::Result<()> {
     wake::say(&mut port, woken.as_ref().err().map(ToString::to_string))?;
     woken?;
     let (ours, theirs) = UnixStream::pair().during("made the guest program's channel")?;
-    let first = start(theirs)?;
+    let first = start(theirs, wake.file_size_mib)?;
     port::relay(port, ours);
     // The relay ends the guest program by ending its channel; the guest program ends by itself otherwise.
     wait_for(first);
@@ -94,20 +94,24 @@ fn console() -> io::Result<()> {
 /// Starts the guest program as the child of a reaper that is the first process of a pid namespace: whatever the agent
 /// leaves behind dies with it, and nothing in it sees this process. This process itself must stay outside: it still
 /// has threads to start, which a process that made a pid namespace cannot.
-fn start(channel: UnixStream) -> io::Result<Pid> {
+fn start(channel: UnixStream, file_size_mib: u64) -> io::Result<Pid> {
     fork(move || {
         // SAFETY: one thread runs, and descriptors stay shared with nobody.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWNS) }
             .during("made a namespace")?;
-        let first = fork(move || first(channel.into()))?;
+        let first = fork(move || first(channel.into(), file_size_mib))?;
         wait_for(first);
         Ok(0)
     })
 }
 
-fn first(channel: OwnedFd) -> io::Result<i32> {
+fn first(channel: OwnedFd, file_size_mib: u64) -> io::Result<i32> {
     cgroup::enter().during("entered its control group")?;
     layers::own_proc().during("mounted its /proc")?;
+    if file_size_mib > 0 {
+        let bytes = Some(file_size_mib.saturating_mul(1024 * 1024));
+        setrlimit(Resource::Fsize, Rlimit { current: bytes, maximum: bytes }).during("limited its files")?;
+    }
     let guest = fork(move || Err(become_guest(channel)).during("started the guest program"))?;
     Ok(crate::init::reap_until(guest).code().unwrap_or(1))
 }

@@ -1,0 +1,262 @@
+//! `symphony doctor`: tries every runtime on this machine for real, and says what each enforces and which one a workflow
+//! would get. Needs no lock and no state directory: it may run beside a symphony.
+
+mod text;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+use symphony_core::ids::StateName;
+use symphony_core::issue::Issue;
+use symphony_core::runtimes::Kind;
+use symphony_core::workflow::{Minimum, Place, Role, Runtime, Smolvm, Workflow};
+
+use crate::agent::profile::{self, Inside, Program};
+use crate::log::harmless;
+use crate::process;
+use crate::sandbox::choose::Sandboxes;
+use crate::sandbox::measure::{Measured, Verdict, measure};
+use crate::workflow_file::{Environment, WorkflowFile};
+
+/// Which workflow to look at.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Each runtime boots throw-away guests, which try to exceed their limits; that takes a while.\n\nExit codes: 0 the runtime that the workflow asks for works here; 1 it does not; 2 wrong usage."
+)]
+pub struct Doctor {
+    /// The workflow whose runtime is asked for; without such a file, the defaults.
+    #[arg(long, value_name = "PATH", default_value = "WORKFLOW.md")]
+    pub workflow: PathBuf,
+    /// The findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Everything that was found out. Fields are only ever added.
+#[derive(Debug, Serialize)]
+struct Findings {
+    program_version: &'static str,
+    /// Absolute; `null`: there is none, and the defaults were looked at.
+    workflow: Option<String>,
+    /// What is wrong with it.
+    problems: Vec<String>,
+    /// `sandbox.runtime`
+    runtime: &'static str,
+    git: Result<String, String>,
+    available_mib: Option<u64>,
+    agents: Vec<Agent>,
+    runtimes: Vec<Tried>,
+    /// What `auto` takes.
+    auto: Choice,
+    /// What the workflow gets.
+    chosen: Choice,
+}
+
+/// The agent of one state.
+#[derive(Debug, PartialEq, Serialize)]
+struct Agent {
+    state: String,
+    /// Whether it could be started.
+    ok: bool,
+    /// What is started, or why nothing is.
+    says: String,
+}
+
+/// One runtime.
+#[derive(Debug, Serialize)]
+struct Tried {
+    runtime: &'static str,
+    works: bool,
+    label: Option<&'static str>,
+    /// Why it does not work, or what kernel the guest has.
+    says: String,
+    booted_ms: Option<u64>,
+    limits: Vec<Limit>,
+}
+
+/// One limit of a runtime.
+#[derive(Debug, Serialize)]
+struct Limit {
+    what: &'static str,
+    /// `enforced`, `not-enforced` or `unclear`.
+    verdict: &'static str,
+    /// By what, or why it is unclear.
+    says: String,
+}
+
+/// A decision.
+#[derive(Debug, Serialize)]
+struct Choice {
+    /// `null`: nothing.
+    runtime: Option<&'static str>,
+    reason: String,
+}
+
+impl Doctor {
+    /// Tries, prints, and says whether the workflow has what it asks for.
+    pub async fn run(&self) -> ExitCode {
+        let exe = match std::env::current_exe() {
+            Ok(exe) => exe,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "symphony: cannot find the running program: {error}");
+                return ExitCode::from(1);
+            }
+        };
+        let findings = examine(&self.workflow, &Sandboxes::for_a_look(exe)).await;
+        let text = match self.json {
+            true => serde_json::to_string_pretty(&findings).expect("strings, numbers and lists are JSON") + "\n",
+            // What a workflow and a guest said is in it: nothing of it may reach the terminal as an instruction.
+            false => text::lines(&findings).iter().map(|line| harmless(line) + "\n").collect(),
+        };
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        if findings.chosen.runtime.is_some() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    }
+}
+
+async fn examine(path: &Path, sandboxes: &Sandboxes) -> Findings {
+    let path = if path.is_dir() { path.join("WORKFLOW.md") } else { path.to_owned() };
+    let read = Read::of(&path);
+    let workflow = &read.workflow;
+    sandboxes.try_all().await;
+    let mut runtimes = vec![];
+    for kind in Kind::ALL {
+        runtimes.push(tried(kind, sandboxes, workflow).await);
+    }
+    Findings {
+        program_version: env!("CARGO_PKG_VERSION"),
+        workflow: read.path,
+        problems: read.problems,
+        runtime: workflow.sandbox.runtime.as_str(),
+        git: git().await,
+        available_mib: crate::memory::available_mib(),
+        agents: agents(workflow),
+        runtimes,
+        auto: chosen(sandboxes, &as_auto(workflow)),
+        chosen: chosen(sandboxes, workflow),
+    }
+}
+
+/// A workflow file, as far as it can be used.
+struct Read {
+    path: Option<String>,
+    workflow: Workflow,
+    problems: Vec<String>,
+}
+
+impl Read {
+    fn of(path: &Path) -> Self {
+        let shown = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        match WorkflowFile::load(path, Environment::of_process()) {
+            Ok(file) => Self {
+                path: Some(shown.display().to_string()),
+                workflow: file.workflow().as_ref().clone(),
+                problems: file.problems().iter().map(|problem| problem.in_file(file.path())).collect(),
+            },
+            Err(error) => {
+                let there = path.exists();
+                let problems = error.to_string().lines().map(str::to_owned).collect();
+                Self {
+                    path: there.then(|| shown.display().to_string()),
+                    workflow: defaults(&shown),
+                    problems: if there { problems } else { vec![] },
+                }
+            }
+        }
+    }
+}
+
+/// What holds where nothing is written.
+fn defaults(path: &Path) -> Workflow {
+    let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
+    let place = Place { dir, home: None, env: &|_| None };
+    let parsed = Workflow::parse("---\ntracker: {kind: local}\n---\n", &place);
+    parsed.expect("the smallest workflow is valid").0
+}
+
+/// The same workflow, if it left the choice to symphony and demanded nothing.
+fn as_auto(workflow: &Workflow) -> Workflow {
+    let mut auto = workflow.clone();
+    (auto.sandbox.runtime, auto.sandbox.minimum) = (Runtime::Auto, Minimum::Jail);
+    auto.smolvm = Smolvm::default();
+    auto
+}
+
+fn chosen(sandboxes: &Sandboxes, workflow: &Workflow) -> Choice {
+    match sandboxes.pick(workflow) {
+        Ok(picked) => Choice { runtime: Some(picked.kind.as_str()), reason: picked.reason },
+        Err(closed) => Choice { runtime: None, reason: closed.why().to_owned() },
+    }
+}
+
+async fn tried(kind: Kind, sandboxes: &Sandboxes, workflow: &Workflow) -> Tried {
+    let fails = |label, why: String| Tried {
+        runtime: kind.as_str(),
+        works: false,
+        label,
+        says: why,
+        booted_ms: None,
+        limits: vec![],
+    };
+    let Some((_, sandbox)) = sandboxes.all().find(|(has, _)| *has == kind) else {
+        return fails(None, "this symphony does not have it".to_owned());
+    };
+    let label = Some(sandbox.label());
+    match sandboxes.report(kind) {
+        Some(Ok(_)) => {}
+        Some(Err(error)) => return fails(label, error.to_string()),
+        None => return fails(label, "its trial did not end".to_owned()),
+    }
+    let image = workflow.sandbox.sizes(None, kind, &workflow.smolvm).image;
+    match measure(sandbox.as_ref(), image).await {
+        Ok(measured) => Tried {
+            runtime: kind.as_str(),
+            works: true,
+            label,
+            says: format!("the guest's kernel is {}", measured.report.kernel),
+            booted_ms: u64::try_from(measured.booted.as_millis()).ok(),
+            limits: limits(measured),
+        },
+        // Its trial passed: it works, only nothing could be measured.
+        Err(why) => Tried { works: true, ..fails(label, format!("its limits could not be measured: {why}")) },
+    }
+}
+
+fn limits(measured: Measured) -> Vec<Limit> {
+    let limit = |finding: crate::sandbox::measure::Finding| {
+        let (verdict, says) = match finding.verdict {
+            Verdict::Enforced => ("enforced", finding.by),
+            Verdict::NotEnforced => ("not-enforced", finding.by),
+            Verdict::Unclear(why) => ("unclear", why),
+        };
+        Limit { what: finding.what, verdict, says }
+    };
+    measured.findings.into_iter().map(limit).collect()
+}
+
+async fn git() -> Result<String, String> {
+    let finished = process::Program::new("git").args(["--version"]).run(std::time::Duration::from_secs(10)).await;
+    let said = String::from_utf8_lossy(&finished.stdout.bytes()).trim().to_owned();
+    match finished.success() {
+        true => Ok(said.strip_prefix("git version ").unwrap_or(&said).to_owned()),
+        false => Err("git does not run here; symphony cannot work without it".to_owned()),
+    }
+}
+
+/// The agent of each active state: whether its launch is known. What exists inside a sandbox only a run can tell.
+fn agents(workflow: &Workflow) -> Vec<Agent> {
+    let of = |state: &StateName| {
+        let inside = Inside { path: String::new(), home: String::new() };
+        let agent = workflow.agent_of(state);
+        let launch = profile::launch(&agent, &workflow.acp.shell, &Issue::bare("any", state.as_str()), &inside);
+        let (ok, says) = match launch.map(|launch| launch.program) {
+            Ok(Program::Builtin) => (true, "script, built in".to_owned()),
+            Ok(Program::Command(argv)) => (true, argv.join(" ")),
+            Err(error) => (false, error.to_string()),
+        };
+        Agent { state: state.0.clone(), ok, says }
+    };
+    workflow.states.with_role(Role::Active).map(of).collect()
+}
