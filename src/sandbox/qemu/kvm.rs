@@ -28,16 +28,18 @@ pub(super) fn opens() -> Result<(), BootError> {
     Err(BootError::Missing { what, hint: hint.to_owned() })
 }
 
-/// A device that opens and boots nothing.
-pub(super) fn pretends(remembered: bool) -> BootError {
-    let when = if remembered { " when it was tried since the host booted; `symphony doctor` tries again" } else { "" };
+/// A device that opens and boots nothing; `why` in a few words.
+pub(super) fn pretends(why: &str) -> BootError {
     BootError::Missing {
-        what: format!("/dev/kvm is there, but no machine boots on it{when}"),
+        what: format!("/dev/kvm is there, but no machine boots on it ({why})"),
         hint: "usual where KVM is nested or emulated; sandbox.runtime: qemu names emulation, which is slow and no \
                security boundary"
             .to_owned(),
     }
 }
+
+/// What [`Memory`] knows, in a few words.
+pub(super) const REMEMBERED: &str = "tried since the host booted; `symphony doctor` tries again";
 
 /// What was found out about one emulator and one image since the host booted.
 #[derive(Debug)]

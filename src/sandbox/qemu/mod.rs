@@ -286,7 +286,7 @@ impl Sandbox for Qemu {
             let plan = self.plan(&spec).await?;
             let memory = kvm::Memory::about(&plan.identity, &plan.image.identity);
             if self.kvm && self.trusting && memory.pretended() {
-                return Err(kvm::pretends(true));
+                return Err(kvm::pretends(kvm::REMEMBERED));
             }
             let tried = tokio::time::timeout(spec.deadline, async {
                 let guest = self.cold(&spec, &plan).await?;
@@ -315,7 +315,11 @@ impl Sandbox for Qemu {
                 }
                 Err(BootError::Deadline(_)) if self.kvm => {
                     memory.remember();
-                    Err(kvm::pretends(false))
+                    Err(kvm::pretends(&format!("nothing came within {} s", KVM_TRIAL.as_secs())))
+                }
+                Err(BootError::Stage { message, .. }) if self.kvm => {
+                    let last = message.rsplit("; its console said: ").next().unwrap_or(&message);
+                    Err(kvm::pretends(last.split(" / ").next().unwrap_or(last)))
                 }
                 other => other,
             };

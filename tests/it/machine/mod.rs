@@ -3,6 +3,7 @@
 
 mod bench;
 mod death;
+mod journey;
 mod limits;
 mod templates;
 mod works;
