@@ -88,7 +88,7 @@ struct Limit {
 }
 
 /// A decision.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Choice {
     /// `null`: nothing.
     runtime: Option<&'static str>,

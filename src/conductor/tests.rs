@@ -74,3 +74,13 @@ async fn a_failing_issue_is_tried_again_after_ten_twenty_and_forty_seconds_and_t
     assert_eq!(gaps(&rig.world.starts("A")), [10_000, 20_000, 40_000, 80_000]);
     assert_eq!(rig.world.state("A"), "Parked");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_row_shows_what_isolates_that_run_whatever_new_runs_get() {
+    let rig = Rig::start(false, &[("A", &[&[Step::Isolated("qemu (TCG)")]]), ("B", &[&[Step::Turn]])]);
+    let seen = rig.until(|s| runs(s, "A") && s.running.iter().any(|row| row.sandbox == "qemu (TCG)")).await;
+    let of = |name: &str| seen.running.iter().find(|row| row.id.0 == name).map(|row| row.sandbox.as_str());
+    assert_eq!((of("A"), of("B")), (Some("qemu (TCG)"), Some("scripted")));
+    assert_eq!((seen.sandbox.as_str(), seen.sandbox_reason.as_str()), ("scripted", "a test"));
+    rig.stop().await;
+}

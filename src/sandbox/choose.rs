@@ -22,6 +22,9 @@ use super::{BootError, Sandbox, TrialReport};
 /// An emulated machine boots within this on a busy host, or never.
 const TRIAL_DEADLINE: Duration = Duration::from_secs(180);
 
+#[cfg(test)]
+mod tests;
+
 /// How a trial stands.
 #[derive(Clone, Debug)]
 pub enum State {

@@ -21,6 +21,10 @@ const MIN_MEMORY: i64 = 64;
 /// No file system fits into less, in MiB.
 const MIN_DISK: i64 = 64;
 const MAX_CPUS: i64 = 256;
+/// What 0 stands for: more MiB than any machine has, and less than overflows as bytes.
+const ANY_MIB: u64 = 1 << 30;
+/// What 0 stands for: as many processes as Linux has numbers for.
+const ANY_PIDS: u64 = 1 << 22;
 
 /// What was written; everything else falls back to the values of `sandbox`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,13 +64,13 @@ pub struct Sizes {
     pub image: Option<PathBuf>,
     /// Processors; 0 is not limited.
     pub cpus: u32,
-    /// MiB of memory; 0 is unlimited.
+    /// MiB of memory. Where the workflow sets no limit, here and below, it is a number that nothing reaches.
     pub memory_mib: u64,
-    /// MiB of work disk; 0 is unlimited.
+    /// MiB of work disk; 0 where it is a directory of the host.
     pub disk_mib: u64,
-    /// Processes and threads; 0 is unlimited.
+    /// Processes and threads.
     pub pids: u64,
-    /// MiB of a single file; 0 is unlimited.
+    /// MiB of a single file.
     pub file_size_mib: u64,
     /// Debian packages that the image must contain.
     pub packages: Vec<String>,
@@ -103,6 +107,18 @@ impl Sandbox {
     pub fn sizes(&self, profile: Option<&Profile>, kind: Kind, smolvm: &Smolvm) -> Sizes {
         let none = Profile::default();
         let profile = profile.unwrap_or(&none);
+        let or = |limit: u64, any| if limit == 0 { any } else { limit };
+        let sizes = self.written(profile, kind, smolvm);
+        Sizes {
+            memory_mib: or(sizes.memory_mib, ANY_MIB),
+            pids: or(sizes.pids, ANY_PIDS),
+            file_size_mib: or(sizes.file_size_mib, ANY_MIB),
+            ..sizes
+        }
+    }
+
+    /// With 0 where there is no limit.
+    fn written(&self, profile: &Profile, kind: Kind, smolvm: &Smolvm) -> Sizes {
         match kind {
             Kind::Jail => Sizes {
                 image: None,
@@ -122,7 +138,7 @@ impl Sandbox {
                     .or_else(|| self.image.clone()),
                 cpus: profile.cpus.unwrap_or(smolvm.cpus),
                 memory_mib: profile.memory_mib.unwrap_or(smolvm.mem_mib),
-                ..self.sizes(Some(profile), Kind::QemuKvm, smolvm)
+                ..self.written(profile, Kind::QemuKvm, smolvm)
             },
             Kind::QemuKvm | Kind::QemuTcg => Sizes {
                 image: profile.image.clone().or_else(|| self.image.clone()),

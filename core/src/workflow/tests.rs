@@ -246,7 +246,7 @@ fn a_profile_falls_back_to_the_sandbox_and_a_jail_to_its_own_limits() {
     let small = sizes(None, Kind::QemuKvm);
     assert_eq!((small.cpus, small.memory_mib, small.disk_mib, small.pids, small.image), (4, 128, 100, 512, None));
     let big = sizes(Some("big"), Kind::QemuTcg);
-    assert_eq!((big.cpus, big.memory_mib, big.pids, big.file_size_mib), (8, 2048, 0, 4096));
+    assert_eq!((big.cpus, big.memory_mib, big.pids, big.file_size_mib), (8, 2048, 1 << 22, 4096), "0 is no limit");
     assert_eq!(
         (big.image, big.packages),
         (Some("/w/vm/big".into()), vec!["python3-venv".to_owned(), "g++".to_owned()])

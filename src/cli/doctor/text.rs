@@ -46,8 +46,10 @@ pub(super) fn lines(findings: &Findings) -> Vec<String> {
     }
     lines.push(String::new());
     lines.push(format!("auto takes {}", choice(&findings.auto)));
-    let asked = findings.workflow.as_ref().map_or("the defaults get", |_| "this workflow gets");
-    lines.push(format!("{asked} {} (sandbox.runtime: {})", choice(&findings.chosen), findings.runtime));
+    // A workflow that leaves it to `auto` gets just that.
+    if findings.chosen != findings.auto {
+        lines.push(format!("this workflow gets {}", choice(&findings.chosen)));
+    }
     lines
 }
 

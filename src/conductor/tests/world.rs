@@ -22,6 +22,8 @@ use crate::tracker::{Created, Moved, NewIssue, TrackerError};
 /// What an attempt does, one after the other. After the last one it waits until it is asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Step {
+    /// Says what isolates it.
+    Isolated(&'static str),
     /// Begins a turn that no human asked for.
     Turn,
     /// Takes so many seconds.
@@ -265,6 +267,7 @@ async fn play(world: &World, journal: &Journal, mut start: Start, steps: &[Step]
                 turns += 1;
                 start.line.turn(turns, turns).await.expect("counted");
             }
+            Step::Isolated(label) => start.line.report(Report::Sandbox(label)).await,
             Step::Work(seconds) => tokio::time::sleep(Duration::from_secs(*seconds)).await,
             Step::Ask | Step::AskOffRecord => {
                 if *step == Step::Ask {

@@ -367,3 +367,15 @@ fn an_issue_with_a_profile_that_cannot_be_had_waits_and_says_so_and_a_live_run_g
     assert!(!out.iter().any(|command| matches!(command, Command::Stop(..))), "{out:?}");
     assert_eq!(starts(&out).len(), 1, "B has the second slot");
 }
+
+#[test]
+fn an_issue_that_waits_for_a_trial_is_not_left_to_a_person_and_one_without_a_sandbox_is() {
+    let settled = |closed: Closed| {
+        let mut w = World::new();
+        w.policy.closed = Some(closed);
+        assert!(starts(&w.look(&[issue("A", "Todo")])).is_empty());
+        w.board.settled(w.now, &w.policy)
+    };
+    assert_eq!(settled(Closed::TryingSandbox("qemu is being tried".into())), None);
+    assert_eq!(settled(Closed::NoSandbox("nothing works".into())), Some(Settled::NeedsHuman));
+}

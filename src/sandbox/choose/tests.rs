@@ -1,0 +1,139 @@
+//! Trials that run by themselves, once, and what is said meanwhile. The runtimes are scripted: these tests are about
+//! who is asked when.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::future::BoxFuture;
+use symphony_core::workflow::Place;
+use tokio::sync::Semaphore;
+
+use super::super::{BootSpec, Guest};
+use super::*;
+
+/// Ends its trial when it is let, as it was told.
+struct Scripted {
+    passes: bool,
+    crashes: bool,
+    may_end: Semaphore,
+    trials: AtomicUsize,
+}
+
+impl Scripted {
+    fn new(passes: bool) -> Arc<Self> {
+        Arc::new(Self { passes, crashes: false, may_end: Semaphore::new(0), trials: AtomicUsize::new(0) })
+    }
+
+    fn ready(passes: bool) -> Arc<Self> {
+        let scripted = Self::new(passes);
+        scripted.may_end.add_permits(1);
+        scripted
+    }
+}
+
+impl Sandbox for Scripted {
+    fn name(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn label(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>> {
+        Box::pin(async {
+            self.trials.fetch_add(1, Ordering::Relaxed);
+            let _ = self.may_end.acquire().await;
+            assert!(!self.crashes, "the trial crashes");
+            let missing = BootError::Missing { what: "no image".to_owned(), hint: "build one".to_owned() };
+            let report = TrialReport {
+                kernel: "none",
+                uid: None,
+                cpus: String::new(),
+                memory: String::new(),
+                pids: String::new(),
+                disk: String::new(),
+                landlock_abi: 0,
+                seccomp: false,
+            };
+            if self.passes { Ok(report) } else { Err(missing) }
+        })
+    }
+
+    fn boot(&self, _: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>> {
+        Box::pin(async { Err(BootError::Deadline(Duration::ZERO)) })
+    }
+
+    fn discard_disk<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, Result<(), BootError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn workflow(sandbox: &str) -> Workflow {
+    let text = format!("---\ntracker: {{kind: local}}\nsandbox: {{{sandbox}}}\n---\n");
+    Workflow::parse(&text, &Place { dir: "/w".into(), home: None, env: &|_| None }).expect("valid").0
+}
+
+fn sandboxes(slots: &[(Kind, &Arc<Scripted>)]) -> Sandboxes {
+    Sandboxes::new(slots.iter().map(|(kind, scripted)| (*kind, Arc::clone(scripted) as Arc<dyn Sandbox>)))
+}
+
+fn tries(scripted: &Scripted) -> usize {
+    scripted.trials.load(Ordering::Relaxed)
+}
+
+const LONG: Duration = Duration::from_secs(3600);
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_during_a_trial_is_told_and_not_kept_waiting_and_its_end_is_a_change() {
+    let (qemu, jail) = (Scripted::new(true), Scripted::ready(true));
+    let all = sandboxes(&[(Kind::QemuKvm, &qemu), (Kind::Jail, &jail)]);
+    let auto = workflow("runtime: auto");
+    all.settle(&auto, Duration::from_secs(1)).await;
+    let told = all.pick(&auto).map(|picked| picked.kind).expect_err("not yet");
+    assert_eq!(told, Closed::TryingSandbox("qemu is being tried".to_owned()));
+    let mut changes = all.changes();
+    qemu.may_end.add_permits(1);
+    changes.changed().await.expect("a change");
+    assert_eq!(all.pick(&auto).map(|picked| picked.kind), Ok(Kind::QemuKvm));
+    for _ in 0..3 {
+        all.settle(&auto, LONG).await;
+    }
+    assert_eq!((tries(&qemu), tries(&jail)), (1, 1), "each once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_tries_what_was_never_tried_and_emulation_only_after_kvm_failed() {
+    let (kvm, tcg, jail) = (Scripted::ready(false), Scripted::ready(true), Scripted::ready(true));
+    let all = sandboxes(&[(Kind::QemuKvm, &kvm), (Kind::QemuTcg, &tcg), (Kind::Jail, &jail)]);
+    all.settle(&workflow("runtime: jail"), LONG).await;
+    assert_eq!((tries(&kvm), tries(&tcg), tries(&jail)), (0, 0, 1));
+    all.settle(&workflow("runtime: auto"), LONG).await;
+    assert_eq!((tries(&kvm), tries(&tcg)), (1, 0));
+    all.settle(&workflow("runtime: qemu"), LONG).await;
+    let picked = all.pick(&workflow("runtime: qemu")).map_err(|closed| closed.why().to_owned()).expect("tcg");
+    assert!(picked.kind == Kind::QemuTcg && picked.reason.contains("no image: build one"), "{}", picked.reason);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_that_crashes_or_never_ends_is_a_reason_like_any_other() {
+    let crashing =
+        Arc::new(Scripted { passes: true, crashes: true, may_end: Semaphore::new(1), trials: AtomicUsize::new(0) });
+    let endless = Scripted::new(true);
+    let all = sandboxes(&[(Kind::Smolvm, &crashing), (Kind::QemuKvm, &endless)]);
+    let demanding = workflow("minimum: microvm");
+    all.settle(&demanding, LONG).await;
+    let why = all.pick(&demanding).map(|picked| picked.kind).expect_err("nothing");
+    assert!(why.why().contains("crashed") && why.why().contains("within 180 s"), "{why:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_has_the_owner_that_works_and_the_jail_is_asked_last() {
+    let (kvm, tcg, jail) = (Scripted::ready(false), Scripted::ready(true), Scripted::ready(false));
+    let all = sandboxes(&[(Kind::Jail, &jail), (Kind::QemuTcg, &tcg), (Kind::QemuKvm, &kvm)]);
+    assert_eq!(all.working("qemu").await.map(|picked| picked.kind), Ok(Kind::QemuTcg));
+    assert_eq!(all.working("jail").await.map(|picked| picked.kind), Err("no image: build one".to_owned()));
+    assert_eq!(all.working("smolvm").await.map(|picked| picked.kind), Err("this symphony has no smolvm".to_owned()));
+    let owners: Vec<_> = all.owners().iter().map(|picked| picked.kind).collect();
+    assert_eq!(owners, [Kind::QemuTcg, Kind::Jail]);
+}

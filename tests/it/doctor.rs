@@ -1,0 +1,129 @@
+//! `symphony doctor` on this machine: real trials, and limits that were really tried.
+
+use std::path::{Path, PathBuf};
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+use symphony::sandbox::jail::Jail;
+use symphony::sandbox::measure::{Verdict, measure};
+use symphony::sandbox::{BootError, BootSpec, Guest, Sandbox, TrialReport};
+
+use crate::rig::{FRONT, Project};
+
+fn doctor(project: &Project, args: &[&str]) -> (i32, String) {
+    let output = project.run(&[&["doctor"], args].concat());
+    (output.status.code().expect("not killed"), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn json(project: &Project, args: &[&str]) -> (i32, Value) {
+    let (code, out) = doctor(project, &[args, &["--json"]].concat());
+    (code, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}")))
+}
+
+fn runtime<'a>(found: &'a Value, name: &str) -> &'a Value {
+    let all = found["runtimes"].as_array().expect("a list");
+    all.iter().find(|one| one["runtime"] == name).unwrap_or_else(|| panic!("no {name} in {found}"))
+}
+
+#[test]
+fn every_runtime_is_tried_its_limits_are_measured_and_nothing_is_left() {
+    let project = Project::new();
+    let (code, found) = json(&project, &[]);
+    assert_eq!(code, 0, "{found}");
+    let names: Vec<_> =
+        found["runtimes"].as_array().expect("a list").iter().map(|one| one["runtime"].clone()).collect();
+    assert_eq!(names, ["smolvm", "qemu-kvm", "qemu-tcg", "jail"]);
+    let jail = runtime(&found, "jail");
+    assert_eq!(jail["works"], true);
+    let verdict = |what: &str| {
+        let limits = jail["limits"].as_array().expect("a list");
+        limits.iter().find(|limit| limit["what"] == what).expect("measured")["verdict"].clone()
+    };
+    for what in ["network", "file size", "processes", "memory"] {
+        assert_eq!(verdict(what), "enforced", "{what}");
+    }
+    assert_eq!(verdict("disk"), "not-enforced", "a jail's disk is a directory");
+    assert_eq!(found["agents"][0]["says"], "script, built in");
+    assert!(!project.exists(".symphony"), "it needs no state of its own");
+    let (_, text) = doctor(&project, &[]);
+    for line in
+        ["  git       2", "  agent     script, built in", "jail: works; ", "  disk       NOT enforced", "auto takes "]
+    {
+        assert!(text.lines().any(|found| found.starts_with(line)), "no {line:?} in\n{text}");
+    }
+}
+
+#[test]
+fn a_demand_that_this_machine_cannot_meet_is_exit_code_1_and_says_what_auto_would_take() {
+    let project = Project::with(&format!("{FRONT}sandbox: {{minimum: microvm}}\n"));
+    let (code, found) = json(&project, &[]);
+    let microvm = ["smolvm", "qemu-kvm"].iter().any(|name| runtime(&found, name)["works"] == true);
+    assert_eq!(code, i32::from(!microvm));
+    if microvm {
+        println!("skipped: this machine has a microVM");
+        return;
+    }
+    assert_eq!(found["chosen"]["runtime"], Value::Null);
+    let reason = found["chosen"]["reason"].as_str().expect("a sentence");
+    assert!(reason.contains("sandbox.minimum is microvm") && reason.contains("smolvm") && reason.contains("qemu"));
+    assert_eq!(found["auto"]["runtime"], "jail");
+}
+
+#[test]
+fn a_broken_workflow_or_none_is_shown_and_not_fatal() {
+    let project = Project::new();
+    project.write("WORKFLOW.md", "---\ntracker: {kind: local}\nsandbox: {runtime: docker}\n---\n");
+    let (code, text) = doctor(&project, &[]);
+    assert!(code == 0 && text.contains("! ") && text.contains("WORKFLOW.md:3:"), "{code}: {text}");
+    let (code, found) = json(&project, &["--workflow", "none.md"]);
+    assert_eq!((code, &found["workflow"], &found["problems"]), (0, &Value::Null, &serde_json::json!([])));
+    assert_eq!(found["agents"][0]["ok"], false, "the default needs a command");
+    assert_eq!(project.run(&["doctor", "--what"]).status.code(), Some(2));
+}
+
+#[test]
+fn it_runs_beside_a_symphony() {
+    let project = Project::new();
+    project.issue("Todo", "W-1", "```sh\ntouch ~/ready; while [ ! -e ~/go ]; do sleep 0.1; done; echo x > x.txt\n```");
+    let running = project.start();
+    project.wait_for(".symphony/disks/W-1/home/ready");
+    assert_eq!(doctor(&project, &[]).0, 0);
+    std::fs::write(project.dir().join(".symphony/disks/W-1/home/go"), "").expect("written");
+    project.wait_for("issues/Done/W-1.md");
+    assert_eq!(running.stop(), 0);
+}
+
+/// A jail without limits: the negative control of the measurements.
+struct Lax(Jail);
+
+impl Sandbox for Lax {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn label(&self) -> &'static str {
+        self.0.label()
+    }
+
+    fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>> {
+        self.0.trial()
+    }
+
+    fn boot(&self, spec: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>> {
+        self.0.boot(BootSpec { memory_mib: 1 << 20, pids: 1 << 20, file_size_mib: 1 << 20, ..spec })
+    }
+
+    fn discard_disk<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Result<(), BootError>> {
+        self.0.discard_disk(disk)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_that_are_off_are_measured_as_not_enforced() {
+    let lax = Lax(Jail::new(PathBuf::from(env!("CARGO_BIN_EXE_symphony"))));
+    let measured = measure(&lax, None).await.expect("boots");
+    for what in ["file size", "disk", "processes", "memory"] {
+        let finding = measured.findings.iter().find(|finding| finding.what == what).expect("measured");
+        assert_eq!(finding.verdict, Verdict::NotEnforced, "{what}");
+    }
+}

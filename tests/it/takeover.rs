@@ -1,0 +1,176 @@
+//! A workflow that changes its runtime while work stands on the old one's disk. Real jails, one of them under another
+//! name: each keeps its own disks, as different runtimes do.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use symphony::git::Git;
+use symphony::journal::Journal;
+use symphony::layout::Layout;
+use symphony::run::line::{Ended, FromRun, Line};
+use symphony::run::{Parts, Start, attempt};
+use symphony::sandbox::choose::Sandboxes;
+use symphony::sandbox::jail::Jail;
+use symphony::sandbox::{BootError, BootSpec, Guest, Sandbox, TrialReport};
+use symphony::tracker::markdown::MarkdownTracker;
+use symphony_core::board::{FailureCode, Plan, RetryKind, RunEnd};
+use symphony_core::budget::Allowance;
+use symphony_core::ids::{RunId, WorkspaceKey};
+use symphony_core::issue::Issue;
+use symphony_core::runtimes::Kind;
+use symphony_core::workflow::{Place, Workflow};
+use tokio::sync::{mpsc, watch};
+
+use crate::rig::{FRONT, Project, git, until};
+
+/// A jail that passes for another runtime, or that does not work any more.
+struct Posing {
+    jail: Jail,
+    label: &'static str,
+    works: bool,
+}
+
+impl Sandbox for Posing {
+    fn name(&self) -> &'static str {
+        self.label
+    }
+
+    fn label(&self) -> &'static str {
+        self.label
+    }
+
+    fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>> {
+        let forbidden = BootError::Forbidden { message: "no namespaces".into(), hint: "allow them".into() };
+        if self.works { self.jail.trial() } else { Box::pin(async { Err(forbidden) }) }
+    }
+
+    fn boot(&self, spec: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>> {
+        self.jail.boot(spec)
+    }
+
+    fn discard_disk<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Result<(), BootError>> {
+        self.jail.discard_disk(disk)
+    }
+}
+
+/// One project, and runs in it one after the other.
+struct Bench {
+    project: Project,
+    runs: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let project = Project::new();
+        project.issue("Todo", "W-1", "The runs are told by the test.");
+        Self { project, runs: 0 }
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::of(&self.project.dir())
+    }
+
+    fn disk(&self, runtime: &str) -> PathBuf {
+        self.layout().work_disk(runtime, &key())
+    }
+
+    fn marker(&self) -> Option<String> {
+        std::fs::read_to_string(self.layout().unexported(&key())).ok()
+    }
+
+    /// Begins an attempt at W-1 under this runtime; `jail_works`: whether the jail still does.
+    fn begin(&mut self, runtime: &str, script: &str, jail_works: bool) -> tokio::task::JoinHandle<Ended> {
+        self.runs += 1;
+        let run = RunId(self.runs);
+        let dir = self.project.dir();
+        let text = format!(
+            "---\n{}mcp: {{enabled: false}}\nsandbox: {{runtime: {runtime}}}\n---\n{{{{ issue.description }}}}\n",
+            FRONT.replace("agent:\n", "agent:\n  max_turns: 1\n")
+        );
+        let place = Place { dir: dir.clone(), home: None, env: &|_| None };
+        let workflow = Arc::new(Workflow::parse(&text, &place).expect("valid").0);
+        let exe = PathBuf::from(env!("CARGO_BIN_EXE_symphony"));
+        let posing = |label, works| Arc::new(Posing { jail: Jail::new(exe.clone()), label, works }) as Arc<dyn Sandbox>;
+        let sandboxes =
+            Sandboxes::new([(Kind::QemuKvm, posing("qemu", true)), (Kind::Jail, posing("jail", jail_works))]);
+        let layout = self.layout();
+        symphony::files::create_private_dir(layout.root()).expect("directory");
+        let (journal, memory) = Journal::open(&layout.journal()).expect("journal");
+        let parts = Arc::new(Parts {
+            journal,
+            git: Git::new(layout.root()).expect("git"),
+            instance: memory.instance,
+            layout,
+            sandboxes: sandboxes.clone(),
+            open_mcp: Arc::new(|_, _, _| Err("there are no tools".to_owned())),
+            workflow_path: dir.join("WORKFLOW.md"),
+        });
+        let issue = Issue { description: Some(format!("```sh\n{script}\n```")), ..Issue::bare("W-1", "Todo") };
+        let allowance = Allowance { turns: 10, wall_ms: 3_600_000 };
+        let plan = Plan { run, issue, attempt: None, kind: RetryKind::First, last: None, allowance };
+        let tracker = Arc::new(MarkdownTracker::after(workflow.tracker.root.clone(), vec![]));
+        tokio::spawn(async move {
+            sandboxes.settle(&workflow, crate::rig::SOON).await;
+            let (reports, mut told) = mpsc::channel(64);
+            let (_stop, stopped) = watch::channel(None);
+            let (_answers, answers) = mpsc::channel(1);
+            tokio::spawn(async move {
+                while let Some(report) = told.recv().await {
+                    if let FromRun::Turn { kept, .. } = report {
+                        let _ = kept.send(Ok(()));
+                    }
+                }
+            });
+            attempt(parts, Start { plan, workflow, tracker, line: Line { run, reports, stop: stopped, answers } }).await
+        })
+    }
+
+    /// A run in the jail that is killed when it had committed and exported nothing.
+    async fn leave_work_in_the_jail(&mut self) {
+        let script = "echo kept > kept.txt; git add kept.txt; git commit -qm Kept; echo loose > loose.txt; touch ~/ready; sleep 300";
+        let run = self.begin("jail", script, true);
+        let ready = self.disk("jail").join("home/ready");
+        tokio::task::spawn_blocking(move || until("the agent", || ready.exists())).await.expect("ready");
+        run.abort();
+        let _ = run.await;
+        assert_eq!(self.marker().as_deref(), Some("jail"));
+    }
+}
+
+fn key() -> WorkspaceKey {
+    WorkspaceKey::of(&Issue::bare("W-1", "Todo").identifier).expect("a key")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_on_the_disk_of_another_runtime_is_rescued_through_that_runtime_first() {
+    let mut bench = Bench::new();
+    bench.leave_work_in_the_jail().await;
+    let script = "cat loose.txt > seen.txt; git add seen.txt; git commit -qm Seen";
+    let ended = bench.begin("qemu", script, true).await.expect("ends");
+    assert_eq!(ended.end, RunEnd::TurnsUsed);
+    let airlock = bench.project.dir().join(".symphony/airlock/W-1.git");
+    let show = |path: &str| git(&airlock, &["show", &format!("refs/symphony/head:{path}")]);
+    assert_eq!((show("kept.txt").trim(), show("seen.txt").trim()), ("kept", "loose"));
+    assert_eq!(bench.marker(), None);
+    assert!(!bench.disk("jail").exists() && bench.disk("qemu").exists(), "the older copy is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_its_runtime_cannot_give_out_any_more_stops_the_run_and_stays() {
+    let mut bench = Bench::new();
+    bench.leave_work_in_the_jail().await;
+    let ended = bench.begin("qemu", "true", false).await.expect("ends");
+    let RunEnd::Failed(failure) = ended.end else { panic!("{:?}", ended.end) };
+    assert_eq!(failure.code, FailureCode::RescueFailed);
+    for words in ["of jail", "no namespaces", "nothing was removed", "hint: make jail work here again"] {
+        assert!(failure.message.contains(words), "no {words:?} in {}", failure.message);
+    }
+    assert_eq!(bench.marker().as_deref(), Some("jail"));
+    assert!(bench.disk("jail").join("tree/loose.txt").exists() && !bench.disk("qemu").exists());
+    // Back on the old runtime, it goes on where it was.
+    let ended =
+        bench.begin("jail", "test -e loose.txt && git add . && git commit -qm Loose", true).await.expect("ends");
+    assert_eq!(ended.end, RunEnd::TurnsUsed);
+    assert_eq!(bench.marker(), None);
+}
