@@ -66,8 +66,13 @@ pub enum Trial {
     Running,
     /// It booted.
     Passed,
-    /// Why it did not, a sentence.
-    Failed(String),
+    /// It did not.
+    Failed {
+        /// Why, a sentence without its end.
+        why: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
 }
 
 /// What is known of each runtime; one that this symphony does not have is missing.
@@ -135,18 +140,25 @@ pub fn untried(workflow: &Workflow, trials: &Trials) -> Vec<Kind> {
 /// # Errors
 /// When nothing that is allowed works here, or when that is not known yet.
 pub fn choose(workflow: &Workflow, trials: &Trials) -> Result<Choice, NoChoice> {
-    let mut said = Vec::new();
+    let (mut said, mut hinted) = (Vec::new(), Vec::new());
     for kind in allowed(workflow) {
         match trials.get(kind) {
             Some(Trial::Passed) => return Ok(Choice { kind: *kind, reason: reason(workflow, *kind, &said) }),
             Some(Trial::Untried | Trial::Running) => return Err(NoChoice::Trying(*kind)),
-            Some(Trial::Failed(why)) => said.push(attributed(*kind, why)),
-            None => said.push(format!("this symphony has no {}", kind.runtime())),
+            Some(Trial::Failed { why, hint }) => {
+                let why = attributed(*kind, why);
+                hinted.push(hint.as_ref().map_or_else(|| why.clone(), |hint| format!("{why} ({hint})")));
+                said.push(why);
+            }
+            None => {
+                said.push(format!("this symphony has no {}", kind.runtime()));
+                hinted.push(format!("this symphony has no {}", kind.runtime()));
+            }
         }
     }
     // With and without KVM, qemu may lack the same.
-    said.dedup();
-    let said = said.join("; ");
+    hinted.dedup();
+    let said = hinted.join("; ");
     let name = workflow.sandbox.runtime.as_str();
     Err(NoChoice::Nothing(match (demand(workflow), workflow.sandbox.runtime) {
         (Some((demand, hint)), Runtime::Auto) => format!("{demand}, and no microVM works here: {said} (hint: {hint})"),

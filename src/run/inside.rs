@@ -65,7 +65,12 @@ impl Attempt {
         };
         // Until its work is out, the disk is all there is of it, whatever becomes of us.
         let unexported = self.parts.layout.unexported(&self.key);
-        if let Err(error) = tokio::fs::write(&unexported, self.picked.kind.runtime()).await {
+        let place = unexported.parent().map_or(Ok(()), crate::files::create_private_dir);
+        let marked = match place {
+            Ok(()) => tokio::fs::write(&unexported, self.picked.kind.runtime()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = marked {
             tracing::warn!(path = %unexported.display(), %error, "cannot mark the work disk as in use");
         }
         let mut talk = Talk::default();
@@ -162,6 +167,7 @@ impl Attempt {
             disk,
             image: sizes.image.clone(),
             packages: sizes.packages.clone(),
+            templates: self.workflow.sandbox.templates,
             read_only: self.workflow.sandbox.jail.read_only.clone(),
             cpus: sizes.cpus,
             memory_mib: sizes.memory_mib,

@@ -101,7 +101,10 @@ impl Sandboxes {
             None => Trial::Untried,
             Some(State::Running) => Trial::Running,
             Some(State::Ended(Ok(_))) => Trial::Passed,
-            Some(State::Ended(Err(why))) => Trial::Failed(why.to_string()),
+            Some(State::Ended(Err(error))) => {
+                let (why, hint) = error.and_hint();
+                Trial::Failed { why, hint }
+            }
         };
         self.slots.keys().map(|kind| (*kind, known(kind))).collect()
     }

@@ -67,6 +67,7 @@ pub async fn measure(sandbox: &dyn Sandbox, image: Option<PathBuf>) -> Result<Me
         disk: disk.clone(),
         image,
         packages: vec![],
+        templates: false,
         read_only: vec![],
         cpus: 1,
         memory_mib: MEMORY_MIB,

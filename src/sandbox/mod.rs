@@ -52,6 +52,8 @@ pub struct BootSpec {
     pub image: Option<PathBuf>,
     /// Debian packages that the image must contain; the runtime checks that before it boots. A jail has none.
     pub packages: Vec<String>,
+    /// Whether a machine may be restored from a saved one.
+    pub templates: bool,
     /// Further host paths the guest may read, at the same place (`sandbox.jail.read_only`).
     pub read_only: Vec<PathBuf>,
     /// Processors; 0 leaves all of the host's. A jail has no such limit.
@@ -151,6 +153,19 @@ pub struct TrialReport {
     pub landlock_abi: u32,
     /// Whether a system call filter is on around it on the host.
     pub seccomp: bool,
+}
+
+impl BootError {
+    /// What is wrong, and apart from it what to do about it.
+    pub fn and_hint(&self) -> (String, Option<String>) {
+        match self {
+            Self::Missing { what, hint } => (what.clone(), Some(hint.clone())),
+            Self::Forbidden { message, hint } => {
+                (format!("this machine does not allow a jail ({message})"), Some(hint.clone()))
+            }
+            other => (other.to_string(), None),
+        }
+    }
 }
 
 /// Why a sandbox could not be had.

@@ -22,6 +22,8 @@ pub(crate) const BODY: &str = "{{ issue.identifier }}: {{ issue.title }}\n\n{{ i
 /// A git repository with a workflow and issues.
 pub(crate) struct Project {
     tmp: tempfile::TempDir,
+    /// Whether it may find the image of a microVM.
+    pub(crate) microvms: bool,
 }
 
 impl Project {
@@ -31,7 +33,7 @@ impl Project {
 
     /// A project whose workflow has this front matter.
     pub(crate) fn with(front: &str) -> Self {
-        let project = Self { tmp: tempfile::tempdir().expect("a directory") };
+        let project = Self { tmp: tempfile::tempdir().expect("a directory"), microvms: false };
         let dir = project.dir();
         std::fs::create_dir(&dir).expect("project directory");
         std::fs::create_dir(project.runtime_dir()).expect("runtime directory");
@@ -121,6 +123,11 @@ impl Project {
         let mut command = Command::new(env!("CARGO_BIN_EXE_symphony"));
         command.args(args).current_dir(self.dir()).env_remove("SYMPHONY_LOG_LEVEL");
         command.env("XDG_RUNTIME_DIR", self.runtime_dir());
+        // On a machine that can have microVMs, tests that do not ask for one still mean the jail.
+        match self.microvms {
+            true => command.env_remove("SYMPHONY_VM_IMAGE"),
+            false => command.env("SYMPHONY_VM_IMAGE", "/no image"),
+        };
         command
     }
 

@@ -21,7 +21,7 @@ fn trials(said: &str) -> Trials {
         };
         let trial = match &word[1..] {
             "+" => Trial::Passed,
-            "-" => Trial::Failed(why.to_owned()),
+            "-" => Trial::Failed { why: why.to_owned(), hint: None },
             "~" => Trial::Running,
             _ => Trial::Untried,
         };

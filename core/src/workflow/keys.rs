@@ -73,6 +73,7 @@ pub const KEYS: &[Key] = &[
     key("sandbox.disk_mib", "8192"),
     key("sandbox.pids", "512"),
     key("sandbox.file_size_mib", "4096"),
+    key("sandbox.templates", "true"),
     key("sandbox.profile", "null"),
     key("sandbox.profiles", ""),
     key("sandbox.profiles.*", ""),

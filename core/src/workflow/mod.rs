@@ -343,6 +343,8 @@ pub struct Sandbox {
     pub pids: u64,
     /// The largest single file in a microVM, in MiB; 0 is unlimited.
     pub file_size_mib: u64,
+    /// Whether machines are restored from one that was saved after its boot.
+    pub templates: bool,
     /// The profile of an issue that names none.
     pub profile: Option<String>,
     /// What an issue may choose instead, in declaration order.

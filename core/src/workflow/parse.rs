@@ -292,6 +292,7 @@ fn sandbox(reader: &mut Reader<'_>, root: &Section<'_>) -> Sandbox {
         disk_mib: base.disk_mib.unwrap_or(8192),
         pids: base.pids.unwrap_or(512),
         file_size_mib: base.file_size_mib.unwrap_or(4096),
+        templates: reader.boolean(&section, "templates", true),
         profile,
         profiles: listed,
         jail,

@@ -199,6 +199,7 @@ impl Sandbox for Jail {
                 disk: disk.clone(),
                 image: None,
                 packages: Vec::new(),
+                templates: false,
                 read_only: Vec::new(),
                 cpus: 0,
                 memory_mib: 64,

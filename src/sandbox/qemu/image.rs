@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 use crate::sandbox::BootError;
 
 /// How to get one.
-const HINT: &str = "run scripts/build-vm.sh in a clone of symphony, or name an image with sandbox.image";
+const HINT: &str =
+    "run scripts/build-vm.sh in a clone of symphony, or name an image with sandbox.image or SYMPHONY_VM_IMAGE";
 const FORMAT: u32 = 1;
 /// Files that every image has, and the one that some have.
 const ALWAYS: [&str; 3] = ["vmlinux", "initrd.cpio", "root.erofs"];
@@ -65,9 +66,13 @@ impl Image {
         }
     }
 
-    /// Where an image is looked for, best first.
+    /// Where an image is looked for, best first: where `SYMPHONY_VM_IMAGE` says, and then nowhere else; in the user's
+    /// data directory; in the clone that built this program.
     pub(super) fn places(exe: &Path) -> Vec<PathBuf> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(named) = variable("SYMPHONY_VM_IMAGE") {
+            return vec![named];
+        }
         let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
         // `target/<profile>/symphony` of a clone has the image in `vm/image`.
         let clone = exe.parent().and_then(Path::parent).and_then(Path::parent).map(|clone| clone.join("vm/image"));

@@ -96,7 +96,7 @@ impl Qemu {
         let limit = spec.deadline;
         let work = async {
             let plan = self.plan(&spec).await?;
-            if let Some(templates) = &self.templates {
+            if let Some(templates) = self.templates.as_ref().filter(|_| spec.templates) {
                 let patience = deadline.saturating_duration_since(Instant::now()) / 2;
                 let make = async || {
                     let saved = tokio::time::timeout(patience, self.save(&spec, &plan)).await;
@@ -155,6 +155,7 @@ impl Qemu {
             disk: spec.disk.clone(),
             image: None,
             packages: Vec::new(),
+            templates: false,
             read_only: Vec::new(),
             cpus: 0,
             memory_mib: plan.machine.memory_mib + OVERHEAD_MIB,
@@ -274,6 +275,7 @@ impl Sandbox for Qemu {
                 disk: place.path().join("disk"),
                 image: None,
                 packages: Vec::new(),
+                templates: false,
                 read_only: Vec::new(),
                 cpus: 1,
                 memory_mib: 512,

@@ -79,6 +79,7 @@ impl Bench {
             disk: self.disk(),
             image: None,
             packages: Vec::new(),
+            templates: false,
             read_only: Vec::new(),
             cpus: 0,
             memory_mib: 512,

@@ -63,6 +63,7 @@ impl Bench {
             disk: self.place.path().join(disk),
             image: None,
             packages: Vec::new(),
+            templates: true,
             read_only: Vec::new(),
             cpus: 1,
             memory_mib: 512,

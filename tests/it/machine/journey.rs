@@ -3,15 +3,16 @@
 use serde_json::json;
 
 use super::bench::have_machines;
-use crate::rig::{BODY, FRONT, Project, Running, until};
+use crate::rig::{FRONT, Project, Running, until};
 
 /// Asks once, then writes down the answer and the kernel it ran on.
 const ASKS: &str = "```sh\nif [ -z \"${SYMPHONY_ANSWER:-}\" ]; then echo 'Which colour?'; exit 75; fi\nprintf '%s\\n' \"$SYMPHONY_ANSWER\" > colour.txt\nuname -n > host.txt; ls /sys/class/net > net.txt\n```";
 
 fn project(templates: bool) -> Project {
-    let sandbox = format!("sandbox: {{runtime: qemu, memory_mib: 512, cpus: 1, disk_mib: 1024, templates: {templates}}}\n");
-    let project = Project::new();
-    project.write("WORKFLOW.md", &format!("---\n{}{sandbox}---\n{BODY}", FRONT.replace("sandbox: {runtime: jail}\n", "")));
+    let sandbox =
+        format!("sandbox: {{runtime: qemu, memory_mib: 512, cpus: 1, disk_mib: 1024, templates: {templates}}}\n");
+    let mut project = Project::with(&format!("{FRONT}{sandbox}"));
+    project.microvms = true;
     project
 }
 
@@ -25,7 +26,10 @@ fn ask_and_answer(project: &Project, running: &Running, name: &str) {
     until("the issue to be done", || project.exists(&format!("issues/Done/{name}.md")));
     let clone = project.apply_patch(name);
     let read = |file: &str| std::fs::read_to_string(clone.join(file)).expect("written");
-    assert_eq!((read("colour.txt"), read("host.txt"), read("net.txt")), ("green\n".into(), "symphony\n".into(), "lo\n".into()));
+    assert_eq!(
+        (read("colour.txt"), read("host.txt"), read("net.txt")),
+        ("green\n".into(), "symphony\n".into(), "lo\n".into())
+    );
 }
 
 #[test]
