@@ -21,13 +21,11 @@ root_build() {
         "$codename" "$scratch/root.tar" "deb [trusted=yes] copy:$stage ./"
     say "root: packing"
     # One call: fakeroot remembers owners only while it runs.
-    export -f erofs
-    export compression
     # shellcheck disable=SC2016
-    as_root bash -euc 'rm -rf "$1"; mkdir "$1"; tar -x -p --numeric-owner --exclude="./dev/*" --exclude="./tmp/*" --exclude=./etc/apt \
+    as_root bash -euc '. "$4"; rm -rf "$1"; mkdir "$1"; tar -x -p --numeric-owner --exclude="./dev/*" --exclude="./tmp/*" --exclude=./etc/apt \
             --exclude=./var/lib/apt --exclude=./etc/dpkg/dpkg.cfg.d -f "$2" -C "$1"
         mkdir -p "$1/dev"
-        erofs "$1" "$3" 5f0e7a52-6c1d-4d1e-9b53-73796d70686f; rm -rf "$1"' bash "$scratch/root" "$scratch/root.tar" "$1/root.erofs"
+        erofs "$1" "$3" 5f0e7a52-6c1d-4d1e-9b53-73796d70686f; rm -rf "$1"' bash "$scratch/root" "$scratch/root.tar" "$1/root.erofs" "$recipes/common.sh"
     rm -rf "$stage" "$scratch/root.tar"
 }
 
