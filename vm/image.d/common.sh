@@ -39,12 +39,23 @@ need_tools() {
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "installing ${missing[*]}"
-        quietly tools apt-get update -q
-        quietly tools env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+        apt_update
+        quietly tools env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "${missing[@]}"
         return 0
     fi
     fail "these Debian packages are missing: ${missing[*]}
   remedy: sudo apt-get install --no-install-recommends ${missing[*]}"
+}
+
+# This machine's own package lists; apt does not wait while another one updates them.
+apt_update() {
+    local try
+    for try in 1 2 3 4 5; do
+        if apt-get update -q >"$scratch/apt-update.log" 2>&1; then return; fi
+        sleep "$try"
+    done
+    tail -n 20 "$scratch/apt-update.log" >&2
+    fail "apt-get update fails (its last lines are above)"
 }
 
 # hash_of FILE|=TEXT...: one hash over contents, independent of where the files are.

@@ -21,16 +21,8 @@ inputs_json() {
     {
         awk '{ printf "    {\"name\": \"%s\", \"version\": \"%s\", \"sha256\": \"%s\"}\n", $2, $3, $4 }' "$lock"
         printf '    {"name": "symphony-guest", "version": "%s", "sha256": "%s"}\n' "$(sed -n 's/^version = "\(.*\)"/\1/p' "$clone/Cargo.toml" | head -1)" "$guest_sha256"
-        [ "$agents" = 0 ] || npm_inputs
+        [ "$agents" = 0 ] || cat "$agents_dir/inputs"
     } | sed '$!s/$/,/'
-}
-
-# npm's own hash is a SHA-512 in base64; it is the one that was checked, so it is the one written down.
-npm_inputs() {
-    awk -F'"' '/^    "node_modules\// { name = $2; sub(/.*node_modules\//, "", name) }
-        /^      "version":/ { version = $4 }
-        /^      "integrity":/ { printf "    {\"name\": \"npm:%s\", \"version\": \"%s\", \"integrity\": \"%s\"}\n", name, version, $4 }' \
-        "$clone/vm/agents/package-lock.json"
 }
 
 manifest_json() {

@@ -24,7 +24,7 @@ debian_sources() {
     fi
     debian_indexes >"$1"
     if [ ! -s "$1" ] && [ "$(id -u)" = 0 ]; then
-        quietly apt-update apt-get update -q
+        apt_update
         debian_indexes >"$1"
     fi
     [ -s "$1" ] || fail "apt knows no package index of Debian $codename

@@ -9,21 +9,23 @@ root_build() {
     # Readable by the user ids that mmdebstrap maps for an ordinary user, which the home directory is not.
     stage=$(mktemp -d "${TMPDIR:-/tmp}/symphony-image.XXXXXX")
     chmod 755 "$stage"
+    cp "$recipes/customize" "$stage/"
     local_repository "$stage"
     names=$(grep -v '^#' "$recipes/root.packages" | tr '\n' ',')
-    for path in doc man info locale lintian bash-completion zsh gitweb perl5/Error; do exclude+=(--dpkgopt="path-exclude=/usr/share/$path/*"); done
-    quietly mmdebstrap mmdebstrap --variant=essential --architectures=amd64 --format=tar --include="${names%,}" \
-        --skip=output/dev,output/mknod "${exclude[@]}" --hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr \
-        --aptopt='APT::Install-Recommends "false"' --aptopt='APT::Sandbox::User "root"' --customize-hook="$recipes/customize" \
+    for path in doc man info locale lintian bash-completion zsh gitweb; do exclude+=(--dpkgopt="path-exclude=/usr/share/$path/*"); done
+    # dpkg looks for its configuration in the home directory, which the mapped user may not enter.
+    # cleanup/apt is skipped since it runs an apt that reads this machine's lists if its configuration in the root is gone.
+    quietly mmdebstrap env HOME=/ mmdebstrap --variant=essential --architectures=amd64 --format=tar --include="${names%,}" \
+        --skip=output/dev,output/mknod,cleanup/apt "${exclude[@]}" --hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr \
+        --aptopt='APT::Install-Recommends "false"' --aptopt='APT::Sandbox::User "root"' --customize-hook="$stage/customize" \
         "$codename" "$scratch/root.tar" "deb [trusted=yes] copy:$stage ./"
     say "root: packing"
     # One call: fakeroot remembers owners only while it runs.
-    export -f erofs
-    export compression
     # shellcheck disable=SC2016
-    as_root bash -euc 'rm -rf "$1"; mkdir "$1"; tar -x -p --numeric-owner --exclude="./dev/*" --exclude=./etc/apt --exclude="./etc/dpkg/dpkg.cfg.d" -f "$2" -C "$1"
+    as_root bash -euc '. "$4"; rm -rf "$1"; mkdir "$1"; tar -x -p --numeric-owner --exclude="./dev/*" --exclude="./tmp/*" --exclude=./etc/apt \
+            --exclude=./var/lib/apt --exclude=./etc/dpkg/dpkg.cfg.d -f "$2" -C "$1"
         mkdir -p "$1/dev"
-        erofs "$1" "$3" 5f0e7a52-6c1d-4d1e-9b53-73796d70686f; rm -rf "$1"' bash "$scratch/root" "$scratch/root.tar" "$1/root.erofs"
+        erofs "$1" "$3" 5f0e7a52-6c1d-4d1e-9b53-73796d70686f; rm -rf "$1"' bash "$scratch/root" "$scratch/root.tar" "$1/root.erofs" "$recipes/common.sh"
     rm -rf "$stage" "$scratch/root.tar"
 }
 
