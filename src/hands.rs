@@ -296,7 +296,7 @@ async fn remove(parts: &Parts, issue: &Issue, workflow: &Workflow) -> Result<(),
     let mut trouble = vec![];
     for owner in parts.sandboxes.owners() {
         let disk = parts.layout.work_disk(owner.kind.runtime(), &key);
-        if owner.may_hold(&disk).await
+        if parts.sandboxes.may_hold(&owner, &disk).await
             && let Err(error) = owner.sandbox.discard_disk(&disk).await
         {
             trouble.push(error.to_string());

@@ -40,7 +40,7 @@ impl Attempt {
         let others = self.parts.sandboxes.owners().into_iter().filter(|other| other.kind.runtime() != own);
         for other in others {
             let disk = self.disk_of(&other);
-            if !other.may_hold(&disk).await {
+            if !self.parts.sandboxes.may_hold(&other, &disk).await {
                 continue;
             }
             // Found again later, it would look like newer work than what was done since.

@@ -52,13 +52,6 @@ pub struct Picked {
     pub reason: String,
 }
 
-impl Picked {
-    /// Whether this runtime may hold anything of a work disk. smolvm keeps its own elsewhere.
-    pub async fn may_hold(&self, disk: &Path) -> bool {
-        self.kind == Kind::Smolvm || tokio::fs::try_exists(disk).await.unwrap_or(true)
-    }
-}
-
 impl Sandboxes {
     /// Those of this machine. The jail's guest is the symphony executable at `exe`, an absolute path; machines are
     /// restored from templates kept below `templates`.
@@ -178,6 +171,13 @@ impl Sandboxes {
             }
         };
         let _ = tokio::time::timeout(at_most, settling).await;
+    }
+
+    /// Whether this runtime may hold anything of a work disk. smolvm keeps its own elsewhere, and where it does not work
+    /// it cannot be asked.
+    pub async fn may_hold(&self, owner: &Picked, disk: &Path) -> bool {
+        let elsewhere = owner.kind == Kind::Smolvm && matches!(self.report(owner.kind), Some(Ok(_)));
+        elsewhere || tokio::fs::try_exists(disk).await.unwrap_or(true)
     }
 
     /// What a run of this workflow gets.
