@@ -58,11 +58,15 @@ done
 
 # Everything that can be made again, below $results: each part is a directory named after the hash of its inputs.
 build_all() {
+    # The compiler works while packages are fetched and unpacked.
+    guest_build 9>&- &
+    local compiling=$!
     find_packages
-    guest_build
     cached kernel "$(kernel_key)" kernel_build
     cached root "$(root_key)" root_build
     [ "$agents" = 0 ] || cached agents "$(agents_key)" agents_build
+    wait "$compiling" || exit 1
+    guest_built
     cached initrd "$(initrd_key)" initrd_build
 }
 
