@@ -13,7 +13,8 @@ usage: scripts/build-vm.sh [--agents] [--output DIR] [--refresh] [--verify]
 
 Builds the files a microVM boots from: vmlinux, initrd.cpio, root.erofs, manifest.json. Only what changed is built anew.
 
-  --agents      also build agents.erofs: Node and the pinned agents of vm/agents/package-lock.json
+  --agents      also build agents.erofs: Node and the pinned agents of vm/agents/package-lock.json;
+                without it, an agents.erofs of an earlier build is taken away from the output
   --output DIR  where the files go (default: vm/image in the clone)
   --refresh     look for newer Debian packages; without it the versions that were found first are kept
   --verify      afterwards build everything a second time from the downloads, and fail if a file differs
@@ -31,7 +32,10 @@ while [ $# -gt 0 ]; do
     --agents) agents=1 ;;
     --verify) verify=1 ;;
     --refresh) refresh=1 ;;
-    --output) output=${2:?--output needs a directory} && shift ;;
+    --output)
+        [ $# -ge 2 ] || { echo "build-vm: --output needs a directory" >&2 && exit 2; }
+        output=$2 && shift
+        ;;
     --output=*) output=${1#*=} ;;
     --help | -h) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
@@ -58,11 +62,15 @@ done
 
 # Everything that can be made again, below $results: each part is a directory named after the hash of its inputs.
 build_all() {
+    # The compiler works while packages are fetched and unpacked.
+    guest_build 9>&- &
+    local compiling=$!
     find_packages
-    guest_build
     cached kernel "$(kernel_key)" kernel_build
     cached root "$(root_key)" root_build
     [ "$agents" = 0 ] || cached agents "$(agents_key)" agents_build
+    wait "$compiling" || exit 1
+    guest_built
     cached initrd "$(initrd_key)" initrd_build
 }
 

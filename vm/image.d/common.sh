@@ -20,7 +20,7 @@ take_lock() {
     # What an interrupted build left is in scratch, never among the results.
     rm -rf "$cache"/scratch.*
     scratch=$(mktemp -d "$cache/scratch.XXXXXX")
-    trap 'rm -rf "$scratch" "${stage:-}"' EXIT
+    trap 'jobs -p | xargs -r kill 2>/dev/null; rm -rf "$scratch" "${stage:-}"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
 }

@@ -2,13 +2,17 @@
 # The guest program, linked statically, and the initrd that has it as /init.
 
 guest_build() {
-    local target=x86_64-unknown-linux-gnu home=${CARGO_HOME:-$HOME/.cargo}
-    guest=$guest_target/$target/release/symphony-guest
+    local home=${CARGO_HOME:-$HOME/.cargo}
     # No dynamic linker exists in the initrd. Paths of this machine stay out of the binary.
     (cd "$clone" && env -u CARGO_ENCODED_RUSTFLAGS -u CARGO_TARGET_DIR -u CARGO_BUILD_TARGET \
         RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static --remap-path-prefix=$clone=/symphony --remap-path-prefix=$home=/cargo" \
-        cargo build --quiet --release --locked -p symphony-guest --bin symphony-guest --target "$target" --target-dir "$guest_target" 9>&-) ||
+        cargo build --quiet --release --locked -p symphony-guest --bin symphony-guest --target x86_64-unknown-linux-gnu --target-dir "$guest_target") ||
         fail "the guest program does not build (cargo's words are above)"
+}
+
+# Sets guest and guest_sha256.
+guest_built() {
+    guest=$guest_target/x86_64-unknown-linux-gnu/release/symphony-guest
     guest_sha256=$(sha256sum "$guest" | cut -d' ' -f1)
     say "guest program: ${guest_sha256:0:12}"
 }

@@ -16,7 +16,7 @@ root_build() {
     # dpkg looks for its configuration in the home directory, which the mapped user may not enter.
     # cleanup/apt is skipped since it runs an apt that reads this machine's lists if its configuration in the root is gone.
     quietly mmdebstrap env HOME=/ mmdebstrap --variant=essential --architectures=amd64 --format=tar --include="${names%,}" \
-        --skip=output/dev,output/mknod,cleanup/apt "${exclude[@]}" --hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr \
+        --skip=output/dev,output/mknod,cleanup/apt "${exclude[@]}" --dpkgopt=force-unsafe-io --hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr \
         --aptopt='APT::Install-Recommends "false"' --aptopt='APT::Sandbox::User "root"' --customize-hook="$stage/customize" \
         "$codename" "$scratch/root.tar" "deb [trusted=yes] copy:$stage ./"
     say "root: packing"
