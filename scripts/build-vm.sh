@@ -9,12 +9,14 @@ recipes=$clone/vm/image.d
 
 usage() {
     cat <<'END'
-usage: scripts/build-vm.sh [--agents] [--output DIR] [--refresh] [--verify]
+usage: scripts/build-vm.sh [--agents] [--package NAME]... [--output DIR] [--refresh] [--verify]
 
-Builds the files a microVM boots from: vmlinux, initrd.cpio, root.erofs, manifest.json. Only what changed is built anew.
+Builds the files a microVM boots from: vmlinux, initrd.cpio, root.erofs, manifest.json; and symphony-guest, the guest program
+alone, for machines of other makes. Only what changed is built anew.
 
   --agents      also build agents.erofs: Node and the pinned agents of vm/agents/package-lock.json;
                 without it, an agents.erofs of an earlier build is taken away from the output
+  --package NAME  a further Debian package for the root; may be given several times
   --output DIR  where the files go (default: vm/image in the clone)
   --refresh     look for newer Debian packages; without it the versions that were found first are kept
   --verify      afterwards build everything a second time from the downloads, and fail if a file differs
@@ -26,12 +28,16 @@ Downloads and intermediate results are kept in ${SYMPHONY_CACHE:-${XDG_CACHE_HOM
 END
 }
 
-agents=0 verify=0 refresh=0 output=$clone/vm/image
+agents=0 verify=0 refresh=0 output=$clone/vm/image packages=()
 while [ $# -gt 0 ]; do
     case $1 in
     --agents) agents=1 ;;
     --verify) verify=1 ;;
     --refresh) refresh=1 ;;
+    --package)
+        [[ ${2:-} =~ ^[a-z0-9][a-z0-9+.-]+$ ]] || { echo "build-vm: --package needs the name of a Debian package" >&2 && exit 2; }
+        packages+=("$2") && shift
+        ;;
     --output)
         [ $# -ge 2 ] || { echo "build-vm: --output needs a directory" >&2 && exit 2; }
         output=$2 && shift

@@ -24,6 +24,7 @@ initrd_build() {
     rm -rf "$tree"
     mkdir -p "$tree"/{dev,proc,sys,modules,root-ro,agents-ro,newroot}
     cp "$guest" "$tree/init"
+    cp "$guest" "$1/symphony-guest"
     cp "$kernel_dir/modules"/* "$tree/modules/"
     chmod -R u=rwX,go=rX "$tree"
     find "$tree" -exec touch -h -d @0 {} +

@@ -7,6 +7,7 @@ not_reproducible='[]'
 # Prints "name path" of each output.
 output_files() {
     printf 'vmlinux %s\ninitrd.cpio %s\nroot.erofs %s\n' "$kernel_dir/vmlinux" "$initrd_dir/initrd.cpio" "$root_dir/root.erofs"
+    printf 'symphony-guest %s\n' "$initrd_dir/symphony-guest"
     [ "$agents" = 0 ] || printf 'agents.erofs %s\n' "$agents_dir/agents.erofs"
 }
 

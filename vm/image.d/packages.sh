@@ -49,20 +49,26 @@ private_apt() {
         -o APT::Update::Post-Invoke-Success::=true -o Dpkg::Use-Pty=0 "$@"
 }
 
+# What the root has beyond Debian's essential packages, one name a line.
+root_names() {
+    grep -v '^#' "$recipes/root.packages"
+    [ ${#packages[@]} = 0 ] || printf '%s\n' "${packages[@]}" | sort -u
+}
+
 # Sets lock to the file with lines `part name version sha256 file`, one per package.
 find_packages() {
     local wanted kernel
     if [ -n "${lock:-}" ]; then return; fi
     find_release
     # The mirror itself is no input: the same versions from elsewhere are the same packages.
-    lock=$cache/packages-$codename-$(hash_of "$recipes/root.packages").lock
+    lock=$cache/packages-$codename-$(hash_of "=$(root_names)").lock
     [ "$refresh" = 1 ] || [ ! -s "$lock" ] || return 0
     say "packages: looking for those of Debian $codename"
     mkdir -p "$cache/apt/lists/partial" "$cache/apt/archives/partial"
     : >"$cache/apt/status"
     debian_sources "$cache/apt/sources.list"
     quietly update private_apt apt-get update
-    mapfile -t wanted < <(grep -v '^#' "$recipes/root.packages")
+    mapfile -t wanted < <(root_names)
     # apt is of no use in a root without a network; everything else that is essential stays.
     wanted+=('?and(?essential, ?not(?exact-name(apt)))')
     kernel=$(private_apt apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" { print $2; exit }')

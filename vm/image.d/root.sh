@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # variables of scripts/build-vm.sh
 # The root: a small Debian without apt, read-only. mmdebstrap installs it from the downloads, with no network and no mirror.
 
-root_key() { hash_of "=$(locked root)" "$recipes/root.sh" "$recipes/customize" "$recipes/common.sh" "=$(dpkg-query -W mmdebstrap erofs-utils 2>/dev/null)"; }
+root_key() { hash_of "=$(locked root)" "=$(root_names)" "$recipes/root.sh" "$recipes/customize" "$recipes/common.sh" "=$(dpkg-query -W mmdebstrap erofs-utils 2>/dev/null)"; }
 
 root_build() {
     local names exclude=() path
@@ -11,7 +11,7 @@ root_build() {
     chmod 755 "$stage"
     cp "$recipes/customize" "$stage/"
     local_repository "$stage"
-    names=$(grep -v '^#' "$recipes/root.packages" | tr '\n' ',')
+    names=$(root_names | tr '\n' ',')
     for path in doc man info locale lintian bash-completion zsh gitweb; do exclude+=(--dpkgopt="path-exclude=/usr/share/$path/*"); done
     # dpkg looks for its configuration in the home directory, which the mapped user may not enter.
     # cleanup/apt is skipped since it runs an apt that reads this machine's lists if its configuration in the root is gone.
