@@ -103,7 +103,7 @@ as_root() {
 }
 
 # erofs DIR FILE UUID OPTION...: without times, extended attributes or anything random. Compressed with lz4 at its fast
-# level: of the root (180 MB) that makes 95 MB in half a second; lz4hc makes 82 MB in four to fourteen,.
+# level: of the root (180 MB) that makes 95 MB in half a second; lz4hc makes 82 MB in four to fourteen.
 erofs() {
     local dir=$1 file=$2 uuid=$3
     shift 3
