@@ -18,7 +18,7 @@ use crate::layout::Layout;
 use crate::nudge::{self, Nudge};
 use crate::run::line::Ended;
 use crate::run::{self, Parts, Start};
-use crate::sandbox::choose::State;
+use crate::sandbox::choose::Tried;
 use crate::tracker::markdown::MarkdownTracker;
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 use crate::workflow_file::{Reload, WorkflowFile};
@@ -83,7 +83,7 @@ impl World {
 }
 
 /// A trial that ended may open what was closed.
-async fn look_after_trials(mut changes: watch::Receiver<BTreeMap<Kind, State>>, hints: mpsc::Sender<Nudge>) {
+async fn look_after_trials(mut changes: watch::Receiver<BTreeMap<Kind, Tried>>, hints: mpsc::Sender<Nudge>) {
     while changes.changed().await.is_ok() {
         // A full channel has a look coming anyway.
         if let Err(mpsc::error::TrySendError::Closed(_)) = hints.try_send(Nudge::Workflow) {

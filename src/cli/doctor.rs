@@ -120,7 +120,7 @@ async fn examine(path: &Path, sandboxes: &Sandboxes) -> Findings {
     let path = if path.is_dir() { path.join("WORKFLOW.md") } else { path.to_owned() };
     let read = Read::of(&path);
     let workflow = &read.workflow;
-    sandboxes.try_all().await;
+    sandboxes.try_all(workflow).await;
     let mut runtimes = vec![];
     for kind in Kind::ALL {
         runtimes.push(tried(kind, sandboxes, workflow).await);

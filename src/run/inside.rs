@@ -155,7 +155,11 @@ impl Attempt {
     }
 
     pub(super) async fn boot(&self, picked: &Picked) -> Result<(Box<dyn Life>, Channel, DiskState), RunEnd> {
-        let sizes = &self.sizes;
+        // The disk of another runtime is asked for its work without an agent: the usual sizes will do.
+        let sizes = match picked.kind == self.picked.kind {
+            true => self.sizes.clone(),
+            false => self.workflow.sandbox.sizes(None, picked.kind, &self.workflow.smolvm),
+        };
         let disk = self.disk_of(picked);
         let place = disk.parent().map_or(Ok(()), crate::files::create_private_dir);
         place.map_err(|error| {
@@ -165,8 +169,8 @@ impl Attempt {
         let spec = BootSpec {
             run: self.plan.run,
             disk,
-            image: sizes.image.clone(),
-            packages: sizes.packages.clone(),
+            image: sizes.image,
+            packages: sizes.packages,
             templates: self.workflow.sandbox.templates,
             read_only: self.workflow.sandbox.jail.read_only.clone(),
             cpus: sizes.cpus,

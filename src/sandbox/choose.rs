@@ -34,11 +34,19 @@ pub enum State {
     Ended(Result<TrialReport, BootError>),
 }
 
+/// The trial of one runtime.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// What it booted. Another image is another trial.
+    image: Option<PathBuf>,
+    state: State,
+}
+
 /// Every runtime that this symphony has. Clones share the trials.
 #[derive(Clone)]
 pub struct Sandboxes {
     slots: Arc<BTreeMap<Kind, Arc<dyn Sandbox>>>,
-    trials: Arc<watch::Sender<BTreeMap<Kind, State>>>,
+    trials: Arc<watch::Sender<BTreeMap<Kind, Tried>>>,
 }
 
 /// What one run is isolated by, from its dispatch to its end.
@@ -83,20 +91,23 @@ impl Sandboxes {
     }
 
     /// Changes whenever a trial begins or ends.
-    pub fn changes(&self) -> watch::Receiver<BTreeMap<Kind, State>> {
+    pub fn changes(&self) -> watch::Receiver<BTreeMap<Kind, Tried>> {
         self.trials.subscribe()
     }
 
-    /// What is known so far.
-    pub fn trials(&self) -> Trials {
-        let states = self.trials.borrow();
-        let known = |kind: &Kind| match states.get(kind) {
-            None => Trial::Untried,
-            Some(State::Running) => Trial::Running,
-            Some(State::Ended(Ok(_))) => Trial::Passed,
-            Some(State::Ended(Err(error))) => {
-                let (why, hint) = error.and_hint();
-                Trial::Failed { why, hint }
+    /// What is known so far of runtimes with what this workflow has them boot.
+    pub fn trials(&self, workflow: &Workflow) -> Trials {
+        let tried = self.trials.borrow();
+        let known = |kind: &Kind| {
+            let tried = tried.get(kind).filter(|tried| tried.image == image_of(workflow, *kind));
+            match tried.map(|tried| &tried.state) {
+                None => Trial::Untried,
+                Some(State::Running) => Trial::Running,
+                Some(State::Ended(Ok(_))) => Trial::Passed,
+                Some(State::Ended(Err(error))) => {
+                    let (why, hint) = error.and_hint();
+                    Trial::Failed { why, hint }
+                }
             }
         };
         self.slots.keys().map(|kind| (*kind, known(kind))).collect()
@@ -104,7 +115,7 @@ impl Sandboxes {
 
     /// What a trial measured, or why it failed; `None` before its end.
     pub fn report(&self, kind: Kind) -> Option<Result<TrialReport, BootError>> {
-        match self.trials.borrow().get(&kind) {
+        match self.trials.borrow().get(&kind).map(|tried| &tried.state) {
             Some(State::Ended(report)) => Some(report.clone()),
             Some(State::Running) | None => None,
         }
@@ -112,23 +123,27 @@ impl Sandboxes {
 
     /// Begins the trials that this workflow needs and nobody began. Returns at once.
     pub fn begin(&self, workflow: &Workflow) {
-        for kind in untried(workflow, &self.trials()) {
-            self.begin_one(kind);
+        for kind in untried(workflow, &self.trials(workflow)) {
+            self.begin_one(kind, image_of(workflow, kind));
         }
     }
 
-    fn begin_one(&self, kind: Kind) {
+    fn begin_one(&self, kind: Kind, image: Option<PathBuf>) {
         let Some(sandbox) = self.slots.get(&kind).cloned() else { return };
-        let is_new = |states: &mut BTreeMap<Kind, State>| match states.contains_key(&kind) {
-            true => false,
-            false => states.insert(kind, State::Running).is_none(),
+        let running = Tried { image: image.clone(), state: State::Running };
+        let is_new = |tried: &mut BTreeMap<Kind, Tried>| match tried.get(&kind) {
+            Some(known) if known.image == running.image => false,
+            _ => {
+                tried.insert(kind, running);
+                true
+            }
         };
         if !self.trials.send_if_modified(is_new) {
             return;
         }
         let trials = self.trials.clone();
         tokio::spawn(async move {
-            let trial = AssertUnwindSafe(sandbox.trial()).catch_unwind();
+            let trial = AssertUnwindSafe(sandbox.trial(image.clone())).catch_unwind();
             let ended = match tokio::time::timeout(TRIAL_DEADLINE, trial).await {
                 Ok(Ok(ended)) => ended,
                 Ok(Err(_)) => Err(BootError::Stage {
@@ -141,16 +156,21 @@ impl Sandboxes {
                 Ok(report) => tracing::debug!(runtime = %kind, ?report, "sandbox trial passed"),
                 Err(error) => tracing::debug!(runtime = %kind, %error, "sandbox trial failed"),
             }
-            trials.send_modify(|states| _ = states.insert(kind, State::Ended(ended)));
+            // Of a trial that was overtaken by one of another image nobody wants to know.
+            trials.send_if_modified(|tried| match tried.get_mut(&kind) {
+                Some(tried) if tried.image == image => {
+                    tried.state = State::Ended(ended);
+                    true
+                }
+                _ => false,
+            });
         });
     }
 
-    /// Tries every runtime, and waits for all.
-    pub async fn try_all(&self) {
-        self.slots.keys().for_each(|kind| self.begin_one(*kind));
-        let ended = |states: &BTreeMap<Kind, State>| {
-            self.slots.keys().all(|kind| matches!(states.get(kind), Some(State::Ended(_))))
-        };
+    /// Tries every runtime with what this workflow has it boot, and waits for all.
+    pub async fn try_all(&self, workflow: &Workflow) {
+        self.slots.keys().for_each(|kind| self.begin_one(*kind, image_of(workflow, *kind)));
+        let ended = |tried: &BTreeMap<Kind, Tried>| self.slots.keys().all(|kind| has_ended(tried, *kind));
         // The sender is ours: it does not go away meanwhile.
         let _ = self.changes().wait_for(ended).await;
     }
@@ -162,7 +182,7 @@ impl Sandboxes {
             loop {
                 changes.mark_unchanged();
                 self.begin(workflow);
-                if !matches!(choose(workflow, &self.trials()), Err(NoChoice::Trying(_))) {
+                if !matches!(choose(workflow, &self.trials(workflow)), Err(NoChoice::Trying(_))) {
                     return;
                 }
                 if changes.changed().await.is_err() {
@@ -185,7 +205,7 @@ impl Sandboxes {
     /// # Errors
     /// Why nothing, for the operator.
     pub fn pick(&self, workflow: &Workflow) -> Result<Picked, Closed> {
-        match choose(workflow, &self.trials()) {
+        match choose(workflow, &self.trials(workflow)) {
             Ok(choice) => {
                 let sandbox = self.slots.get(&choice.kind).cloned();
                 let missing = || Closed::NoSandbox(format!("this symphony has no {}", choice.kind.runtime()));
@@ -203,10 +223,11 @@ impl Sandboxes {
     pub async fn working(&self, runtime: &str) -> Result<Picked, String> {
         let mut said = vec![];
         for kind in self.slots.keys().copied().filter(|kind| kind.runtime() == runtime) {
-            self.begin_one(kind);
-            let ended = |states: &BTreeMap<Kind, State>| matches!(states.get(&kind), Some(State::Ended(_)));
+            if !self.trials.borrow().contains_key(&kind) {
+                self.begin_one(kind, None);
+            }
             // The sender is ours: it does not go away meanwhile.
-            let _ = self.changes().wait_for(ended).await;
+            let _ = self.changes().wait_for(|tried| has_ended(tried, kind)).await;
             match self.report(kind) {
                 Some(Ok(_)) => return self.owner(runtime).ok_or_else(|| format!("this symphony has no {runtime}")),
                 Some(Err(error)) => said.push(error.to_string()),
@@ -219,14 +240,13 @@ impl Sandboxes {
 
     /// The runtime whose work disks have this name on them: the one that works here, else any.
     pub fn owner(&self, runtime: &str) -> Option<Picked> {
-        let trials = self.trials();
         let of_it = |(kind, _): &(Kind, &Arc<dyn Sandbox>)| kind.runtime() == runtime;
         let picked = |(kind, sandbox): (Kind, &Arc<dyn Sandbox>)| Picked {
             kind,
             sandbox: sandbox.clone(),
             reason: "the work disk is its own".to_owned(),
         };
-        let works = self.all().filter(of_it).find(|(kind, _)| trials.get(kind) == Some(&Trial::Passed));
+        let works = self.all().filter(of_it).find(|(kind, _)| matches!(self.report(*kind), Some(Ok(_))));
         works.or_else(|| self.all().find(of_it)).map(picked)
     }
 
@@ -236,4 +256,13 @@ impl Sandboxes {
         names.dedup();
         names.into_iter().filter_map(|name| self.owner(name)).collect()
     }
+}
+
+/// What this workflow has the runs boot that name no profile.
+fn image_of(workflow: &Workflow, kind: Kind) -> Option<PathBuf> {
+    workflow.sandbox.sizes(None, kind, &workflow.smolvm).image
+}
+
+fn has_ended(tried: &BTreeMap<Kind, Tried>, kind: Kind) -> bool {
+    tried.get(&kind).is_some_and(|tried| matches!(tried.state, State::Ended(_)))
 }

@@ -20,15 +20,12 @@ pub mod qemu;
 
 /// A runtime that can isolate runs.
 pub trait Sandbox: Send + Sync {
-    /// The word the workflow uses for it (`sandbox.runtime`).
-    fn name(&self) -> &'static str;
-
     /// The words people are shown on the banner, on every row and in the receipt. What is no security
     /// boundary says so here.
     fn label(&self) -> &'static str;
 
-    /// Boots a throw-away sandbox for real and measures what it enforces here.
-    fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>>;
+    /// Boots a throw-away sandbox for real, of this image or the usual one, and says what it enforces here.
+    fn trial(&self, image: Option<PathBuf>) -> BoxFuture<'_, Result<TrialReport, BootError>>;
 
     /// Boots a sandbox with the guest program in it.
     fn boot(&self, spec: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>>;

@@ -97,16 +97,12 @@ fn it_runs_beside_a_symphony() {
 struct Lax(Jail);
 
 impl Sandbox for Lax {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
     fn label(&self) -> &'static str {
         self.0.label()
     }
 
-    fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>> {
-        self.0.trial()
+    fn trial(&self, _: Option<PathBuf>) -> BoxFuture<'_, Result<TrialReport, BootError>> {
+        self.0.trial(None)
     }
 
     fn boot(&self, spec: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>> {

@@ -32,17 +32,13 @@ struct Posing {
 }
 
 impl Sandbox for Posing {
-    fn name(&self) -> &'static str {
-        self.label
-    }
-
     fn label(&self) -> &'static str {
         self.label
     }
 
-    fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>> {
+    fn trial(&self, _: Option<PathBuf>) -> BoxFuture<'_, Result<TrialReport, BootError>> {
         let forbidden = BootError::Forbidden { message: "no namespaces".into(), hint: "allow them".into() };
-        if self.works { self.jail.trial() } else { Box::pin(async { Err(forbidden) }) }
+        if self.works { self.jail.trial(None) } else { Box::pin(async { Err(forbidden) }) }
     }
 
     fn boot(&self, spec: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>> {

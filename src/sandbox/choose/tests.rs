@@ -32,15 +32,11 @@ impl Scripted {
 }
 
 impl Sandbox for Scripted {
-    fn name(&self) -> &'static str {
-        "scripted"
-    }
-
     fn label(&self) -> &'static str {
         "scripted"
     }
 
-    fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>> {
+    fn trial(&self, _: Option<PathBuf>) -> BoxFuture<'_, Result<TrialReport, BootError>> {
         Box::pin(async {
             self.trials.fetch_add(1, Ordering::Relaxed);
             let _ = self.may_end.acquire().await;

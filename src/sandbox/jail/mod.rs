@@ -181,15 +181,11 @@ impl Jail {
 }
 
 impl Sandbox for Jail {
-    fn name(&self) -> &'static str {
-        "jail"
-    }
-
     fn label(&self) -> &'static str {
         "jail"
     }
 
-    fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>> {
+    fn trial(&self, _: Option<PathBuf>) -> BoxFuture<'_, Result<TrialReport, BootError>> {
         async {
             let place = blocking(tempfile::tempdir).await?.map_err(during("made a directory for its trial"))?;
             let disk = place.path().join("disk");

@@ -91,7 +91,8 @@ impl Qemu {
         Self { trusting: false, ..self }
     }
 
-    async fn boot_machine(&self, spec: BootSpec) -> Result<Guest, BootError> {
+    async fn boot_machine(&self, mut spec: BootSpec) -> Result<Guest, BootError> {
+        spec.disk_mib = grant(&spec.disk, spec.disk_mib).await?;
         let deadline = Instant::now() + spec.deadline;
         let limit = spec.deadline;
         let work = async {
@@ -256,16 +257,12 @@ impl Qemu {
 }
 
 impl Sandbox for Qemu {
-    fn name(&self) -> &'static str {
-        "qemu"
-    }
-
     fn label(&self) -> &'static str {
         if self.kvm { "qemu (KVM)" } else { "qemu (TCG: not a security boundary)" }
     }
 
-    fn trial(&self) -> BoxFuture<'_, Result<TrialReport, BootError>> {
-        async {
+    fn trial(&self, image: Option<PathBuf>) -> BoxFuture<'_, Result<TrialReport, BootError>> {
+        async move {
             if self.kvm {
                 kvm::opens()?;
             }
@@ -273,7 +270,7 @@ impl Sandbox for Qemu {
             let spec = BootSpec {
                 run: RunId(0),
                 disk: place.path().join("disk"),
-                image: None,
+                image,
                 packages: Vec::new(),
                 templates: false,
                 read_only: Vec::new(),
@@ -321,7 +318,8 @@ impl Sandbox for Qemu {
                 }
                 Err(BootError::Stage { message, .. }) if self.kvm => {
                     let last = message.rsplit("; its console said: ").next().unwrap_or(&message);
-                    Err(kvm::pretends(last.split(" / ").next().unwrap_or(last)))
+                    let first = last.split(" / ").next().unwrap_or(last);
+                    Err(kvm::pretends(first.rsplit(": error: ").next().unwrap_or(first)))
                 }
                 other => other,
             };
@@ -338,6 +336,22 @@ impl Sandbox for Qemu {
     fn discard_disk<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Result<(), BootError>> {
         self.jail.discard_disk(disk)
     }
+}
+
+/// The room a work disk has: what is asked for now, or what it once had, since its file system is that large and must
+/// not meet a smaller limit in the middle of a write. Kept beside the disk, where no guest writes.
+async fn grant(disk: &Path, wanted: u64) -> Result<u64, BootError> {
+    let place = disk.join("granted-mib");
+    let keep = move || -> Result<u64, BootError> {
+        crate::files::create_private_dir(place.parent().unwrap_or(&place))
+            .map_err(|error| stage("made its disk", error))?;
+        let had = std::fs::read_to_string(&place).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        if wanted > had {
+            std::fs::write(&place, wanted.to_string()).map_err(|error| stage("noted the size of its disk", error))?;
+        }
+        Ok(wanted.max(had))
+    };
+    tokio::task::spawn_blocking(keep).await.map_err(|error| stage("noted the size of its disk", error))?
 }
 
 /// The emulator on the search path, where a jail shows it.

@@ -121,7 +121,7 @@ fn nothing_the_host_has_open_is_open_inside() {
 #[test]
 fn landlock_forbids_what_the_mounts_would_allow() {
     both_ways("jail::kernel::landlock_forbids_what_the_mounts_would_allow", |bench| async move {
-        let report = symphony::sandbox::Sandbox::trial(&bench.jail).await.expect("the trial passes");
+        let report = symphony::sandbox::Sandbox::trial(&bench.jail, None).await.expect("the trial passes");
         if report.landlock_abi == 0 {
             println!("skipped: this kernel has no Landlock");
             return;

@@ -25,7 +25,7 @@ fn a_program_runs_and_speaks_over_descriptor_three() {
 #[test]
 fn a_trial_measures_what_is_enforced() {
     both_ways("jail::works::a_trial_measures_what_is_enforced", |bench| async move {
-        let report = bench.jail.trial().await.expect("the trial passes");
+        let report = bench.jail.trial(None).await.expect("the trial passes");
         println!("{report:?}");
         assert!(report.seccomp);
         assert_ne!(report.uid, Some(0));

@@ -52,7 +52,11 @@ async fn a_disk_that_was_given_more_room_grows_and_keeps_what_it_holds() {
     guest.end().await;
     // Less room than it holds: it is not cut off.
     spec.disk_mib = 64;
-    let guest = Awake::boot(&bench.cold(), spec).await;
+    let guest = Awake::boot(&bench.cold(), spec.clone()).await;
     assert_eq!(guest.sh("cat /work/file && stat -c %s /work/big").await, "kept\n104857600");
+    guest.sh("head -c 60m /dev/urandom > /work/more && sync && sha256sum /work/more > /work/sum").await;
+    guest.end().await;
+    let guest = Awake::boot(&bench.cold(), spec).await;
+    guest.sh("sha256sum -c /work/sum").await;
     guest.end().await;
 }
