@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 pub mod channel;
 pub mod choose;
 pub mod jail;
+pub mod smolvm;
 
 /// A runtime that can isolate runs.
 pub trait Sandbox: Send + Sync {

@@ -383,7 +383,7 @@ pub struct Smolvm {
     /// Outbound network.
     pub net: bool,
     /// Directory of agent binaries.
-    pub bin_path: Option<String>,
+    pub bin_path: Option<PathBuf>,
     /// Host directories shown to the guest.
     pub volumes: Vec<SmolvmVolume>,
     /// Host variables copied into the guest.

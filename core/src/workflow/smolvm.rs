@@ -16,7 +16,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Smolvm {
         cpus: u32::try_from(number(reader, "cpus", 2)).unwrap_or(2),
         mem_mib: u64::try_from(number(reader, "mem_mib", 2048)).unwrap_or(2048),
         net: reader.boolean(&section, "net", true),
-        bin_path: reader.string(&section, "bin_path"),
+        bin_path: reader.path(&section, "bin_path"),
         volumes: volumes(reader, &section),
         forward_env: names.map_or_else(
             || vec!["OPENAI_API_KEY".to_owned(), "ANTHROPIC_API_KEY".to_owned()],

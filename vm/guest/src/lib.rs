@@ -6,6 +6,7 @@
 
 mod check;
 mod child;
+mod enter;
 mod export;
 mod git;
 pub mod init;
@@ -17,6 +18,7 @@ mod seed;
 mod serve;
 mod spawn;
 mod state;
+mod stdio;
 pub mod wire;
 
 pub use run::main;

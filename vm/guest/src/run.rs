@@ -10,9 +10,10 @@ use std::process::ExitCode;
 use rustix::fs::FileType;
 use rustix::io::FdFlags;
 
-use crate::serve;
+use crate::{serve, stdio};
 
-const USAGE: &str = "usage: run --channel-fd N --work DIR --home DIR --state DIR | script-agent";
+const USAGE: &str =
+    "usage: run|machine (--channel-fd N | --connect SOCKET | --stdio) --work DIR --home DIR --state DIR | script-agent";
 
 /// Where the guest program keeps things. All three are absolute and writable by it.
 #[derive(Clone, Debug)]
@@ -25,13 +26,32 @@ pub(crate) struct Dirs {
     pub(crate) state: PathBuf,
 }
 
+/// Where the channel is.
+#[derive(Debug, PartialEq, Eq)]
+enum Door {
+    /// An inherited descriptor.
+    Fd(RawFd),
+    /// A Unix socket that somebody listens on.
+    Connect(PathBuf),
+    /// Standard input and output.
+    Stdio,
+}
+
 /// Runs the guest program: `self_argv` is how to start it again (for the agent built into it), `args` what it is to do.
 /// Exits with 0 when the channel closed, 1 when it could not start, 2 on wrong arguments.
 pub fn main(self_argv: Vec<OsString>, args: Vec<OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let result = match args.next().as_deref().and_then(|a| a.to_str()) {
-        Some("run") => match parse_run(args) {
-            Ok((fd, dirs)) => run(fd, dirs, self_argv),
+        Some(word @ ("run" | "machine")) => match parse_run(args) {
+            Ok((door, dirs)) => match word {
+                // Before any thread exists: it forks.
+                "machine" => match crate::enter::enter(&dirs) {
+                    Ok(None) => run(door, dirs, self_argv),
+                    Ok(Some(code)) => return code,
+                    Err(e) => Err(e),
+                },
+                _ => run(door, dirs, self_argv),
+            },
             Err(e) => {
                 eprintln!("symphony-guest: {e}\n{USAGE}");
                 return ExitCode::from(2);
@@ -52,13 +72,22 @@ pub fn main(self_argv: Vec<OsString>, args: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn parse_run(mut args: impl Iterator<Item = OsString>) -> Result<(RawFd, Dirs), String> {
-    let (mut fd, mut work, mut home, mut state) = (None, None, None, None);
+fn parse_run(mut args: impl Iterator<Item = OsString>) -> Result<(Door, Dirs), String> {
+    let (mut doors, mut work, mut home, mut state) = (Vec::new(), None, None, None);
     while let Some(flag) = args.next() {
+        if flag == "--stdio" {
+            doors.push(Door::Stdio);
+            continue;
+        }
         let value = args.next().ok_or_else(|| format!("{} needs a value", flag.display()))?;
         let slot = match flag.to_str() {
             Some("--channel-fd") => {
-                fd = value.to_str().and_then(|v| v.parse::<RawFd>().ok()).filter(|n| *n > 2);
+                let fd = value.to_str().and_then(|v| v.parse::<RawFd>().ok()).filter(|n| *n > 2);
+                doors.push(Door::Fd(fd.ok_or("the channel is a descriptor above 2")?));
+                continue;
+            }
+            Some("--connect") => {
+                doors.push(Door::Connect(value.into()));
                 continue;
             }
             Some("--work") => &mut work,
@@ -72,14 +101,27 @@ fn parse_run(mut args: impl Iterator<Item = OsString>) -> Result<(RawFd, Dirs), 
         }
         *slot = Some(path);
     }
-    match (fd, work, home, state) {
-        (Some(fd), Some(work), Some(home), Some(state)) => Ok((fd, Dirs { work, home, state })),
-        _ => Err("an option is missing; the channel is a descriptor above 2".into()),
+    let mut doors = doors.into_iter();
+    match (doors.next(), doors.next(), work, home, state) {
+        (Some(door), None, Some(work), Some(home), Some(state)) => Ok((door, Dirs { work, home, state })),
+        (_, Some(_), ..) => Err("there is one channel: --channel-fd, --connect or --stdio".into()),
+        _ => Err("an option is missing".into()),
     }
 }
 
-fn run(fd: RawFd, dirs: Dirs, self_argv: Vec<OsString>) -> Result<(), String> {
-    let channel = close_doors(fd)?;
+fn run(door: Door, dirs: Dirs, self_argv: Vec<OsString>) -> Result<(), String> {
+    let channel = match door {
+        Door::Fd(fd) => close_doors(Some(fd))?.ok_or("there is no channel")?,
+        Door::Connect(path) => {
+            close_doors(None)?;
+            stdio::connect(&path)?
+        }
+        Door::Stdio => {
+            close_doors(None)?;
+            stdio::channel()?
+        }
+    };
+    channel.set_nonblocking(true).map_err(|e| format!("cannot use the channel: {e}"))?;
     for dir in [&dirs.work, &dirs.home, &dirs.state] {
         std::fs::create_dir_all(dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     }
@@ -97,11 +139,16 @@ fn run(fd: RawFd, dirs: Dirs, self_argv: Vec<OsString>) -> Result<(), String> {
 }
 
 /// Makes this process opaque to what it will spawn: not dumpable (so neither traceable nor readable through /proc),
-/// and no descriptor but stdio and the channel, which no child inherits.
-fn close_doors(fd: RawFd) -> Result<StdUnixStream, String> {
+/// and no descriptor but stdio and the channel, if it is inherited, which no child inherits.
+fn close_doors(fd: Option<RawFd>) -> Result<Option<StdUnixStream>, String> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|e| format!("cannot become undumpable: {e}"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let Some(fd) = fd else {
+        // SAFETY: no object in this process owns a descriptor yet: it runs before anything is opened.
+        unsafe { libc::close_range(3, u32::MAX, 0) };
+        return Ok(None);
+    };
     // SAFETY: nothing else in this process uses the descriptor: it was named to us and no thread runs yet.
     let channel = unsafe { OwnedFd::from_raw_fd(fd) };
     rustix::io::fcntl_setfd(&channel, FdFlags::CLOEXEC).map_err(|e| format!("descriptor {fd} is not open: {e}"))?;
@@ -117,7 +164,5 @@ fn close_doors(fd: RawFd) -> Result<StdUnixStream, String> {
         }
         libc::close_range(fd + 1, u32::MAX, 0);
     }
-    let channel = StdUnixStream::from(channel);
-    channel.set_nonblocking(true).map_err(|e| format!("cannot use the channel: {e}"))?;
-    Ok(channel)
+    Ok(Some(StdUnixStream::from(channel)))
 }
