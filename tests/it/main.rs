@@ -18,6 +18,7 @@ mod numbers;
 mod overload;
 mod proposals;
 mod rig;
+mod smolvm;
 mod states;
 mod steering;
 mod webdriver;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::machine::{Name, Row};
 use super::place::Place;
-use super::{QUICK, STOPPING};
+use super::{QUICK, STARTING, STOPPING};
 use crate::process::{Finished, Outcome, Program, Sink};
 
 /// Longest list of machines that is read.
@@ -38,6 +38,8 @@ pub(super) struct Failure {
     pub(super) message: String,
     /// It does not know an argument: it is too old, or too new.
     pub(super) usage: bool,
+    /// It was cut off at its deadline.
+    pub(super) timed_out: bool,
 }
 
 impl Failure {
@@ -135,7 +137,21 @@ impl Cli {
             code: String::new(),
             message: "its list of machines cannot be read".to_owned(),
             usage: false,
+            timed_out: false,
         })
+    }
+
+    /// Starts a machine. Now and then smolvm waits for ever for one that is up: then it is stopped and tried once more.
+    pub(super) async fn start(&self, name: &Name, deadline: Duration) -> Result<(), Failure> {
+        let start = ["machine", "start", "--name", name.as_str()];
+        match self.call(start, (deadline / 3).min(STARTING)).await {
+            Err(error) if error.timed_out => {
+                tracing::warn!(machine = name.as_str(), "a machine did not start in time; it is tried once more");
+                self.stop(name).await?;
+                self.call(start, deadline).await.map(drop)
+            }
+            other => other.map(drop),
+        }
     }
 
     /// Where smolvm keeps a machine that exists; asked of one that does not, it would make a stray directory.
@@ -190,7 +206,7 @@ fn failure(outcome: &Outcome, stderr: &str, deadline: Duration) -> Failure {
         Outcome::Exited(_) if words.is_empty() => "smolvm failed and said nothing".to_owned(),
         Outcome::Exited(_) => words,
     };
-    Failure { code, message, usage: *outcome == Outcome::Exited(2) }
+    Failure { code, message, usage: *outcome == Outcome::Exited(2), timed_out: *outcome == Outcome::TimedOut }
 }
 
 #[cfg(test)]

@@ -43,6 +43,8 @@ const OLDEST: [u32; 3] = [1, 8, 3];
 const TRIAL_DEADLINE: Duration = Duration::from_secs(240);
 /// For calls that start nothing.
 const QUICK: Duration = Duration::from_secs(30);
+/// A start that takes longer is tried again: emulated inside another machine one takes up to a minute.
+const STARTING: Duration = Duration::from_secs(80);
 /// Making a machine may unpack an image.
 const CREATING: Duration = Duration::from_secs(120);
 /// Stopping flushes the machine's disks.
@@ -179,7 +181,7 @@ impl Smolvm {
         let socket = place.socket(name);
         let fresh = self.ensure_machine(spec, purpose, cli, name, &socket).await?;
         let listener = listen(&socket).map_err(during("opened the socket of its channel"))?;
-        if let Err(error) = cli.call(["machine", "start", "--name", name.as_str()], spec.deadline).await {
+        if let Err(error) = cli.start(name, spec.deadline).await {
             let said = cli.directory(name).await.map(|dir| place::last_words(&dir)).unwrap_or_default();
             return Err(failed("started its machine", error.and(&said)));
         }

@@ -30,8 +30,10 @@ impl Place {
         {
             private(above)?;
         }
-        for part in [dir.clone(), dir.join("d"), dir.join("s")] {
-            private(&part)?;
+        private(&dir)?;
+        // Nobody else gets this far; smolvm gives its own directory other modes.
+        for part in ["d", "s"] {
+            crate::files::create_private_dir(&dir.join(part))?;
         }
         Ok(Self { dir })
     }

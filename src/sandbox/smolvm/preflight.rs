@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn known_failures_say_what_to_do() {
-        let failure = |code: &str, message: &str, usage| Failure { code: code.into(), message: message.into(), usage };
+        let failure = |code: &str, message: &str, usage| Failure { code: code.into(), message: message.into(), usage, timed_out: false };
         let said = |failure: &Failure| explain(failure).map(|error| error.to_string()).unwrap_or_default();
         let old = said(&failure("", "error: unexpected argument '--label' found", true));
         assert!(old.contains("upgrade"), "{old}");

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::init;
-use crate::run::Dirs;
+use crate::run::{Dirs, become_undumpable};
 
 /// The user that the guest program and every agent are in a machine.
 const USER: u32 = 1000;
@@ -108,7 +108,7 @@ fn give_up() -> Result<(), String> {
             return Err(failed("root"));
         }
     }
-    Ok(())
+    become_undumpable()
 }
 
 fn wait_for(pid: i32) -> Option<i32> {

@@ -43,28 +43,20 @@ pub fn main(self_argv: Vec<OsString>, args: Vec<OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let result = match args.next().as_deref().and_then(|a| a.to_str()) {
         Some(word @ ("run" | "machine")) => match parse_run(args) {
-            Ok((door, dirs)) => match word {
-                // Before any thread exists: it forks.
-                "machine" => match crate::enter::enter(&dirs) {
-                    Ok(None) => run(door, dirs, self_argv),
-                    Ok(Some(code)) => return code,
-                    Err(e) => Err(e),
-                },
-                _ => run(door, dirs, self_argv),
-            },
+            Ok((door, dirs)) => run(door, dirs, self_argv, word == "machine"),
             Err(e) => {
                 eprintln!("symphony-guest: {e}\n{USAGE}");
                 return ExitCode::from(2);
             }
         },
-        Some("script-agent") => crate::script::main(),
+        Some("script-agent") => crate::script::main().map(|()| ExitCode::SUCCESS),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
         }
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             eprintln!("symphony-guest: {e}");
             ExitCode::FAILURE
@@ -109,17 +101,22 @@ fn parse_run(mut args: impl Iterator<Item = OsString>) -> Result<(Door, Dirs), S
     }
 }
 
-fn run(door: Door, dirs: Dirs, self_argv: Vec<OsString>) -> Result<(), String> {
-    let channel = match door {
-        Door::Fd(fd) => close_doors(Some(fd))?.ok_or("there is no channel")?,
+fn run(door: Door, dirs: Dirs, self_argv: Vec<OsString>, machine: bool) -> Result<ExitCode, String> {
+    // A socket is opened while we may still be root: it is root's. What makes threads comes after the last fork.
+    let socket = match door {
+        Door::Fd(fd) => close_doors(Some(fd))?,
         Door::Connect(path) => {
             close_doors(None)?;
-            stdio::connect(&path)?
+            Some(stdio::connect(&path)?)
         }
-        Door::Stdio => {
-            close_doors(None)?;
-            stdio::channel()?
-        }
+        Door::Stdio => close_doors(None)?,
+    };
+    if machine && let Some(code) = crate::enter::enter(&dirs)? {
+        return Ok(code);
+    }
+    let channel = match socket {
+        Some(socket) => socket,
+        None => stdio::channel()?,
     };
     channel.set_nonblocking(true).map_err(|e| format!("cannot use the channel: {e}"))?;
     for dir in [&dirs.work, &dirs.home, &dirs.state] {
@@ -134,15 +131,20 @@ fn run(door: Door, dirs: Dirs, self_argv: Vec<OsString>) -> Result<(), String> {
     runtime.block_on(async {
         let channel = tokio::net::UnixStream::from_std(channel).map_err(|e| format!("cannot use the channel: {e}"))?;
         serve::serve(channel, dirs, self_argv).await;
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     })
+}
+
+/// A change of user may undo it, so it is done again after one.
+pub(crate) fn become_undumpable() -> Result<(), String> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|e| format!("cannot become undumpable: {e}"))
 }
 
 /// Makes this process opaque to what it will spawn: not dumpable (so neither traceable nor readable through /proc),
 /// and no descriptor but stdio and the channel, if it is inherited, which no child inherits.
 fn close_doors(fd: Option<RawFd>) -> Result<Option<StdUnixStream>, String> {
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .map_err(|e| format!("cannot become undumpable: {e}"))?;
+    become_undumpable()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let Some(fd) = fd else {
         // SAFETY: no object in this process owns a descriptor yet: it runs before anything is opened.
