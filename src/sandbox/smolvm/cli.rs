@@ -141,17 +141,20 @@ impl Cli {
         })
     }
 
-    /// Starts a machine. Now and then smolvm waits for ever for one that is up: then it is stopped and tried once more.
+    /// Starts a machine. Now and then smolvm waits for ever for one that is up: then it is stopped and tried again, and
+    /// the last try has all the time there is.
     pub(super) async fn start(&self, name: &Name, deadline: Duration) -> Result<(), Failure> {
         let start = ["machine", "start", "--name", name.as_str()];
-        match self.call(start, (deadline / 3).min(STARTING)).await {
-            Err(error) if error.timed_out => {
-                tracing::warn!(machine = name.as_str(), "a machine did not start in time; it is tried once more");
-                self.stop(name).await?;
-                self.call(start, deadline).await.map(drop)
+        for _ in 0..2 {
+            match self.call(start, (deadline / 4).min(STARTING)).await {
+                Err(error) if error.timed_out => {
+                    tracing::warn!(machine = name.as_str(), "a machine did not start in time; it is tried once more");
+                    self.stop(name).await?;
+                }
+                other => return other.map(drop),
             }
-            other => other.map(drop),
         }
+        self.call(start, deadline).await.map(drop)
     }
 
     /// Where smolvm keeps a machine that exists; asked of one that does not, it would make a stray directory.

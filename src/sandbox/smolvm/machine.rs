@@ -187,22 +187,17 @@ pub(super) fn remember(disk: &Path, name: &Name) -> Result<(), BootError> {
 
 /// Removes the note and the directories that held nothing else.
 pub(super) fn forget(disk: &Path) -> Result<(), BootError> {
-    let steps: [(PathBuf, fn(&Path) -> io::Result<()>); 3] = [
-        (note(disk), |path| std::fs::remove_file(path)),
-        (disk.join("smolvm"), |path| std::fs::remove_dir(path)),
-        (disk.to_owned(), |path| std::fs::remove_dir(path)),
-    ];
-    for (path, remove) in steps {
-        match remove(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                let message = format!("{error} (hint: what else stands there is of another runtime)");
-                return Err(broken("remove", &path, &message));
-            }
-            Ok(()) => {}
+    let gone = |path: &Path, removed: io::Result<()>| match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let message = format!("{error} (hint: what else stands there is of another runtime)");
+            Err(broken("remove", path, &message))
         }
-    }
-    Ok(())
+        _ => Ok(()),
+    };
+    let (note, above) = (note(disk), disk.join("smolvm"));
+    gone(&note, std::fs::remove_file(&note))?;
+    gone(&above, std::fs::remove_dir(&above))?;
+    gone(disk, std::fs::remove_dir(disk))
 }
 
 fn broken(action: &'static str, path: &Path, message: &str) -> BootError {

@@ -44,7 +44,7 @@ const TRIAL_DEADLINE: Duration = Duration::from_secs(240);
 /// For calls that start nothing.
 const QUICK: Duration = Duration::from_secs(30);
 /// A start that takes longer is tried again: emulated inside another machine one takes up to a minute.
-const STARTING: Duration = Duration::from_secs(80);
+const STARTING: Duration = Duration::from_secs(60);
 /// Making a machine may unpack an image.
 const CREATING: Duration = Duration::from_secs(120);
 /// Stopping flushes the machine's disks.

@@ -33,7 +33,7 @@ fn open_mcp() -> OpenMcp {
 }
 
 /// Works on everything there is, once, with this sandbox.
-async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
+pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
     let path = dir.join("WORKFLOW.md");
     let file = WorkflowFile::load(&path, Environment::of_process()).expect("a workflow");
     let layout = Layout::of(dir);
@@ -57,7 +57,7 @@ async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
 }
 
 /// Why it stands where it stands.
-fn parked(project: &Project, name: &str) -> String {
+pub(super) fn parked(project: &Project, name: &str) -> String {
     std::fs::read_to_string(project.dir().join(format!("issues/Parked/{name}.md"))).unwrap_or_default()
 }
 

@@ -11,7 +11,7 @@ use symphony_guest::wire::CheckRequest;
 use super::bench::{Bench, GRACE, INSTANCE, block_on};
 use crate::rig::{SOON, until};
 
-async fn says(channel: &Channel, script: &str) -> String {
+pub(super) async fn says(channel: &Channel, script: &str) -> String {
     let request = CheckRequest {
         argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
@@ -65,7 +65,8 @@ fn a_machine_is_kept_stopped_started_again_with_its_files_and_deleted_with_its_d
         again.discard_disk(&bench.disk("APP-1")).await.expect("goes");
         assert_eq!((bench.machines(), bench.disk("APP-1").exists()), (vec![], false));
         let log = bench.log();
-        let (stop, delete) = (log.rfind("machine stop").expect("stopped"), log.find("machine delete").expect("deleted"));
+        let (stop, delete) =
+            (log.rfind("machine stop").expect("stopped"), log.find("machine delete").expect("deleted"));
         assert!(stop < delete, "it is stopped before it is deleted:\n{log}");
         again.discard_disk(&bench.disk("APP-1")).await.expect("a missing one is success");
     });
@@ -175,7 +176,13 @@ fn a_sweep_ends_what_was_left_and_touches_nothing_of_others() {
         bench.mood("hang");
         let mut start = Command::new(bench.bin().join("smolvm"));
         start.args(["machine", "start", "--name", "sy-leaked"]).env("SMOLVM_DATA_DIR", bench.data());
-        let mut start = start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("starts");
+        let mut start = start
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("starts");
         until("the third monitor", || bench.monitors().len() == 3);
         start.kill().expect("killed");
         start.wait().expect("gone");
@@ -193,7 +200,10 @@ fn a_sweep_ends_what_was_left_and_touches_nothing_of_others() {
         assert_eq!((swept.stopped.len(), swept.monitors), (1, 1), "{swept:?}");
         let states = bench.machines();
         let state = |part: &str| states.iter().find(|(name, _)| name.contains(part)).map(|(_, state)| state.as_str());
-        assert_eq!((state("live"), state("left"), state("others")), (Some("running"), Some("stopped"), Some("running")));
+        assert_eq!(
+            (state("live"), state("left"), state("others")),
+            (Some("running"), Some("stopped"), Some("running"))
+        );
         assert_eq!(bench.monitors().len(), 2);
         assert!(decoy.try_wait().expect("a child").is_none(), "the decoy was ended");
         decoy.kill().expect("killed");

@@ -3,6 +3,7 @@
 
 mod bench;
 mod issues;
+mod lab;
 mod machines;
 mod real;
 mod refusals;

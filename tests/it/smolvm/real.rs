@@ -43,7 +43,8 @@ fn the_stand_in_answers_as_the_real_one_does() {
     let json = ["--error-format", "json"];
     let socket = ["--mount-socket", "/tmp/x.sock:/run/symphony.sock"];
     let labels = ["--label", "owner=symphony", "--label", "instance=i"];
-    let create = [&["machine", "create"], &name[..], &["--cpus", "2", "--mem", "512", "--storage", "4", "--overlay", "4"]];
+    let create =
+        [&["machine", "create"], &name[..], &["--cpus", "2", "--mem", "512", "--storage", "4", "--overlay", "4"]];
     let create = [&create.concat()[..], &labels, &socket, &json].concat();
     let of = |verb: &'static str, more: &[&'static str]| [&["machine", verb], &name[..], more, &json].concat();
     let calls: Vec<Vec<&str>> = vec![

@@ -56,7 +56,7 @@ fn a_device_that_may_not_be_opened_names_the_group() {
     let Some(bench) = Bench::new() else { return };
     let door = bench.root().join("kvm");
     super::bench::executable(&door, "");
-    std::fs::set_permissions(&door, std::os::unix::fs::PermissionsExt::from_mode(0)).expect("closed");
+    std::fs::set_permissions(&door, std::os::unix::fs::PermissionsExt::from_mode(0o000)).expect("closed");
     let said = block_on(refusal(bench.settings(), Places { kvm: door, ..bench.places() }));
     assert!(said.contains("usermod -aG kvm"), "{said}");
 }
