@@ -168,3 +168,30 @@ fn close_doors(fd: Option<RawFd>) -> Result<Option<StdUnixStream>, String> {
     }
     Ok(Some(StdUnixStream::from(channel)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Door, String> {
+        let dirs = "--work /w --home /h --state /s".split(' ');
+        parse_run(line.split_whitespace().chain(dirs).map(OsString::from)).map(|(door, _)| door)
+    }
+
+    #[test]
+    fn there_is_exactly_one_channel() {
+        assert_eq!(parse("--channel-fd 3"), Ok(Door::Fd(3)));
+        assert_eq!(parse("--connect /run/s.sock"), Ok(Door::Connect("/run/s.sock".into())));
+        assert_eq!(parse("--stdio"), Ok(Door::Stdio));
+        for wrong in [
+            "",
+            "--channel-fd 2",
+            "--channel-fd x",
+            "--stdio --channel-fd 3",
+            "--connect /a --connect /b",
+            "--stdio --stdio",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
