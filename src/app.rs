@@ -80,13 +80,14 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let git = Git::new(layout.root()).map_err(Refused::start)?;
     let exe =
         std::env::current_exe().map_err(|error| Refused::start(format!("cannot find the running program: {error}")))?;
-    let sandboxes = Sandboxes::of_this_machine(exe, layout.templates());
+    let sandboxes = Sandboxes::of_this_machine(&exe, &layout, &memory.instance, &workflow);
 
     // Bound before anything runs: a port that is taken is a start that failed, not a surprise later.
     let listener = match port {
         Some(port) => Some(web::bind(&workflow.server.host, port).await.map_err(Refused::start)?),
         None => None,
     };
+    sandboxes.sweep().await;
     sandboxes.settle(&workflow, TRIAL_PATIENCE).await;
     let parts = Arc::new(Parts {
         journal: journal.clone(),

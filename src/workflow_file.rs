@@ -191,12 +191,14 @@ impl WorkflowFile {
     }
 }
 
-/// The listener is bound once.
+/// The listener is bound once, and what is copied into machines is read once.
 fn restart_needed(old: &Workflow, new: &Workflow) -> Vec<&'static str> {
     let changed = [
         ("server.port", old.server.port != new.server.port),
         ("server.host", old.server.host != new.server.host),
         ("server.auth", old.server.auth != new.server.auth),
+        ("smolvm.volumes", old.smolvm.volumes != new.smolvm.volumes),
+        ("smolvm.bin_path", old.smolvm.bin_path != new.smolvm.bin_path),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

@@ -98,14 +98,19 @@ struct Choice {
 impl Doctor {
     /// Tries, prints, and says whether the workflow has what it asks for.
     pub async fn run(&self) -> ExitCode {
-        let exe = match std::env::current_exe() {
-            Ok(exe) => exe,
+        let (exe, place) = match std::env::current_exe().and_then(|exe| Ok((exe, tempfile::tempdir()?))) {
+            Ok(both) => both,
             Err(error) => {
-                let _ = writeln!(std::io::stderr(), "symphony: cannot find the running program: {error}");
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "symphony: cannot find the running program, or make a temporary directory: {error}"
+                );
                 return ExitCode::from(1);
             }
         };
-        let findings = examine(&self.workflow, &Sandboxes::for_a_look(exe)).await;
+        let read = Read::of(&self.workflow);
+        let sandboxes = Sandboxes::for_a_look(&exe, place.path(), &read.workflow);
+        let findings = examine(read, &sandboxes).await;
         let text = match self.json {
             true => serde_json::to_string_pretty(&findings).expect("strings, numbers and lists are JSON") + "\n",
             // What a workflow and a guest said is in it: nothing of it may reach the terminal as an instruction.
@@ -116,9 +121,7 @@ impl Doctor {
     }
 }
 
-async fn examine(path: &Path, sandboxes: &Sandboxes) -> Findings {
-    let path = if path.is_dir() { path.join("WORKFLOW.md") } else { path.to_owned() };
-    let read = Read::of(&path);
+async fn examine(read: Read, sandboxes: &Sandboxes) -> Findings {
     let workflow = &read.workflow;
     sandboxes.try_all(workflow).await;
     let mut runtimes = vec![];
@@ -148,6 +151,8 @@ struct Read {
 
 impl Read {
     fn of(path: &Path) -> Self {
+        let file = if path.is_dir() { path.join("WORKFLOW.md") } else { path.to_owned() };
+        let path = file.as_path();
         let shown = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         match WorkflowFile::load(path, Environment::of_process()) {
             Ok(file) => Self {

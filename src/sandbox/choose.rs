@@ -15,12 +15,17 @@ use symphony_core::runtimes::{Kind, NoChoice, Trial, Trials, choose, untried};
 use symphony_core::workflow::Workflow;
 use tokio::sync::watch;
 
+use crate::layout::Layout;
+
 use super::jail::Jail;
 use super::qemu::Qemu;
+use super::smolvm::{self, Smolvm};
 use super::{BootError, Sandbox, TrialReport};
 
 /// An emulated machine boots within this on a busy host, or never.
-const TRIAL_DEADLINE: Duration = Duration::from_secs(180);
+const TRIAL_DEADLINE: Duration = Duration::from_secs(300);
+/// For machines to be stopped in order.
+const SWEEP_DEADLINE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;
@@ -61,22 +66,26 @@ pub struct Picked {
 }
 
 impl Sandboxes {
-    /// Those of this machine. The jail's guest is the symphony executable at `exe`, an absolute path; machines are
-    /// restored from templates kept below `templates`.
-    pub fn of_this_machine(exe: PathBuf, templates: PathBuf) -> Self {
-        let qemu = |kvm| Qemu::new(exe.clone(), kvm, Some(templates.clone()));
-        Self::with(Jail::new(exe.clone()), qemu(true), qemu(false))
+    /// Those of this machine, for the symphony whose executable is at `exe`, an absolute path.
+    pub fn of_this_machine(exe: &Path, layout: &Layout, instance: &str, workflow: &Workflow) -> Self {
+        let qemu = |kvm| Qemu::new(exe.to_owned(), kvm, Some(layout.templates()));
+        let smolvm = smolvm(exe, layout.root().to_owned(), instance, workflow);
+        Self::with(exe, smolvm, qemu(true), qemu(false))
     }
 
-    /// The same for one look: nothing is kept, and nothing that was found out before is believed.
-    pub fn for_a_look(exe: PathBuf) -> Self {
-        let qemu = |kvm| Qemu::new(exe.clone(), kvm, None).afresh();
-        Self::with(Jail::new(exe.clone()), qemu(true), qemu(false))
+    /// The same for one look: nothing is kept, and nothing that was found out before is believed. `place` is empty.
+    pub fn for_a_look(exe: &Path, place: &Path, workflow: &Workflow) -> Self {
+        let qemu = |kvm| Qemu::new(exe.to_owned(), kvm, None).afresh();
+        Self::with(exe, smolvm(exe, place.to_owned(), "doctor", workflow), qemu(true), qemu(false))
     }
 
-    fn with(jail: Jail, kvm: Qemu, tcg: Qemu) -> Self {
-        let slots: [(Kind, Arc<dyn Sandbox>); 3] =
-            [(Kind::QemuKvm, Arc::new(kvm)), (Kind::QemuTcg, Arc::new(tcg)), (Kind::Jail, Arc::new(jail))];
+    fn with(exe: &Path, smolvm: Smolvm, kvm: Qemu, tcg: Qemu) -> Self {
+        let slots: [(Kind, Arc<dyn Sandbox>); 4] = [
+            (Kind::Smolvm, Arc::new(smolvm)),
+            (Kind::QemuKvm, Arc::new(kvm)),
+            (Kind::QemuTcg, Arc::new(tcg)),
+            (Kind::Jail, Arc::new(Jail::new(exe.to_owned()))),
+        ];
         Self::new(slots)
     }
 
@@ -88,6 +97,16 @@ impl Sandboxes {
     /// All of them, strongest first.
     pub fn all(&self) -> impl Iterator<Item = (Kind, &Arc<dyn Sandbox>)> {
         self.slots.iter().map(|(kind, sandbox)| (*kind, sandbox))
+    }
+
+    /// Stops what an earlier life of this symphony left running. Only before any run starts.
+    pub async fn sweep(&self) {
+        for (kind, sandbox) in self.all() {
+            let swept = tokio::time::timeout(SWEEP_DEADLINE, sandbox.sweep()).await;
+            if let Err(error) = swept.unwrap_or(Err(BootError::Deadline(SWEEP_DEADLINE))) {
+                tracing::warn!(runtime = %kind, %error, "what an earlier symphony left may still run");
+            }
+        }
     }
 
     /// Changes whenever a trial begins or ends.
@@ -256,6 +275,15 @@ impl Sandboxes {
         names.dedup();
         names.into_iter().filter_map(|name| self.owner(name)).collect()
     }
+}
+
+/// The guest program for other makes of machines stands beside the image for ours.
+fn smolvm(exe: &Path, root: PathBuf, instance: &str, workflow: &Workflow) -> Smolvm {
+    let guests = super::qemu::places(exe).into_iter().map(|place| place.join("symphony-guest"));
+    let guests: Vec<PathBuf> = guests.collect();
+    let guest = guests.iter().find(|guest| guest.is_file()).or(guests.last()).cloned().unwrap_or_default();
+    let places = smolvm::Places { root, guest, instance: instance.to_owned(), kvm: "/dev/kvm".into() };
+    Smolvm::new(smolvm::Settings::of(&workflow.smolvm), places)
 }
 
 /// What this workflow has the runs boot that name no profile.

@@ -17,6 +17,7 @@ mod descriptors;
 pub mod jail;
 pub mod measure;
 pub mod qemu;
+pub mod smolvm;
 
 /// A runtime that can isolate runs.
 pub trait Sandbox: Send + Sync {
@@ -29,6 +30,13 @@ pub trait Sandbox: Send + Sync {
 
     /// Boots a sandbox with the guest program in it.
     fn boot(&self, spec: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>>;
+
+    /// Stops what an earlier life of this symphony left running and could not take with it. Only before any run starts.
+    /// What it holds is kept.
+    fn sweep(&self) -> BoxFuture<'_, Result<(), BootError>> {
+        // Nothing of most runtimes outlives its symphony.
+        Box::pin(async { Ok(()) })
+    }
 
     /// Removes an issue's work disk, whatever a guest made of it. A missing one is success; a failure
     /// keeps the rest.
@@ -150,6 +158,43 @@ pub struct TrialReport {
     pub landlock_abi: u32,
     /// Whether a system call filter is on around it on the host.
     pub seccomp: bool,
+}
+
+/// Ends a trial: has the guest program answer and find what every run needs in its guest.
+async fn prove(guest: Guest, hint: &str) -> Result<(), BootError> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const GRACE: Duration = Duration::from_secs(5);
+    let (io, mut life) = guest.into_parts();
+    let asked = async {
+        let (channel, _) = channel::Channel::open(io, "trial", PATIENCE).await?;
+        let git = channel::CheckRequest {
+            argv: ["git", "--version"].map(str::to_owned).to_vec(),
+            env: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
+            cwd: None,
+            timeout_ms: 30_000,
+            max_output: 1024,
+        };
+        let found = match channel.check(git).await {
+            Ok((outcome, _)) => outcome.exit == channel::Exit::Code(0),
+            Err(channel::ChannelError::Refused(_)) => false,
+            Err(error) => return Err(error),
+        };
+        let _ = channel.shutdown(GRACE).await;
+        Ok(found)
+    };
+    let asked = asked.await;
+    let ending = life.stop(GRACE).await;
+    match asked {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            Err(BootError::Missing { what: "there is no git in what it boots".to_owned(), hint: hint.to_owned() })
+        }
+        Err(error) => {
+            let said = ending.stderr.trim();
+            let message = if said.is_empty() { error.to_string() } else { format!("{error}; it said: {said}") };
+            Err(BootError::Stage { stage: "waited for its guest program".to_owned(), message })
+        }
+    }
 }
 
 impl BootError {

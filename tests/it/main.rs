@@ -21,6 +21,7 @@ mod overload;
 mod profiles;
 mod proposals;
 mod rig;
+mod smolvm;
 mod states;
 mod steering;
 mod takeover;

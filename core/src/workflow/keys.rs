@@ -94,7 +94,7 @@ pub const KEYS: &[Key] = &[
     key("smolvm.from", "null"),
     key("smolvm.cpus", "2"),
     key("smolvm.mem_mib", "2048"),
-    key("smolvm.net", "true"),
+    key("smolvm.net", "false"),
     key("smolvm.bin_path", "null"),
     key("smolvm.volumes", "[]"),
     key("smolvm.forward_env", "[OPENAI_API_KEY, ANTHROPIC_API_KEY]"),

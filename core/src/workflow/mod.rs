@@ -413,13 +413,13 @@ pub struct Smolvm {
     pub cpus: u32,
     /// Memory in MiB.
     pub mem_mib: u64,
-    /// Outbound network.
+    /// Outbound network, as asked for: a machine has none, and who asks is told.
     pub net: bool,
     /// Directory of agent binaries.
-    pub bin_path: Option<String>,
-    /// Host directories shown to the guest.
+    pub bin_path: Option<PathBuf>,
+    /// Host directories copied into the guest.
     pub volumes: Vec<SmolvmVolume>,
-    /// Host variables copied into the guest.
+    /// Host variables that 0.1.0 copied into the guest; none is, until there is a broker.
     pub forward_env: Vec<String>,
     /// Parsed, unused, as in 0.1.0.
     pub endpoint: Option<String>,

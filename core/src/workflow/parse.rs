@@ -337,6 +337,15 @@ pub fn is_loopback(host: &str) -> bool {
 
 fn mcp(reader: &mut Reader<'_>, root: &Section<'_>) -> Mcp {
     let section = reader.section(root, "mcp", "mcp");
+    for key in ["host", "host_url"] {
+        let Some(node) = section.get(key) else { continue };
+        // The default of 0.1.0, written out, asks for nothing.
+        if node.as_str() != Some("127.0.0.1") {
+            let message = format!("`mcp.{key}` is not used: agents reach our tools on their own loopback");
+            let problem = Problem::warning(Code::Unused, section.place_of(key), message);
+            reader.note(problem.about(format!("mcp.{key}")).hint("remove it"));
+        }
+    }
     Mcp {
         enabled: reader.boolean(&section, "enabled", true),
         host: Some(reader.string(&section, "host").unwrap_or_else(|| "127.0.0.1".to_owned())),

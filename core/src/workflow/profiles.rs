@@ -134,8 +134,7 @@ impl Sandbox {
                     .image
                     .clone()
                     .or_else(|| smolvm.from.clone())
-                    .or_else(|| smolvm.image.as_ref().map(PathBuf::from))
-                    .or_else(|| self.image.clone()),
+                    .or_else(|| smolvm.image.as_ref().map(PathBuf::from)),
                 cpus: profile.cpus.unwrap_or(smolvm.cpus),
                 memory_mib: profile.memory_mib.unwrap_or(smolvm.mem_mib),
                 ..self.written(profile, Kind::QemuKvm, smolvm)

@@ -1,15 +1,35 @@
-//! `smolvm.*` of 0.1.0: kept as written, for the runtime that will use it.
+//! `smolvm.*` of 0.1.0, and a word about each setting that means something else now: machines have no network, no folder of
+//! the host and no secret.
 
 use super::expand;
 use super::problem::{Code, Problem};
 use super::read::{Reader, Section};
 use super::{Sandbox, Smolvm, SmolvmVolume};
+use crate::yaml::Kind;
 
 /// `sandbox.cpus` and `sandbox.memory_mib` stand in for what the section leaves out.
 pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, sandbox: &Sandbox) -> Smolvm {
     let section = reader.section(root, "smolvm", "smolvm");
     let names = reader.strings(&section, "forward_env", false);
     let memory = i64::try_from(sandbox.memory_mib).unwrap_or(2048);
+    not_forwarded(reader, names.as_deref().unwrap_or_default());
+    let warned = |reader: &mut Reader<'_>, code, key: &str, says: &str, hint: &str| {
+        let problem = Problem::warning(code, section.place_of(key), format!("`smolvm.{key}` {says}"));
+        reader.note(problem.about(format!("smolvm.{key}")).hint(hint));
+    };
+    if section.get("net").is_some_and(|node| node.kind == Kind::Bool(true)) {
+        let says = "is not followed: a machine has no network device";
+        warned(
+            reader,
+            Code::NotBuiltYet,
+            "net",
+            says,
+            "set it to `false`; `egress.allow` will name hosts in a later version",
+        );
+    }
+    if section.get("endpoint").is_some() {
+        warned(reader, Code::Unused, "endpoint", "is not used: smolvm is driven by its command line", "remove it");
+    }
     let number = |reader: &mut Reader<'_>, key, default| reader.number(&section, key, default, 1..=1 << 30);
     Smolvm {
         present: !section.entries.is_empty(),
@@ -17,14 +37,27 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, sandbox: &Sandbo
         from: reader.path(&section, "from"),
         cpus: u32::try_from(number(reader, "cpus", sandbox.cpus.into())).unwrap_or(2),
         mem_mib: u64::try_from(number(reader, "mem_mib", memory)).unwrap_or(2048),
-        net: reader.boolean(&section, "net", true),
-        bin_path: reader.string(&section, "bin_path"),
+        net: reader.boolean(&section, "net", false),
+        bin_path: reader.path(&section, "bin_path"),
         volumes: volumes(reader, &section),
         forward_env: names.map_or_else(
             || vec!["OPENAI_API_KEY".to_owned(), "ANTHROPIC_API_KEY".to_owned()],
             |names| names.into_iter().map(|(name, _)| name).collect(),
         ),
         endpoint: reader.string(&section, "endpoint"),
+    }
+}
+
+/// Variables that 0.1.0 would have copied into the machine, where any program could read them.
+fn not_forwarded(reader: &mut Reader<'_>, names: &[(String, (u32, u32))]) {
+    for (name, place) in names {
+        if (reader.place.env)(name).is_none_or(|value| value.is_empty()) {
+            continue;
+        }
+        let message =
+            format!("`smolvm.forward_env`: {name} is not forwarded in this version: no secret enters a machine");
+        let problem = Problem::warning(Code::NotBuiltYet, *place, message).about("smolvm.forward_env");
+        reader.note(problem.hint("the agent runs without it; a credential broker comes in a later version"));
     }
 }
 
@@ -50,7 +83,13 @@ fn volumes(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<SmolvmVolume> 
         };
         match expand::path(host, reader.place) {
             Ok(host) => {
-                let readonly = item.get("readonly").is_some_and(|node| node.kind == crate::yaml::Kind::Bool(true));
+                let readonly = item.get("readonly").is_some_and(|node| node.kind == Kind::Bool(true));
+                if !readonly {
+                    let message = "`smolvm.volumes`: a volume that the machine may write to is refused: nothing a guest \
+                                   wrote may appear on the host";
+                    let problem = Problem::error(Code::InvalidValue, place, message).about("smolvm.volumes");
+                    reader.note(problem.hint("add `readonly: true`: its files are then copied into the machine"));
+                }
                 volumes.push(SmolvmVolume { host, guest: guest.to_owned(), readonly });
             }
             Err(error) => warn(reader, place, &format!("{error}; the entry is ignored")),

@@ -396,15 +396,35 @@ fn a_literal_secret_warns_and_is_not_repeated() {
 
 #[test]
 fn a_full_file_of_0_1_0_works() {
-    let workflow = good(
+    let (workflow, problems) = with(
         "tracker: {kind: local, root: ./issues, endpoint: x, project_slug: y, active_states: [Todo], terminal_states: [Done]}\n\
          smolvm: {image: i, cpus: 4, mem_mib: 4096, net: false, volumes: [{host: ~/c, guest: /c, readonly: true}], \
          forward_env: [], endpoint: unix:///x}\nserver: {port: 8787, host: 127.0.0.1}\n\
          mcp: {enabled: true, host: 127.0.0.1, host_url: 'http://h:1/'}",
-    );
+    )
+    .expect("in force");
+    let unused: Vec<_> = problems.iter().map(|problem| (problem.code, problem.key.as_deref())).collect();
+    assert_eq!(unused, [(Code::Unused, Some("smolvm.endpoint")), (Code::Unused, Some("mcp.host_url"))]);
     assert!(workflow.smolvm.present && !workflow.smolvm.net && workflow.smolvm.forward_env.is_empty());
     assert_eq!(workflow.smolvm.volumes[0].host, PathBuf::from("/home/me/c"));
     assert_eq!((workflow.smolvm.endpoint.as_deref(), workflow.server.port), (Some("unix:///x"), Some(8787)));
+}
+
+#[test]
+fn what_a_machine_does_not_give_is_said_where_it_is_asked_for() {
+    let (_, problem) = warned("smolvm: {image: i, net: true}");
+    assert_eq!((problem.code, problem.line, problem.column), (Code::NotBuiltYet, 2, 20));
+    assert!(problem.to_string().contains("egress.allow"), "{problem}");
+    // ISSUES is set, NOTHING is not, and the default list asks for nothing.
+    let (_, problem) = warned("smolvm: {forward_env: [NOTHING, ISSUES]}");
+    assert!(problem.message.contains("ISSUES is not forwarded"), "{problem}");
+    assert!(!problem.to_string().contains("/from/env"), "{problem}");
+    good("smolvm: {image: i}");
+    for writable in ["{host: /h, guest: /g}", "{host: /h, guest: /g, readonly: false}"] {
+        let problem = refused(&format!("smolvm: {{volumes: [{writable}]}}"));
+        assert_eq!(problem.code, Code::InvalidValue);
+        assert!(problem.to_string().contains("readonly: true"), "{problem}");
+    }
 }
 
 const TEMPLATE: &str = include_str!("../../../WORKFLOW.template.md");

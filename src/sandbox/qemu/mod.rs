@@ -36,7 +36,6 @@ use self::argv::{IMAGE_DIR, Machine, Ram};
 use self::image::Image;
 use self::monitor::Monitor;
 use self::template::{Key, Template, Templates};
-use super::channel::Channel;
 use super::jail::{Fittings, Jail};
 use super::{BootError, BootSpec, Guest, Sandbox, TrialReport};
 
@@ -48,8 +47,6 @@ const THREADS: u64 = 96;
 /// A real boot under KVM takes less than a second; where /dev/kvm only pretends, nothing ever comes.
 const KVM_TRIAL: Duration = Duration::from_secs(5);
 const TCG_TRIAL: Duration = Duration::from_secs(60);
-/// What a guest program gets to end by itself after a trial.
-const GRACE: Duration = Duration::from_secs(2);
 /// A restored machine answers in a fraction of a second.
 const RESTORE: Duration = Duration::from_secs(10);
 /// Programs a template has in memory.
@@ -66,6 +63,11 @@ pub struct Qemu {
     templates: Option<Templates>,
     /// Whether a trial believes what an earlier one found out.
     trusting: bool,
+}
+
+/// Where images, and the guest program beside them, are looked for, best first.
+pub fn places(exe: &Path) -> Vec<PathBuf> {
+    Image::places(exe)
 }
 
 /// What one machine is made of.
@@ -290,19 +292,8 @@ impl Sandbox for Qemu {
             let tried = tokio::time::timeout(spec.deadline, async {
                 let guest = self.cold(&spec, &plan).await?;
                 let report = guest.report.clone();
-                let (io, mut life) = guest.into_parts();
-                // Awake is not alive: the guest program answers on the channel, or the machine is of no use.
-                match Channel::open(io, "trial", spec.deadline).await {
-                    Ok((channel, _)) => {
-                        let _ = channel.shutdown(GRACE).await;
-                        life.stop(GRACE).await;
-                        Ok(report)
-                    }
-                    Err(error) => {
-                        let ending = life.stop(Duration::ZERO).await;
-                        Err(stage("waited for its guest program", format!("{error}{}", said(&ending.stderr))))
-                    }
-                }
+                // Awake is not alive: a machine that no run could use is of no use.
+                super::prove(guest, "build the image again with scripts/build-vm.sh").await.map(|()| report)
             });
             let tried = tried.await.unwrap_or(Err(BootError::Deadline(spec.deadline)));
             let report = match tried {

@@ -6,6 +6,7 @@
 
 mod check;
 mod child;
+mod enter;
 mod export;
 mod git;
 pub mod init;
@@ -18,6 +19,7 @@ mod seed;
 mod serve;
 mod spawn;
 mod state;
+mod stdio;
 pub mod wire;
 
 pub use run::main;
