@@ -133,7 +133,7 @@ fn what_the_workflow_lists_is_copied_in_and_cannot_be_written_to() {
         let (io, mut life) = guest.into_parts();
         let (channel, _) = Channel::open(io, "token", SOON).await.expect("says hello");
         let said = says(&channel, "cat /opt/codex/deep/tool; echo more >> /opt/codex/deep/tool && echo written").await;
-        assert!(said.starts_with("a tool\n"), "{said}");
+        assert!(said.contains("a tool\n"), "{said}");
         if rustix::process::geteuid().is_root() {
             assert!(!said.contains("written"), "{said}");
         }
