@@ -2,17 +2,13 @@
 # The guest program, linked statically, and the initrd that has it as /init.
 
 guest_build() {
-    local home=${CARGO_HOME:-$HOME/.cargo}
-    # No dynamic linker exists in the initrd. Paths of this machine stay out of the binary.
-    (cd "$clone" && env -u CARGO_ENCODED_RUSTFLAGS -u CARGO_TARGET_DIR -u CARGO_BUILD_TARGET \
-        RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static --remap-path-prefix=$clone=/symphony --remap-path-prefix=$home=/cargo" \
-        cargo build --quiet --release --locked -p symphony-guest --bin symphony-guest --target x86_64-unknown-linux-gnu --target-dir "$guest_target") ||
+    GUEST_TARGET=$guest_target "$clone/scripts/build-guest" "$guest_target/symphony-guest" >/dev/null ||
         fail "the guest program does not build (cargo's words are above)"
 }
 
 # Sets guest and guest_sha256.
 guest_built() {
-    guest=$guest_target/x86_64-unknown-linux-gnu/release/symphony-guest
+    guest=$guest_target/symphony-guest
     guest_sha256=$(sha256sum "$guest" | cut -d' ' -f1)
     say "guest program: ${guest_sha256:0:12}"
 }

@@ -30,7 +30,7 @@ pub(super) async fn check(settings: &Settings, places: &Places) -> Result<Cli, B
     }
     if !places.guest.is_file() {
         let what = format!("the guest program for machines, {}, is not there", places.guest.display());
-        return Err(missing(&what, "build it with scripts/build-guest"));
+        return Err(missing(&what, "build it with scripts/build-guest, or an image with scripts/build-vm.sh"));
     }
     kvm(&places.kvm)?;
     let help = cli.call(["machine", "create", "--help"], QUICK).await.unwrap_or_default();
