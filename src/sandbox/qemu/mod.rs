@@ -373,9 +373,10 @@ fn stream(socket: StdStream) -> Result<UnixStream, String> {
     socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket)).map_err(|error| error.to_string())
 }
 
+/// The last of a console, for an error. The guest wrote it.
 fn said(console: &str) -> String {
     let tail: Vec<&str> = console.lines().rev().take(5).collect();
-    let text: Vec<&str> = tail.into_iter().rev().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let text: Vec<String> = tail.into_iter().rev().map(wake::harmless).filter(|line| !line.is_empty()).collect();
     if text.is_empty() { String::new() } else { format!("; its console said: {}", text.join(" / ")) }
 }
 

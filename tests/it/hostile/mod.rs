@@ -5,6 +5,7 @@ mod claim;
 mod forgery;
 mod git_config;
 mod git_objects;
+mod machine;
 mod reach;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,1 @@
+//! An emulator that its guest has taken over.
