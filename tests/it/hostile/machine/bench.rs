@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
 use symphony::sandbox::{BootError, BootSpec, Ending, Guest, Life, Sandbox};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -75,13 +74,18 @@ impl Hostile {
         fs::write(dir.join("initrd.cpio"), &initrd).expect("written");
         let manifest = fs::read(real.join("manifest.json")).expect("readable");
         let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("a manifest");
-        let sha256: String = Sha256::digest(&initrd).iter().map(|byte| format!("{byte:02x}")).collect();
         let outputs = manifest["outputs"].as_object_mut().expect("outputs");
         outputs.retain(|name, _| name != "agents.erofs");
-        outputs["initrd.cpio"] = serde_json::json!({"sha256": sha256, "bytes": initrd.len()});
+        outputs["initrd.cpio"] = serde_json::json!({"sha256": attack, "bytes": initrd.len()});
         fs::write(dir.join("manifest.json"), manifest.to_string()).expect("written");
         dir
     }
+}
+
+/// Whether the root that the machine was given is still the one of the real image.
+pub(crate) fn untouched(spec: &BootSpec) -> bool {
+    let given = spec.image.as_ref().expect("named").join("root.erofs");
+    fs::read(given).expect("readable") == fs::read(real_image().join("root.erofs")).expect("readable")
 }
 
 fn real_image() -> PathBuf {
