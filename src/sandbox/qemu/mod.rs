@@ -111,12 +111,7 @@ impl Qemu {
     }
 
     /// The template to restore from, where templates are kept and one can be had in half of the time that is left.
-    async fn template(
-        &self,
-        spec: &BootSpec,
-        plan: &Plan,
-        deadline: Instant,
-    ) -> Option<(&Templates, Arc<Template>)> {
+    async fn template(&self, spec: &BootSpec, plan: &Plan, deadline: Instant) -> Option<(&Templates, Arc<Template>)> {
         let templates = self.templates.as_ref()?;
         let patience = deadline.saturating_duration_since(Instant::now()) / 2;
         let make = async || {
@@ -223,7 +218,8 @@ impl Qemu {
         let (monitor, theirs) = StdStream::pair().map_err(|error| error.to_string())?;
         let (state, out) = std::io::pipe().map_err(|error| error.to_string())?;
         let passed = vec![theirs.into(), ram.try_clone().map_err(|error| error.to_string())?];
-        let mut guest = self.start(&blank, plan, plan.line(spec, Ram::Saved), passed).await.map_err(|error| error.to_string())?;
+        let mut guest =
+            self.start(&blank, plan, plan.line(spec, Ram::Saved), passed).await.map_err(|error| error.to_string())?;
         let saved = async {
             let mut monitor = Monitor::open(stream(monitor)?).await?;
             wake::ready(&mut guest.io).await?;

@@ -7,6 +7,7 @@ mod git_config;
 mod git_objects;
 mod machine;
 mod reach;
+mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
