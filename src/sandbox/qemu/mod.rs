@@ -94,18 +94,22 @@ impl Qemu {
         let limit = spec.deadline;
         let work = async {
             let plan = self.plan(&spec).await?;
-            if let Some((templates, template)) = self.template(&spec, &plan, deadline).await {
-                let patience = RESTORE.min(deadline.saturating_duration_since(Instant::now()) / 2);
-                let restored = tokio::time::timeout(patience, self.restore(&spec, &plan, &template)).await;
-                match restored.unwrap_or(Err(BootError::Deadline(patience))) {
-                    Ok(guest) => return Ok(guest),
-                    Err(error) => {
-                        tracing::warn!(run_id = spec.run.0, %error, "a machine could not be restored; it boots cold");
-                        templates.reject(&plan.key).await;
-                    }
+            let Some((templates, template)) = self.template(&spec, &plan, deadline).await else {
+                return self.cold(&spec, &plan).await;
+            };
+            let patience = RESTORE.min(deadline.saturating_duration_since(Instant::now()) / 2);
+            let restored = tokio::time::timeout(patience, self.restore(&spec, &plan, &template)).await;
+            match restored.unwrap_or(Err(BootError::Deadline(patience))) {
+                Ok(guest) => return Ok(guest),
+                Err(error) => {
+                    tracing::warn!(run_id = spec.run.0, %error, "a machine could not be restored; it boots cold");
                 }
             }
-            self.cold(&spec, &plan).await
+            let guest = self.cold(&spec, &plan).await?;
+            // The template is at fault only where the same machine boots without it: a guest may have done something to
+            // its own disk, and must not cost the others their template.
+            templates.reject(&plan.key).await;
+            Ok(guest)
         };
         tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(BootError::Deadline(limit)))
     }

@@ -379,7 +379,7 @@ const ROWS: &[Row] = &[
         "jail",
         "gain nothing",
         "jail::files::device_nodes_and_setuid_files_gain_nothing",
-        "the file was made; a copy of a shell runs, as 1000",
+        "outside a setuid shell is its owner",
     ),
     row(
         "namespaces, mounts, traces, keys, rings",
@@ -577,7 +577,21 @@ const ROWS: &[Row] = &[
         "qemu",
         "gain nothing",
         EMULATOR,
-        "the programs are there; the shell sees what it has",
+        "outside a setuid shell is its owner: `device_nodes_…`",
+    ),
+    row(
+        "a link, a pipe, garbage in the place of its work disk",
+        "qemu",
+        "its own run fails, no other loses its template",
+        "hostile::machine::emulator::what_a_guest_did_to_its_own_disk_is_an_error_of_its_own_and_costs_no_other_its_template",
+        "with a new disk it boots",
+    ),
+    row(
+        "lies on the monitor",
+        "qemu",
+        "an error, and a cold boot",
+        "qemu::monitor::an_emulator_that_lies_on_its_monitor_is_an_error_and_cannot_speak_to_a_terminal",
+        "the right answers restore",
     ),
     row(
         "a monitor, a network device, a fork, on the command line",

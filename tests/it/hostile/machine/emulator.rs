@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use symphony::sandbox::BootSpec;
+use symphony::sandbox::{BootSpec, Sandbox};
 use tokio::io::AsyncReadExt;
 
 use crate::jail::bench::{is_root, outside};
@@ -76,4 +76,34 @@ async fn from_the_emulator_s_place_templates_images_disks_files_and_ports_of_the
     assert_eq!(guest.sh("cat /work/file").await, "kept");
     guest.end().await;
     Awake::boot(&qemu, bench.spec("after")).await.end().await;
+}
+
+/// Regression: a machine that could not wake cost every other one its template.
+#[tokio::test]
+async fn what_a_guest_did_to_its_own_disk_is_an_error_of_its_own_and_costs_no_other_its_template() {
+    if !have_machines() {
+        return;
+    }
+    let bench = Bench::new();
+    let qemu = bench.templated();
+    let spec = bench.spec("ruined");
+    Awake::boot(&qemu, spec.clone()).await.end().await;
+    let templates = bench.place.path().join("templates");
+    let kept = || std::fs::read_dir(&templates).expect("made").flatten().map(|entry| entry.file_name()).next();
+    let template = kept().expect("the control: it was restored from one");
+    for (trap, hint) in [
+        ("ln -s /state/elsewhere /state/work.img", "made the machine's disk"),
+        ("mkfifo /state/work.img", "made the machine's disk"),
+        ("mkdir /state/work.img", "made the machine's disk"),
+        ("head -c 1m /dev/urandom > /state/work.img", "holds something that is no file system"),
+    ] {
+        said(&qemu, spec.clone(), &format!("rm -rf /state/work.img; {trap}")).await;
+        let error = qemu.boot(spec.clone()).await.expect_err(trap).to_string();
+        assert!(error.contains(hint), "{trap}: {error}");
+        assert_eq!(kept().as_ref(), Some(&template), "{trap}");
+        qemu.discard_disk(&spec.disk).await.expect("removed, whatever it is");
+    }
+    // The control: with a new disk the same run boots.
+    Awake::boot(&qemu, spec).await.end().await;
+    assert_eq!(kept(), Some(template));
 }
