@@ -139,7 +139,8 @@ async fn streams_that_a_guest_opens_for_no_listener_or_with_a_huge_header_are_re
                     stream.flush().await.unwrap();
                 }
             }
-            (one.shutdown().await.unwrap(), two.shutdown().await.unwrap());
+            one.shutdown().await.unwrap();
+            two.shutdown().await.unwrap();
             tell.send(reset).unwrap();
             let _held = (one, two, request);
             std::future::pending::<()>().await;
