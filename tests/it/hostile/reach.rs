@@ -144,7 +144,8 @@ fn of_all_ports_of_its_loopback_a_guest_finds_its_gateway_and_of_symphonys_socke
     let operator = operator.rsplit_once(':').expect("a port").1.to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let planted = listener.local_addr().expect("bound").port().to_string();
-    let scan = r#"perl -MSocket -e 'for my $p (PORTS) { socket(my $s, AF_INET, SOCK_STREAM, 0) or die; print "port $p\n" if connect($s, sockaddr_in($p, inet_aton("127.0.0.1"))); }'"#;
+    // A socket that happens to be given the port it connects to reaches itself.
+    let scan = r#"perl -MSocket -e 'for my $p (PORTS) { socket(my $s, AF_INET, SOCK_STREAM, 0) or die; connect($s, sockaddr_in($p, inet_aton("127.0.0.1"))) or next; print "port $p\n" if getsockname($s) ne getpeername($s); }'"#;
     let own = project.runtime_dir().join("symphony");
     let sockets = format!("for s in {}/*; do echo socket $(unix $s); done", own.display());
     let look = |ports: &str| format!("{TRY}{}\n{sockets}\n", scan.replace("PORTS", ports));
