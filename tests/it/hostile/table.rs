@@ -580,6 +580,13 @@ const ROWS: &[Row] = &[
         "outside a setuid shell is its owner: `device_nodes_…`",
     ),
     row(
+        "new processes, other users, calls an emulator has no use for",
+        "qemu",
+        "three filters, no capability, no new privileges",
+        "hostile::machine::emulator::a_running_emulator_has_no_right_its_jail_s_filters_and_its_own",
+        "a plain child has three filters less",
+    ),
+    row(
         "a link, a pipe, garbage in the place of its work disk",
         "qemu",
         "its own run fails, no other loses its template",

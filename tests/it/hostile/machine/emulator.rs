@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use symphony::sandbox::{BootSpec, Sandbox};
 use tokio::io::AsyncReadExt;
 
+use super::bench::figure;
 use crate::jail::bench::{is_root, outside};
 use crate::machine::bench::{Awake, Bench, SOON, have_machines};
 
@@ -76,6 +77,28 @@ async fn from_the_emulator_s_place_templates_images_disks_files_and_ports_of_the
     assert_eq!(guest.sh("cat /work/file").await, "kept");
     guest.end().await;
     Awake::boot(&qemu, bench.spec("after")).await.end().await;
+}
+
+/// What the kernel says of an emulator that runs a machine, beside what it says of a plain child of ours.
+#[tokio::test]
+async fn a_running_emulator_has_no_right_its_jail_s_filters_and_its_own() {
+    if !have_machines() {
+        return;
+    }
+    let bench = Bench::new();
+    let mut spec = bench.spec("plain");
+    // No other test has it, nor this one in another process.
+    spec.run.0 = u64::from(std::process::id()) * 1000 + 499;
+    let guest = Awake::boot(&bench.cold(), spec.clone()).await;
+    let says = ["NoNewPrivs", "Seccomp", "CapEff", "CapBnd"].map(|field| figure(&spec, field));
+    assert_eq!(says, [1, 2, 0, 0]);
+    assert!(figure(&spec, "Uid") > 0);
+    // Two of the jail, and one that the emulator puts on itself: it starts nothing, and becomes nobody else. The control
+    // is a plain child, which has what we have.
+    let ours = outside("sed -n 's/^Seccomp_filters:[[:space:]]*//p' /proc/self/status");
+    let ours: u64 = ours.parse().expect("a number");
+    assert_eq!(figure(&spec, "Seccomp_filters"), ours + 3);
+    guest.end().await;
 }
 
 /// Regression: a machine that could not wake cost every other one its template.
