@@ -97,7 +97,7 @@ async fn a_running_emulator_has_no_right_its_jail_s_filters_and_its_own() {
     // is a plain child, which has what we have.
     let ours = outside("sed -n 's/^Seccomp_filters:[[:space:]]*//p' /proc/self/status");
     let ours: u64 = ours.parse().expect("a number");
-    assert_eq!(figure(&spec, "Seccomp_filters"), ours + 3);
+    assert!(figure(&spec, "Seccomp_filters") >= ours + 3);
     guest.end().await;
 }
 
