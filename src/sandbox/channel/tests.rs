@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::*;
 
 mod hostile;
+mod lies;
 mod trees;
 
 /// Far above what this program and the library that starts children have open: a channel put on one of

@@ -79,6 +79,15 @@ struct Plan {
     key: Key,
 }
 
+impl Plan {
+    /// The emulator's command line. Its name is for people who look at the list of processes, and no part of what a
+    /// template depends on.
+    fn line(&self, spec: &BootSpec, ram: Ram) -> Vec<String> {
+        let name = ["-name".to_owned(), format!("symphony-run-{}", spec.run.0)];
+        self.machine.argv(ram).into_iter().chain(name).collect()
+    }
+}
+
 impl Qemu {
     /// Machines with (`kvm`) or without hardware virtualisation. `exe` is the symphony executable, whose launcher holds
     /// the emulator; templates are kept below `templates`, `None` boots every machine cold.
@@ -99,28 +108,47 @@ impl Qemu {
         let limit = spec.deadline;
         let work = async {
             let plan = self.plan(&spec).await?;
-            if let Some(templates) = self.templates.as_ref().filter(|_| spec.templates) {
-                let patience = deadline.saturating_duration_since(Instant::now()) / 2;
-                let make = async || {
-                    let saved = tokio::time::timeout(patience, self.save(&spec, &plan)).await;
-                    saved.unwrap_or_else(|_| Err(format!("it took longer than {} s", patience.as_secs())))
-                };
-                let template = templates.get(&plan.key, make).await;
-                if let Some(template) = template {
-                    let patience = RESTORE.min(deadline.saturating_duration_since(Instant::now()) / 2);
-                    let restored = tokio::time::timeout(patience, self.restore(&spec, &plan, &template)).await;
-                    match restored.unwrap_or(Err(BootError::Deadline(patience))) {
-                        Ok(guest) => return Ok(guest),
-                        Err(error) => {
-                            tracing::warn!(run_id = spec.run.0, %error, "a machine could not be restored; it boots cold");
-                            templates.reject(&plan.key).await;
-                        }
-                    }
+            let Some((templates, template)) = self.template(&spec, &plan, deadline).await else {
+                return self.cold(&spec, &plan).await;
+            };
+            let patience = RESTORE.min(deadline.saturating_duration_since(Instant::now()) / 2);
+            let restored = tokio::time::timeout(patience, self.restore(&spec, &plan, &template)).await;
+            match restored.unwrap_or(Err(BootError::Deadline(patience))) {
+                Ok(guest) => return Ok(guest),
+                Err(error) => {
+                    tracing::warn!(run_id = spec.run.0, %error, "a machine could not be restored; it boots cold");
                 }
             }
-            self.cold(&spec, &plan).await
+            let guest = self.cold(&spec, &plan).await?;
+            // The template is at fault only where the same machine boots without it: a guest may have done something to
+            // its own disk, and must not cost the others their template.
+            templates.reject(&plan.key).await;
+            Ok(guest)
         };
         tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(BootError::Deadline(limit)))
+    }
+
+    /// The template to restore from, where templates are kept and one can be had in half of the time that is left.
+    async fn template(&self, spec: &BootSpec, plan: &Plan, deadline: Instant) -> Option<(&Templates, Arc<Template>)> {
+        let templates = self.templates.as_ref().filter(|_| spec.templates)?;
+        let patience = deadline.saturating_duration_since(Instant::now()) / 2;
+        let make = async || {
+            let saved = tokio::time::timeout(patience, self.save(spec, plan)).await;
+            saved.unwrap_or_else(|_| Err(format!("it took longer than {} s", patience.as_secs())))
+        };
+        Some((templates, templates.get(&plan.key, make).await?))
+    }
+
+    /// Starts another program in the place of the emulator of a restored machine, with all that one is given, so that
+    /// tests can find out what a guest gains that has taken it over. It is confined as the emulator is, but for the
+    /// filter that the emulator puts on itself.
+    #[doc(hidden)]
+    pub async fn stand_in(&self, spec: BootSpec, program: Vec<String>) -> Result<Guest, BootError> {
+        let plan = self.plan(&spec).await?;
+        let template = self.template(&spec, &plan, Instant::now() + spec.deadline).await;
+        let (_, template) = template.ok_or_else(|| stage("looked for its template", "there is none"))?;
+        let (_, descriptors) = handed_over(&template)?;
+        self.start(&spec, &plan, program, descriptors).await
     }
 
     async fn plan(&self, spec: &BootSpec) -> Result<Plan, BootError> {
@@ -142,17 +170,15 @@ impl Qemu {
         tokio::task::spawn_blocking(look).await.map_err(|error| stage("looked for its parts", error))?
     }
 
-    /// Starts an emulator in its jail.
+    /// Starts an emulator, or what stands in for it, in its jail.
     async fn start(
         &self,
         spec: &BootSpec,
         plan: &Plan,
-        ram: Ram,
+        program: Vec<String>,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Guest, BootError> {
         let devices = plan.machine.accelerator.devices();
-        // For people who look at the list of processes. No part of what a template depends on.
-        let name = ["-name".to_owned(), format!("symphony-run-{}", spec.run.0)];
         let inner = BootSpec {
             run: spec.run,
             disk: spec.disk.clone(),
@@ -166,7 +192,7 @@ impl Qemu {
             file_size_mib: spec.disk_mib,
             disk_mib: 0,
             deadline: spec.deadline,
-            program: plan.machine.argv(ram).into_iter().chain(name).collect(),
+            program,
         };
         let fittings = Fittings {
             shown: vec![(plan.image.dir.clone(), PathBuf::from(IMAGE_DIR))],
@@ -192,7 +218,7 @@ impl Qemu {
     }
 
     async fn cold(&self, spec: &BootSpec, plan: &Plan) -> Result<Guest, BootError> {
-        let mut guest = self.start(spec, plan, Ram::Plain, Vec::new()).await?;
+        let mut guest = self.start(spec, plan, plan.line(spec, Ram::Plain), Vec::new()).await?;
         let awake = async {
             wake::ready(&mut guest.io).await?;
             wake::order(&mut guest.io, &wake::wake(spec)?).await?;
@@ -212,7 +238,8 @@ impl Qemu {
         let (monitor, theirs) = StdStream::pair().map_err(|error| error.to_string())?;
         let (state, out) = std::io::pipe().map_err(|error| error.to_string())?;
         let passed = vec![theirs.into(), ram.try_clone().map_err(|error| error.to_string())?];
-        let mut guest = self.start(&blank, plan, Ram::Saved, passed).await.map_err(|error| error.to_string())?;
+        let mut guest =
+            self.start(&blank, plan, plan.line(spec, Ram::Saved), passed).await.map_err(|error| error.to_string())?;
         let saved = async {
             let mut monitor = Monitor::open(stream(monitor)?).await?;
             wake::ready(&mut guest.io).await?;
@@ -237,11 +264,9 @@ impl Qemu {
     }
 
     async fn restore(&self, spec: &BootSpec, plan: &Plan, template: &Arc<Template>) -> Result<Guest, BootError> {
-        let odd = |error: std::io::Error| stage("prepared its restore", error);
-        let (monitor, theirs) = StdStream::pair().map_err(odd)?;
-        let (from, mut to) = std::io::pipe().map_err(odd)?;
-        let passed = vec![theirs.into(), template.ram().map_err(odd)?];
-        let mut guest = self.start(spec, plan, Ram::Restored, passed).await?;
+        let (from, mut to) = std::io::pipe().map_err(|error| stage("prepared its restore", error))?;
+        let (monitor, passed) = handed_over(template)?;
+        let mut guest = self.start(spec, plan, plan.line(spec, Ram::Restored), passed).await?;
         let awake = async {
             let mut monitor = Monitor::open(stream(monitor)?).await?;
             let source = Arc::clone(template);
@@ -379,6 +404,13 @@ fn processor() -> String {
         .collect()
 }
 
+/// What an emulator finds beside its channel when it restores: its end of the monitor, and the template's memory.
+fn handed_over(template: &Template) -> Result<(StdStream, Vec<OwnedFd>), BootError> {
+    let odd = |error: std::io::Error| stage("prepared its restore", error);
+    let (monitor, theirs) = StdStream::pair().map_err(odd)?;
+    Ok((monitor, vec![theirs.into(), template.ram().map_err(odd)?]))
+}
+
 fn stage(stage: &str, message: impl ToString) -> BootError {
     BootError::Stage { stage: stage.to_owned(), message: message.to_string() }
 }
@@ -387,9 +419,10 @@ fn stream(socket: StdStream) -> Result<UnixStream, String> {
     socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket)).map_err(|error| error.to_string())
 }
 
+/// The last of a console, for an error. The guest wrote it.
 fn said(console: &str) -> String {
     let tail: Vec<&str> = console.lines().rev().take(5).collect();
-    let text: Vec<&str> = tail.into_iter().rev().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let text: Vec<String> = tail.into_iter().rev().map(wake::harmless).filter(|line| !line.is_empty()).collect();
     if text.is_empty() { String::new() } else { format!("; its console said: {}", text.join(" / ")) }
 }
 

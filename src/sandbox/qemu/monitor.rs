@@ -63,7 +63,7 @@ impl Monitor {
                 Some("completed") => return Ok(()),
                 Some("failed" | "cancelled") => {
                     let why = status.get("error-desc").and_then(Value::as_str).unwrap_or("no reason was given");
-                    return Err(format!("the emulator failed: {why}"));
+                    return Err(format!("the emulator failed: {}", super::wake::harmless(why)));
                 }
                 _ => tokio::time::sleep(POLL).await,
             }
@@ -99,5 +99,56 @@ impl Monitor {
             return Err("the emulator's monitor closed".to_owned());
         }
         serde_json::from_slice(&line).map_err(|error| format!("the emulator's monitor said something odd: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::{LONGEST, Monitor};
+
+    const HELLO: &str = "{\"QMP\":{}}\n{\"return\":{}}\n";
+
+    /// What an emulator that says this, and then nothing more, makes of a restore.
+    async fn restored(words: &[u8]) -> Result<(), String> {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let said = words.to_vec();
+        let emulator = tokio::spawn(async move {
+            let (mut heard, mut say) = theirs.into_split();
+            let _ = say.write_all(&said).await;
+            drop(say);
+            let _ = tokio::io::copy(&mut heard, &mut tokio::io::sink()).await;
+        });
+        let (state, _) = std::io::pipe().expect("a pipe");
+        let restore = async { Monitor::open(ours).await?.restore(OwnedFd::from(state)).await };
+        let done = tokio::time::timeout(Duration::from_secs(30), restore).await.expect("an end");
+        emulator.abort();
+        done
+    }
+
+    #[tokio::test]
+    async fn an_emulator_that_lies_on_its_monitor_is_an_error_and_cannot_speak_to_a_terminal() {
+        let good = "{\"return\":{}}\n".repeat(3);
+        let completed = "{\"return\":{\"status\":\"completed\"}}\n{\"return\":{}}\n";
+        assert_eq!(restored(format!("{HELLO}{good}{completed}").as_bytes()).await, Ok(()), "the control");
+        let endless = [HELLO.as_bytes(), &vec![b'x'; LONGEST as usize + 1]].concat();
+        let events = [HELLO, &"{\"event\":\"x\"}\n".repeat(2000)].concat();
+        let failed = format!("{HELLO}{good}{{\"return\":{{\"status\":\"failed\",\"error-desc\":\"\\u001b[2Jno\"}}}}\n");
+        for (words, said) in [
+            (&b""[..], "closed"),
+            (b"QMP?\n", "odd"),
+            (HELLO.as_bytes(), "closed"),
+            (&endless, "closed"),
+            (events.as_bytes(), "did not answer"),
+            (failed.as_bytes(), "the emulator failed: \u{fffd}[2Jno"),
+        ] {
+            let error = restored(words).await.expect_err("it lies");
+            assert!(error.contains(said), "{error:?}");
+        }
     }
 }

@@ -5,7 +5,9 @@ mod claim;
 mod forgery;
 mod git_config;
 mod git_objects;
+mod machine;
 mod reach;
+mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

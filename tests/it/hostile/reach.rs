@@ -134,3 +134,27 @@ fn secrets_of_the_environment_the_operators_token_and_symphonys_directory_are_no
     let outside = host_sh(&project.dir(), &look);
     assert!(outside.contains(token) && outside.contains("journal"), "{outside}");
 }
+
+/// A scan of all of them, so that no port of ours is safe only because nobody thought of it.
+#[test]
+fn of_all_ports_of_its_loopback_a_guest_finds_its_gateway_and_of_symphonys_sockets_none() {
+    let project = Project::with(&hasty(""));
+    let running = project.start();
+    let operator = running.client().address;
+    let operator = operator.rsplit_once(':').expect("a port").1.to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let planted = listener.local_addr().expect("bound").port().to_string();
+    // A socket that happens to be given the port it connects to reaches itself.
+    let scan = r#"perl -MSocket -e 'for my $p (PORTS) { socket(my $s, AF_INET, SOCK_STREAM, 0) or die; connect($s, sockaddr_in($p, inet_aton("127.0.0.1"))) or next; print "port $p\n" if getsockname($s) ne getpeername($s); }'"#;
+    let own = project.runtime_dir().join("symphony");
+    let sockets = format!("for s in {}/*; do echo socket $(unix $s); done", own.display());
+    let look = |ports: &str| format!("{TRY}{}\n{sockets}\n", scan.replace("PORTS", ports));
+    // Only what is ours: the listeners of other tests count who comes.
+    let outside = host_sh(&project.dir(), &look(&format!("{operator}, {planted}")));
+    for open in [format!("port {operator}\n"), format!("port {planted}\n"), "socket open\n".to_owned()] {
+        assert!(outside.contains(&open), "the control, from outside it is there: {open} {outside}");
+    }
+    project.issue("Todo", "P-1", &format!("```sh\n{{ {}}} > found.txt\n```", look("1 .. 65535")));
+    assert_eq!(found(&project, "P-1"), "port 8484\nsocket closed\n");
+    assert_eq!(running.stop(), 0);
+}

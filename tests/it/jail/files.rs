@@ -69,6 +69,12 @@ fn device_nodes_and_setuid_files_gain_nothing() {
             .say("cd /work; mknod d b 1 0 2>/dev/null && echo device; cp /bin/sh s; chmod 6755 s; ./s -c 'id -u'; mkfifo f && echo fifo")
             .await;
         assert_eq!(made, "1000\nfifo");
+        if is_root() {
+            // The control: outside, such a file makes an ordinary user its owner.
+            let gain = "d=$(mktemp -d); chmod 755 $d; cp /bin/sh $d/s; chmod 4755 $d/s; \
+                setpriv --reuid 65534 --clear-groups $d/s -p -c 'id -u'; rm -r $d";
+            assert_eq!(outside(gain), "0");
+        }
         let tree = bench.disk().join("tree");
         let file = fs::metadata(tree.join("s")).expect("the guest's file");
         let uid = fs::metadata(&tree).expect("the tree").uid();

@@ -102,7 +102,7 @@ async fn silence_is_a_timeout() {
 }
 
 /// A peer that speaks the multiplexer but answers the hello (and later requests) as told.
-async fn open_with(
+pub(super) async fn open_with(
     answer: impl FnOnce(Hello) -> HelloInfo + Send + 'static,
     then: impl AsyncFnOnce(Mux, tokio::sync::mpsc::Receiver<MuxStream>) + Send + 'static,
 ) -> Result<Channel, ChannelError> {
@@ -124,7 +124,7 @@ async fn open_with(
     Ok(channel)
 }
 
-fn honest(hello: Hello) -> HelloInfo {
+pub(super) fn honest(hello: Hello) -> HelloInfo {
     HelloInfo { version: hello.version, token: hello.token, program: String::new(), tree: false, marker: None }
 }
 
