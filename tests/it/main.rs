@@ -19,6 +19,7 @@ mod numbers;
 mod overload;
 mod proposals;
 mod rig;
+mod soak;
 mod states;
 mod steering;
 mod webdriver;
