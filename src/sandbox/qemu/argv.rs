@@ -76,10 +76,13 @@ impl Machine {
         if ram == Ram::Restored {
             add("incoming", "defer".to_owned());
         }
-        add("kernel", format!("/{IMAGE_DIR}/vmlinux"));
-        add("initrd", format!("/{IMAGE_DIR}/initrd.cpio"));
-        let quiet = "console=ttyS0 quiet reboot=t panic=-1 lsm=landlock no_timer_check cryptomgr.notests";
-        add("append", format!("{quiet}{kernel}"));
+        // A restored machine has its kernel in its memory: reading the files once more costs time and as much memory.
+        if ram != Ram::Restored {
+            add("kernel", format!("/{IMAGE_DIR}/vmlinux"));
+            add("initrd", format!("/{IMAGE_DIR}/initrd.cpio"));
+            let quiet = "console=ttyS0 quiet reboot=t panic=-1 lsm=landlock no_timer_check cryptomgr.notests";
+            add("append", format!("{quiet}{kernel}"));
+        }
         // The error stream is read, and what is beyond its cap dropped.
         add("serial", "file:/dev/stderr".to_owned());
         let layers: &[&str] = if self.agents { &["root", "agents"] } else { &["root"] };

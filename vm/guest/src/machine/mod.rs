@@ -1,8 +1,9 @@
 //! The first process of a microVM: from the kernel's hands to a guest program that talks on the channel.
 //!
-//! It loads the drivers, stacks the read-only layers under a scratch one, says it is ready, and then waits to be woken.
-//! What it is woken with (time, randomness, limits) must not exist before: the machine may be saved as a template at
-//! that point and restored many times, so nothing here may know an issue, a secret, or the work disk's content earlier.
+//! It loads the drivers, stacks the read-only layers under a scratch one, starts the guest program up to its first read,
+//! says it is ready, and then waits to be woken. What it is woken with (time, randomness, limits) must not exist before:
+//! the machine may be saved as a template at that point and restored many times, so nothing here may know an issue, a
+//! secret, or the work disk's content earlier, and the guest program may not have drawn a random number.
 //! When the channel closes or the guest program ends, everything dies, the disk is synced and the machine stops.
 
 mod cgroup;
@@ -69,14 +70,16 @@ fn live() -> io::Result<()> {
     console().during("opened its console")?;
     drivers::load()?;
     layers::enter()?;
+    cgroup::make()?;
     let mut port = port::open().during("opened its channel")?;
-    let wake = wake::wait(&mut port)?;
+    let (ours, theirs) = UnixStream::pair().during("made the guest program's channel")?;
+    // It waits for its channel's first byte, which the host sends after waking us.
+    let first = start(theirs)?;
+    let (wake, blank) = wake::wait(&mut port)?;
     let woken = wake::apply(&wake).during("took the time and randomness it was given");
-    let woken = woken.and_then(|()| disk::prepare(&wake)).and_then(|()| cgroup::limit(wake.pids));
+    let woken = woken.and_then(|()| disk::prepare(&wake, blank)).and_then(|()| cgroup::limit(wake.pids));
     wake::say(&mut port, woken.as_ref().err().map(ToString::to_string))?;
     woken?;
-    let (ours, theirs) = UnixStream::pair().during("made the guest program's channel")?;
-    let first = start(theirs)?;
     port::relay(port, ours);
     // The relay ends the guest program by ending its channel; the guest program ends by itself otherwise.
     wait_for(first);
@@ -95,6 +98,7 @@ fn console() -> io::Result<()> {
 /// leaves behind dies with it, and nothing in it sees this process. This process itself must stay outside: it still
 /// has threads to start, which a process that made a pid namespace cannot.
 fn start(channel: UnixStream) -> io::Result<Pid> {
+    layers::share_mounts().during("shared its mounts")?;
     fork(move || {
         // SAFETY: one thread runs, and descriptors stay shared with nobody.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWNS) }
