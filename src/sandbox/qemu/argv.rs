@@ -54,9 +54,10 @@ impl Machine {
         let (accel, cpu, kernel) = match self.accelerator {
             Accelerator::Kvm => ("kvm".to_owned(), "host", String::new()),
             // Calibrating a clock against an emulated timer hangs on a busy host: the kernel is told its speed.
+            // On a busy host the timer lags, and the kernel would give up its good clock for believing it.
             // What the kernel does against leaking processors is wasted on an emulated one.
             Accelerator::Tcg { tsc_khz } => {
-                ("tcg,tb-size=64".to_owned(), "max", format!(" tsc_early_khz={tsc_khz} mitigations=off"))
+                ("tcg,tb-size=64".to_owned(), "max", format!(" tsc_early_khz={tsc_khz} tsc=reliable mitigations=off"))
             }
         };
         add("accel", accel);

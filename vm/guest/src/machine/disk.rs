@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, chown};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt, chown};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::SeekFrom;
@@ -29,42 +29,53 @@ pub(super) fn mount_parts(device: &Path) -> io::Result<()> {
     mount(device, layers::DISK, "ext4", flags, c"noinit_itable")?;
     for (part, to) in PARTS {
         let part = Path::new(layers::DISK).join(part);
-        match fs::create_dir(&part) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        chown(&part, Some(AGENT), Some(AGENT))?;
+        own(&part)?;
         layers::bind(&part, Path::new(to))?;
     }
     Ok(())
 }
 
+/// A directory of the agent's.
+fn own(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let meta = fs::symlink_metadata(dir)?;
+    // A change that changes nothing is written all the same.
+    if (meta.uid(), meta.gid()) == (AGENT, AGENT) { Ok(()) } else { chown(dir, Some(AGENT), Some(AGENT)) }
+}
+
+/// Finds the work disk, without opening it.
+pub(super) fn find() -> io::Result<PathBuf> {
+    let device = layers::device("work").during("looked for the work disk")?;
+    device.ok_or_else(|| io::Error::other("the machine has no disk named `work`"))
+}
+
 /// Makes the work disk usable. A disk with anything on it that is not a sound file system is an error: it may be
 /// the only copy of somebody's work.
-pub(super) fn prepare(wake: &Wake, blank: Option<Blank>) -> io::Result<()> {
-    let device = layers::device("work").during("looked for the work disk")?;
-    let device = device.ok_or_else(|| io::Error::other("the machine has no disk named `work`"))?;
-    match look(&device).during("looked at the work disk")? {
+pub(super) fn prepare(device: &Path, wake: &Wake, blank: Option<Blank>) -> io::Result<()> {
+    match look(device).during("looked at the work disk")? {
         Found::Blank => {
             let ready = blank.filter(|blank| blank.mib == wake.disk_mib);
             let blank = ready.map_or_else(|| Blank::new(wake.disk_mib), Ok)?;
-            blank.write(&device).during("formatted the work disk")?;
+            blank.write(device).during("formatted the work disk")?;
         }
         Found::FileSystem { mib } if mib < wake.disk_mib => {
             // Only a checked file system may grow. What cannot grow stays as large as it is.
-            let _ = run("e2fsck", &["-f", "-p", &text(&device)]);
-            let _ = run("resize2fs", &[&text(&device), &size(wake.disk_mib)]);
+            let _ = run("e2fsck", &["-f", "-p", &text(device)]);
+            let _ = run("resize2fs", &[&text(device), &size(wake.disk_mib)]);
         }
         Found::FileSystem { .. } => {}
         Found::Other => {
             return Err(io::Error::other("the work disk holds something that is no file system; it is left as it is"));
         }
     }
-    if mount_parts(&device).is_err() {
+    if mount_parts(device).is_err() {
         let _ = leave();
-        let _ = run("e2fsck", &["-y", &text(&device)]);
-        mount_parts(&device).during("mounted the work disk, after a repair")?;
+        let _ = run("e2fsck", &["-y", &text(device)]);
+        mount_parts(device).during("mounted the work disk, after a repair")?;
     }
     Ok(())
 }
@@ -111,15 +122,21 @@ impl Blank {
     /// For a disk of this size.
     pub(super) fn new(mib: u64) -> io::Result<Self> {
         let make = || -> io::Result<Self> {
-            let place = Path::new("/run/symphony/blank");
+            let (place, parts) = (Path::new("/run/symphony/blank"), Path::new("/run/symphony/parts"));
+            for (part, _) in PARTS {
+                fs::create_dir_all(parts)?;
+                own(&parts.join(part))?;
+            }
             let file = File::options().read(true).write(true).create(true).truncate(true).open(place)?;
             file.set_len(mib.saturating_mul(MIB))?;
             // The inode tables are not written: they are as blank as the disk.
             let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
-            let made = run("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", options, &text(place), &size(mib)]);
-            let parts = made.and_then(|()| data(&file, mib.saturating_mul(MIB)));
+            let from = text(parts);
+            let made = run("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", options, "-d", &from, &text(place), &size(mib)]);
+            let made = made.and_then(|()| data(&file, mib.saturating_mul(MIB)));
             fs::remove_file(place)?;
-            Ok(Self { mib, parts: parts? })
+            fs::remove_dir_all(parts)?;
+            Ok(Self { mib, parts: made? })
         };
         make().during("made a file system")
     }

@@ -75,9 +75,10 @@ fn live() -> io::Result<()> {
     let (ours, theirs) = UnixStream::pair().during("made the guest program's channel")?;
     // It waits for its channel's first byte, which the host sends after waking us.
     let first = start(theirs)?;
+    let device = disk::find()?;
     let (wake, blank) = wake::wait(&mut port)?;
     let woken = wake::apply(&wake).during("took the time and randomness it was given");
-    let woken = woken.and_then(|()| disk::prepare(&wake, blank)).and_then(|()| cgroup::limit(wake.pids));
+    let woken = woken.and_then(|()| disk::prepare(&device, &wake, blank)).and_then(|()| cgroup::limit(wake.pids));
     wake::say(&mut port, woken.as_ref().err().map(ToString::to_string))?;
     woken?;
     port::relay(port, ours);
