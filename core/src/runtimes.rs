@@ -104,6 +104,8 @@ fn allowed(workflow: &Workflow) -> &'static [Kind] {
     match (workflow.sandbox.runtime, demand(workflow)) {
         (Runtime::Auto, None) => &AUTO,
         (Runtime::Auto, Some(_)) => &AUTO[..2],
+        // Emulation is no security boundary, and who asks for a microVM asks for one.
+        (Runtime::Qemu, _) if workflow.sandbox.minimum == Minimum::Microvm => &[Kind::QemuKvm],
         (Runtime::Qemu, _) => &[Kind::QemuKvm, Kind::QemuTcg],
         (Runtime::Smolvm, _) => &[Kind::Smolvm],
         (Runtime::Jail, None) => &[Kind::Jail],
@@ -163,6 +165,9 @@ pub fn choose(workflow: &Workflow, trials: &Trials) -> Result<Choice, NoChoice> 
     Err(NoChoice::Nothing(match (demand(workflow), workflow.sandbox.runtime) {
         (Some((demand, hint)), Runtime::Auto) => format!("{demand}, and no microVM works here: {said} (hint: {hint})"),
         (_, Runtime::Auto) => format!("nothing works here: {said}"),
+        (Some((demand, _)), Runtime::Qemu) if workflow.sandbox.minimum == Minimum::Microvm => {
+            format!("{demand}, which emulation is not, and {said} (hint: remove sandbox.minimum to accept emulation)")
+        }
         (_, Runtime::Jail) => format!("sandbox.runtime is jail: {said}"),
         _ => format!("sandbox.runtime is {name}: {said} (hint: sandbox.runtime: auto takes what works)"),
     }))

@@ -22,6 +22,7 @@ mod profiles;
 mod proposals;
 mod rig;
 mod smolvm;
+mod soak;
 mod states;
 mod steering;
 mod takeover;

@@ -42,6 +42,7 @@ const AUTO_IS: &str = "sandbox: {runtime: auto}";
 const MICROVM: &str = "sandbox: {minimum: microvm}";
 const KEYS: &str = "smolvm: {cpus: 1}";
 const QEMU: &str = "sandbox: {runtime: qemu}";
+const QEMU_ONLY: &str = "sandbox: {runtime: qemu, minimum: microvm}";
 const SMOLVM: &str = "sandbox: {runtime: smolvm}";
 const JAIL: &str = "sandbox: {runtime: jail}";
 
@@ -81,6 +82,12 @@ fn each_workflow_gets_the_strongest_runtime_it_allows_or_the_sentence_that_says_
             QEMU,
             "J+",
             "none: sandbox.runtime is qemu: this symphony has no qemu (hint: sandbox.runtime: auto takes what works)",
+        ),
+        (QEMU_ONLY, "K+ T+ J+", "qemu-kvm: sandbox.runtime is qemu"),
+        (
+            QEMU_ONLY,
+            "K- T+ J+",
+            "none: sandbox.minimum is microvm, which emulation is not, and qemu: no VM image (hint: remove sandbox.minimum to accept emulation)",
         ),
         (SMOLVM, "S+ K+ J+", "smolvm: sandbox.runtime is smolvm"),
         (
@@ -138,7 +145,7 @@ fn auto_never_means_emulation_and_a_demand_never_means_the_jail() {
     let marks = ["+", "-", "?", "~"];
     for (s, k, t, j) in (0..256).map(|n| (n % 4, n / 4 % 4, n / 16 % 4, n / 64)) {
         let said = format!("S{} K{} T{} J{}", marks[s], marks[k], marks[t], marks[j]);
-        for settings in [AUTO_IS, MICROVM, KEYS, QEMU, SMOLVM, JAIL] {
+        for settings in [AUTO_IS, MICROVM, KEYS, QEMU, QEMU_ONLY, SMOLVM, JAIL] {
             let Ok(choice) = choose(&workflow(settings), &trials(&said)) else { continue };
             assert_eq!(trials(&said)[&choice.kind], Trial::Passed, "{settings}, {said}");
             assert!(choice.kind != Kind::QemuTcg || settings == QEMU, "{settings}, {said}");

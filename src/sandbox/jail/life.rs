@@ -1,5 +1,6 @@
 //! A booted jail as its host holds it: the launcher process, the lifeline, the captured error stream.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use tokio::time::timeout;
 use super::cgroup::Cgroups;
 use crate::sandbox::Ending;
 
-/// What is kept of an error stream; the rest is read and dropped, so that a writer never blocks.
-const KEPT: usize = 64 * 1024;
+/// What is kept of an error stream: how it began and how it ended. The rest is read and dropped, so that a writer never
+/// blocks, and however much somebody writes, the last words are there.
+const FIRST: usize = 16 * 1024;
+const LAST: usize = 48 * 1024;
 
 /// How long the kernel may take to bury a jail that was killed.
 const BURIAL: Duration = Duration::from_secs(10);
@@ -77,10 +80,36 @@ impl crate::sandbox::Life for Life {
     }
 }
 
+/// The two ends of a stream.
+#[derive(Debug, Default)]
+struct Kept {
+    first: Vec<u8>,
+    last: VecDeque<u8>,
+    dropped: bool,
+}
+
+impl Kept {
+    fn add(&mut self, new: &[u8]) {
+        let room = FIRST.saturating_sub(self.first.len()).min(new.len());
+        let (first, rest) = new.split_at(room);
+        self.first.extend_from_slice(first);
+        self.last.extend(rest);
+        let over = self.last.len().saturating_sub(LAST);
+        self.dropped |= over > 0;
+        self.last.drain(..over);
+    }
+
+    fn text(&self) -> String {
+        let between: &[u8] = if self.dropped { b"\n[...]\n" } else { b"" };
+        let (front, back) = self.last.as_slices();
+        String::from_utf8_lossy(&[&self.first, between, front, back].concat()).into_owned()
+    }
+}
+
 /// A capped copy of an error stream.
 #[derive(Debug)]
 pub(super) struct Stderr {
-    kept: Arc<Mutex<Vec<u8>>>,
+    kept: Arc<Mutex<Kept>>,
     ended: watch::Receiver<bool>,
 }
 
@@ -93,15 +122,14 @@ impl Default for Stderr {
 impl Stderr {
     /// Reads until the end on a task of its own; the task ends with the last writer.
     pub(super) fn drain(mut from: ChildStderr) -> Self {
-        let kept = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::new(Mutex::new(Kept::default()));
         let (end, ended) = watch::channel(false);
         let into = Arc::clone(&kept);
         tokio::spawn(async move {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = from.read(&mut buffer).await {
-                let mut kept = into.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = KEPT.saturating_sub(kept.len()).min(read);
-                kept.extend_from_slice(buffer.get(..room).unwrap_or_default());
+                let new = buffer.get(..read).unwrap_or_default();
+                into.lock().unwrap_or_else(PoisonError::into_inner).add(new);
             }
             end.send_replace(true);
         });
@@ -109,7 +137,7 @@ impl Stderr {
     }
 
     pub(super) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.kept.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).text()
     }
 
     /// The text once the stream has ended, or after a second.
@@ -117,5 +145,25 @@ impl Stderr {
         let mut ended = self.ended.clone();
         let _ = timeout(SETTLING, ended.wait_for(|ended| *ended)).await;
         self.text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FIRST, Kept, LAST};
+
+    #[test]
+    fn the_first_and_the_last_words_of_a_flood_are_kept() {
+        let mut kept = Kept::default();
+        kept.add(b"first words, ");
+        kept.add(b"next words");
+        assert_eq!(kept.text(), "first words, next words");
+        for _ in 0..1000 {
+            kept.add(&[b'x'; 4096]);
+        }
+        kept.add(b"Out of memory");
+        let text = kept.text();
+        assert!(text.starts_with("first words, next words") && text.ends_with("xOut of memory"));
+        assert_eq!(text.len(), FIRST + LAST + "\n[...]\n".len());
     }
 }

@@ -54,9 +54,10 @@ impl Machine {
         let (accel, cpu, kernel) = match self.accelerator {
             Accelerator::Kvm => ("kvm".to_owned(), "host", String::new()),
             // Calibrating a clock against an emulated timer hangs on a busy host: the kernel is told its speed.
+            // On a busy host the timer lags, and the kernel would give up its good clock for believing it.
             // What the kernel does against leaking processors is wasted on an emulated one.
             Accelerator::Tcg { tsc_khz } => {
-                ("tcg,tb-size=64".to_owned(), "max", format!(" tsc_early_khz={tsc_khz} mitigations=off"))
+                ("tcg,tb-size=64".to_owned(), "max", format!(" tsc_early_khz={tsc_khz} tsc=reliable mitigations=off"))
             }
         };
         add("accel", accel);
@@ -76,10 +77,13 @@ impl Machine {
         if ram == Ram::Restored {
             add("incoming", "defer".to_owned());
         }
-        add("kernel", format!("/{IMAGE_DIR}/vmlinux"));
-        add("initrd", format!("/{IMAGE_DIR}/initrd.cpio"));
-        let quiet = "console=ttyS0 quiet reboot=t panic=-1 lsm=landlock no_timer_check cryptomgr.notests";
-        add("append", format!("{quiet}{kernel}"));
+        // A restored machine has its kernel in its memory: reading the files once more costs time and as much memory.
+        if ram != Ram::Restored {
+            add("kernel", format!("/{IMAGE_DIR}/vmlinux"));
+            add("initrd", format!("/{IMAGE_DIR}/initrd.cpio"));
+            let quiet = "console=ttyS0 quiet reboot=t panic=-1 lsm=landlock no_timer_check cryptomgr.notests";
+            add("append", format!("{quiet}{kernel}"));
+        }
         // The error stream is read, and what is beyond its cap dropped.
         add("serial", "file:/dev/stderr".to_owned());
         let layers: &[&str] = if self.agents { &["root", "agents"] } else { &["root"] };

@@ -50,7 +50,7 @@ const TCG_TRIAL: Duration = Duration::from_secs(60);
 /// A restored machine answers in a fraction of a second.
 const RESTORE: Duration = Duration::from_secs(10);
 /// Programs a template has in memory.
-const WARM: &str = "/run/symphony/symphony-guest run; mkfs.ext4 -V; cd /tmp && git init -q w && cd w && \
+const WARM: &str = "cd /tmp && git init -q w && cd w && \
     git -c user.name=w -c user.email=w@w commit -q --allow-empty -m w && git status && git bundle create b HEAD; \
     cd / && rm -rf /tmp/w";
 
@@ -162,7 +162,8 @@ impl Qemu {
             let identity = identity(&emulator);
             let emulator = emulator.display().to_string();
             let machine = Machine { emulator, accelerator, cpus, memory_mib, agents: image.agents };
-            let line = machine.argv(Ram::Restored).join(" ");
+            // With the kernel's own line, which a restored machine is not given again.
+            let line = machine.argv(Ram::Saved).join(" ");
             let host = if kvm { processor() } else { String::new() };
             let key = Key::of(&[&identity, &line, &image.identity, &host, WARM]);
             Ok(Plan { machine, image, identity, key })
@@ -243,8 +244,9 @@ impl Qemu {
         let saved = async {
             let mut monitor = Monitor::open(stream(monitor)?).await?;
             wake::ready(&mut guest.io).await?;
-            let warm = ["/bin/sh", "-c", WARM].map(str::to_owned).to_vec();
-            wake::order(&mut guest.io, &MachineOrder::Warm(vec![warm])).await?;
+            let commands = vec![["/bin/sh", "-c", WARM].map(str::to_owned).to_vec()];
+            let warm = MachineOrder::Warm { commands, disk_mib: spec.disk_mib };
+            wake::order(&mut guest.io, &warm).await?;
             wake::ready(&mut guest.io).await?;
             // Read while it is written: it is larger than a pipe.
             let read = tokio::task::spawn_blocking(move || {

@@ -77,7 +77,7 @@ impl Bench {
 }
 
 impl Awake {
-    pub(crate) async fn boot(runtime: &Qemu, spec: BootSpec) -> Self {
+    pub(crate) async fn boot(runtime: &dyn Sandbox, spec: BootSpec) -> Self {
         let (io, life) = runtime.boot(spec).await.expect("the machine boots").into_parts();
         let (channel, hello) = Channel::open(io, "token", SOON).await.expect("the guest program answers");
         Self { channel, hello, life }

@@ -119,9 +119,17 @@ fn run(door: Door, dirs: Dirs, self_argv: Vec<OsString>, machine: bool) -> Resul
         None => stdio::channel()?,
     };
     channel.set_nonblocking(true).map_err(|e| format!("cannot use the channel: {e}"))?;
+    // A machine starts this program before it is woken, and may be saved and restored many times at this very point.
+    // Nothing that is to be new each time may exist earlier: no random number, and no look at the work disk.
+    let mut said = [rustix::event::PollFd::new(&channel, rustix::event::PollFlags::IN)];
+    while rustix::event::poll(&mut said, None) == Err(rustix::io::Errno::INTR) {}
+    crate::machine::take_limits().map_err(|e| format!("cannot limit its files: {e}"))?;
     for dir in [&dirs.work, &dirs.home, &dirs.state] {
         std::fs::create_dir_all(dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     }
+    // By its name, since the work disk may have been mounted there after this program was started.
+    let here = std::env::current_dir().and_then(std::env::set_current_dir);
+    here.map_err(|e| format!("cannot stay where it was started: {e}"))?;
     crate::git::sweep_locks(&dirs.work.join(".git"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

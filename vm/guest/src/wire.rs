@@ -96,8 +96,13 @@ pub struct MachineReady {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MachineOrder {
-    /// Run these for nothing but to have their pages in memory, then say ready again. Only for a template.
-    Warm(Vec<Vec<String>>),
+    /// Make ready what any machine will need, then say ready again. Only for a template.
+    Warm {
+        /// Run for nothing but to have their pages in memory.
+        commands: Vec<Vec<String>>,
+        /// The size that a work disk will most likely have, in MiB.
+        disk_mib: u64,
+    },
     /// Begin. The channel proper follows.
     Wake(Wake),
 }

@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::chown;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, chown};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::fs::SeekFrom;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::{AGENT, During, layers};
@@ -16,45 +18,64 @@ const PARTS: [(&str, &str); 3] = [("tree", "/work"), ("home", "/home/agent"), ("
 /// Where an ext4 file system begins to say what it is.
 const SUPERBLOCK: usize = 1024;
 const MIB: u64 = 1024 * 1024;
+/// What is looked at to tell whether a disk is blank.
+const HEAD: u64 = 64 * 1024;
+const PAGE: usize = 4096;
 
 /// Mounts the work disk and shows its parts.
 pub(super) fn mount_parts(device: &Path) -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
-    mount(device, layers::DISK, "ext4", flags, c"")?;
+    // Tables of inodes need no zeroes on a disk that was blank, and writing them costs the host.
+    mount(device, layers::DISK, "ext4", flags, c"noinit_itable")?;
     for (part, to) in PARTS {
         let part = Path::new(layers::DISK).join(part);
-        match fs::create_dir(&part) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        chown(&part, Some(AGENT), Some(AGENT))?;
+        own(&part)?;
         layers::bind(&part, Path::new(to))?;
     }
     Ok(())
 }
 
+/// A directory of the agent's.
+fn own(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let meta = fs::symlink_metadata(dir)?;
+    // A change that changes nothing is written all the same.
+    if (meta.uid(), meta.gid()) == (AGENT, AGENT) { Ok(()) } else { chown(dir, Some(AGENT), Some(AGENT)) }
+}
+
+/// Finds the work disk, without opening it.
+pub(super) fn find() -> io::Result<PathBuf> {
+    let device = layers::device("work").during("looked for the work disk")?;
+    device.ok_or_else(|| io::Error::other("the machine has no disk named `work`"))
+}
+
 /// Makes the work disk usable. A disk with anything on it that is not a sound file system is an error: it may be
 /// the only copy of somebody's work.
-pub(super) fn prepare(wake: &Wake) -> io::Result<()> {
-    let device = layers::device("work").during("looked for the work disk")?;
-    let device = device.ok_or_else(|| io::Error::other("the machine has no disk named `work`"))?;
-    match look(&device).during("looked at the work disk")? {
-        Found::Blank => format(&device, wake.disk_mib)?,
+pub(super) fn prepare(device: &Path, wake: &Wake, blank: Option<Blank>) -> io::Result<()> {
+    match look(device).during("looked at the work disk")? {
+        Found::Blank => {
+            let ready = blank.filter(|blank| blank.mib == wake.disk_mib);
+            let blank = ready.map_or_else(|| Blank::new(wake.disk_mib), Ok)?;
+            blank.write(device).during("formatted the work disk")?;
+        }
         Found::FileSystem { mib } if mib < wake.disk_mib => {
             // Only a checked file system may grow. What cannot grow stays as large as it is.
-            let _ = run("e2fsck", &["-f", "-p", &text(&device)]);
-            let _ = run("resize2fs", &[&text(&device), &size(wake.disk_mib)]);
+            let _ = run("e2fsck", &["-f", "-p", &text(device)]);
+            let _ = run("resize2fs", &[&text(device), &size(wake.disk_mib)]);
         }
         Found::FileSystem { .. } => {}
         Found::Other => {
             return Err(io::Error::other("the work disk holds something that is no file system; it is left as it is"));
         }
     }
-    if mount_parts(&device).is_err() {
+    if mount_parts(device).is_err() {
         let _ = leave();
-        let _ = run("e2fsck", &["-y", &text(&device)]);
-        mount_parts(&device).during("mounted the work disk, after a repair")?;
+        let _ = run("e2fsck", &["-y", &text(device)]);
+        mount_parts(device).during("mounted the work disk, after a repair")?;
     }
     Ok(())
 }
@@ -74,7 +95,7 @@ enum Found {
 }
 
 fn look(device: &Path) -> io::Result<Found> {
-    let mut head = vec![0; 64 * 1024];
+    let mut head = vec![0; usize::try_from(HEAD).unwrap_or_default()];
     File::open(device)?.read_exact(&mut head)?;
     if head.iter().all(|byte| *byte == 0) {
         return Ok(Found::Blank);
@@ -91,11 +112,76 @@ fn look(device: &Path) -> io::Result<Found> {
     }
 }
 
-/// The inode tables are not written at once: the disk is blank, and every byte of it costs the host.
-fn format(device: &Path, mib: u64) -> io::Result<()> {
-    let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
-    let step = "formatted the work disk";
-    run("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", options, &text(device), &size(mib)]).during(step)
+/// What formatting writes on a blank disk. It is made in memory, without the disk: a template has it ready.
+pub(super) struct Blank {
+    mib: u64,
+    parts: Vec<(u64, Vec<u8>)>,
+}
+
+impl Blank {
+    /// For a disk of this size.
+    pub(super) fn new(mib: u64) -> io::Result<Self> {
+        let make = || -> io::Result<Self> {
+            let (place, parts) = (Path::new("/run/symphony/blank"), Path::new("/run/symphony/parts"));
+            for (part, _) in PARTS {
+                fs::create_dir_all(parts)?;
+                own(&parts.join(part))?;
+            }
+            let file = File::options().read(true).write(true).create(true).truncate(true).open(place)?;
+            file.set_len(mib.saturating_mul(MIB))?;
+            // The inode tables are not written: they are as blank as the disk.
+            let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
+            let from = text(parts);
+            let made = run("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", options, "-d", &from, &text(place), &size(mib)]);
+            let made = made.and_then(|()| data(&file, mib.saturating_mul(MIB)));
+            fs::remove_file(place)?;
+            fs::remove_dir_all(parts)?;
+            Ok(Self { mib, parts: made? })
+        };
+        make().during("made a file system")
+    }
+
+    /// Writes the beginning, which says that there is a file system, when the rest is on the disk: one that was not
+    /// finished is still blank.
+    fn write(&self, device: &Path) -> io::Result<()> {
+        let device = File::options().write(true).open(device)?;
+        for head in [false, true] {
+            for (at, part) in self.parts.iter().filter(|(at, _)| (*at < HEAD) == head) {
+                device.write_all_at(part, *at)?;
+            }
+            let now =
+                libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+            // SAFETY: no memory is involved.
+            if unsafe { libc::sync_file_range(device.as_raw_fd(), 0, 0, now) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is not zero in a sparse file, page by page.
+fn data(file: &File, bytes: u64) -> io::Result<Vec<(u64, Vec<u8>)>> {
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while at < bytes {
+        at = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data / HEAD * HEAD,
+            // Nothing but a hole up to the end.
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let mut part = vec![0; usize::try_from(HEAD.min(bytes - at)).unwrap_or_default()];
+        file.read_exact_at(&mut part, at)?;
+        // Pages are the least a disk takes; most of the others are zero.
+        for (page, text) in (at..).step_by(PAGE).zip(part.chunks(PAGE)) {
+            if text.iter().any(|byte| *byte != 0) {
+                parts.push((page, text.to_vec()));
+            }
+        }
+        at += HEAD;
+    }
+    Ok(parts)
 }
 
 fn size(mib: u64) -> String {

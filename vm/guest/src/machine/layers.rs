@@ -106,9 +106,14 @@ fn devices() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets namespaces that are made from now on see what is mounted here later: the work disk.
+pub(super) fn share_mounts() -> io::Result<()> {
+    Ok(mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)?)
+}
+
 /// A `/proc` that shows the calling process's own pid namespace.
 pub(super) fn own_proc() -> io::Result<()> {
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     Ok(mount("proc", "/proc", "proc", QUIET, c"")?)
 }
 

@@ -1,14 +1,16 @@
 //! The first process of a microVM: from the kernel's hands to a guest program that talks on the channel.
 //!
-//! It loads the drivers, stacks the read-only layers under a scratch one, says it is ready, and then waits to be woken.
-//! What it is woken with (time, randomness, limits) must not exist before: the machine may be saved as a template at
-//! that point and restored many times, so nothing here may know an issue, a secret, or the work disk's content earlier.
+//! It loads the drivers, stacks the read-only layers under a scratch one, starts the guest program up to its first read,
+//! says it is ready, and then waits to be woken. What it is woken with (time, randomness, limits) must not exist before:
+//! the machine may be saved as a template at that point and restored many times, so nothing here may know an issue, a
+//! secret, or the work disk's content earlier, and the guest program may not have drawn a random number.
 //! When the channel closes or the guest program ends, everything dies, the disk is synced and the machine stops.
 
 mod cgroup;
 mod disk;
 mod drivers;
 mod layers;
+mod limits;
 mod port;
 mod wake;
 
@@ -19,7 +21,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use rustix::process::{Pid, Resource, Rlimit, WaitOptions, setrlimit};
+use rustix::process::{Pid, WaitOptions};
 use rustix::system::RebootCommand;
 use rustix::thread::{Gid, Uid, UnshareFlags};
 
@@ -32,6 +34,11 @@ const CHANNEL: i32 = 3;
 pub fn is_first() -> bool {
     // Only the kernel starts a first process without a parent and with this file in the place of a root.
     std::process::id() == 1 && std::path::Path::new(drivers::ORDER).exists()
+}
+
+/// Takes on the limits that the first process of a machine left for the guest program.
+pub(crate) fn take_limits() -> io::Result<()> {
+    limits::take()
 }
 
 /// Runs the machine. Never returns: the machine stops.
@@ -69,14 +76,18 @@ fn live() -> io::Result<()> {
     console().during("opened its console")?;
     drivers::load()?;
     layers::enter()?;
+    cgroup::make()?;
     let mut port = port::open().during("opened its channel")?;
-    let wake = wake::wait(&mut port)?;
+    let (ours, theirs) = UnixStream::pair().during("made the guest program's channel")?;
+    // It waits for its channel's first byte, which the host sends after waking us.
+    let first = start(theirs)?;
+    let device = disk::find()?;
+    let (wake, blank) = wake::wait(&mut port)?;
     let woken = wake::apply(&wake).during("took the time and randomness it was given");
-    let woken = woken.and_then(|()| disk::prepare(&wake)).and_then(|()| cgroup::limit(wake.pids));
+    let woken = woken.and_then(|()| disk::prepare(&device, &wake, blank)).and_then(|()| cgroup::limit(wake.pids));
+    let woken = woken.and_then(|()| limits::leave(wake.file_size_mib));
     wake::say(&mut port, woken.as_ref().err().map(ToString::to_string))?;
     woken?;
-    let (ours, theirs) = UnixStream::pair().during("made the guest program's channel")?;
-    let first = start(theirs, wake.file_size_mib)?;
     port::relay(port, ours);
     // The relay ends the guest program by ending its channel; the guest program ends by itself otherwise.
     wait_for(first);
@@ -94,24 +105,21 @@ fn console() -> io::Result<()> {
 /// Starts the guest program as the child of a reaper that is the first process of a pid namespace: whatever the agent
 /// leaves behind dies with it, and nothing in it sees this process. This process itself must stay outside: it still
 /// has threads to start, which a process that made a pid namespace cannot.
-fn start(channel: UnixStream, file_size_mib: u64) -> io::Result<Pid> {
+fn start(channel: UnixStream) -> io::Result<Pid> {
+    layers::share_mounts().during("shared its mounts")?;
     fork(move || {
         // SAFETY: one thread runs, and descriptors stay shared with nobody.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWNS) }
             .during("made a namespace")?;
-        let first = fork(move || first(channel.into(), file_size_mib))?;
+        let first = fork(move || first(channel.into()))?;
         wait_for(first);
         Ok(0)
     })
 }
 
-fn first(channel: OwnedFd, file_size_mib: u64) -> io::Result<i32> {
+fn first(channel: OwnedFd) -> io::Result<i32> {
     cgroup::enter().during("entered its control group")?;
     layers::own_proc().during("mounted its /proc")?;
-    if file_size_mib > 0 {
-        let bytes = Some(file_size_mib.saturating_mul(1024 * 1024));
-        setrlimit(Resource::Fsize, Rlimit { current: bytes, maximum: bytes }).during("limited its files")?;
-    }
     let guest = fork(move || Err(become_guest(channel)).during("started the guest program"))?;
     Ok(crate::init::reap_until(guest).code().unwrap_or(1))
 }

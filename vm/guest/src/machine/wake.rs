@@ -6,17 +6,22 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
 use super::During;
+use super::disk::Blank;
 use super::port::read_line;
 use crate::wire::{MAX_WAKE, MachineOrder, MachineReady, Wake};
 
 /// Says that the machine is ready and waits for orders; warms what it is told to, until it is woken.
-pub(super) fn wait(port: &mut File) -> io::Result<Wake> {
+pub(super) fn wait(port: &mut File) -> io::Result<(Wake, Option<Blank>)> {
+    let mut blank = None;
     loop {
         say(port, None)?;
         let order = read_line(port, MAX_WAKE).during("waited to be woken")?;
         match serde_json::from_slice(&order).during("read what it is woken with")? {
-            MachineOrder::Wake(wake) => return Ok(wake),
-            MachineOrder::Warm(commands) => commands.iter().for_each(|argv| warm(argv)),
+            MachineOrder::Wake(wake) => return Ok((wake, blank)),
+            MachineOrder::Warm { commands, disk_mib } => {
+                commands.iter().for_each(|argv| warm(argv));
+                blank = Some(Blank::new(disk_mib)?);
+            }
         }
     }
 }
