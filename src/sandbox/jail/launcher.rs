@@ -30,6 +30,8 @@ use super::wire::{During, Facts, Failure, LaunchSpec, Launched};
 
 /// The guest program's channel.
 const CHANNEL: RawFd = 3;
+/// Bytes of stack of an emulator's thread.
+const EMULATOR_STACK: u64 = 1024 * 1024;
 /// The one user inside.
 const INSIDE: u32 = 1000;
 /// A specification is a few paths; more than this is not one.
@@ -234,6 +236,11 @@ fn run((channel, extra): Passed, null: File, spec: &LaunchSpec) -> io::Error {
             // Writing past the limit on files is then an error to the machine, not its end.
             // SAFETY: no handler is installed, a signal is ignored.
             unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+            // An emulator starts threads as its disks are busy, each with a stack of the usual size, and where memory is
+            // limited for each process alone they count.
+            let stack = rustix::process::getrlimit(rustix::process::Resource::Stack);
+            let small = rustix::process::Rlimit { current: Some(EMULATOR_STACK), maximum: stack.maximum };
+            rustix::process::setrlimit(rustix::process::Resource::Stack, small)?;
         }
         Ok(())
     };

@@ -18,7 +18,7 @@ use crate::sandbox::Ending;
 /// What is kept of an error stream: how it began and how it ended. The rest is read and dropped, so that a writer never
 /// blocks, and however much somebody writes, the last words are there.
 const FIRST: usize = 16 * 1024;
-const LAST: usize = 48 * 1024;
+const LAST: usize = 47 * 1024;
 
 /// How long the kernel may take to bury a jail that was killed.
 const BURIAL: Duration = Duration::from_secs(10);

@@ -31,16 +31,24 @@ impl Accelerator {
     }
 }
 
-/// Ticks of the time stamp counter in a millisecond, rounded: two starts of symphony must not differ in it, since it
-/// is part of a template's key.
+/// Ticks of the time stamp counter in a millisecond.
 fn measure() -> u64 {
-    const ROUND: u64 = 10_000;
-    let (started, from) = (Instant::now(), ticks());
-    std::thread::sleep(Duration::from_millis(40));
-    let (to, nanos) = (ticks(), started.elapsed().as_nanos());
-    let khz = u128::from(to.saturating_sub(from)) * 1_000_000 / nanos.max(1);
-    let khz = u64::try_from(khz).unwrap_or(0);
-    ((khz + ROUND / 2) / ROUND).max(1) * ROUND
+    let (started, from) = pair();
+    std::thread::sleep(Duration::from_millis(50));
+    let (ended, to) = pair();
+    let khz = u128::from(to.saturating_sub(from)) * 1_000_000 / ended.duration_since(started).as_nanos().max(1);
+    u64::try_from(khz).unwrap_or(0).max(1)
+}
+
+/// The clock and the counter at the same moment: of several readings the one that took least.
+fn pair() -> (Instant, u64) {
+    let readings = (0..32).map(|_| {
+        let before = ticks();
+        let now = Instant::now();
+        let after = ticks();
+        (after.wrapping_sub(before), now, before + after.wrapping_sub(before) / 2)
+    });
+    readings.min_by_key(|(took, ..)| *took).map_or_else(|| (Instant::now(), ticks()), |(_, now, ticks)| (now, ticks))
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -82,6 +82,8 @@ impl Image {
     }
 
     fn open(dir: &Path) -> Result<Self, BootError> {
+        // The launcher that shows it to the emulator stands elsewhere.
+        let dir = &std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
         let shown = dir.display();
         let path = dir.join("manifest.json");
         let mut text = Vec::new();

@@ -46,9 +46,14 @@ const OVERHEAD_MIB: u64 = 512;
 const THREADS: u64 = 96;
 /// A real boot under KVM takes less than a second; where /dev/kvm only pretends, nothing ever comes.
 const KVM_TRIAL: Duration = Duration::from_secs(5);
+const KVM_SECOND_TRIAL: Duration = Duration::from_secs(20);
 const TCG_TRIAL: Duration = Duration::from_secs(60);
 /// A restored machine answers in a fraction of a second.
 const RESTORE: Duration = Duration::from_secs(10);
+/// Between looks whether a machine that was dropped has let go of its disk.
+const HELD: Duration = Duration::from_millis(200);
+/// The stage of what a machine itself did wrong.
+const WAITED: &str = "waited for its machine";
 /// Programs a template has in memory.
 const WARM: &str = "cd /tmp && git init -q w && cd w && \
     git -c user.name=w -c user.email=w@w commit -q --allow-empty -m w && git status && git bundle create b HEAD; \
@@ -108,31 +113,42 @@ impl Qemu {
         let limit = spec.deadline;
         let work = async {
             let plan = self.plan(&spec).await?;
-            let Some((templates, template)) = self.template(&spec, &plan, deadline).await else {
-                return self.cold(&spec, &plan).await;
-            };
-            let patience = RESTORE.min(deadline.saturating_duration_since(Instant::now()) / 2);
-            let restored = tokio::time::timeout(patience, self.restore(&spec, &plan, &template)).await;
-            match restored.unwrap_or(Err(BootError::Deadline(patience))) {
-                Ok(guest) => return Ok(guest),
-                Err(error) => {
-                    tracing::warn!(run_id = spec.run.0, %error, "a machine could not be restored; it boots cold");
+            loop {
+                match self.attempt(&spec, &plan, deadline).await {
+                    // The machine before it was dropped, and is not quite gone.
+                    Err(error) if is_held(&error) => tokio::time::sleep(HELD).await,
+                    other => return other,
                 }
             }
-            let guest = self.cold(&spec, &plan).await?;
-            // The template is at fault only where the same machine boots without it: a guest may have done something to
-            // its own disk, and must not cost the others their template.
-            templates.reject(&plan.key).await;
-            Ok(guest)
         };
         tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(BootError::Deadline(limit)))
+    }
+
+    async fn attempt(&self, spec: &BootSpec, plan: &Plan, deadline: Instant) -> Result<Guest, BootError> {
+        let Some((templates, template)) = self.template(spec, plan, deadline).await else {
+            return prepared(self.cold(spec, plan).await?).await;
+        };
+        let patience = RESTORE.min(deadline.saturating_duration_since(Instant::now()) / 2);
+        match self.restore(spec, plan, &template, patience).await {
+            Ok(guest) => return prepared(guest).await,
+            Err(error) if is_held(&error) => return Err(error),
+            Err(error) => {
+                tracing::warn!(run_id = spec.run.0, %error, "a machine could not be restored; it boots cold");
+            }
+        }
+        let guest = self.cold(spec, plan).await?;
+        // The template is at fault only where the same machine wakes without it. What a guest did to its own disk shows
+        // after that, and must not cost the others their template.
+        templates.reject(&plan.key).await;
+        prepared(guest).await
     }
 
     /// The template to restore from, where templates are kept and one can be had in half of the time that is left.
     async fn template(&self, spec: &BootSpec, plan: &Plan, deadline: Instant) -> Option<(&Templates, Arc<Template>)> {
         let templates = self.templates.as_ref().filter(|_| spec.templates)?;
-        let patience = deadline.saturating_duration_since(Instant::now()) / 2;
         let make = async || {
+            // Counted from here: others may have tried before.
+            let patience = deadline.saturating_duration_since(Instant::now()) / 2;
             let saved = tokio::time::timeout(patience, self.save(spec, plan)).await;
             saved.unwrap_or_else(|_| Err(format!("it took longer than {} s", patience.as_secs())))
         };
@@ -154,18 +170,23 @@ impl Qemu {
     async fn plan(&self, spec: &BootSpec) -> Result<Plan, BootError> {
         let (named, places, packages) = (spec.image.clone(), self.places.clone(), spec.packages.clone());
         let (kvm, cpus, memory_mib) = (self.kvm, spec.cpus.max(1), spec.memory_mib.max(128));
+        let disk_mib = spec.disk_mib;
         let look = move || -> Result<Plan, BootError> {
             let emulator = emulator()?;
             let image = Image::find(named.as_deref(), &places)?;
             image.has(&packages)?;
-            let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::tcg() };
+            let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::Tcg { tsc_khz: 0 } };
             let identity = identity(&emulator);
             let emulator = emulator.display().to_string();
-            let machine = Machine { emulator, accelerator, cpus, memory_mib, agents: image.agents };
+            let mut machine = Machine { emulator, accelerator, cpus, memory_mib, agents: image.agents };
             // With the kernel's own line, which a restored machine is not given again.
             let line = machine.argv(Ram::Saved).join(" ");
-            let host = if kvm { processor() } else { String::new() };
-            let key = Key::of(&[&identity, &line, &image.identity, &host, WARM]);
+            let disk = format!("{} {disk_mib}", argv::DISK_BYTES);
+            let key = Key::of(&[&identity, &line, &image.identity, &processor(), &disk, WARM]);
+            if !kvm {
+                // Measured anew at each start, and so no part of the key; the processor is.
+                machine.accelerator = Accelerator::tcg();
+            }
             Ok(Plan { machine, image, identity, key })
         };
         tokio::task::spawn_blocking(look).await.map_err(|error| stage("looked for its parts", error))?
@@ -218,6 +239,7 @@ impl Qemu {
         }
     }
 
+    /// A machine that is booted, and awake.
     async fn cold(&self, spec: &BootSpec, plan: &Plan) -> Result<Guest, BootError> {
         let mut guest = self.start(spec, plan, plan.line(spec, Ram::Plain), Vec::new()).await?;
         let awake = async {
@@ -233,7 +255,11 @@ impl Qemu {
 
     /// Boots a machine on a blank disk, warms it, and saves it.
     async fn save(&self, spec: &BootSpec, plan: &Plan) -> Result<(OwnedFd, Vec<u8>), String> {
-        let place = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let place = match &self.templates {
+            Some(templates) => templates.workplace(),
+            None => tempfile::tempdir(),
+        };
+        let place = place.map_err(|error| error.to_string())?;
         let blank = BootSpec { disk: place.path().join("blank"), ..spec.clone() };
         let ram = template::blank_ram(plan.machine.memory_mib).map_err(|error| error.to_string())?;
         let (monitor, theirs) = StdStream::pair().map_err(|error| error.to_string())?;
@@ -262,10 +288,24 @@ impl Qemu {
         // With the emulator gone its end of the pipe is closed, and the reader ends.
         let (read, _monitor) = saved.map_err(|error| format!("{error}{}", said(&ending.stderr)))?;
         let state = read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        if state.is_empty() { Err("the emulator saved nothing".to_owned()) } else { Ok((ram, state)) }
+        if state.is_empty() {
+            return Err("the emulator saved nothing".to_owned());
+        }
+        // The key says what was planned; an image that was built anew meanwhile is something else.
+        match self.plan(spec).await {
+            Ok(now) if now.key == plan.key => Ok((ram, state)),
+            _ => Err("the VM image changed meanwhile".to_owned()),
+        }
     }
 
-    async fn restore(&self, spec: &BootSpec, plan: &Plan, template: &Arc<Template>) -> Result<Guest, BootError> {
+    /// A restored machine that is awake, within `patience` of its emulator's start.
+    async fn restore(
+        &self,
+        spec: &BootSpec,
+        plan: &Plan,
+        template: &Arc<Template>,
+        patience: Duration,
+    ) -> Result<Guest, BootError> {
         let (from, mut to) = std::io::pipe().map_err(|error| stage("prepared its restore", error))?;
         let (monitor, passed) = handed_over(template)?;
         let mut guest = self.start(spec, plan, plan.line(spec, Ram::Restored), passed).await?;
@@ -278,8 +318,10 @@ impl Qemu {
             wake::order(&mut guest.io, &wake::wake(spec)?).await?;
             wake::ready(&mut guest.io).await
         };
-        match awake.await {
+        let awake = tokio::time::timeout(patience, awake).await;
+        match awake.unwrap_or_else(|_| Err(format!("nothing came within {} s", patience.as_secs()))) {
             Ok(()) => Ok(guest),
+            // Waited for: the next machine opens the same disk.
             Err(error) => Err(died(guest, error).await),
         }
     }
@@ -316,14 +358,20 @@ impl Sandbox for Qemu {
             if self.kvm && self.trusting && memory.pretended() {
                 return Err(kvm::pretends(kvm::REMEMBERED));
             }
-            let tried = tokio::time::timeout(spec.deadline, async {
-                let guest = self.cold(&spec, &plan).await?;
+            let attempt = async || {
+                let guest = prepared(self.cold(&spec, &plan).await?).await?;
                 let report = guest.report.clone();
                 // Awake is not alive: a machine that no run could use is of no use.
                 super::prove(guest, "build the image again with scripts/build-vm.sh").await.map(|()| report)
-            });
-            let tried = tried.await.unwrap_or(Err(BootError::Deadline(spec.deadline)));
-            let report = match tried {
+            };
+            let mut patience = spec.deadline;
+            let mut tried = tokio::time::timeout(patience, attempt()).await;
+            if tried.is_err() && self.kvm {
+                // A busy host is no reason to go without until it boots again.
+                patience = KVM_SECOND_TRIAL;
+                tried = tokio::time::timeout(patience, attempt()).await;
+            }
+            let report = match tried.unwrap_or(Err(BootError::Deadline(patience))) {
                 Ok(report) => {
                     if self.kvm {
                         memory.forget();
@@ -332,9 +380,10 @@ impl Sandbox for Qemu {
                 }
                 Err(BootError::Deadline(_)) if self.kvm => {
                     memory.remember();
-                    Err(kvm::pretends(&format!("nothing came within {} s", KVM_TRIAL.as_secs())))
+                    Err(kvm::pretends(&format!("nothing came within {} s", patience.as_secs())))
                 }
-                Err(BootError::Stage { message, .. }) if self.kvm => {
+                // Other stages are not the machine's fault.
+                Err(BootError::Stage { stage, message }) if self.kvm && stage == WAITED => {
                     let last = message.rsplit("; its console said: ").next().unwrap_or(&message);
                     let first = last.split(" / ").next().unwrap_or(last);
                     Err(kvm::pretends(first.rsplit(": error: ").next().unwrap_or(first)))
@@ -351,6 +400,14 @@ impl Sandbox for Qemu {
         self.boot_machine(spec).boxed()
     }
 
+    fn sweep(&self) -> BoxFuture<'_, Result<(), BootError>> {
+        async {
+            let Some(templates) = &self.templates else { return Ok(()) };
+            templates.sweep().await.map_err(|error| stage("removed what a killed symphony left of templates", error))
+        }
+        .boxed()
+    }
+
     fn discard_disk<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Result<(), BootError>> {
         self.jail.discard_disk(disk)
     }
@@ -365,7 +422,8 @@ async fn grant(disk: &Path, wanted: u64) -> Result<u64, BootError> {
             .map_err(|error| stage("made its disk", error))?;
         let had = std::fs::read_to_string(&place).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         if wanted > had {
-            std::fs::write(&place, wanted.to_string()).map_err(|error| stage("noted the size of its disk", error))?;
+            crate::files::write_atomically(&place, wanted.to_string().as_bytes())
+                .map_err(|error| stage("noted the size of its disk", error))?;
         }
         Ok(wanted.max(had))
     };
@@ -394,7 +452,7 @@ fn identity(emulator: &Path) -> String {
     format!("{} {} {seconds}", emulator.display(), meta.map_or(0, |meta| meta.len()))
 }
 
-/// The host's processor, which a guest under KVM sees.
+/// The host's processor, which a guest under KVM sees, and whose clock every guest runs by.
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let wanted = ["model name", "stepping", "microcode", "flags"];
@@ -428,8 +486,21 @@ fn said(console: &str) -> String {
     if text.is_empty() { String::new() } else { format!("; its console said: {}", text.join(" / ")) }
 }
 
+/// Whether the disk is still in the hands of another emulator, which is on its way out.
+fn is_held(error: &BootError) -> bool {
+    matches!(error, BootError::Stage { message, .. } if message.contains("Failed to get \"write\" lock"))
+}
+
+/// A machine that is awake, once its work disk is usable. That may take a check or a repair of the disk.
+async fn prepared(mut guest: Guest) -> Result<Guest, BootError> {
+    match wake::ready(&mut guest.io).await {
+        Ok(()) => Ok(guest),
+        Err(error) => Err(died(guest, error).await),
+    }
+}
+
 /// A machine that did not come up: it is taken down, and its console may say why.
 async fn died(guest: Guest, error: String) -> BootError {
     let ending = guest.stop(Duration::from_millis(200)).await;
-    stage("waited for its machine", format!("{error}{}", said(&ending.stderr)))
+    stage(WAITED, format!("{error}{}", said(&ending.stderr)))
 }

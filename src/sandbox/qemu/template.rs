@@ -22,6 +22,8 @@ use super::image::hex;
 const FORMAT: u32 = 1;
 /// The state of the devices is some 70 KB.
 pub(super) const LARGEST_STATE: u64 = 64 * 1024 * 1024;
+/// How directories begin that are not templates yet.
+const UNFINISHED: &str = "new-";
 const CHUNK: usize = 1024 * 1024;
 
 /// Everything that must be the same between the machine that was saved and the one that is restored.
@@ -80,6 +82,31 @@ impl Templates {
     /// Kept below `dir`, which is ours and private.
     pub(super) fn new(dir: PathBuf) -> Self {
         Self { dir, slots: Mutex::default() }
+    }
+
+    /// A directory to make a template in. One that is left is swept.
+    pub(super) fn workplace(&self) -> io::Result<tempfile::TempDir> {
+        crate::files::create_private_dir(&self.dir)?;
+        tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.dir)
+    }
+
+    /// Removes what was not finished. Only while nobody makes one.
+    pub(super) async fn sweep(&self) -> io::Result<()> {
+        let dir = self.dir.clone();
+        let work = move || -> io::Result<()> {
+            let entries = match fs::read_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                    fs::remove_dir_all(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
     }
 
     /// The template of this key: loaded, or else made by `make`. Callers of one key wait for each other, and `make`
@@ -198,7 +225,7 @@ fn load(place: &Path, key: &Key) -> io::Result<Option<Template>> {
 fn store(template: &Template, place: &Path, key: &Key) -> io::Result<()> {
     let parent = place.parent().unwrap_or(Path::new("/"));
     crate::files::create_private_dir(parent).map_err(io::Error::other)?;
-    let new = tempfile::Builder::new().prefix("new-").tempdir_in(parent)?;
+    let new = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(parent)?;
     let ram = File::from(template.ram.try_clone()?);
     let bytes = ram.metadata()?.len();
     let kept = File::create(new.path().join("ram"))?;
@@ -306,6 +333,9 @@ mod tests {
         let second = Templates::new(place.path().to_owned());
         let made = second.get(&key, async || Ok((ram(b"pages"), vec![2]))).await.expect("made again");
         assert_eq!(made.state(), [2]);
+        let left = second.workplace().expect("made").keep();
+        second.sweep().await.expect("swept");
+        assert!(!left.exists() && place.path().join(key.name()).exists());
         second.reject(&key).await;
         assert!(second.get(&key, async || panic!("made after it was rejected")).await.is_none());
         assert!(!place.path().join(key.name()).exists());

@@ -32,8 +32,9 @@ async fn a_template_knows_no_issue_and_a_restored_machine_has_its_own_limits() {
     }
     let bench = Bench::new();
     let qemu = bench.templated();
-    let first = Awake::boot(&qemu, bench.spec("one")).await;
+    // Known before the template is made: the place of the issue's disk, as its name might tell.
     let secret = format!("planted-{}-in-the-first-issue", std::process::id());
+    let first = Awake::boot(&qemu, bench.spec(&secret)).await;
     first.sh(&format!("echo {secret} > /work/file && cat /work/file && sync")).await;
     // Restored from the same template: other room on the disk, other processes.
     let mut spec = bench.spec("two");

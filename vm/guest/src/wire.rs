@@ -81,8 +81,8 @@ pub struct HelloInfo {
     pub marker: Option<String>,
 }
 
-/// What the first process of a microVM says when it can be woken, and once more when it is awake: one line of JSON each,
-/// before the channel proper begins.
+/// What the first process of a microVM says when it can be woken, when it is awake, and when its work disk is usable: one
+/// line of JSON each, before the channel proper begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineReady {
     /// The guest's [`VERSION`].

@@ -29,7 +29,7 @@ async fn as_root_of_a_machine_the_image_cannot_be_written_and_the_work_disk_ends
     assert!(said.contains("written"), "the control: the work disk takes it: {said}");
     let said = sh(&format!("{DEVICE}blockdev --setrw $(device root) 2>&1; {}", write("root", "count=1"))).await;
     assert!(!said.contains("written") && said.contains("dd: "), "{said}");
-    let work = spec.disk.join("vm/state/work.img");
+    let work = spec.disk.join("state/work.img");
     let small = blocks(&work);
     assert!((4..=8).contains(&small), "the control: what is written takes room: {small} MiB");
     for place in ["seek=31 count=2", "seek=100000 count=1", "seek=262143 count=1"] {

@@ -66,13 +66,13 @@ async fn from_the_emulator_s_place_templates_images_disks_files_and_ports_of_the
     for gained in ["ram written", "ram cut", "image written", "image grown", "kvm", "port reached", "0"] {
         assert!(!has(gained), "{gained}: {text}");
     }
-    assert!(!text.contains("operators-token") && !text.lines().any(|line| line == "vm"), "{text}");
+    assert!(!text.contains("operators-token") && !text.lines().any(|line| line == "granted-mib"), "{text}");
     let processes: u32 = text.lines().last().and_then(|line| line.parse().ok()).expect("a number");
     assert!(processes < 8, "the jail's own: {text}");
     // The control: outside, whoever started it sees and reaches all of that.
     let outside = outside(&format!("bash -c '{look}'"));
     assert!(outside.contains("operators-token") && outside.contains("port reached"), "{outside}");
-    assert!(outside.lines().any(|line| line == "vm") || !is_root(), "{outside}");
+    assert!(outside.lines().any(|line| line == "granted-mib") || !is_root(), "{outside}");
     // The template and the other's disk are as good as before.
     assert_eq!(guest.sh("cat /work/file").await, "kept");
     guest.end().await;

@@ -54,6 +54,8 @@ fn before_it_is_woken(attack: &str, mut port: File) {
         attack => {
             say_ready(&mut port, VERSION, None);
             read_line(&mut port);
+            // Awake, and its disk usable.
+            say_ready(&mut port, VERSION, None);
             say_ready(&mut port, VERSION, None);
             once_awake(attack, port);
         }

@@ -22,11 +22,14 @@ const MIB: u64 = 1024 * 1024;
 const HEAD: u64 = 64 * 1024;
 const PAGE: usize = 4096;
 
-/// Mounts the work disk and shows its parts.
-pub(super) fn mount_parts(device: &Path) -> io::Result<()> {
+fn mount_disk(device: &Path) -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
     // Tables of inodes need no zeroes on a disk that was blank, and writing them costs the host.
-    mount(device, layers::DISK, "ext4", flags, c"noinit_itable")?;
+    Ok(mount(device, layers::DISK, "ext4", flags, c"noinit_itable")?)
+}
+
+/// Shows the parts of the work disk where they are used.
+fn show_parts() -> io::Result<()> {
     for (part, to) in PARTS {
         let part = Path::new(layers::DISK).join(part);
         own(&part)?;
@@ -72,12 +75,11 @@ pub(super) fn prepare(device: &Path, wake: &Wake, blank: Option<Blank>) -> io::R
             return Err(io::Error::other("the work disk holds something that is no file system; it is left as it is"));
         }
     }
-    if mount_parts(device).is_err() {
-        let _ = leave();
+    if mount_disk(device).is_err() {
         let _ = run("e2fsck", &["-y", &text(device)]);
-        mount_parts(device).during("mounted the work disk, after a repair")?;
+        mount_disk(device).during("mounted the work disk, after a repair")?;
     }
-    Ok(())
+    show_parts().during("showed the work disk")
 }
 
 /// Lets go of the disk, so that its file system is clean.

@@ -84,10 +84,12 @@ fn live() -> io::Result<()> {
     let device = disk::find()?;
     let (wake, blank) = wake::wait(&mut port)?;
     let woken = wake::apply(&wake).during("took the time and randomness it was given");
-    let woken = woken.and_then(|()| disk::prepare(&device, &wake, blank)).and_then(|()| cgroup::limit(wake.pids));
-    let woken = woken.and_then(|()| limits::leave(wake.file_size_mib));
     wake::say(&mut port, woken.as_ref().err().map(ToString::to_string))?;
     woken?;
+    let prepared = disk::prepare(&device, &wake, blank).and_then(|()| cgroup::limit(wake.pids));
+    let prepared = prepared.and_then(|()| limits::leave(wake.file_size_mib));
+    wake::say(&mut port, prepared.as_ref().err().map(ToString::to_string))?;
+    prepared?;
     port::relay(port, ours);
     // The relay ends the guest program by ending its channel; the guest program ends by itself otherwise.
     wait_for(first);
