@@ -88,7 +88,8 @@ impl Qemu {
             if let Some(templates) = &self.templates {
                 let patience = deadline.saturating_duration_since(Instant::now()) / 2;
                 let make = async || {
-                    let saved = tokio::time::timeout(patience, self.save(&spec, &plan)).await;
+                    let place = templates.scratch().map_err(|error| error.to_string())?;
+                    let saved = tokio::time::timeout(patience, self.save(&spec, &plan, place.path())).await;
                     saved.unwrap_or_else(|_| Err(format!("it took longer than {} s", patience.as_secs())))
                 };
                 let template = templates.get(&plan.key, make).await;
@@ -190,9 +191,8 @@ impl Qemu {
     }
 
     /// Boots a machine on a blank disk, warms it, and saves it.
-    async fn save(&self, spec: &BootSpec, plan: &Plan) -> Result<(OwnedFd, Vec<u8>), String> {
-        let place = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let blank = BootSpec { disk: place.path().join("blank"), ..spec.clone() };
+    async fn save(&self, spec: &BootSpec, plan: &Plan, place: &Path) -> Result<(OwnedFd, Vec<u8>), String> {
+        let blank = BootSpec { disk: place.join("blank"), ..spec.clone() };
         let ram = template::blank_ram(plan.machine.memory_mib).map_err(|error| error.to_string())?;
         let (monitor, theirs) = StdStream::pair().map_err(|error| error.to_string())?;
         let (state, out) = std::io::pipe().map_err(|error| error.to_string())?;

@@ -11,7 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use sha2::{Digest, Sha256};
@@ -23,6 +23,8 @@ const FORMAT: u32 = 1;
 /// The state of the devices is some 70 KB.
 pub(super) const LARGEST_STATE: u64 = 64 * 1024 * 1024;
 const CHUNK: usize = 1024 * 1024;
+/// How the name of what is not finished begins.
+const NEW: &str = "new-";
 
 /// Everything that must be the same between the machine that was saved and the one that is restored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -74,12 +76,24 @@ enum Slot {
 pub(super) struct Templates {
     dir: PathBuf,
     slots: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>>,
+    swept: Once,
 }
 
 impl Templates {
     /// Kept below `dir`, which is ours and private.
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, slots: Mutex::default() }
+        Self { dir, slots: Mutex::default(), swept: Once::new() }
+    }
+
+    /// A directory to make a template in. What a killed process left of one goes first: nobody else works here.
+    pub(super) fn scratch(&self) -> io::Result<tempfile::TempDir> {
+        crate::files::create_private_dir(&self.dir).map_err(io::Error::other)?;
+        self.swept.call_once(|| {
+            let left = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+            let left = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(NEW));
+            left.for_each(|entry| discard(&entry.path()));
+        });
+        tempfile::Builder::new().prefix(NEW).tempdir_in(&self.dir)
     }
 
     /// The template of this key: loaded, or else made by `make`. Callers of one key wait for each other, and `make`
@@ -198,7 +212,7 @@ fn load(place: &Path, key: &Key) -> io::Result<Option<Template>> {
 fn store(template: &Template, place: &Path, key: &Key) -> io::Result<()> {
     let parent = place.parent().unwrap_or(Path::new("/"));
     crate::files::create_private_dir(parent).map_err(io::Error::other)?;
-    let new = tempfile::Builder::new().prefix("new-").tempdir_in(parent)?;
+    let new = tempfile::Builder::new().prefix(NEW).tempdir_in(parent)?;
     let ram = File::from(template.ram.try_clone()?);
     let bytes = ram.metadata()?.len();
     let kept = File::create(new.path().join("ram"))?;
@@ -294,6 +308,20 @@ mod tests {
         // The control: before it is sealed, it can be.
         let blank = File::from(blank_ram(1).expect("memory"));
         assert!(blank.write_all_at(b"other", 0).is_ok());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_of_a_template_is_removed_and_nothing_else() {
+        let place = tempfile::tempdir().expect("directory");
+        for name in ["new-left/blank", "kept"] {
+            fs::create_dir_all(place.path().join(name)).expect("made");
+        }
+        let templates = Templates::new(place.path().to_owned());
+        let first = templates.scratch().expect("made");
+        assert!(!place.path().join("new-left").exists() && place.path().join("kept").exists());
+        // The control: what this process itself is making stays.
+        let second = templates.scratch().expect("made");
+        assert!(first.path().exists() && second.path().exists());
     }
 
     #[tokio::test]
