@@ -1,5 +1,6 @@
 //! A machine does what a run needs of it, cold and restored.
 
+use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 use symphony::sandbox::Sandbox;
@@ -57,4 +58,30 @@ async fn a_restored_machine_is_as_good_as_a_booted_one() {
     let again = Awake::boot(&qemu, bench.spec("one")).await;
     assert_eq!(again.sh("cat /work/file").await, "kept");
     again.end().await;
+}
+
+#[tokio::test]
+async fn a_disk_whose_formatting_was_cut_off_is_formatted_and_anything_else_is_left_alone() {
+    if !have_machines() {
+        return;
+    }
+    let bench = Bench::new();
+    let qemu = bench.cold();
+    let guest = Awake::boot(&qemu, bench.spec("one")).await;
+    guest.sh("echo lost > /work/file").await;
+    guest.end().await;
+    let image = bench.spec("one").disk.join("vm/state/work.img");
+    let open = || std::fs::File::options().read(true).write(true).open(&image).expect("the disk is a file");
+    // The beginning is written last: without it nothing ever was on this disk, whatever else stands there.
+    open().write_all_at(&vec![0; 64 * 1024], 0).expect("written");
+    let guest = Awake::boot(&qemu, bench.spec("one")).await;
+    assert_eq!(guest.sh("ls -A /work && echo new > /work/file && cat /work/file").await, "new");
+    guest.end().await;
+    // The control: what is not blank is somebody's.
+    open().write_all_at(&[1; 64 * 1024], 0).expect("written");
+    let error = qemu.boot(bench.spec("one")).await.expect_err("it is not used").to_string();
+    assert!(error.contains("it is left as it is"), "{error}");
+    let mut head = vec![0; 64 * 1024];
+    open().read_exact_at(&mut head, 0).expect("readable");
+    assert!(head.iter().all(|byte| *byte == 1));
 }
