@@ -12,6 +12,13 @@ pub fn available_mib() -> Option<u64> {
     Some(left.map_or(host, |left| host.min(left / (1 << 20))))
 }
 
+/// In MiB: all the memory of this host. `None` when the kernel does not say.
+pub fn total_mib() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+}
+
 fn available_kib(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.split_whitespace().next()?.parse().ok()

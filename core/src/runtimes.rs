@@ -137,6 +137,13 @@ pub fn untried(workflow: &Workflow, trials: &Trials) -> Vec<Kind> {
     }
 }
 
+/// Those that failed and would be taken if they worked: worth another trial now and then, since what was missing may
+/// have come. Strongest first.
+pub fn worth_another_trial(workflow: &Workflow, trials: &Trials) -> Vec<Kind> {
+    let better = allowed(workflow).iter().take_while(|kind| trials.get(kind) != Some(&Trial::Passed));
+    better.filter(|kind| matches!(trials.get(kind), Some(Trial::Failed { .. }))).copied().collect()
+}
+
 /// What the runs of this workflow get.
 ///
 /// # Errors

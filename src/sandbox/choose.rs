@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use symphony_core::board::Closed;
-use symphony_core::runtimes::{Kind, NoChoice, Trial, Trials, choose, untried};
+use symphony_core::runtimes::{Kind, NoChoice, Trial, Trials, choose, untried, worth_another_trial};
 use symphony_core::workflow::Workflow;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::layout::Layout;
 
@@ -24,6 +25,11 @@ use super::{BootError, Sandbox, TrialReport};
 
 /// An emulated machine boots within this on a busy host, or never.
 const TRIAL_DEADLINE: Duration = Duration::from_secs(300);
+/// A trial that takes longer is said.
+const QUIET: Duration = Duration::from_secs(1);
+/// Between trials of what failed: twice as long each time, from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+const LAST_PAUSE: Duration = Duration::from_secs(3600);
 /// For machines to be stopped in order.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -45,6 +51,11 @@ pub struct Tried {
     /// What it booted. Another image is another trial.
     image: Option<PathBuf>,
     state: State,
+    /// Failures in a row, and when the last one was.
+    failures: u32,
+    since: Instant,
+    /// It is tried again; what is known stands until that ends.
+    again: bool,
 }
 
 /// Every runtime that this symphony has. Clones share the trials.
@@ -145,11 +156,30 @@ impl Sandboxes {
         for kind in untried(workflow, &self.trials(workflow)) {
             self.begin_one(kind, image_of(workflow, kind));
         }
+        // Somebody may have installed what was missing.
+        for kind in worth_another_trial(workflow, &self.trials(workflow)) {
+            let is_due = |tried: &mut BTreeMap<Kind, Tried>| match tried.get_mut(&kind) {
+                Some(tried) if !tried.again && tried.since.elapsed() >= pause(tried.failures) => {
+                    tried.again = true;
+                    true
+                }
+                _ => false,
+            };
+            // Nobody needs to look again because of a trial that only began.
+            let mut due = false;
+            self.trials.send_if_modified(|tried| {
+                due = is_due(tried);
+                false
+            });
+            if due {
+                self.try_one(kind, image_of(workflow, kind));
+            }
+        }
     }
 
     fn begin_one(&self, kind: Kind, image: Option<PathBuf>) {
-        let Some(sandbox) = self.slots.get(&kind).cloned() else { return };
-        let running = Tried { image: image.clone(), state: State::Running };
+        let running =
+            Tried { image: image.clone(), state: State::Running, failures: 0, since: Instant::now(), again: false };
         let is_new = |tried: &mut BTreeMap<Kind, Tried>| match tried.get(&kind) {
             Some(known) if known.image == running.image => false,
             _ => {
@@ -157,13 +187,26 @@ impl Sandboxes {
                 true
             }
         };
-        if !self.trials.send_if_modified(is_new) {
-            return;
+        if self.slots.contains_key(&kind) && self.trials.send_if_modified(is_new) {
+            self.try_one(kind, image);
         }
+    }
+
+    fn try_one(&self, kind: Kind, image: Option<PathBuf>) {
+        let Some(sandbox) = self.slots.get(&kind).cloned() else { return };
         let trials = self.trials.clone();
         tokio::spawn(async move {
             let trial = AssertUnwindSafe(sandbox.trial(image.clone())).catch_unwind();
-            let ended = match tokio::time::timeout(TRIAL_DEADLINE, trial).await {
+            tokio::pin!(trial);
+            let told = tokio::time::timeout(QUIET, &mut trial).await;
+            let ended = match told {
+                Ok(ended) => Ok(ended),
+                Err(_) => {
+                    tracing::info!(runtime = %kind, "the sandbox is being tried");
+                    tokio::time::timeout(TRIAL_DEADLINE, trial).await
+                }
+            };
+            let ended = match ended {
                 Ok(Ok(ended)) => ended,
                 Ok(Err(_)) => Err(BootError::Stage {
                     stage: "was tried".to_owned(),
@@ -178,6 +221,8 @@ impl Sandboxes {
             // Of a trial that was overtaken by one of another image nobody wants to know.
             trials.send_if_modified(|tried| match tried.get_mut(&kind) {
                 Some(tried) if tried.image == image => {
+                    tried.failures = if ended.is_ok() { 0 } else { tried.failures.saturating_add(1) };
+                    (tried.since, tried.again) = (Instant::now(), false);
                     tried.state = State::Ended(ended);
                     true
                 }
@@ -284,6 +329,10 @@ fn smolvm(exe: &Path, root: PathBuf, instance: &str, workflow: &Workflow) -> Smo
     let guest = guests.iter().find(|guest| guest.is_file()).or(guests.last()).cloned().unwrap_or_default();
     let places = smolvm::Places { root, guest, instance: instance.to_owned(), kvm: "/dev/kvm".into() };
     Smolvm::new(smolvm::Settings::of(&workflow.smolvm), places)
+}
+
+fn pause(failures: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LAST_PAUSE)
 }
 
 /// What this workflow has the runs boot that name no profile.

@@ -153,3 +153,18 @@ fn auto_never_means_emulation_and_a_demand_never_means_the_jail() {
         }
     }
 }
+
+#[test]
+fn only_what_would_be_taken_is_worth_another_trial() {
+    for (settings, said, want) in [
+        (AUTO_IS, "S- K- T? J+", "smolvm qemu-kvm"),
+        (AUTO_IS, "S- K+ T? J+", "smolvm"),
+        (AUTO_IS, "S+ K- T? J+", ""),
+        (AUTO_IS, "S~ K? T? J-", "jail"),
+        (QEMU, "S- K- T+ J-", "qemu-kvm"),
+        (JAIL, "S- K- T- J+", ""),
+    ] {
+        let kinds = worth_another_trial(&workflow(settings), &trials(said));
+        assert_eq!(kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" "), want, "{settings}, {said}");
+    }
+}

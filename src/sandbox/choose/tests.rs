@@ -2,7 +2,7 @@
 //! who is asked when.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use symphony_core::workflow::Place;
@@ -13,7 +13,7 @@ use super::*;
 
 /// Ends its trial when it is let, as it was told.
 struct Scripted {
-    passes: bool,
+    passes: AtomicBool,
     crashes: bool,
     may_end: Semaphore,
     trials: AtomicUsize,
@@ -21,7 +21,12 @@ struct Scripted {
 
 impl Scripted {
     fn new(passes: bool) -> Arc<Self> {
-        Arc::new(Self { passes, crashes: false, may_end: Semaphore::new(0), trials: AtomicUsize::new(0) })
+        Arc::new(Self {
+            passes: AtomicBool::new(passes),
+            crashes: false,
+            may_end: Semaphore::new(0),
+            trials: AtomicUsize::new(0),
+        })
     }
 
     fn ready(passes: bool) -> Arc<Self> {
@@ -52,7 +57,7 @@ impl Sandbox for Scripted {
                 landlock_abi: 0,
                 seccomp: false,
             };
-            if self.passes { Ok(report) } else { Err(missing) }
+            if self.passes.load(Ordering::Relaxed) { Ok(report) } else { Err(missing) }
         })
     }
 
@@ -113,8 +118,12 @@ async fn a_reload_tries_what_was_never_tried_and_emulation_only_after_kvm_failed
 
 #[tokio::test(start_paused = true)]
 async fn a_trial_that_crashes_or_never_ends_is_a_reason_like_any_other() {
-    let crashing =
-        Arc::new(Scripted { passes: true, crashes: true, may_end: Semaphore::new(1), trials: AtomicUsize::new(0) });
+    let crashing = Arc::new(Scripted {
+        passes: AtomicBool::new(true),
+        crashes: true,
+        may_end: Semaphore::new(1),
+        trials: AtomicUsize::new(0),
+    });
     let endless = Scripted::new(true);
     let all = sandboxes(&[(Kind::Smolvm, &crashing), (Kind::QemuKvm, &endless)]);
     let demanding = workflow("minimum: microvm");
@@ -132,4 +141,28 @@ async fn a_disk_has_the_owner_that_works_and_the_jail_is_asked_last() {
     assert_eq!(all.working("smolvm").await.map(|picked| picked.kind), Err("this symphony has no smolvm".to_owned()));
     let owners: Vec<_> = all.owners().iter().map(|picked| picked.kind).collect();
     assert_eq!(owners, [Kind::QemuTcg, Kind::Jail]);
+}
+
+/// Regression: who installed what was missing had to start symphony again.
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_tried_again_at_growing_intervals_and_taken_when_it_works() {
+    let (kvm, jail) = (Scripted::ready(false), Scripted::ready(true));
+    let all = sandboxes(&[(Kind::QemuKvm, &kvm), (Kind::Jail, &jail)]);
+    let auto = workflow("runtime: auto");
+    all.settle(&auto, LONG).await;
+    // A look every second, for ten minutes.
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        all.begin(&auto);
+        kvm.may_end.add_permits(1);
+        assert_eq!(all.pick(&auto).map(|picked| picked.kind), Ok(Kind::Jail), "what works stands meanwhile");
+    }
+    assert_eq!((tries(&kvm), tries(&jail)), (5, 1), "at once, then after 30, 60, 120 and 240 seconds");
+    kvm.passes.store(true, Ordering::Relaxed);
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        all.begin(&auto);
+        kvm.may_end.add_permits(1);
+    }
+    assert_eq!(all.pick(&auto).map(|picked| picked.kind), Ok(Kind::QemuKvm));
 }

@@ -10,6 +10,7 @@
 
 mod accel;
 mod argv;
+mod host;
 mod image;
 mod kvm;
 mod life;
@@ -22,7 +23,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -39,7 +40,6 @@ use self::template::{Key, Template, Templates};
 use super::jail::{Fittings, Jail};
 use super::{BootError, BootSpec, Guest, Sandbox, TrialReport};
 
-const EMULATOR: &str = "qemu-system-x86_64";
 /// What an emulator needs beside its guest's memory, in MiB.
 const OVERHEAD_MIB: u64 = 512;
 /// Threads of an emulator beside one for each processor: its loop, its disk's workers, translation.
@@ -108,7 +108,7 @@ impl Qemu {
     }
 
     async fn boot_machine(&self, mut spec: BootSpec) -> Result<Guest, BootError> {
-        spec.disk_mib = grant(&spec.disk, spec.disk_mib).await?;
+        spec.disk_mib = host::grant(&spec.disk, spec.disk_mib).await?;
         let deadline = Instant::now() + spec.deadline;
         let limit = spec.deadline;
         let work = async {
@@ -169,20 +169,21 @@ impl Qemu {
 
     async fn plan(&self, spec: &BootSpec) -> Result<Plan, BootError> {
         let (named, places, packages) = (spec.image.clone(), self.places.clone(), spec.packages.clone());
-        let (kvm, cpus, memory_mib) = (self.kvm, spec.cpus.max(1), spec.memory_mib.max(128));
+        let (kvm, cpus, memory_mib) = (self.kvm, host::processors(spec.cpus), spec.memory_mib.max(128));
         let disk_mib = spec.disk_mib;
         let look = move || -> Result<Plan, BootError> {
-            let emulator = emulator()?;
+            host::has_memory(memory_mib)?;
+            let emulator = host::emulator()?;
             let image = Image::find(named.as_deref(), &places)?;
             image.has(&packages)?;
             let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::Tcg { tsc_khz: 0 } };
-            let identity = identity(&emulator);
+            let identity = host::identity(&emulator);
             let emulator = emulator.display().to_string();
             let mut machine = Machine { emulator, accelerator, cpus, memory_mib, agents: image.agents };
             // With the kernel's own line, which a restored machine is not given again.
             let line = machine.argv(Ram::Saved).join(" ");
             let disk = format!("{} {disk_mib}", argv::DISK_BYTES);
-            let key = Key::of(&[&identity, &line, &image.identity, &processor(), &disk, WARM]);
+            let key = Key::of(&[&identity, &line, &image.identity, &host::processor(), &disk, WARM]);
             if !kvm {
                 // Measured anew at each start, and so no part of the key; the processor is.
                 machine.accelerator = Accelerator::tcg();
@@ -411,57 +412,6 @@ impl Sandbox for Qemu {
     fn discard_disk<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Result<(), BootError>> {
         self.jail.discard_disk(disk)
     }
-}
-
-/// The room a work disk has: what is asked for now, or what it once had, since its file system is that large and must
-/// not meet a smaller limit in the middle of a write. Kept beside the disk, where no guest writes.
-async fn grant(disk: &Path, wanted: u64) -> Result<u64, BootError> {
-    let place = disk.join("granted-mib");
-    let keep = move || -> Result<u64, BootError> {
-        crate::files::create_private_dir(place.parent().unwrap_or(&place))
-            .map_err(|error| stage("made its disk", error))?;
-        let had = std::fs::read_to_string(&place).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        if wanted > had {
-            crate::files::write_atomically(&place, wanted.to_string().as_bytes())
-                .map_err(|error| stage("noted the size of its disk", error))?;
-        }
-        Ok(wanted.max(had))
-    };
-    tokio::task::spawn_blocking(keep).await.map_err(|error| stage("noted the size of its disk", error))?
-}
-
-/// The emulator on the search path, where a jail shows it.
-fn emulator() -> Result<PathBuf, BootError> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(EMULATOR)).find(|file| file.is_file());
-    let hint = "install it, on Debian with apt-get install qemu-system-x86";
-    let missing = |what: String| BootError::Missing { what, hint: hint.to_owned() };
-    let found = found.ok_or_else(|| missing(format!("{EMULATOR} is not installed")))?;
-    let real = found.canonicalize().map_err(|error| missing(format!("{} cannot be used: {error}", found.display())))?;
-    if real.starts_with("/usr") {
-        return Ok(real);
-    }
-    Err(missing(format!("{} stands outside /usr, where its jail does not have it", real.display())))
-}
-
-/// Which emulator this is, without running it.
-fn identity(emulator: &Path) -> String {
-    let meta = std::fs::metadata(emulator).ok();
-    let modified = meta.as_ref().and_then(|meta| meta.modified().ok());
-    let seconds = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |d| d.as_secs());
-    format!("{} {} {seconds}", emulator.display(), meta.map_or(0, |meta| meta.len()))
-}
-
-/// The host's processor, which a guest under KVM sees, and whose clock every guest runs by.
-fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let wanted = ["model name", "stepping", "microcode", "flags"];
-    text.split("\n\n")
-        .next()
-        .unwrap_or_default()
-        .lines()
-        .filter(|line| wanted.iter().any(|name| line.starts_with(name)))
-        .collect()
 }
 
 /// What an emulator finds beside its channel when it restores: its end of the monitor, and the template's memory.

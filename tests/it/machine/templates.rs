@@ -52,7 +52,7 @@ async fn a_template_knows_no_issue_and_a_restored_machine_has_its_own_limits() {
         let bytes = fs::read(path).expect("readable");
         bytes.windows(secret.len()).any(|window| window == secret.as_bytes())
     };
-    assert!(files.len() == 3 && !files.iter().any(|file| holds(file)), "{files:?}");
+    assert!(files.len() >= 3 && !files.iter().any(|file| holds(file)), "{files:?}");
     // The control: the search finds it where it is.
     let planted = bench.place.path().join("planted");
     fs::write(&planted, format!("x{secret}x")).expect("written");
