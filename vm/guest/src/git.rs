@@ -174,7 +174,8 @@ mod tests {
     /// Whether a repository with one commit is gone after this.
     fn gone_after(script: &str) -> bool {
         let dir = tempfile::tempdir().expect("directory");
-        let begin = "git init -q -b main . && git -c user.name=a -c user.email=a@example.org commit -q --allow-empty -m one";
+        let begin =
+            "git init -q -b main . && git -c user.name=a -c user.email=a@example.org commit -q --allow-empty -m one";
         let sh = format!("{begin} && {script}");
         let out = std::process::Command::new("sh").args(["-c", &sh]).current_dir(dir.path()).output().expect("sh");
         assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
@@ -199,7 +200,7 @@ mod tests {
             "git pack-refs --all && ! test -e .git/refs/heads/main",
             "git checkout -q --detach",
             "find .git/objects -type f | xargs rm",
-            "echo broken > .git/config",
+            "echo '[broken' > .git/config",
             "mv .git .elsewhere && echo 'gitdir: .elsewhere' > .git",
             ": > .git/HEAD",
         ] {
