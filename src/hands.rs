@@ -286,8 +286,8 @@ async fn remove(parts: &Parts, issue: &Issue, workflow: &Workflow) -> Result<(),
         log: None,
     };
     workspaces.remove(&wanted).await.map_err(|error| error.to_string())?;
-    let marker = parts.layout.unexported(&key);
-    if tokio::fs::try_exists(&marker).await.unwrap_or(true) {
+    let marks = crate::run::marker::standing(&parts.layout, &key);
+    if let Some(marker) = marks.map_err(|error| error.to_string())?.first() {
         return Err(format!(
             "work may be left on its work disk that never came out ({} stands); move the issue back to take it up, or remove that file",
             marker.display()

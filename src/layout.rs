@@ -59,9 +59,19 @@ impl Layout {
     }
 
     /// Stands while a work disk may hold work that never came out of it; such a disk is not removed. What it says is
-    /// the word of the runtime that has the disk; nothing is the jail.
+    /// the word of the runtime that has the disk.
     pub fn unexported(&self, key: &WorkspaceKey) -> PathBuf {
+        self.root.join("unexported").join(key.as_str())
+    }
+
+    /// Where that stood before: it is still read. Another issue may have its disk of this name, a directory.
+    pub fn unexported_before(&self, key: &WorkspaceKey) -> PathBuf {
         self.root.join("disks").join(format!("{}.unexported", key.as_str()))
+    }
+
+    /// Where a work disk goes that was given up in this run. No key has a `+` in it.
+    pub fn given_up(&self, runtime: &str, key: &WorkspaceKey, run: RunId) -> PathBuf {
+        self.work_disk(runtime, key).with_file_name(format!("{}+left-{run}", key.as_str()))
     }
 
     /// Everything one run leaves: its log, its frames, bundles on their way.

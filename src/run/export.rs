@@ -59,10 +59,11 @@ impl ExportError {
         )
     }
 
-    /// Whether the work tree is no repository that work could come out of any more.
+    /// Whether the guest saw that there is no repository, or no commit, that work could come out of. A git that merely
+    /// failed proves nothing: it does so for want of memory or room, too.
     pub(super) fn is_broken_tree(&self) -> bool {
         let Self::Channel(ChannelError::Refused(refusal)) = self else { return false };
-        matches!(refusal.kind, RefusalKind::Tree | RefusalKind::Git)
+        refusal.kind == RefusalKind::Tree
     }
 }
 
@@ -95,7 +96,13 @@ impl Attempt {
                     Err(error) if error.is_for_the_agent() || error.is_broken_tree() => {
                         tracing::warn!(issue_id = %self.plan.issue.id, %error, "what an earlier run left cannot be taken; starting from the last good work");
                     }
-                    Err(error) => return Err(failed(FailureCode::RescueFailed, error)),
+                    Err(error) => {
+                        let message = format!(
+                            "what stands on the work disk {} cannot be taken: {error}; it is kept (hint: if this stays so, save what you need from it and remove it to start from the last good work)",
+                            self.disk_of(&self.picked).display()
+                        );
+                        return Err(failed(FailureCode::RescueFailed, message));
+                    }
                 }
             }
             self.seed(airlock, channel, disk.tree, line).await
@@ -208,7 +215,7 @@ impl Attempt {
 
     /// The guest died before its export: a fresh sandbox without an agent exports from its work disk.
     pub(super) async fn rescue(&self, airlock: &Airlock, message: Option<String>) -> Result<(), ExportError> {
-        let (mut guest, channel, disk) = match self.boot(&self.picked).await {
+        let (mut guest, channel, disk) = match self.boot(&self.picked, self.rescue_sizes(&self.picked)).await {
             Ok(booted) => booted,
             Err(end) => return Err(ChannelError::Protocol(format!("no sandbox for the rescue: {end}")).into()),
         };

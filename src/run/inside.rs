@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use symphony_core::board::{FailureCode, ParkReason, RunEnd};
 use symphony_core::runtimes::Kind;
-use symphony_core::workflow::AgentOf;
+use symphony_core::workflow::{AgentOf, Sizes};
 use symphony_guest::wire::{Program as GuestProgram, SpawnRequest};
 use tokio::sync::mpsc;
 
@@ -13,7 +13,7 @@ use super::export::ExportError;
 use super::line::{Line, Report};
 use super::turns::Talk;
 use super::word::Word;
-use super::{Attempt, ServeStream, failed};
+use super::{Attempt, ServeStream, failed, marker};
 use crate::agent::event::{AgentEvent, Events};
 use crate::agent::profile::{self, Inside};
 use crate::agent::redact::Secrets;
@@ -51,27 +51,26 @@ impl Attempt {
             taken_over = self.take_over(airlock, line) => taken_over,
             cause = line.stopped() => return Left::Ended(RunEnd::Stopped(cause)),
         };
-        if let Err(end) = taken_over {
-            return Left::Ended(end);
-        }
+        let stood = match taken_over {
+            Ok(stood) => stood,
+            Err(end) => return Left::Ended(end),
+        };
         line.report(Report::Phase("booting")).await;
         let booted = tokio::select! {
-            booted = self.boot(&self.picked) => booted,
+            booted = self.boot(&self.picked, self.sizes.clone()) => booted,
             cause = line.stopped() => return Left::Ended(RunEnd::Stopped(cause)),
         };
         let (mut guest, channel, disk) = match booted {
             Ok(booted) => booted,
             Err(end) => return Left::Ended(end),
         };
-        // Until its work is out, the disk is all there is of it, whatever becomes of us.
-        let unexported = self.parts.layout.unexported(&self.key);
-        let place = unexported.parent().map_or(Ok(()), crate::files::create_private_dir);
-        let marked = match place {
-            Ok(()) => tokio::fs::write(&unexported, self.picked.kind.runtime()).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = marked {
-            tracing::warn!(path = %unexported.display(), %error, "cannot mark the work disk as in use");
+        // Without the mark, another runtime would take what the agent is about to do for an older copy.
+        if let Err(error) = marker::set(&self.parts.layout, &self.key, self.picked.kind.runtime()) {
+            drop(channel);
+            guest.stop(GUEST_GRACE).await;
+            let place = self.parts.layout.unexported(&self.key);
+            let message = format!("cannot mark the work disk as in use: {}: {error}", place.display());
+            return Left::Ended(failed(FailureCode::SandboxBootFailed, message));
         }
         let mut talk = Talk::default();
         let end = match self.prepare_disk(airlock, &channel, &disk, line).await {
@@ -106,8 +105,12 @@ impl Attempt {
             }
             other => other,
         };
-        if exported.is_ok() {
-            let _ = tokio::fs::remove_file(&unexported).await;
+        // What an earlier run left was not taken when this one did not come to its talk.
+        if exported.is_ok()
+            && (talk.seeded || !stood)
+            && let Err(error) = marker::clear(&self.parts.layout, &self.key)
+        {
+            tracing::warn!(issue_id = %self.plan.issue.id, %error, "the work is out, but its work disk stays marked");
         }
         self.conclude(end, exported, ending.out_of_memory)
     }
@@ -154,12 +157,22 @@ impl Attempt {
         self.parts.layout.work_disk(picked.kind.runtime(), &self.key)
     }
 
-    pub(super) async fn boot(&self, picked: &Picked) -> Result<(Box<dyn Life>, Channel, DiskState), RunEnd> {
-        // The disk of another runtime is asked for its work without an agent: the usual sizes will do.
-        let sizes = match picked.kind == self.picked.kind {
-            true => self.sizes.clone(),
-            false => self.workflow.sandbox.sizes(None, picked.kind, &self.workflow.smolvm),
-        };
+    /// What a sandbox gets that has no agent and is asked for the work on its disk.
+    pub(super) fn rescue_sizes(&self, picked: &Picked) -> Sizes {
+        let sandbox = &self.workflow.sandbox;
+        let profile = sandbox.profile_of(self.plan.issue.profile.as_deref()).ok().flatten();
+        let sizes = sandbox.rescue_sizes(profile, picked.kind, &self.workflow.smolvm);
+        match picked.kind == self.picked.kind {
+            true => Sizes { image: self.sizes.image.clone(), packages: self.sizes.packages.clone(), ..sizes },
+            false => sizes,
+        }
+    }
+
+    pub(super) async fn boot(
+        &self,
+        picked: &Picked,
+        sizes: Sizes,
+    ) -> Result<(Box<dyn Life>, Channel, DiskState), RunEnd> {
         let disk = self.disk_of(picked);
         let place = disk.parent().map_or(Ok(()), crate::files::create_private_dir);
         place.map_err(|error| {

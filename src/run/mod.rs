@@ -7,6 +7,7 @@ mod export;
 mod finish;
 mod inside;
 pub mod line;
+pub(crate) mod marker;
 mod takeover;
 mod tools;
 mod turns;

@@ -280,22 +280,25 @@ impl Sandboxes {
         }
     }
 
-    /// A runtime that works here and whose work disks have this name on them: to take work off one.
+    /// A runtime that works here, with what this workflow has it boot, and whose work disks have this name on them: to take
+    /// work off one.
     ///
     /// # Errors
     /// Why there is none, a sentence.
-    pub async fn working(&self, runtime: &str) -> Result<Picked, String> {
+    pub async fn working(&self, runtime: &str, workflow: &Workflow) -> Result<Picked, String> {
         let mut said = vec![];
-        for kind in self.slots.keys().copied().filter(|kind| kind.runtime() == runtime) {
-            if !self.trials.borrow().contains_key(&kind) {
-                self.begin_one(kind, None);
-            }
+        for (kind, sandbox) in self.all().filter(|(kind, _)| kind.runtime() == runtime) {
+            let image = image_of(workflow, kind);
+            self.begin_one(kind, image.clone());
+            let settled = |tried: &BTreeMap<Kind, Tried>| {
+                tried.get(&kind).is_none_or(|tried| tried.image != image || matches!(tried.state, State::Ended(_)))
+            };
             // The sender is ours: it does not go away meanwhile.
-            let _ = self.changes().wait_for(|tried| has_ended(tried, kind)).await;
-            match self.report(kind) {
-                Some(Ok(_)) => return self.owner(runtime).ok_or_else(|| format!("this symphony has no {runtime}")),
-                Some(Err(error)) => said.push(error.to_string()),
-                None => {}
+            let _ = self.changes().wait_for(settled).await;
+            match self.trials.borrow().get(&kind).filter(|tried| tried.image == image).map(|tried| &tried.state) {
+                Some(State::Ended(Ok(_))) => return Ok(owning(kind, sandbox)),
+                Some(State::Ended(Err(error))) => said.push(error.to_string()),
+                Some(State::Running) | None => said.push("the workflow changed its image meanwhile".to_owned()),
             }
         }
         said.dedup();
@@ -305,13 +308,8 @@ impl Sandboxes {
     /// The runtime whose work disks have this name on them: the one that works here, else any.
     pub fn owner(&self, runtime: &str) -> Option<Picked> {
         let of_it = |(kind, _): &(Kind, &Arc<dyn Sandbox>)| kind.runtime() == runtime;
-        let picked = |(kind, sandbox): (Kind, &Arc<dyn Sandbox>)| Picked {
-            kind,
-            sandbox: sandbox.clone(),
-            reason: "the work disk is its own".to_owned(),
-        };
         let works = self.all().filter(of_it).find(|(kind, _)| matches!(self.report(*kind), Some(Ok(_))));
-        works.or_else(|| self.all().find(of_it)).map(picked)
+        works.or_else(|| self.all().find(of_it)).map(|(kind, sandbox)| owning(kind, sandbox))
     }
 
     /// One of each name that work disks have on them, the jail's last: it removes directories, whatever is in them.
@@ -333,6 +331,10 @@ fn smolvm(exe: &Path, root: PathBuf, instance: &str, workflow: &Workflow) -> Smo
 
 fn pause(failures: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LAST_PAUSE)
+}
+
+fn owning(kind: Kind, sandbox: &Arc<dyn Sandbox>) -> Picked {
+    Picked { kind, sandbox: sandbox.clone(), reason: "the work disk is its own".to_owned() }
 }
 
 /// What this workflow has the runs boot that name no profile.

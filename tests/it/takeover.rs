@@ -124,7 +124,10 @@ impl Bench {
 
     /// A run in the jail that is killed when it had committed and exported nothing.
     async fn leave_work_in_the_jail(&mut self) {
-        let script = "echo kept > kept.txt; git add kept.txt; git commit -qm Kept; echo loose > loose.txt; touch ~/ready; sleep 300";
+        self.leave_in_the_jail("echo kept > kept.txt; git add kept.txt; git commit -qm Kept; echo loose > loose.txt; touch ~/ready; sleep 300").await;
+    }
+
+    async fn leave_in_the_jail(&mut self, script: &str) {
         let run = self.begin("jail", script, true);
         let ready = self.disk("jail").join("home/ready");
         tokio::task::spawn_blocking(move || until("the agent", || ready.exists())).await.expect("ready");
@@ -169,4 +172,104 @@ async fn work_that_its_runtime_cannot_give_out_any_more_stops_the_run_and_stays(
         bench.begin("jail", "test -e loose.txt && git add . && git commit -qm Loose", true).await.expect("ends");
     assert_eq!(ended.end, RunEnd::TurnsUsed);
     assert_eq!(bench.marker(), None);
+}
+
+/// What the airlock holds of W-1, by the subjects of its commits.
+fn subjects(bench: &Bench) -> String {
+    git(&bench.project.dir().join(".symphony/airlock/W-1.git"), &["log", "--all", "--format=%s"])
+}
+
+fn rescue_failed(end: RunEnd) -> String {
+    let RunEnd::Failed(failure) = end else { panic!("{end:?}") };
+    assert_eq!(failure.code, FailureCode::RescueFailed, "{}", failure.message);
+    failure.message
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_was_killed_in_its_git_add_does_not_destroy_the_work_that_it_was_saving() {
+    for next in ["jail", "qemu"] {
+        let mut bench = Bench::new();
+        bench.leave_work_in_the_jail().await;
+        for left in ["export.index", "export.index.lock", "extra.index.lock"] {
+            std::fs::write(bench.disk("jail").join("state").join(left), "").expect("what a killed git leaves");
+        }
+        let ended = bench.begin(next, "test -e loose.txt", true).await.expect("ends");
+        assert_eq!(ended.end, RunEnd::TurnsUsed, "{next}");
+        assert!(subjects(&bench).contains("Kept"), "{next}: {}", subjects(&bench));
+        assert_eq!(bench.marker(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rescue_has_room_for_what_a_run_with_more_room_did() {
+    let mut bench = Bench::new();
+    let script = "echo kept > kept.txt; git add kept.txt; git commit -qm Kept; head -c 3000000 /dev/urandom > loose.bin; touch ~/ready; sleep 300";
+    bench.leave_in_the_jail(script).await;
+    let ended = bench.begin("qemu, jail: {file_size_mib: 1, memory_mib: 16}", "test -e loose.bin", true).await;
+    assert_eq!(ended.expect("ends").end, RunEnd::TurnsUsed);
+    assert!(subjects(&bench).contains("Kept"), "{}", subjects(&bench));
+    assert!(!bench.disk("jail").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_git_that_fails_on_the_old_disk_stops_the_run_and_the_disk_and_its_mark_stay() {
+    for next in ["qemu", "jail"] {
+        let mut bench = Bench::new();
+        bench.leave_work_in_the_jail().await;
+        let config = bench.disk("jail").join("tree/.git/config");
+        let good = std::fs::read(&config).expect("a config");
+        std::fs::write(&config, "[broken").expect("written");
+        for _ in 0..2 {
+            let message = rescue_failed(bench.begin(next, "true", true).await.expect("ends").end);
+            assert!(message.contains("bad config") && message.contains("hint: "), "{message}");
+            assert_eq!(bench.marker().as_deref(), Some("jail"), "{next}");
+            assert!(bench.disk("jail").join("tree/loose.txt").exists(), "{next}");
+        }
+        // Mended, it goes on where it was.
+        std::fs::write(&config, good).expect("written");
+        let ended = bench.begin(next, "test -e loose.txt", true).await.expect("ends");
+        assert_eq!(ended.end, RunEnd::TurnsUsed, "{next}");
+        assert!(subjects(&bench).contains("Kept"), "{next}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_without_a_repository_is_put_aside_and_not_deleted() {
+    let mut bench = Bench::new();
+    bench.leave_work_in_the_jail().await;
+    std::fs::remove_dir_all(bench.disk("jail").join("tree/.git")).expect("removed");
+    let ended = bench.begin("qemu", "test ! -e loose.txt", true).await.expect("ends");
+    assert_eq!(ended.end, RunEnd::TurnsUsed);
+    let aside = bench.layout().given_up("jail", &key(), RunId(2));
+    assert!(aside.join("tree/loose.txt").exists() && !bench.disk("jail").exists());
+    assert_eq!(bench.marker(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_cannot_be_written_ends_the_run_before_its_agent_starts() {
+    let mut bench = Bench::new();
+    let place = bench.layout().unexported(&key());
+    std::fs::create_dir_all(place.join("in the way")).expect("directory");
+    let ended = bench.begin("jail", "touch ~/started", true).await.expect("ends");
+    let RunEnd::Failed(failure) = ended.end else { panic!("{:?}", ended.end) };
+    assert_eq!(failure.code, FailureCode::SandboxBootFailed);
+    assert!(failure.message.contains("cannot mark the work disk"), "{}", failure.message);
+    assert!(bench.disk("jail").join("home").exists() && !bench.disk("jail").join("home/started").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_of_an_unknown_word_is_refused_and_an_empty_one_in_the_old_place_is_the_jails() {
+    let mut bench = Bench::new();
+    bench.leave_work_in_the_jail().await;
+    let place = bench.layout().unexported(&key());
+    std::fs::write(&place, "jai").expect("written");
+    let message = rescue_failed(bench.begin("qemu", "true", true).await.expect("ends").end);
+    assert!(message.contains("\"jai\"") && message.contains("nothing was removed"), "{message}");
+    assert!(bench.disk("jail").join("tree/loose.txt").exists() && bench.marker().is_some());
+    std::fs::remove_file(&place).expect("removed");
+    std::fs::write(bench.layout().unexported_before(&key()), "").expect("an old mark");
+    let ended = bench.begin("qemu", "test -e loose.txt", true).await.expect("ends");
+    assert_eq!(ended.end, RunEnd::TurnsUsed);
+    assert!(subjects(&bench).contains("Kept"), "{}", subjects(&bench));
+    assert!(!bench.layout().unexported_before(&key()).exists() && !bench.disk("jail").exists());
 }

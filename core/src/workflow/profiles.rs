@@ -26,6 +26,10 @@ const ANY_MIB: u64 = 1 << 30;
 /// What 0 stands for: as many processes as Linux has numbers for.
 const ANY_PIDS: u64 = 1 << 22;
 
+/// The defaults of a jail, below which nothing is rescued.
+const LEAST_MIB: u64 = 4096;
+const LEAST_PIDS: u64 = 512;
+
 /// What was written; everything else falls back to the values of `sandbox`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Profile {
@@ -114,6 +118,23 @@ impl Sandbox {
             pids: or(sizes.pids, ANY_PIDS),
             file_size_mib: or(sizes.file_size_mib, ANY_MIB),
             ..sizes
+        }
+    }
+
+    /// What a sandbox without an agent gets that takes work off a disk: never less than a run of this profile, than the
+    /// usual run, or than the defaults, since for want of room git fails like on a broken tree.
+    pub fn rescue_sizes(&self, profile: Option<&Profile>, kind: Kind, smolvm: &Smolvm) -> Sizes {
+        let usual = self.sizes(None, kind, smolvm);
+        let own = self.sizes(profile, kind, smolvm);
+        // A jail only limits; a machine's memory must be there.
+        let memory_mib = if kind == Kind::Jail { LEAST_MIB } else { 0 };
+        Sizes {
+            cpus: usual.cpus.max(own.cpus),
+            memory_mib: usual.memory_mib.max(own.memory_mib).max(memory_mib),
+            disk_mib: usual.disk_mib.max(own.disk_mib),
+            pids: usual.pids.max(own.pids).max(LEAST_PIDS),
+            file_size_mib: usual.file_size_mib.max(own.file_size_mib).max(LEAST_MIB),
+            ..usual
         }
     }
 

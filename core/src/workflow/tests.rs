@@ -235,6 +235,24 @@ fn meaningless_or_dangerous_values_are_errors() {
 }
 
 #[test]
+fn a_rescue_gets_the_larger_of_the_profiles_and_the_usual_sizes_and_never_less_than_the_defaults() {
+    use crate::runtimes::Kind;
+    let workflow = good(
+        "sandbox:\n  memory_mib: 1024\n  disk_mib: 100\n  jail: {memory_mib: 64, pids: 9, file_size_mib: 1}\n  profiles:\n    big: {cpus: 8, memory_mib: 9000, \
+         disk_mib: 9000, pids: 0, file_size_mib: 0, image: vm/big}",
+    );
+    let sandbox = &workflow.sandbox;
+    let big = sandbox.profile_of(Some("big")).expect("listed");
+    let jail = sandbox.rescue_sizes(None, Kind::Jail, &workflow.smolvm);
+    assert_eq!((jail.memory_mib, jail.pids, jail.file_size_mib, jail.disk_mib), (4096, 512, 4096, 0));
+    let usual = sandbox.rescue_sizes(None, Kind::QemuKvm, &workflow.smolvm);
+    assert_eq!((usual.cpus, usual.memory_mib, usual.disk_mib, usual.file_size_mib), (2, 1024, 100, 4096));
+    let large = sandbox.rescue_sizes(big, Kind::QemuKvm, &workflow.smolvm);
+    assert_eq!((large.cpus, large.memory_mib, large.disk_mib, large.image), (8, 9000, 9000, None));
+    assert!(large.pids > 1 << 20 && large.file_size_mib > 1 << 20, "no limit stays none");
+}
+
+#[test]
 fn a_profile_falls_back_to_the_sandbox_and_a_jail_to_its_own_limits() {
     use crate::runtimes::Kind;
     let workflow = good(

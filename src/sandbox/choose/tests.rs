@@ -17,6 +17,7 @@ struct Scripted {
     crashes: bool,
     may_end: Semaphore,
     trials: AtomicUsize,
+    images: std::sync::Mutex<Vec<Option<PathBuf>>>,
 }
 
 impl Scripted {
@@ -26,6 +27,7 @@ impl Scripted {
             crashes: false,
             may_end: Semaphore::new(0),
             trials: AtomicUsize::new(0),
+            images: Default::default(),
         })
     }
 
@@ -41,8 +43,9 @@ impl Sandbox for Scripted {
         "scripted"
     }
 
-    fn trial(&self, _: Option<PathBuf>) -> BoxFuture<'_, Result<TrialReport, BootError>> {
-        Box::pin(async {
+    fn trial(&self, image: Option<PathBuf>) -> BoxFuture<'_, Result<TrialReport, BootError>> {
+        Box::pin(async move {
+            self.images.lock().expect("unpoisoned").push(image);
             self.trials.fetch_add(1, Ordering::Relaxed);
             let _ = self.may_end.acquire().await;
             assert!(!self.crashes, "the trial crashes");
@@ -123,6 +126,7 @@ async fn a_trial_that_crashes_or_never_ends_is_a_reason_like_any_other() {
         crashes: true,
         may_end: Semaphore::new(1),
         trials: AtomicUsize::new(0),
+        images: Default::default(),
     });
     let endless = Scripted::new(true);
     let all = sandboxes(&[(Kind::Smolvm, &crashing), (Kind::QemuKvm, &endless)]);
@@ -136,9 +140,13 @@ async fn a_trial_that_crashes_or_never_ends_is_a_reason_like_any_other() {
 async fn a_disk_has_the_owner_that_works_and_the_jail_is_asked_last() {
     let (kvm, tcg, jail) = (Scripted::ready(false), Scripted::ready(true), Scripted::ready(false));
     let all = sandboxes(&[(Kind::Jail, &jail), (Kind::QemuTcg, &tcg), (Kind::QemuKvm, &kvm)]);
-    assert_eq!(all.working("qemu").await.map(|picked| picked.kind), Ok(Kind::QemuTcg));
-    assert_eq!(all.working("jail").await.map(|picked| picked.kind), Err("no image: build one".to_owned()));
-    assert_eq!(all.working("smolvm").await.map(|picked| picked.kind), Err("this symphony has no smolvm".to_owned()));
+    let usual = workflow("runtime: jail");
+    assert_eq!(all.working("qemu", &usual).await.map(|picked| picked.kind), Ok(Kind::QemuTcg));
+    assert_eq!(all.working("jail", &usual).await.map(|picked| picked.kind), Err("no image: build one".to_owned()));
+    assert_eq!(
+        all.working("smolvm", &usual).await.map(|picked| picked.kind),
+        Err("this symphony has no smolvm".to_owned())
+    );
     let owners: Vec<_> = all.owners().iter().map(|picked| picked.kind).collect();
     assert_eq!(owners, [Kind::QemuTcg, Kind::Jail]);
 }
@@ -165,4 +173,19 @@ async fn what_failed_is_tried_again_at_growing_intervals_and_taken_when_it_works
         kvm.may_end.add_permits(1);
     }
     assert_eq!(all.pick(&auto).map(|picked| picked.kind), Ok(Kind::QemuKvm));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_is_asked_for_its_work_disk_is_tried_with_the_image_of_the_workflow() {
+    let tcg = Scripted::ready(true);
+    let all = sandboxes(&[(Kind::QemuTcg, &tcg)]);
+    let images = || tcg.images.lock().expect("unpoisoned").clone();
+    let with_image = workflow("runtime: jail, image: vm/own");
+    for _ in 0..2 {
+        assert_eq!(all.working("qemu", &with_image).await.map(|picked| picked.kind), Ok(Kind::QemuTcg));
+        assert_eq!(images(), [Some("/w/vm/own".into())], "once");
+    }
+    tcg.may_end.add_permits(1);
+    assert_eq!(all.working("qemu", &workflow("runtime: jail")).await.map(|picked| picked.kind), Ok(Kind::QemuTcg));
+    assert_eq!(images(), [Some("/w/vm/own".into()), None], "what one image did says nothing of another");
 }

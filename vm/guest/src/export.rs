@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::git::{Git, check_oid};
+use crate::git::{self, Git, check_oid};
 use crate::mux::MuxStream;
 use crate::serve::{Guest, refuse};
 use crate::state;
@@ -62,7 +62,9 @@ async fn collect(guest: &Guest, request: &ExportRequest, bundle: &Path, within: 
     }
     let git = Git::new(&guest.dirs.work, &guest.groups, within);
     let mut head = git.run(&["rev-parse", "--verify", "HEAD^{commit}"]).await.map_err(|e| {
-        Refusal::new(RefusalKind::Tree, format!("the work tree has no commit to export: {}", e.message))
+        // git also fails for want of memory, files or room: only what is seen to be gone is said to be gone.
+        let kind = if git::is_gone(&guest.dirs.work) { RefusalKind::Tree } else { e.kind };
+        Refusal::new(kind, format!("the work tree has no commit to export: {}", e.message))
     })?;
     let branch = git.run(&["symbolic-ref", "-q", "--short", "HEAD"]).await.ok();
     let mut wip = uncommitted(guest, &git, &head).await?;
@@ -116,7 +118,8 @@ async fn collect(guest: &Guest, request: &ExportRequest, bundle: &Path, within: 
 /// The tree of the work tree as it stands (tracked and untracked, not ignored), when it differs from HEAD's. Built in an
 /// index of our own: a lock someone left on the agent's does not matter.
 async fn uncommitted(guest: &Guest, git: &Git<'_>, head: &str) -> Result<Option<String>, Refusal> {
-    let index = guest.dirs.state.join(INDEX);
+    let index = state::own_index(&guest.dirs.state, INDEX)
+        .map_err(|e| Refusal::new(RefusalKind::Io, format!("cannot make way for an index: {e}")))?;
     let path = index.display().to_string();
     let env = [("GIT_INDEX_FILE", path.as_str())];
     let add = ["add", "-A", "."];
@@ -126,7 +129,8 @@ async fn uncommitted(guest: &Guest, git: &Git<'_>, head: &str) -> Result<Option<
         .and_then(|mut from| std::io::copy(&mut from, &mut state::fresh(&index)?))
         .is_ok();
     if !copied || git.run_with(&add, &env).await.is_err() {
-        let _ = fs::remove_file(&index);
+        // With the lock, if git was killed.
+        let _ = state::own_index(&guest.dirs.state, INDEX);
         git.run_with(&["read-tree", head], &env).await?;
         git.run_with(&add, &env).await?;
     }

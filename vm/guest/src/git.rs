@@ -2,17 +2,21 @@
 //! what else it makes git run is confined like the agent, output is capped, and everything has a deadline.
 
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use crate::child::{self, Groups};
+use crate::state;
 use crate::wire::{Refusal, RefusalKind};
 
 const MAX_OUT: usize = 1024 * 1024;
 const MAX_ERR: usize = 3 * 1024;
+/// Of a file with references.
+const MAX_REFS: u64 = 16 * 1024 * 1024;
 const OVERRIDES: [&str; 6] = [
     "core.fsync=all",
     "core.hooksPath=/dev/null",
@@ -101,6 +105,46 @@ pub(crate) fn sweep_locks(dot_git: &Path) {
     }
 }
 
+/// Whether there is provably nothing that git could export from this tree: no repository, or no commit that its HEAD
+/// names. What cannot be looked at is not gone, and a repository that is only damaged is for a person to judge.
+pub(crate) fn is_gone(tree: &Path) -> bool {
+    let dot_git = tree.join(".git");
+    match std::fs::metadata(&dot_git) {
+        Err(error) => return is_absence(&error),
+        // It names a repository elsewhere.
+        Ok(meta) if meta.is_file() => return false,
+        Ok(meta) if !meta.is_dir() => return true,
+        Ok(_) => {}
+    }
+    let absent = |name: &str| std::fs::metadata(dot_git.join(name)).is_err_and(|error| is_absence(&error));
+    if ["HEAD", "objects", "refs"].into_iter().any(absent) {
+        return true;
+    }
+    let read = |name: &str| {
+        let mut text = Vec::new();
+        let file = state::plain(&dot_git.join(name))?;
+        file.take(MAX_REFS).read_to_end(&mut text).map(|_| String::from_utf8_lossy(&text).into_owned())
+    };
+    let Ok(head) = read("HEAD") else { return false };
+    match (head.trim(), head.trim().strip_prefix("ref:").map(str::trim)) {
+        // A crash may have emptied it.
+        ("", _) => false,
+        // On a branch without a commit. Reftables keep their branches where we do not look.
+        (_, Some(branch)) => {
+            let packed = match read("packed-refs") {
+                Ok(packed) => packed.lines().any(|line| line.ends_with(&format!(" {branch}"))),
+                Err(error) => !is_absence(&error),
+            };
+            !packed && absent(branch) && absent("reftable")
+        }
+        (oid, None) => check_oid(oid).is_err(),
+    }
+}
+
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
 /// Reads to the end, keeps the first `cap` bytes.
 async fn read_capped(pipe: Option<impl AsyncRead + Unpin>, cap: usize) -> Vec<u8> {
     let mut kept = Vec::new();
@@ -121,4 +165,46 @@ pub(crate) fn check_oid(oid: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::new(RefusalKind::BadRequest, format!("`{oid}` is not an object name")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a repository with one commit is gone after this.
+    fn gone_after(script: &str) -> bool {
+        let dir = tempfile::tempdir().expect("directory");
+        let begin =
+            "git init -q -b main . && git -c user.name=a -c user.email=a@example.org commit -q --allow-empty -m one";
+        let sh = format!("{begin} && {script}");
+        let out = std::process::Command::new("sh").args(["-c", &sh]).current_dir(dir.path()).output().expect("sh");
+        assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
+        is_gone(dir.path())
+    }
+
+    #[test]
+    fn a_tree_is_gone_only_when_its_repository_or_its_commit_is_seen_to_be_missing() {
+        for gone in [
+            "rm -rf .git",
+            "rm -rf .git && ln -s /nowhere .git",
+            "rm -rf .git && mkfifo .git",
+            "rm .git/HEAD",
+            "rm -rf .git/objects",
+            "echo garbage > .git/HEAD",
+            "git checkout -q --orphan new",
+        ] {
+            assert!(gone_after(gone), "{gone}");
+        }
+        for kept in [
+            "true",
+            "git pack-refs --all && ! test -e .git/refs/heads/main",
+            "git checkout -q --detach",
+            "find .git/objects -type f | xargs rm",
+            "echo '[broken' > .git/config",
+            "mv .git .elsewhere && echo 'gitdir: .elsewhere' > .git",
+            ": > .git/HEAD",
+        ] {
+            assert!(!gone_after(kept), "{kept}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::wire::MAX_MARKER;
 
@@ -38,6 +38,15 @@ pub(crate) fn clear(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
+}
+
+/// Makes way for an index of our own, and says where it goes: a killed git leaves its lock there, and then no git could
+/// write that index any more.
+pub(crate) fn own_index(state: &Path, name: &str) -> io::Result<PathBuf> {
+    let index = state.join(name);
+    clear(&state.join(format!("{name}.lock")))?;
+    clear(&index)?;
+    Ok(index)
 }
 
 /// Whether the work tree was built to its end.
@@ -88,6 +97,25 @@ mod tests {
     fn pipe(path: &Path) {
         let made = std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo");
         assert!(made.success());
+    }
+
+    #[test]
+    fn a_lock_that_a_killed_git_left_on_an_index_of_our_own_goes_whatever_it_is() {
+        let dir = tempfile::tempdir().expect("directory");
+        let state = dir.path();
+        let plants: [fn(&Path); 4] = [
+            |path| fs::write(path, "").expect("written"),
+            pipe,
+            |path| std::os::unix::fs::symlink("/dev/zero", path).expect("link"),
+            |path| fs::create_dir_all(path.join("full")).expect("directory"),
+        ];
+        for plant in plants {
+            plant(&state.join("export.index.lock"));
+            plant(&state.join("export.index"));
+            assert_eq!(own_index(state, "export.index").expect("way is made"), state.join("export.index"));
+            assert_eq!(fs::read_dir(state).expect("listed").count(), 0);
+        }
+        own_index(state, "export.index").expect("nothing there is as good");
     }
 
     #[test]
