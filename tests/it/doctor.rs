@@ -8,6 +8,7 @@ use symphony::sandbox::jail::Jail;
 use symphony::sandbox::measure::{Verdict, measure};
 use symphony::sandbox::{BootError, BootSpec, Guest, Sandbox, TrialReport};
 
+use crate::jail::bench::both_ways;
 use crate::rig::{FRONT, Project};
 
 fn doctor(project: &Project, args: &[&str]) -> (i32, String) {
@@ -39,7 +40,7 @@ fn every_runtime_is_tried_its_limits_are_measured_and_nothing_is_left() {
         let limits = jail["limits"].as_array().expect("a list");
         limits.iter().find(|limit| limit["what"] == what).expect("measured")["verdict"].clone()
     };
-    for what in ["network", "file size", "processes", "memory"] {
+    for what in ["network", "file size", "processes"] {
         assert_eq!(verdict(what), "enforced", "{what}");
     }
     assert_eq!(verdict("disk"), "not-enforced", "a jail's disk is a directory");
@@ -113,6 +114,19 @@ fn it_runs_beside_a_symphony() {
     std::fs::write(project.dir().join(".symphony/disks/W-1/home/go"), "").expect("written");
     project.wait_for("issues/Done/W-1.md");
     assert_eq!(running.stop(), 0);
+}
+
+/// Regression: one process was judged, so a limit that holds for each of them counted as one of the sandbox. An ordinary
+/// user has no control group here.
+#[test]
+fn memory_that_is_limited_per_process_only_is_measured_as_not_enforced() {
+    both_ways("doctor::memory_that_is_limited_per_process_only_is_measured_as_not_enforced", |bench| async move {
+        let measured = measure(&bench.jail, None).await.expect("boots");
+        let finding = measured.findings.iter().find(|finding| finding.what == "memory").expect("measured");
+        let expected = if finding.by == "per process only" { Verdict::NotEnforced } else { Verdict::Enforced };
+        println!("{}: {:?}", finding.by, finding.verdict);
+        assert_eq!(finding.verdict, expected, "{}", finding.by);
+    });
 }
 
 /// A jail without limits: the negative control of the measurements.
