@@ -94,6 +94,8 @@ impl Reader<'_> {
                 problem = problem.hint(format!("did you mean `{meant}`?"));
             } else if let Some(other) = keys::elsewhere(&entry.key) {
                 problem = problem.hint(format!("did you mean `{other}`?"));
+            } else if known == "sandbox" && keys::children("sandbox.profiles.*").any(|name| name == entry.key) {
+                problem = problem.hint(format!("it belongs in a profile: `sandbox.profiles.<name>.{}`", entry.key));
             }
             self.note(problem);
         }

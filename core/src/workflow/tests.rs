@@ -518,3 +518,9 @@ fn a_wrong_type_below_sandbox_is_an_error_and_never_the_default() {
     }
     assert!(warned("polling: {interval_ms: often}").1.message.ends_with("; the default applies"));
 }
+
+#[test]
+fn a_key_that_only_a_profile_has_is_sent_there() {
+    let hint = warned("sandbox: {packages: [curl]}").1.hint.expect("a hint");
+    assert_eq!(hint, "it belongs in a profile: `sandbox.profiles.<name>.packages`");
+}
