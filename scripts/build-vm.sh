@@ -44,7 +44,11 @@ while [ $# -gt 0 ]; do
         ;;
     --output=*) output=${1#*=} ;;
     --help | -h) usage && exit 0 ;;
-    *) usage >&2 && exit 2 ;;
+    *)
+        echo "build-vm: unknown option $1" >&2
+        usage >&2
+        exit 2
+        ;;
     esac
     shift
 done
@@ -80,9 +84,10 @@ build_all() {
     cached initrd "$(initrd_key)" initrd_build
 }
 
+[ -n "${SYMPHONY_CACHE:-${XDG_CACHE_HOME:-${HOME-}}}" ] || fail "HOME is not set; set SYMPHONY_CACHE to a directory"
 mkdir -p "$output"
 output=$(cd "$output" && pwd)
-cache=${SYMPHONY_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set; set SYMPHONY_CACHE}/.cache}/symphony}/vm
+cache=${SYMPHONY_CACHE:-${XDG_CACHE_HOME:-${HOME-}/.cache}/symphony}/vm
 results=$cache/results
 guest_target=$clone/target/guest
 mkdir -p "$results" "$cache/debs"

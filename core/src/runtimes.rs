@@ -2,7 +2,7 @@
 //!
 //! Never a silent downgrade: what the workflow forbids is not chosen, and what is chosen says why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::workflow::{Minimum, Runtime, Workflow};
 
@@ -149,35 +149,53 @@ pub fn worth_another_trial(workflow: &Workflow, trials: &Trials) -> Vec<Kind> {
 /// # Errors
 /// When nothing that is allowed works here, or when that is not known yet.
 pub fn choose(workflow: &Workflow, trials: &Trials) -> Result<Choice, NoChoice> {
-    let (mut said, mut hinted) = (Vec::new(), Vec::new());
+    let (mut said, mut hints) = (Vec::new(), Vec::new());
+    // Who names one runtime knows whose words these are.
+    let is_auto = workflow.sandbox.runtime == Runtime::Auto;
     for kind in allowed(workflow) {
         match trials.get(kind) {
             Some(Trial::Passed) => return Ok(Choice { kind: *kind, reason: reason(workflow, *kind, &said) }),
             Some(Trial::Untried | Trial::Running) => return Err(NoChoice::Trying(*kind)),
             Some(Trial::Failed { why, hint }) => {
-                let why = attributed(*kind, why);
-                hinted.push(hint.as_ref().map_or_else(|| why.clone(), |hint| format!("{why} ({hint})")));
-                said.push(why);
+                said.push(if is_auto { attributed(*kind, why) } else { why.clone() });
+                hints.extend(hint.clone());
             }
-            None => {
-                said.push(format!("this symphony has no {}", kind.runtime()));
-                hinted.push(format!("this symphony has no {}", kind.runtime()));
-            }
+            None => said.push(format!("this symphony has no {}", kind.runtime())),
         }
     }
     // With and without KVM, qemu may lack the same.
-    hinted.dedup();
-    let said = hinted.join("; ");
+    said.dedup();
+    let said = said.join("; ");
     let name = workflow.sandbox.runtime.as_str();
-    Err(NoChoice::Nothing(match (demand(workflow), workflow.sandbox.runtime) {
-        (Some((demand, hint)), Runtime::Auto) => format!("{demand}, and no microVM works here: {said} (hint: {hint})"),
-        (_, Runtime::Auto) => format!("nothing works here: {said}"),
+    let sentence = match (demand(workflow), workflow.sandbox.runtime) {
+        (Some((demand, _)), Runtime::Auto) => format!("{demand}, and no microVM works here: {said}"),
+        (None, Runtime::Auto) => format!("nothing works here: {said}"),
         (Some((demand, _)), Runtime::Qemu) if workflow.sandbox.minimum == Minimum::Microvm => {
-            format!("{demand}, which emulation is not, and {said} (hint: remove sandbox.minimum to accept emulation)")
+            format!("{demand}, which emulation is not, and KVM does not work here: {said}")
         }
-        (_, Runtime::Jail) => format!("sandbox.runtime is jail: {said}"),
-        _ => format!("sandbox.runtime is {name}: {said} (hint: sandbox.runtime: auto takes what works)"),
-    }))
+        _ => format!("sandbox.runtime is {name}: {said}"),
+    };
+    // What mends the runtime comes first; to take another is second best.
+    hints.extend(way_out(workflow).map(str::to_owned));
+    let mut seen = BTreeSet::new();
+    hints.retain(|hint| seen.insert(hint.clone()));
+    let hint = if hints.is_empty() { String::new() } else { format!(" (hint: {})", hints.join("; or ")) };
+    Err(NoChoice::Nothing(sentence + &hint))
+}
+
+/// What else the workflow could allow, and what that means.
+fn way_out(workflow: &Workflow) -> Option<&'static str> {
+    match (workflow.sandbox.runtime, demand(workflow)) {
+        (Runtime::Auto, demand) => demand.map(|(_, hint)| hint),
+        (Runtime::Jail, _) => None,
+        (Runtime::Qemu, _) if workflow.sandbox.minimum == Minimum::Microvm => {
+            Some("remove sandbox.minimum to accept emulation")
+        }
+        (Runtime::Qemu | Runtime::Smolvm, Some(_)) => Some("sandbox.runtime: auto takes any microVM that works here"),
+        (Runtime::Qemu | Runtime::Smolvm, None) => {
+            Some("sandbox.runtime: auto may take a jail, which shares this machine's kernel")
+        }
+    }
 }
 
 /// Says who said it, unless that is said.

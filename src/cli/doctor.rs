@@ -24,12 +24,12 @@ use crate::workflow_file::{Environment, WorkflowFile};
 /// Which workflow to look at.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Each runtime boots throw-away guests, which try to exceed their limits; that takes a while.\n\nExit codes: 0 the runtime that the workflow asks for works here; 1 it does not; 2 wrong usage."
+    after_help = "Each runtime boots throw-away guests, which try to exceed their limits; that takes a while.\n\nExit codes: 0 the workflow can run here; 1 it cannot: its file has errors, its runtime does not work, an agent cannot be started,\nor the profile of its issues is refused; 2 wrong usage, or no file where --workflow says."
 )]
 pub struct Doctor {
-    /// The workflow whose runtime is asked for; without such a file, the defaults.
-    #[arg(long, value_name = "PATH", default_value = "WORKFLOW.md")]
-    pub workflow: PathBuf,
+    /// The workflow to look at; without it `WORKFLOW.md`, and where there is none, the defaults.
+    #[arg(long, value_name = "PATH")]
+    pub workflow: Option<PathBuf>,
     /// The findings as JSON.
     #[arg(long)]
     pub json: bool,
@@ -43,9 +43,11 @@ struct Findings {
     workflow: Option<String>,
     /// What is wrong with it.
     problems: Vec<String>,
+    /// Whether the file has errors: everything else is then about the defaults.
+    broken: bool,
     /// `sandbox.runtime`
     runtime: &'static str,
-    git: Result<String, String>,
+    git: Git,
     available_mib: Option<u64>,
     agents: Vec<Agent>,
     runtimes: Vec<Tried>,
@@ -53,6 +55,36 @@ struct Findings {
     auto: Choice,
     /// What the workflow gets.
     chosen: Choice,
+    profiles: Vec<Asked>,
+}
+
+impl Findings {
+    /// Whether runs of the workflow could start here. Without a file there is no agent to ask for.
+    fn can_run(&self) -> bool {
+        let agents = self.workflow.is_none() || self.agents.iter().all(|agent| agent.ok);
+        let refused = self.profiles.iter().any(|profile| profile.default && !profile.ok);
+        !self.broken && self.chosen.runtime.is_some() && agents && !refused
+    }
+}
+
+/// The git of this machine.
+#[derive(Debug, Serialize)]
+struct Git {
+    ok: bool,
+    /// Its version, or why there is none.
+    says: String,
+}
+
+/// One profile, asked of the runtime that the workflow gets.
+#[derive(Debug, PartialEq, Serialize)]
+struct Asked {
+    profile: String,
+    /// Whether issues that name none get it.
+    default: bool,
+    /// Whether the runtime can have it.
+    ok: bool,
+    /// With what, or why not.
+    says: String,
 }
 
 /// The agent of one state.
@@ -108,7 +140,13 @@ impl Doctor {
                 return ExitCode::from(1);
             }
         };
-        let read = Read::of(&self.workflow);
+        let read = match (Read::of(self.workflow.as_deref().unwrap_or(Path::new("WORKFLOW.md"))), &self.workflow) {
+            (Read { path: None, .. }, Some(named)) => {
+                let _ = writeln!(std::io::stderr(), "symphony: there is no workflow file at {}", named.display());
+                return ExitCode::from(2);
+            }
+            (read, _) => read,
+        };
         let sandboxes = Sandboxes::for_a_look(&exe, place.path(), &read.workflow);
         let findings = examine(read, &sandboxes).await;
         let text = match self.json {
@@ -117,7 +155,7 @@ impl Doctor {
             false => text::lines(&findings).iter().map(|line| harmless(line) + "\n").collect(),
         };
         let _ = std::io::stdout().write_all(text.as_bytes());
-        if findings.chosen.runtime.is_some() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        if findings.can_run() { ExitCode::SUCCESS } else { ExitCode::from(1) }
     }
 }
 
@@ -128,10 +166,12 @@ async fn examine(read: Read, sandboxes: &Sandboxes) -> Findings {
     for kind in Kind::ALL {
         runtimes.push(tried(kind, sandboxes, workflow).await);
     }
+    let profiles = profiles(sandboxes, workflow).await;
     Findings {
         program_version: env!("CARGO_PKG_VERSION"),
         workflow: read.path,
         problems: read.problems,
+        broken: read.broken,
         runtime: workflow.sandbox.runtime.as_str(),
         git: git().await,
         available_mib: crate::memory::available_mib(),
@@ -139,6 +179,7 @@ async fn examine(read: Read, sandboxes: &Sandboxes) -> Findings {
         runtimes,
         auto: chosen(sandboxes, &as_auto(workflow)),
         chosen: chosen(sandboxes, workflow),
+        profiles,
     }
 }
 
@@ -147,6 +188,7 @@ struct Read {
     path: Option<String>,
     workflow: Workflow,
     problems: Vec<String>,
+    broken: bool,
 }
 
 impl Read {
@@ -159,6 +201,8 @@ impl Read {
                 path: Some(shown.display().to_string()),
                 workflow: file.workflow().as_ref().clone(),
                 problems: file.problems().iter().map(|problem| problem.in_file(file.path())).collect(),
+                // Such a file is read, but nothing of it may start: an agent of it is not ok either.
+                broken: false,
             },
             Err(error) => {
                 let there = path.exists();
@@ -167,6 +211,7 @@ impl Read {
                     path: there.then(|| shown.display().to_string()),
                     workflow: defaults(&shown),
                     problems: if there { problems } else { vec![] },
+                    broken: there,
                 }
             }
         }
@@ -194,6 +239,28 @@ fn chosen(sandboxes: &Sandboxes, workflow: &Workflow) -> Choice {
         Ok(picked) => Choice { runtime: Some(picked.kind.as_str()), reason: picked.reason },
         Err(closed) => Choice { runtime: None, reason: closed.why().to_owned() },
     }
+}
+
+/// Each profile of the workflow: whether the runtime that it gets can have it. An image of its own is booted.
+async fn profiles(sandboxes: &Sandboxes, workflow: &Workflow) -> Vec<Asked> {
+    let picked = sandboxes.pick(workflow);
+    let mut asked = vec![];
+    for (name, profile) in &workflow.sandbox.profiles {
+        let (ok, says) = match &picked {
+            Err(_) => (false, "nothing works here that it could be asked of".to_owned()),
+            Ok(picked) => match (profile.refused_by(picked.kind), &profile.image) {
+                (Some(why), _) => (false, format!("it {why}")),
+                (None, None) => (true, picked.kind.to_string()),
+                (None, Some(image)) => match picked.sandbox.trial(Some(image.clone())).await {
+                    Ok(_) => (true, format!("{}, its image boots", picked.kind)),
+                    Err(error) => (false, error.to_string()),
+                },
+            },
+        };
+        let default = workflow.sandbox.profile.as_ref() == Some(name);
+        asked.push(Asked { profile: name.clone(), default, ok, says });
+    }
+    asked
 }
 
 async fn tried(kind: Kind, sandboxes: &Sandboxes, workflow: &Workflow) -> Tried {
@@ -241,12 +308,12 @@ fn limits(measured: Measured) -> Vec<Limit> {
     measured.findings.into_iter().map(limit).collect()
 }
 
-async fn git() -> Result<String, String> {
+async fn git() -> Git {
     let finished = process::Program::new("git").args(["--version"]).run(std::time::Duration::from_secs(10)).await;
     let said = String::from_utf8_lossy(&finished.stdout.bytes()).trim().to_owned();
     match finished.success() {
-        true => Ok(said.strip_prefix("git version ").unwrap_or(&said).to_owned()),
-        false => Err("git does not run here; symphony cannot work without it".to_owned()),
+        true => Git { ok: true, says: said.strip_prefix("git version ").unwrap_or(&said).to_owned() },
+        false => Git { ok: false, says: "git does not run here; symphony cannot work without it".to_owned() },
     }
 }
 

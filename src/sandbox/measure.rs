@@ -20,6 +20,8 @@ const MEMORY_MIB: u64 = 256;
 const PIDS: u64 = 64;
 const FILE_MIB: u64 = 16;
 const DISK_MIB: u64 = 128;
+/// Programs that hold 2/5 of the memory each: more than there is, and none of them more than one may have.
+const HOLDERS: u64 = 4;
 
 /// Whether a limit holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,25 +205,64 @@ async fn processes(channel: &Channel) -> Verdict {
     judge(control, 4, reached, PIDS)
 }
 
-/// One program with a buffer that it fills.
+/// Several programs, each with a buffer below the limit: they fill theirs at once, and the sum is what was held. One
+/// program alone would say nothing of a limit that holds for each of them.
 async fn memory(channel: &Channel) -> Verdict {
-    let take = |mib: u64| format!("dd if=/dev/zero of=/dev/null bs={mib}M count=1");
-    match sh(channel, &take(MEMORY_MIB / 8)).await {
-        Ok((Exit::Code(0), _)) => {}
-        Ok(_) => return Verdict::Unclear("even what is allowed failed".to_owned()),
-        Err(error) => return Verdict::Unclear(error.to_string()),
+    let control = number(channel, &hold(1, MEMORY_MIB / 8)).await;
+    if control != Ok(MEMORY_MIB / 8) {
+        return match control {
+            Err(unclear) => unclear,
+            Ok(_) => Verdict::Unclear("even what is allowed failed".to_owned()),
+        };
     }
-    match sh(channel, &take(MEMORY_MIB * 2)).await {
-        Ok((Exit::Code(0), _)) => Verdict::NotEnforced,
-        // The whole guest died of it.
+    match sh(channel, &hold(HOLDERS, MEMORY_MIB * 2 / 5)).await {
+        Ok((Exit::Code(0), said)) => match said.parse::<u64>() {
+            Ok(held) if held > MEMORY_MIB => Verdict::NotEnforced,
+            Ok(_) => Verdict::Enforced,
+            Err(_) => Verdict::Unclear("the guest did not say a number".to_owned()),
+        },
+        // The shell, or the whole guest, died of it.
         Ok(_) | Err(ChannelError::Closed(_) | ChannelError::BrokenOff(_)) => Verdict::Enforced,
         Err(error) => Verdict::Unclear(error.to_string()),
     }
 }
 
+/// So many programs hold so many MiB each, all at once; prints how many MiB that was. A `dd` writes only when its buffer
+/// is full, and then waits for its reader, who takes one byte and waits for the others. What a killed one had is
+/// not counted; where one never comes to it, nothing is printed.
+fn hold(programs: u64, mib: u64) -> String {
+    let bytes = mib << 20;
+    format!(
+        "rm -f full* got*; : > hold; t=0; i=0; while [ $i -lt {programs} ]; do i=$((i+1)); \
+         dd if=/dev/zero bs={bytes} count=1 | {{ dd of=/dev/null bs=1 count=1; echo > full$i; \
+         while [ -e hold ]; do sleep 1; done; wc -c > got$i; }} & done; \
+         i=0; while [ $i -lt {programs} ]; do i=$((i+1)); while [ ! -e full$i ]; do t=$((t+1)); \
+         [ $t -lt 90 ] || {{ rm hold; exit 0; }}; sleep 1; done; done; \
+         rm hold; wait; held=0; i=0; while [ $i -lt {programs} ]; do i=$((i+1)); \
+         [ \"$(cat got$i)\" -ge $(({bytes}-1)) ] && held=$((held+{mib})); done; rm -f full* got*; echo $held"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The script itself, outside of any sandbox: it counts what was held at once, and not what a limit took away.
+    #[test]
+    fn what_is_held_is_the_sum_of_those_who_filled_their_buffer() {
+        let place = tempfile::tempdir().expect("a directory");
+        let says = |limit: &str, programs| {
+            let script = format!("exec 2>/dev/null; {limit} {}", hold(programs, 8));
+            let output = std::process::Command::new("sh").args(["-c", &script]).current_dir(place.path()).output();
+            String::from_utf8(output.expect("runs").stdout).expect("text").trim().to_owned()
+        };
+        assert_eq!(says("", 1), "8");
+        assert_eq!(says("", 3), "24");
+        // 6 MiB of data for each process: none of them gets its 8.
+        assert_eq!(says("ulimit -d 6144;", 3), "0");
+        // What a limit per process does not see.
+        assert_eq!(says("ulimit -d 16384;", 3), "24");
+    }
 
     #[test]
     fn an_attempt_says_something_only_when_what_is_allowed_went_through() {

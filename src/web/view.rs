@@ -4,14 +4,15 @@
 
 use jiff::Timestamp;
 use symphony_core::board::LastRun;
+use symphony_core::explain;
 use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Totals};
 use symphony_core::workflow::Role;
 
 use super::wire::waits;
-use super::words::{count, duration, link, short};
+use super::words::{Piece, count, duration, link, pieces, short};
 
-/// Longest error line, in characters (0.1.0).
-const MAX_ERROR: usize = 200;
+/// Longest error line, in characters: the hint stands at its end.
+const MAX_ERROR: usize = 400;
 /// Rows of a collapsed list: a page with years of finished issues is fetched at every change.
 pub(super) const MAX_SHELF: usize = 50;
 /// Longest last message, in characters (0.1.0).
@@ -111,6 +112,8 @@ pub(super) struct Waiting {
     pub(super) attempt: Option<u32>,
     pub(super) due: Option<Clock>,
     pub(super) reason: String,
+    /// What to do about it, if anything.
+    pub(super) remedy: Vec<Piece>,
     pub(super) last: Option<LastEnd>,
 }
 
@@ -260,7 +263,7 @@ impl Disk {
         let is_shown = |row: &&IdleRow| snapshot.finished.iter().any(|finished| finished.id == row.id);
         let idle = snapshot.idle.iter().filter(|row| !row.needs_human() && !is_shown(row));
         let mut waiting: Vec<_> = snapshot.retrying.iter().map(Waiting::retry).collect();
-        waiting.extend(idle.clone().filter(|row| row.role == Role::Active).map(Waiting::idle));
+        waiting.extend(idle.clone().filter(|row| row.role == Role::Active).map(|row| Waiting::idle(row, snapshot)));
         let shelf = |name, role| {
             let rows = idle.clone().filter(|row| row.role == role);
             let more = rows.clone().count().saturating_sub(MAX_SHELF);
@@ -300,11 +303,12 @@ impl Waiting {
             attempt: Some(row.attempt),
             due: Some(Clock::of(row.due_at)),
             reason: row.reason(),
+            remedy: vec![],
             last: row.last.as_ref().map(|last| LastEnd::of(last, &row.reason())),
         }
     }
 
-    fn idle(row: &IdleRow) -> Self {
+    fn idle(row: &IdleRow, snapshot: &Snapshot) -> Self {
         Self {
             identifier: row.identifier.0.clone(),
             title: row.title.clone(),
@@ -313,6 +317,7 @@ impl Waiting {
             attempt: None,
             due: None,
             reason: row.reason(),
+            remedy: explain::remedy_of(row, snapshot).map_or_else(Vec::new, |text| pieces(&text)),
             last: row.last.as_ref().map(|last| LastEnd::of(last, &row.reason())),
         }
     }

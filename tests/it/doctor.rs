@@ -8,6 +8,7 @@ use symphony::sandbox::jail::Jail;
 use symphony::sandbox::measure::{Verdict, measure};
 use symphony::sandbox::{BootError, BootSpec, Guest, Sandbox, TrialReport};
 
+use crate::jail::bench::both_ways;
 use crate::rig::{FRONT, Project};
 
 fn doctor(project: &Project, args: &[&str]) -> (i32, String) {
@@ -39,7 +40,7 @@ fn every_runtime_is_tried_its_limits_are_measured_and_nothing_is_left() {
         let limits = jail["limits"].as_array().expect("a list");
         limits.iter().find(|limit| limit["what"] == what).expect("measured")["verdict"].clone()
     };
-    for what in ["network", "file size", "processes", "memory"] {
+    for what in ["network", "file size", "processes"] {
         assert_eq!(verdict(what), "enforced", "{what}");
     }
     assert_eq!(verdict("disk"), "not-enforced", "a jail's disk is a directory");
@@ -70,15 +71,37 @@ fn a_demand_that_this_machine_cannot_meet_is_exit_code_1_and_says_what_auto_woul
 }
 
 #[test]
-fn a_broken_workflow_or_none_is_shown_and_not_fatal() {
+fn a_broken_workflow_fails_but_none_is_only_said_unless_it_was_named() {
     let project = Project::new();
     project.write("WORKFLOW.md", "---\ntracker: {kind: local}\nsandbox: {runtime: docker}\n---\n");
     let (code, text) = doctor(&project, &[]);
-    assert!(code == 0 && text.contains("! ") && text.contains("WORKFLOW.md:3:"), "{code}: {text}");
-    let (code, found) = json(&project, &["--workflow", "none.md"]);
+    assert!(code == 1 && text.contains("! ") && text.contains("WORKFLOW.md:3:"), "{code}: {text}");
+    assert!(text.contains("what follows is about the defaults"), "{text}");
+    let missing = project.run(&["doctor", "--workflow", "none.md"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("no workflow file at none.md"));
+    std::fs::remove_file(project.dir().join("WORKFLOW.md")).expect("removed");
+    let (code, found) = json(&project, &[]);
     assert_eq!((code, &found["workflow"], &found["problems"]), (0, &Value::Null, &serde_json::json!([])));
+    assert_eq!(found["git"]["ok"], true);
     assert_eq!(found["agents"][0]["ok"], false, "the default needs a command");
     assert_eq!(project.run(&["doctor", "--what"]).status.code(), Some(2));
+}
+
+#[test]
+fn an_agent_that_cannot_start_and_a_default_profile_that_is_refused_are_exit_code_1() {
+    let profiles = "  profiles:\n    big: {pids: 600}\n    vm: {image: ./vm/out}\n";
+    let with = |front: &str, profile: &str| {
+        let project = Project::with(&format!("{front}sandbox:\n  runtime: jail\n{profile}{profiles}"));
+        doctor(&project, &[])
+    };
+    let (code, text) = with(FRONT, "  profile: big\n");
+    assert!(code == 0 && text.contains("profile big (the default): jail"), "{code}: {text}");
+    assert!(text.contains("profile vm: refused: it names an image, which a jail cannot have"), "{text}");
+    let (code, text) = with(FRONT, "  profile: vm\n");
+    assert!(code == 1 && text.contains("profile vm (the default): refused: "), "{code}: {text}");
+    let (code, text) = with("tracker: {kind: local}\n", "");
+    assert!(code == 1 && text.contains("  agent     ! "), "{code}: {text}");
 }
 
 #[test]
@@ -91,6 +114,19 @@ fn it_runs_beside_a_symphony() {
     std::fs::write(project.dir().join(".symphony/disks/W-1/home/go"), "").expect("written");
     project.wait_for("issues/Done/W-1.md");
     assert_eq!(running.stop(), 0);
+}
+
+/// Regression: one process was judged, so a limit that holds for each of them counted as one of the sandbox. An ordinary
+/// user has no control group here.
+#[test]
+fn memory_that_is_limited_per_process_only_is_measured_as_not_enforced() {
+    both_ways("doctor::memory_that_is_limited_per_process_only_is_measured_as_not_enforced", |bench| async move {
+        let measured = measure(&bench.jail, None).await.expect("boots");
+        let finding = measured.findings.iter().find(|finding| finding.what == "memory").expect("measured");
+        let expected = if finding.by == "per process only" { Verdict::NotEnforced } else { Verdict::Enforced };
+        println!("{}: {:?}", finding.by, finding.verdict);
+        assert_eq!(finding.verdict, expected, "{}", finding.by);
+    });
 }
 
 /// A jail without limits: the negative control of the measurements.

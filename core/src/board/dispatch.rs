@@ -195,7 +195,10 @@ fn profiled(issue: &Issue, policy: &Policy) -> Result<(), NotNow> {
     let Some(name) = issue.profile.as_ref().or(profiles.default.as_ref()) else { return Ok(()) };
     match profiles.listed.get(name) {
         Some(None) => Ok(()),
-        Some(Some(why)) => Err(NotNow::ProfileRefused(name.clone(), why.clone())),
+        Some(Some(why)) => {
+            let (profile, why) = (name.clone(), why.clone());
+            Err(NotNow::ProfileRefused { profile, why, is_default: issue.profile.is_none() })
+        }
         None => {
             let listed = profiles.listed.keys().cloned().collect();
             Err(NotNow::UnknownProfile { profile: name.clone(), listed })

@@ -334,7 +334,10 @@ const END_MAX: usize = 2000;
 impl LastRun {
     /// The record of a run that ended so.
     pub fn of(reason: EndReason, end: &RunEnd, left: Option<&Left>) -> Self {
-        Self { reason, end: one_line(&end.to_string(), END_MAX), left: left.map(ToString::to_string) }
+        // Work that could not be taken off its disk was not seen: what the airlock has says nothing of it.
+        let unseen = matches!(end, RunEnd::Failed(failure) if failure.code == FailureCode::RescueFailed);
+        let left = left.filter(|_| !unseen).map(ToString::to_string);
+        Self { reason, end: one_line(&end.to_string(), END_MAX), left }
     }
 }
 
@@ -386,6 +389,17 @@ mod tests {
         assert_eq!(left(1, false, false), "1 commit in the work tree, none of it made by that run");
         assert_eq!(left(0, true, true), "uncommitted changes in the work tree");
         assert!(left(0, false, false).starts_with("nothing"));
+    }
+
+    /// Regression: it said that the files are as they were, while the work of the run stood on a disk nobody could read.
+    #[test]
+    fn of_a_run_whose_work_was_not_rescued_nobody_says_what_it_left() {
+        let of = |code| {
+            let end = RunEnd::Failed(RunFailure { code, message: "gone".into() });
+            LastRun::of(end.reason(), &end, Some(&Left::default())).left
+        };
+        assert_eq!(of(FailureCode::RescueFailed), None);
+        assert!(of(FailureCode::SeedFailed).is_some_and(|left| left.starts_with("nothing")));
     }
 
     #[test]

@@ -29,8 +29,15 @@ pub enum NotNow {
         /// Those that are listed.
         listed: Vec<String>,
     },
-    /// The runtime in force cannot have its profile; the words follow the profile's name.
-    ProfileRefused(String, String),
+    /// The runtime in force cannot have its profile.
+    ProfileRefused {
+        /// Its name.
+        profile: String,
+        /// Words that follow the name.
+        why: String,
+        /// Whether it is the workflow's `sandbox.profile`, because the issue names none.
+        is_default: bool,
+    },
     /// Another issue must end first.
     BlockedBy(Identifier, StateName),
     /// A blocker that does not exist.
@@ -83,7 +90,7 @@ impl NotNow {
             Self::OnHold => "on-hold",
             Self::MissingLabel(_) => "missing-label",
             Self::UnknownProfile { .. } => "unknown-profile",
-            Self::ProfileRefused(..) => "profile-refused",
+            Self::ProfileRefused { .. } => "profile-refused",
             Self::BlockedBy(..) => "blocked",
             Self::UnknownBlocker(_) => "unknown-blocker",
             Self::BlockerCancelled(..) => "blocker-cancelled",
@@ -119,13 +126,20 @@ impl fmt::Display for NotNow {
             Self::Terminal => write!(f, "finished"),
             Self::OnHold => write!(f, "its front matter says `hold: true`"),
             Self::MissingLabel(label) => write!(f, "lacks the required label `{label}`"),
+            // What stands for a value that is no name: no profile can be called so.
+            Self::UnknownProfile { profile, .. } if ["a list", "a map"].contains(&profile.as_str()) => {
+                write!(f, "`profile` must be one name, it is {profile}")
+            }
             Self::UnknownProfile { profile, listed: names } => write!(
                 f,
                 "the workflow lists no profile `{}` (it lists {})",
                 one_line(profile, PROFILE_MAX),
                 listed(names)
             ),
-            Self::ProfileRefused(profile, why) => write!(f, "its profile `{profile}` {why}"),
+            Self::ProfileRefused { profile, why, is_default: false } => write!(f, "its profile `{profile}` {why}"),
+            Self::ProfileRefused { profile, why, is_default: true } => {
+                write!(f, "the workflow's `sandbox.profile`, `{profile}`, {why}")
+            }
             Self::BlockedBy(id, state) => write!(f, "blocked by {id}, which is in {state}"),
             Self::UnknownBlocker(id) => write!(f, "blocked by {id}, which does not exist"),
             Self::BlockerCancelled(id, state) => write!(

@@ -239,7 +239,7 @@ impl Board {
                 Err(
                     NotNow::Unseen
                     | NotNow::UnknownProfile { .. }
-                    | NotNow::ProfileRefused(..)
+                    | NotNow::ProfileRefused { .. }
                     | NotNow::BlockedBy(..)
                     | NotNow::UnknownBlocker(_)
                     | NotNow::BlockerCancelled(..)

@@ -31,7 +31,10 @@ pub fn remedy(why: Option<&NotNow>, snapshot: &Snapshot) -> Option<String> {
         NotNow::UnknownProfile { .. } => {
             "Correct `profile` in its front matter, or list it below `sandbox.profiles`.".to_owned()
         }
-        NotNow::ProfileRefused(..) => {
+        NotNow::ProfileRefused { is_default: true, .. } => {
+            "Change the workflow's `sandbox.profile`, or set `sandbox.runtime` to a microVM that works here.".to_owned()
+        }
+        NotNow::ProfileRefused { .. } => {
             "Choose a profile without an image and packages, or set `sandbox.runtime` to a microVM that works here."
                 .to_owned()
         }

@@ -43,6 +43,8 @@ const MICROVM: &str = "sandbox: {minimum: microvm}";
 const KEYS: &str = "smolvm: {cpus: 1}";
 const QEMU: &str = "sandbox: {runtime: qemu}";
 const QEMU_ONLY: &str = "sandbox: {runtime: qemu, minimum: microvm}";
+const QEMU_KEYS: &str = "sandbox: {runtime: qemu}\nsmolvm: {cpus: 1}";
+const SMOLVM_ONLY: &str = "sandbox: {runtime: smolvm, minimum: microvm}";
 const SMOLVM: &str = "sandbox: {runtime: smolvm}";
 const JAIL: &str = "sandbox: {runtime: jail}";
 
@@ -72,33 +74,74 @@ fn each_workflow_gets_the_strongest_runtime_it_allows_or_the_sentence_that_says_
         ),
         (KEYS, "S- K+ J+", "qemu-kvm: the strongest that works here: smolvm is not installed"),
         (QEMU, "S+ K+ T+ J+", "qemu-kvm: sandbox.runtime is qemu"),
-        (QEMU, "S+ K- T+ J+", "qemu-tcg: sandbox.runtime is qemu, and KVM does not work here: qemu: no VM image"),
+        (QEMU, "S+ K- T+ J+", "qemu-tcg: sandbox.runtime is qemu, and KVM does not work here: no VM image"),
         (
             QEMU,
             "S+ K- T- J+",
-            "none: sandbox.runtime is qemu: qemu: no VM image (hint: sandbox.runtime: auto takes what works)",
+            "none: sandbox.runtime is qemu: no VM image (hint: sandbox.runtime: auto may take a jail, which shares this machine's kernel)",
         ),
         (
             QEMU,
             "J+",
-            "none: sandbox.runtime is qemu: this symphony has no qemu (hint: sandbox.runtime: auto takes what works)",
+            "none: sandbox.runtime is qemu: this symphony has no qemu (hint: sandbox.runtime: auto may take a jail, which shares this machine's kernel)",
         ),
         (QEMU_ONLY, "K+ T+ J+", "qemu-kvm: sandbox.runtime is qemu"),
         (
             QEMU_ONLY,
             "K- T+ J+",
-            "none: sandbox.minimum is microvm, which emulation is not, and qemu: no VM image (hint: remove sandbox.minimum to accept emulation)",
+            "none: sandbox.minimum is microvm, which emulation is not, and KVM does not work here: no VM image (hint: remove sandbox.minimum to accept emulation)",
         ),
         (SMOLVM, "S+ K+ J+", "smolvm: sandbox.runtime is smolvm"),
         (
             SMOLVM,
             "S- K+ J+",
-            "none: sandbox.runtime is smolvm: smolvm is not installed (hint: sandbox.runtime: auto takes what works)",
+            "none: sandbox.runtime is smolvm: smolvm is not installed (hint: sandbox.runtime: auto may take a jail, which shares this machine's kernel)",
+        ),
+        (
+            QEMU_KEYS,
+            "S+ K- T- J+",
+            "none: sandbox.runtime is qemu: no VM image (hint: sandbox.runtime: auto takes any microVM that works here)",
+        ),
+        (
+            SMOLVM_ONLY,
+            "S- K+ J+",
+            "none: sandbox.runtime is smolvm: smolvm is not installed (hint: sandbox.runtime: auto takes any microVM that works here)",
         ),
         (JAIL, "S+ K+ J+", "jail: sandbox.runtime is jail"),
-        (JAIL, "S+ K+ J-", "none: sandbox.runtime is jail: jail: no user namespaces"),
+        (JAIL, "S+ K+ J-", "none: sandbox.runtime is jail: no user namespaces"),
     ] {
         assert_eq!(outcome(settings, said), want, "{settings}, {said}");
+    }
+}
+
+/// Regression: hints stood in several places, and the last one promised what a demand forbids.
+#[test]
+fn there_is_one_hint_and_what_mends_the_runtime_comes_first_in_it() {
+    let failed = |why: &str, hint: &str| Trial::Failed { why: why.into(), hint: Some(hint.into()) };
+    let said = |settings: &str| {
+        let trials = Trials::from([
+            (Kind::Smolvm, failed("smolvm is not installed", "install it")),
+            (Kind::QemuKvm, failed("no VM image", "build one")),
+            (Kind::QemuTcg, failed("no VM image", "build one")),
+            (Kind::Jail, failed("no user namespaces", "allow them")),
+        ]);
+        match choose(&workflow(settings), &trials) {
+            Err(NoChoice::Nothing(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (settings, want) in [
+        (
+            QEMU,
+            "sandbox.runtime is qemu: no VM image (hint: build one; or sandbox.runtime: auto may take a jail, which shares this machine's kernel)",
+        ),
+        (
+            MICROVM,
+            "sandbox.minimum is microvm, and no microVM works here: smolvm is not installed; qemu: no VM image (hint: install it; or build one; or remove sandbox.minimum to accept a jail)",
+        ),
+        (JAIL, "sandbox.runtime is jail: no user namespaces (hint: allow them)"),
+    ] {
+        assert_eq!(said(settings), want);
     }
 }
 

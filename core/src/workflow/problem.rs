@@ -24,7 +24,7 @@ pub enum Code {
     FrontMatterNotAMap,
     /// A value is out of its range or of no use.
     InvalidValue,
-    /// A value has the wrong type; the default applies, as in 0.1.0.
+    /// A value has the wrong type; the default applies, as in 0.1.0, except below `sandbox`.
     WrongType,
     /// A key we do not know.
     UnknownKey,

@@ -1,7 +1,7 @@
 //! Typed reading of front matter: every getter takes what it can use and notes what it cannot.
 //!
-//! Where 0.1.0 silently fell back to the default on a wrong type, we fall back too, and say so. Values
-//! never stand in a message unless they are words of a closed list.
+//! Where 0.1.0 silently fell back to the default on a wrong type, we fall back too, and say so; but not below
+//! `sandbox`, where a default can be weaker than what was meant. Values never stand in a message unless they are words of a closed list.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -47,6 +47,15 @@ fn at(node: &Node) -> (u32, u32) {
     (node.line, node.column)
 }
 
+/// A wrong type: an error below `sandbox`, a warning elsewhere, which says what happens instead.
+fn mistyped(path: &str, place: (u32, u32), message: String, instead: &str) -> Problem {
+    let problem = match path.split('.').next() {
+        Some("sandbox") => Problem::error(Code::WrongType, place, message),
+        _ => Problem::warning(Code::WrongType, place, format!("{message}; {instead}")),
+    };
+    problem.about(path)
+}
+
 impl Reader<'_> {
     pub(super) fn note(&mut self, problem: Problem) {
         self.problems.push(problem);
@@ -61,8 +70,8 @@ impl Reader<'_> {
             None => &[],
             Some(_) => {
                 let node = parent.get(key).map_or("something", Node::kind_name);
-                let message = format!("`{path}` must be a map, it is {node}; it is ignored");
-                self.note(Problem::warning(Code::WrongType, place, message).about(path.as_str()));
+                let problem = mistyped(&path, place, format!("`{path}` must be a map, it is {node}"), "it is ignored");
+                self.note(problem);
                 &[]
             }
         };
@@ -85,6 +94,8 @@ impl Reader<'_> {
                 problem = problem.hint(format!("did you mean `{meant}`?"));
             } else if let Some(other) = keys::elsewhere(&entry.key) {
                 problem = problem.hint(format!("did you mean `{other}`?"));
+            } else if known == "sandbox" && keys::children("sandbox.profiles.*").any(|name| name == entry.key) {
+                problem = problem.hint(format!("it belongs in a profile: `sandbox.profiles.<name>.{}`", entry.key));
             }
             self.note(problem);
         }
@@ -92,8 +103,8 @@ impl Reader<'_> {
 
     fn wrong_type(&mut self, section: &Section<'_>, key: &str, node: &Node, wanted: &str) {
         let path = section.path_of(key);
-        let message = format!("`{path}` must be {wanted}, it is {}; the default applies", node.kind_name());
-        let problem = Problem::warning(Code::WrongType, at(node), message).about(path);
+        let message = format!("`{path}` must be {wanted}, it is {}", node.kind_name());
+        let problem = mistyped(&path, at(node), message, "the default applies");
         let quoted = wanted == "a string" && matches!(node.kind, Kind::Bool(_) | Kind::Int(_) | Kind::Float(_));
         self.note(if quoted { problem.hint("put it in quotes") } else { problem });
     }
@@ -186,11 +197,8 @@ impl Reader<'_> {
                 Some(text) => found.push((text.to_owned(), at(item))),
                 None => {
                     let path = section.path_of(key);
-                    let message =
-                        format!("an entry of `{path}` must be a string, it is {}; it is ignored", item.kind_name());
-                    self.note(
-                        Problem::warning(Code::WrongType, at(item), message).about(path).hint("put it in quotes"),
-                    );
+                    let message = format!("an entry of `{path}` must be a string, it is {}", item.kind_name());
+                    self.note(mistyped(&path, at(item), message, "it is ignored").hint("put it in quotes"));
                 }
             }
         }

@@ -513,3 +513,32 @@ proptest! {
         prop_assert!(problems.iter().all(|problem| problem.line >= 1 && problem.column >= 1));
     }
 }
+
+/// Regression: a wrong type below `sandbox` was a warning, and the default, which may be weaker, applied.
+#[test]
+fn a_wrong_type_below_sandbox_is_an_error_and_never_the_default() {
+    for (settings, about) in [
+        ("sandbox: microvm", "sandbox"),
+        ("sandbox: {runtime: [qemu]}", "sandbox.runtime"),
+        ("sandbox: {minimum: [microvm]}", "sandbox.minimum"),
+        ("sandbox: {image: {dir: /x}}", "sandbox.image"),
+        ("sandbox: {profile: [big], profiles: {big: {}}}", "sandbox.profile"),
+        ("sandbox: {memory_mib: lots}", "sandbox.memory_mib"),
+        ("sandbox: {jail: {pids: few}}", "sandbox.jail.pids"),
+        ("sandbox: {profiles: {big: {image: 5}}}", "sandbox.profiles.big.image"),
+        ("sandbox: {profiles: {big: {cpus: many}}}", "sandbox.profiles.big.cpus"),
+        ("sandbox: {profiles: {big: {packages: [5]}}}", "sandbox.profiles.big.packages"),
+        ("sandbox: {profiles: {big: {packages: {a: b}}}}", "sandbox.profiles.big.packages"),
+    ] {
+        let problem = refused(settings);
+        assert_eq!((problem.code, problem.key.as_deref()), (Code::WrongType, Some(about)), "{settings}");
+        assert!(!problem.message.contains("applies") && !problem.message.contains("ignored"), "{}", problem.message);
+    }
+    assert!(warned("polling: {interval_ms: often}").1.message.ends_with("; the default applies"));
+}
+
+#[test]
+fn a_key_that_only_a_profile_has_is_sent_there() {
+    let hint = warned("sandbox: {packages: [curl]}").1.hint.expect("a hint");
+    assert_eq!(hint, "it belongs in a profile: `sandbox.profiles.<name>.packages`");
+}

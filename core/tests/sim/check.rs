@@ -168,7 +168,9 @@ impl World {
                 NotNow::Parked(..) => true,
                 NotNow::OnHold => !issue.dispatchable,
                 NotNow::UnknownProfile { profile, .. } => issue.profile.as_deref() == Some("gone") && profile == "gone",
-                NotNow::ProfileRefused(profile, _) => issue.profile.as_deref() == Some("image") && profile == "image",
+                NotNow::ProfileRefused { profile, is_default, .. } => {
+                    issue.profile.as_deref() == Some("image") && profile == "image" && !is_default
+                }
                 NotNow::MissingLabel(label) => !issue.labels.contains(label),
                 NotNow::BlockedBy(..)
                 | NotNow::UnknownBlocker(_)

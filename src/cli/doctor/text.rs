@@ -10,10 +10,10 @@ pub(super) fn lines(findings: &Findings) -> Vec<String> {
         None => fact("workflow", "none here: the defaults"),
     }
     findings.problems.iter().for_each(|problem| fact("", &format!("! {problem}")));
-    match &findings.git {
-        Ok(version) => fact("git", version),
-        Err(why) => fact("git", &format!("! {why}")),
+    if findings.broken {
+        fact("", "it has errors: what follows is about the defaults");
     }
+    fact("git", &format!("{}{}", if findings.git.ok { "" } else { "! " }, findings.git.says));
     fact("memory", &findings.available_mib.map_or("unknown".to_owned(), |mib| format!("{mib} MiB available")));
     // One line where all states have the same agent.
     let mut told: Vec<&str> = vec![];
@@ -49,6 +49,11 @@ pub(super) fn lines(findings: &Findings) -> Vec<String> {
     // A workflow that leaves it to `auto` gets just that.
     if findings.chosen != findings.auto {
         lines.push(format!("this workflow gets {}", choice(&findings.chosen)));
+    }
+    for one in &findings.profiles {
+        let default = if one.default { " (the default)" } else { "" };
+        let refused = if one.ok { "" } else { "refused: " };
+        lines.push(format!("profile {}{default}: {refused}{}", one.profile, one.says));
     }
     lines
 }

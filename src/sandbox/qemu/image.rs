@@ -12,6 +12,7 @@ use crate::sandbox::BootError;
 /// How to get one.
 const HINT: &str =
     "run scripts/build-vm.sh in a clone of symphony, or name an image with sandbox.image or SYMPHONY_VM_IMAGE";
+const VARIABLE: &str = "SYMPHONY_VM_IMAGE";
 const FORMAT: u32 = 1;
 /// Files that every image has, and the one that some have.
 const ALWAYS: [&str; 3] = ["vmlinux", "initrd.cpio", "root.erofs"];
@@ -62,15 +63,14 @@ impl Image {
         }
         match places.iter().find(|dir| dir.join("manifest.json").exists()) {
             Some(dir) => Self::open(dir),
-            None => Err(missing("there is no VM image", HINT)),
+            None => Err(missing(nowhere(places, variable(VARIABLE).as_deref()), HINT)),
         }
     }
 
     /// Where an image is looked for, best first: where `SYMPHONY_VM_IMAGE` says, and then nowhere else; in the user's
     /// data directory; in the clone that built this program.
     pub(super) fn places(exe: &Path) -> Vec<PathBuf> {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        if let Some(named) = variable("SYMPHONY_VM_IMAGE") {
+        if let Some(named) = variable(VARIABLE) {
             return vec![named];
         }
         let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
@@ -87,11 +87,12 @@ impl Image {
         let shown = dir.display();
         let path = dir.join("manifest.json");
         let mut text = Vec::new();
-        let file =
-            fs::File::open(&path).map_err(|error| missing(format!("cannot read {}: {error}", path.display()), HINT))?;
-        let read = file.take(LONGEST_MANIFEST).read_to_end(&mut text);
-        read.map_err(|error| missing(format!("cannot read {}: {error}", path.display()), HINT))?;
-        let rebuild = "build it again with scripts/build-vm.sh of this version";
+        // Built elsewhere, it would not be found: this place would still be the one.
+        let rebuild = &format!("build it with scripts/build-vm.sh --output {shown} of this version");
+        let unreadable =
+            |error: std::io::Error| missing(format!("cannot read {}: {error}", path.display()), rebuild.as_str());
+        let file = fs::File::open(&path).map_err(unreadable)?;
+        file.take(LONGEST_MANIFEST).read_to_end(&mut text).map_err(unreadable)?;
         let manifest: Manifest = serde_json::from_slice(&text)
             .map_err(|error| missing(format!("{} is not a manifest: {error}", path.display()), rebuild))?;
         if manifest.format != FORMAT || manifest.protocol != symphony_guest::wire::VERSION {
@@ -142,6 +143,23 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The value of a variable that says something.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Where there is no image. `named` is what [`VARIABLE`] says, which excludes every other place.
+fn nowhere(places: &[PathBuf], named: Option<&Path>) -> String {
+    if let Some(named) = named {
+        return format!(
+            "there is no VM image in {}, where {VARIABLE} says, and no other place counts",
+            named.display()
+        );
+    }
+    let searched: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+    format!("there is no VM image in {}", searched.join(" or "))
+}
+
 fn missing(what: impl Into<String>, hint: &str) -> BootError {
     BootError::Missing { what: what.into(), hint: hint.to_owned() }
 }
@@ -186,9 +204,18 @@ mod tests {
         for (text, said) in cases {
             image(place.path(), &text);
             let error = Image::find(Some(place.path()), &[]).expect_err(said).to_string();
-            assert!(error.contains(said) && error.contains("build-vm.sh"), "{error}");
+            let builds = format!("scripts/build-vm.sh --output {}", place.path().display());
+            assert!(error.contains(said) && error.contains(&builds), "{error}");
         }
         let error = Image::find(None, &[place.path().join("nowhere")]).expect_err("nothing there").to_string();
-        assert!(error.contains("there is no VM image") && error.contains("scripts/build-vm.sh"), "{error}");
+        assert!(error.contains("there is no VM image in ") && error.contains("scripts/build-vm.sh"), "{error}");
+    }
+
+    #[test]
+    fn where_no_image_is_the_places_that_were_searched_are_named() {
+        let places = ["/data/vm".into(), "/clone/vm/image".into()];
+        assert_eq!(super::nowhere(&places, None), "there is no VM image in /data/vm or /clone/vm/image");
+        let named = super::nowhere(&places[..1], Some(Path::new("/data/vm")));
+        assert!(named.starts_with("there is no VM image in /data/vm, where SYMPHONY_VM_IMAGE says"), "{named}");
     }
 }

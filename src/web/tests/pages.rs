@@ -42,6 +42,7 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "left 1 commit in the work tree",
         "BLOCKED-1",
         "blocked by BUSY-1, which is in Todo",
+        "Finish BUSY-1 first, or remove it from <code>blocked_by</code>.",
         "finished (1)",
         "READY-1",
         "git am /home/me/project/.symphony/patches/agent_READY-1.patch",

@@ -358,6 +358,14 @@ fn an_issue_with_a_profile_that_cannot_be_had_waits_and_says_so_and_a_live_run_g
     let why =
         |w: &World, name: &str| w.board.verdict(w.board.issue(&id(name)).expect("known"), Tick(w.now.0), &w.policy);
     assert_eq!(why(&w, "B").expect_err("refused").to_string(), "its profile `vm` names an image");
+    w.policy.profiles.default = Some("vm".to_owned());
+    w.look(&[issue("D", "Todo"), with("E", "a list")]);
+    assert_eq!(
+        why(&w, "D").expect_err("refused").to_string(),
+        "the workflow's `sandbox.profile`, `vm`, names an image"
+    );
+    assert_eq!(why(&w, "E").expect_err("no name").to_string(), "`profile` must be one name, it is a list");
+    w.look(&[with("A", "small"), with("B", "vm"), with("C", "smal\nl")]);
     let unlisted = why(&w, "C").expect_err("unlisted");
     assert_eq!(
         (unlisted.code(), unlisted.to_string().as_str()),
