@@ -116,7 +116,7 @@ async fn a_reload_tries_what_was_never_tried_and_emulation_only_after_kvm_failed
     assert_eq!((tries(&kvm), tries(&tcg)), (1, 0));
     all.settle(&workflow("runtime: qemu"), LONG).await;
     let picked = all.pick(&workflow("runtime: qemu")).map_err(|closed| closed.why().to_owned()).expect("tcg");
-    assert!(picked.kind == Kind::QemuTcg && picked.reason.ends_with("qemu: no image"), "{}", picked.reason);
+    assert!(picked.kind == Kind::QemuTcg && picked.reason.ends_with(": no image"), "{}", picked.reason);
 }
 
 #[tokio::test(start_paused = true)]
