@@ -18,7 +18,7 @@ use crate::agent::profile::{self, Inside, Program};
 use crate::log::harmless;
 use crate::process;
 use crate::sandbox::choose::Sandboxes;
-use crate::sandbox::measure::{Measured, Verdict, measure};
+use crate::sandbox::measure::{Measured, Verdict, boots, measure};
 use crate::workflow_file::{Environment, WorkflowFile};
 
 /// Which workflow to look at.
@@ -241,20 +241,24 @@ fn chosen(sandboxes: &Sandboxes, workflow: &Workflow) -> Choice {
     }
 }
 
-/// Each profile of the workflow: whether the runtime that it gets can have it. An image of its own is booted.
+/// Each profile of the workflow: whether the runtime that it gets can have it. One with an image or packages of its own is booted.
 async fn profiles(sandboxes: &Sandboxes, workflow: &Workflow) -> Vec<Asked> {
     let picked = sandboxes.pick(workflow);
     let mut asked = vec![];
     for (name, profile) in &workflow.sandbox.profiles {
         let (ok, says) = match &picked {
             Err(_) => (false, "nothing works here that it could be asked of".to_owned()),
-            Ok(picked) => match (profile.refused_by(picked.kind), &profile.image) {
-                (Some(why), _) => (false, format!("it {why}")),
-                (None, None) => (true, picked.kind.to_string()),
-                (None, Some(image)) => match picked.sandbox.trial(Some(image.clone())).await {
-                    Ok(_) => (true, format!("{}, its image boots", picked.kind)),
-                    Err(error) => (false, error.to_string()),
-                },
+            Ok(picked) => match profile.refused_by(picked.kind) {
+                Some(why) => (false, format!("it {why}")),
+                // What the trials booted is what it boots.
+                None if profile.image.is_none() && profile.packages.is_empty() => (true, picked.kind.to_string()),
+                None => {
+                    let sizes = workflow.sandbox.sizes(Some(profile), picked.kind, &workflow.smolvm);
+                    match boots(picked.sandbox.as_ref(), sizes.image, sizes.packages).await {
+                        Ok(()) => (true, format!("{}, it boots", picked.kind)),
+                        Err(why) => (false, why),
+                    }
+                }
             },
         };
         let default = workflow.sandbox.profile.as_ref() == Some(name);

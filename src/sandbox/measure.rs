@@ -1,7 +1,7 @@
 //! What a runtime really enforces here, found out by trying: a throw-away guest attempts to exceed each of its limits.
 //! The same for every runtime. Needs no state directory and touches no work disk but its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use symphony_core::ids::RunId;
@@ -61,14 +61,39 @@ pub struct Measured {
 /// # Errors
 /// Why there is no guest, a sentence.
 pub async fn measure(sandbox: &dyn Sandbox, image: Option<PathBuf>) -> Result<Measured, String> {
-    let place = tokio::task::spawn_blocking(tempfile::tempdir).await.map_err(|error| error.to_string())?;
-    let place = place.map_err(|error| format!("cannot make a temporary directory: {error}"))?;
+    let place = place().await?;
     let disk = place.path().join("disk");
-    let spec = BootSpec {
+    let measured = boot_and_try(sandbox, spec(&disk, image, vec![])).await;
+    let discarded = sandbox.discard_disk(&disk).await;
+    let measured = measured?;
+    discarded.map_err(|error| error.to_string())?;
+    Ok(measured)
+}
+
+/// Boots a guest with this image, which must have these packages, and stops it.
+///
+/// # Errors
+/// Why there is no guest, a sentence.
+pub async fn boots(sandbox: &dyn Sandbox, image: Option<PathBuf>, packages: Vec<String>) -> Result<(), String> {
+    let place = place().await?;
+    let disk = place.path().join("disk");
+    let booted = boot_and_greet(sandbox, spec(&disk, image, packages)).await;
+    let discarded = sandbox.discard_disk(&disk).await;
+    booted?;
+    discarded.map_err(|error| error.to_string())
+}
+
+async fn place() -> Result<tempfile::TempDir, String> {
+    let place = tokio::task::spawn_blocking(tempfile::tempdir).await.map_err(|error| error.to_string())?;
+    place.map_err(|error| format!("cannot make a temporary directory: {error}"))
+}
+
+fn spec(disk: &Path, image: Option<PathBuf>, packages: Vec<String>) -> BootSpec {
+    BootSpec {
         run: RunId(0),
-        disk: disk.clone(),
+        disk: disk.to_owned(),
         image,
-        packages: vec![],
+        packages,
         templates: false,
         read_only: vec![],
         cpus: 1,
@@ -78,12 +103,22 @@ pub async fn measure(sandbox: &dyn Sandbox, image: Option<PathBuf>) -> Result<Me
         disk_mib: DISK_MIB,
         deadline: BOOT_DEADLINE,
         program: vec![],
+    }
+}
+
+async fn boot_and_greet(sandbox: &dyn Sandbox, spec: BootSpec) -> Result<(), String> {
+    let guest = sandbox.boot(spec).await.map_err(|error| error.to_string())?;
+    let (io, mut life) = guest.into_parts();
+    let token = crate::random::token(16).map_err(|error| error.to_string())?;
+    let greeted = match Channel::open(io, &token, BOOT_DEADLINE).await {
+        Ok((channel, _)) => {
+            let _ = channel.shutdown(GRACE).await;
+            Ok(())
+        }
+        Err(error) => Err(error.to_string()),
     };
-    let measured = boot_and_try(sandbox, spec).await;
-    let discarded = sandbox.discard_disk(&disk).await;
-    let measured = measured?;
-    discarded.map_err(|error| error.to_string())?;
-    Ok(measured)
+    let ending = life.stop(GRACE).await;
+    greeted.map_err(|error| format!("{error}; it said: {}", ending.stderr.trim()))
 }
 
 async fn boot_and_try(sandbox: &dyn Sandbox, spec: BootSpec) -> Result<Measured, String> {

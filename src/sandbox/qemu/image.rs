@@ -63,7 +63,10 @@ impl Image {
         }
         match places.iter().find(|dir| dir.join("manifest.json").exists()) {
             Some(dir) => Self::open(dir),
-            None => Err(missing(nowhere(places, variable(VARIABLE).as_deref()), HINT)),
+            None => {
+                let (what, hint) = nowhere(places, variable(VARIABLE).as_deref());
+                Err(missing(what, &hint))
+            }
         }
     }
 
@@ -148,16 +151,14 @@ fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// Where there is no image. `named` is what [`VARIABLE`] says, which excludes every other place.
-fn nowhere(places: &[PathBuf], named: Option<&Path>) -> String {
-    if let Some(named) = named {
-        return format!(
-            "there is no VM image in {}, where {VARIABLE} says, and no other place counts",
-            named.display()
-        );
+/// Where there is no image, and how to get one. `named` is what [`VARIABLE`] says, which excludes every other place.
+fn nowhere(places: &[PathBuf], named: Option<&Path>) -> (String, String) {
+    if let Some(named) = named.map(Path::display) {
+        let what = format!("there is no VM image in {named}, where {VARIABLE} says, and no other place counts");
+        return (what, format!("build it with scripts/build-vm.sh --output {named}, or unset {VARIABLE}"));
     }
     let searched: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-    format!("there is no VM image in {}", searched.join(" or "))
+    (format!("there is no VM image in {}", searched.join(" or ")), HINT.to_owned())
 }
 
 fn missing(what: impl Into<String>, hint: &str) -> BootError {
@@ -214,8 +215,9 @@ mod tests {
     #[test]
     fn where_no_image_is_the_places_that_were_searched_are_named() {
         let places = ["/data/vm".into(), "/clone/vm/image".into()];
-        assert_eq!(super::nowhere(&places, None), "there is no VM image in /data/vm or /clone/vm/image");
-        let named = super::nowhere(&places[..1], Some(Path::new("/data/vm")));
+        assert_eq!(super::nowhere(&places, None).0, "there is no VM image in /data/vm or /clone/vm/image");
+        let (named, hint) = super::nowhere(&places[..1], Some(Path::new("/data/vm")));
+        assert!(hint.starts_with("build it with scripts/build-vm.sh --output /data/vm"), "{hint}");
         assert!(named.starts_with("there is no VM image in /data/vm, where SYMPHONY_VM_IMAGE says"), "{named}");
     }
 }

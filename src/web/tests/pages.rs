@@ -1,5 +1,6 @@
 //! The page: what stands where, in whose words, and that nothing hostile gets through.
 
+use symphony_core::board::{EndReason, LastRun};
 use symphony_core::snapshot::Snapshot;
 use symphony_core::workflow::Auth;
 
@@ -174,4 +175,12 @@ async fn a_broken_workflow_and_a_drain_stand_above_everything() {
     ] {
         assert!(header.contains(text), "{text} in {header}");
     }
+}
+
+/// Regression: an error was cut at 200 characters, and the hint at its end was lost.
+#[test]
+fn an_error_of_ordinary_length_keeps_its_hint() {
+    let end = format!("boot_failed: {} (hint: build it)", "x".repeat(300));
+    let last = LastRun { reason: EndReason::AgentExit, end: end.clone(), left: None };
+    assert_eq!(crate::web::view::LastEnd::of(&last, "").text, end);
 }
