@@ -438,7 +438,9 @@ fn said(console: &str) -> String {
 
 /// Whether the disk is still in the hands of another emulator, which is on its way out.
 fn is_held(error: &BootError) -> bool {
-    matches!(error, BootError::Stage { message, .. } if message.contains("Failed to get \"write\" lock"))
+    // On the console it is said plainly, on the monitor as JSON.
+    let held = ["Failed to get \"write\" lock", "Failed to get \\\"write\\\" lock"];
+    matches!(error, BootError::Stage { message, .. } if held.iter().any(|words| message.contains(words)))
 }
 
 /// A machine that is awake, once its work disk is usable. That may take a check or a repair of the disk.

@@ -82,3 +82,31 @@ async fn a_boot_given_up_at_any_moment_leaves_no_machine() {
     Awake::boot(&cold, bench.spec("given-up")).await.end().await;
     assert!(gone(&name(run(3))).await);
 }
+
+/// Regression: the emulator of a machine that was dropped held the disk for a moment longer, and the next boot failed.
+#[tokio::test]
+async fn a_machine_boots_on_the_disk_of_one_that_was_dropped_just_now_and_two_never_share_one() {
+    if !have_machines() {
+        return;
+    }
+    let bench = Bench::new();
+    for (disk, qemu) in [("cold", bench.cold()), ("restored", bench.templated())] {
+        for round in 0..2 {
+            let guest = Awake::boot(&qemu, bench.spec(disk)).await;
+            // Memory that takes a while to be given back.
+            guest.sh("head -c 200m /dev/zero | tail -c 150m > /dev/null; echo here >> /work/rounds; sync").await;
+            assert_eq!(guest.sh("wc -l < /work/rounds").await, (round + 1).to_string());
+            drop(guest);
+        }
+    }
+    let templates = || std::fs::read_dir(bench.place.path().join("templates")).map_or(0, |found| found.count());
+    assert_eq!(templates(), 1, "no template was given up for it");
+    let qemu = bench.templated();
+    let one = Awake::boot(&qemu, bench.spec("same")).await;
+    let mut spec = bench.spec("same");
+    spec.deadline = Duration::from_secs(8);
+    let two = symphony::sandbox::Sandbox::boot(&qemu, spec).await;
+    assert!(two.is_err(), "the disk has an owner");
+    one.sh("echo mine > /work/file").await;
+    one.end().await;
+}
