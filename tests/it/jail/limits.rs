@@ -76,7 +76,7 @@ fn a_flood_on_the_error_stream_is_drained_and_capped() {
     both_ways("jail::limits::a_flood_on_the_error_stream_is_drained_and_capped", |bench| async move {
         let (said, ending) = bench.run("head -c 3000000 /dev/zero >&2; echo done >&3").await;
         assert_eq!(said, "done\n");
-        assert_eq!(ending.stderr.len(), 64 * 1024);
+        assert!((60 * 1024..=64 * 1024).contains(&ending.stderr.len()), "{}", ending.stderr.len());
     });
 }
 

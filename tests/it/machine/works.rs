@@ -70,7 +70,7 @@ async fn a_disk_whose_formatting_was_cut_off_is_formatted_and_anything_else_is_l
     let guest = Awake::boot(&qemu, bench.spec("one")).await;
     guest.sh("echo lost > /work/file").await;
     guest.end().await;
-    let image = bench.spec("one").disk.join("vm/state/work.img");
+    let image = bench.spec("one").disk.join("state/work.img");
     let open = || std::fs::File::options().read(true).write(true).open(&image).expect("the disk is a file");
     // The beginning is written last: without it nothing ever was on this disk, whatever else stands there.
     open().write_all_at(&vec![0; 64 * 1024], 0).expect("written");
