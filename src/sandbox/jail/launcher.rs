@@ -23,6 +23,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::thread::{Gid, Uid, UnshareFlags};
+use symphony_guest::init::ENVIRONMENT;
 
 use super::confine::confine;
 use super::root::Sources;
@@ -252,17 +253,6 @@ fn run((channel, extra): Passed, null: File, spec: &LaunchSpec) -> io::Error {
     };
     Command::new(program).args(arguments).current_dir("/work").env_clear().envs(ENVIRONMENT).exec()
 }
-
-/// All that a guest program finds in its environment.
-const ENVIRONMENT: [(&str, &str); 7] = [
-    ("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"),
-    ("HOME", "/home/agent"),
-    ("USER", "agent"),
-    ("LOGNAME", "agent"),
-    ("SHELL", "/bin/sh"),
-    ("LANG", "C.UTF-8"),
-    ("TMPDIR", "/tmp"),
-];
 
 /// The guest program's exit is the jail's; a signal n that ended it is 128 + n, as in a shell.
 fn exit_code(status: ExitStatus) -> u8 {

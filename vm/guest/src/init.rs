@@ -7,6 +7,17 @@ use std::process::ExitStatus;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
+/// All that a guest program finds in its environment, in a jail as in a machine.
+pub const ENVIRONMENT: [(&str, &str); 7] = [
+    ("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"),
+    ("HOME", "/home/agent"),
+    ("USER", "agent"),
+    ("LOGNAME", "agent"),
+    ("SHELL", "/bin/sh"),
+    ("LANG", "C.UTF-8"),
+    ("TMPDIR", "/tmp"),
+];
+
 /// Reaps every child and orphan until `child_pid` has ended; returns how it ended. SIGTERM is passed on to it. The caller is
 /// single-threaded and has forked `child_pid` already; when this returns, exiting ends the namespace.
 pub fn reap_until(child_pid: Pid) -> ExitStatus {

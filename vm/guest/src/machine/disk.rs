@@ -196,7 +196,7 @@ fn text(device: &Path) -> String {
 
 fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(super::ENVIRONMENT).stdin(Stdio::null());
+    command.args(arguments).env_clear().envs(crate::init::ENVIRONMENT).stdin(Stdio::null());
     let done = command.output()?;
     if done.status.success() {
         return Ok(());

@@ -168,19 +168,8 @@ fn become_guest(channel: OwnedFd) -> io::Error {
         return error;
     }
     let arguments = ["run", "--channel-fd", "3", "--work", "/work", "--home", "/home/agent", "--state", "/state"];
-    Command::new(layers::PROGRAM).args(arguments).current_dir("/work").env_clear().envs(ENVIRONMENT).exec()
+    Command::new(layers::PROGRAM).args(arguments).current_dir("/work").env_clear().envs(crate::init::ENVIRONMENT).exec()
 }
-
-/// All that a guest program finds in its environment, as in a jail.
-const ENVIRONMENT: [(&str, &str); 7] = [
-    ("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"),
-    ("HOME", "/home/agent"),
-    ("USER", "agent"),
-    ("LOGNAME", "agent"),
-    ("SHELL", "/bin/sh"),
-    ("LANG", "C.UTF-8"),
-    ("TMPDIR", "/tmp"),
-];
 
 /// Reaps until this child has ended.
 fn wait_for(child: Pid) {

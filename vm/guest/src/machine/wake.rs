@@ -38,7 +38,7 @@ pub(super) fn say(port: &mut File, failed: Option<String>) -> io::Result<()> {
 fn warm(argv: &[String]) {
     let Some((program, arguments)) = argv.split_first() else { return };
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(super::ENVIRONMENT).current_dir("/");
+    command.args(arguments).env_clear().envs(crate::init::ENVIRONMENT).current_dir("/");
     let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
