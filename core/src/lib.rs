@@ -18,6 +18,7 @@ pub mod patience;
 pub mod prompt;
 pub mod runtimes;
 pub mod snapshot;
+pub mod steering;
 pub mod time;
 pub mod turn;
 pub mod workflow;

@@ -1,69 +1,61 @@
-//! The durable record: runs, counters, park reasons, questions and answers. SQLite, one writer. A restart
-//! takes up run numbers, counters and park reasons; questions and answers are kept to be looked up.
+//! The durable record: runs, counters, park reasons, due times, questions and letters. SQLite, one writer.
 //!
-//! Issue files stay the truth for issues; nothing here can create, move or finish one. A run number
-//! is taken here before the run starts, so numbers never repeat, also across a crash.
+//! Every change is an event in an append-only hash chain (`chain.rs`), and the rows of the present state that the
+//! event changes, in one transaction. Issue files stay the truth for issues; nothing here can create, move or
+//! finish one. A run number is taken here before the run starts, so numbers never repeat, also across a crash.
 
+mod chain;
+mod error;
+pub mod inspect;
+mod letters;
+mod memory;
 mod schema;
+mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
-use symphony_core::board::{EndReason, Parked};
+use rusqlite::{Connection, Transaction, params};
+use serde_json::json;
+use symphony_core::board::{Due, EndReason, Parked};
 use symphony_core::budget::Counters;
 use symphony_core::ids::{IssueId, RunId};
+use symphony_core::steering::Letter;
 use tokio::sync::oneshot;
 
-/// What went wrong with the journal; every variant names the file.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// Opening, reading or writing failed.
-    #[error(
-        "the journal {path} cannot be used: {message} (hint: check free space and permissions; move the file away to start afresh, which forgets counters and questions)"
-    )]
-    Unusable {
-        /// The database file.
-        path: PathBuf,
-        /// What SQLite said.
-        message: String,
-    },
-    /// A newer symphony wrote it.
-    #[error("the journal {path} has format {found}, this symphony knows up to {known} (hint: use the newer symphony)")]
-    Newer {
-        /// The database file.
-        path: PathBuf,
-        /// Its format.
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
-    /// The write crashed.
-    #[error("the journal crashed; this is a bug in symphony")]
-    Crashed,
+use self::chain::{Entry, signed};
+pub use self::error::JournalError;
+pub use self::memory::{Memory, Origin};
+
+/// What became of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// It is kept, and on its way.
+    Taken(Letter),
+    /// Somebody was faster.
+    Already,
+    /// There is no such question.
+    NotAsked,
 }
 
-/// What an earlier process left.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Memory {
-    /// Marks what this installation made, so that nothing else is ever removed.
-    pub instance: String,
-    /// The next run's number.
-    pub next_run: u64,
-    /// Counters of every issue that ever ran.
-    pub counters: BTreeMap<IssueId, Counters>,
-    /// Why issues were put aside.
-    pub parked: BTreeMap<IssueId, Parked>,
-}
-
-/// SQLite's integers are signed; run numbers never come near the sign.
-fn key(run: RunId) -> i64 {
-    i64::try_from(run.0).unwrap_or(i64::MAX)
+/// A run that ended.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// Why.
+    pub reason: EndReason,
+    /// How, in one line.
+    pub end: String,
+    /// The issue's counters after it.
+    pub counters: Counters,
+    /// When the issue is tried again, if it is by itself.
+    pub due: Option<Due<Timestamp>>,
+    /// Tokens that the agent said it used.
+    pub tokens: u64,
 }
 
 /// The outcome of a write that is queued already; dropping it does not undo the write.
@@ -82,6 +74,8 @@ pub struct Journal {
 struct Writer {
     waiting: Mutex<VecDeque<Job>>,
     db: Mutex<Connection>,
+    /// Why the newest write failed, if it did.
+    trouble: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -101,17 +95,41 @@ impl Writer {
 }
 
 impl Journal {
-    /// Opens or creates the database and reads what it remembers. Blocking: call it before the loops start.
+    /// Opens or creates the database and reads what it remembers. Runs that an earlier process did not see the end
+    /// of end here. Blocking: call it before the loops start.
     ///
     /// # Errors
-    /// An unusable or newer file; nothing is changed then.
-    pub fn open(path: &Path) -> Result<(Self, Memory), JournalError> {
-        let wrap = |e: rusqlite::Error| JournalError::Unusable { path: path.to_owned(), message: e.to_string() };
-        let mut db = Connection::open(path).map_err(wrap)?;
-        schema::prepare(&mut db, path)?;
-        let memory = schema::remember(&db).map_err(wrap)?;
-        let writer = Writer { waiting: Mutex::default(), db: Mutex::new(db) };
+    /// An unusable, damaged or newer file; nothing is changed then.
+    pub fn open(path: &Path, origin: Origin) -> Result<(Self, Memory), JournalError> {
+        let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
+        let is_new = !path.exists();
+        let mut db = schema::connect(path)?;
+        if !is_new {
+            inspect::sound(&db, path)?;
+        }
+        schema::prepare(&mut db, path, &origin.instance)?;
+        let tx = db.transaction().map_err(wrap)?;
+        memory::end_what_was_cut_off(&tx).map_err(wrap)?;
+        tx.commit().map_err(wrap)?;
+        let memory = memory::read(&db, origin).map_err(wrap)?;
+        let writer = Writer { waiting: Mutex::default(), db: Mutex::new(db), trouble: Mutex::default() };
         Ok((Self { path: path.to_owned(), writer: Arc::new(writer) }, memory))
+    }
+
+    /// Why the newest write failed; `None` once one went well again.
+    pub fn trouble(&self) -> Option<String> {
+        self.writer.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes something of no meaning, to learn whether writing works.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn probed(&self) -> Written<()> {
+        self.write("probed", |tx| {
+            tx.execute("INSERT OR REPLACE INTO about (key, value) VALUES ('probed', ?1)", [Timestamp::now().to_string()])
+                .map(drop)
+        })
     }
 
     /// A run starts; its number and the issue's counters are kept before anything else happens.
@@ -119,39 +137,59 @@ impl Journal {
     /// # Errors
     /// The journal cannot be written: the run must not start.
     pub fn run_started(&self, run: RunId, issue: IssueId, counters: Counters) -> Written<()> {
-        self.write(move |db| {
-            let tx = db.transaction()?;
+        self.write("run_started", move |tx| {
             tx.execute(
                 "INSERT INTO runs (run, issue, started_at) VALUES (?1, ?2, ?3)",
-                params![key(run), issue.0, Timestamp::now().to_string()],
+                params![signed(run.0), issue.0, Timestamp::now().to_string()],
             )?;
-            schema::put_counters(&tx, &issue, &counters)?;
+            state::put_counters(tx, &issue, &counters)?;
+            state::put_due(tx, &issue, None)?;
             tx.execute("DELETE FROM parked WHERE issue = ?1", [&issue.0])?;
-            tx.commit()
+            let body = json!({"counters": state::told(&counters)});
+            chain::append(tx, &Entry { kind: "run_started", run: Some(run), issue: Some(&issue), body })
         })
     }
 
-    /// A run ended this way.
+    /// A run ended. Letters whose turn it did not end are handed again.
     ///
     /// # Errors
     /// The journal cannot be written.
-    pub fn run_ended(
-        &self,
-        run: RunId,
-        issue: IssueId,
-        reason: EndReason,
-        end: String,
-        counters: Counters,
-    ) -> Written<()> {
-        self.write(move |db| {
-            let tx = db.transaction()?;
+    pub fn run_ended(&self, run: RunId, issue: IssueId, ending: Ending) -> Written<()> {
+        self.write("run_ended", move |tx| {
+            let Ending { reason, end, counters, due, tokens } = ending;
             tx.execute(
-                "UPDATE runs SET ended_at = ?2, end = ?3, reason = ?4 WHERE run = ?1 AND ended_at IS NULL",
-                params![key(run), Timestamp::now().to_string(), end, reason.as_str()],
+                "UPDATE runs SET ended_at = ?2, end = ?3, reason = ?4, tokens = ?5 WHERE run = ?1 AND ended_at IS NULL",
+                params![signed(run.0), Timestamp::now().to_string(), end, reason.as_str(), signed(tokens)],
             )?;
-            schema::put_counters(&tx, &issue, &counters)?;
-            tx.commit()
+            letters::settle(tx, run, &issue, false)?;
+            state::put_counters(tx, &issue, &counters)?;
+            state::put_due(tx, &issue, due.as_ref())?;
+            let due = due.as_ref().map(|due| due.until.to_string());
+            let body = json!({"reason": reason.as_str(), "end": end, "tokens": tokens, "due": due,
+                "counters": state::told(&counters)});
+            chain::append(tx, &Entry { kind: "run_ended", run: Some(run), issue: Some(&issue), body })
         })
+    }
+
+    /// A turn is about to begin, with these letters in its prompt.
+    ///
+    /// # Errors
+    /// The journal cannot be written: the turn must not begin.
+    pub fn turn_began(&self, run: RunId, issue: IssueId, counters: Counters, handed: Vec<u64>) -> Written<()> {
+        self.write("turn_began", move |tx| {
+            state::put_counters(tx, &issue, &counters)?;
+            let body = json!({"counters": state::told(&counters)});
+            chain::append(tx, &Entry { kind: "turn_began", run: Some(run), issue: Some(&issue), body })?;
+            letters::hand(tx, run, &issue, &handed)
+        })
+    }
+
+    /// The turn that had these letters in its prompt has ended: they are taken.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn turn_ended(&self, run: RunId, issue: IssueId) -> Written<()> {
+        self.write("turn_ended", move |tx| letters::settle(tx, run, &issue, true))
     }
 
     /// What a live run used so far.
@@ -159,10 +197,10 @@ impl Journal {
     /// # Errors
     /// The journal cannot be written.
     pub fn counted(&self, issue: IssueId, counters: Counters) -> Written<()> {
-        self.write(move |db| {
-            let tx = db.transaction()?;
-            schema::put_counters(&tx, &issue, &counters)?;
-            tx.commit()
+        self.write("counted", move |tx| {
+            state::put_counters(tx, &issue, &counters)?;
+            let body = json!({"counters": state::told(&counters)});
+            chain::append(tx, &Entry { kind: "counted", run: None, issue: Some(&issue), body })
         })
     }
 
@@ -171,66 +209,61 @@ impl Journal {
     /// # Errors
     /// The journal cannot be written.
     pub fn parked(&self, issue: IssueId, parked: Parked, counters: Counters) -> Written<()> {
-        self.write(move |db| {
-            let tx = db.transaction()?;
-            schema::put_counters(&tx, &issue, &counters)?;
-            schema::put_parked(&tx, &issue, &parked)?;
-            tx.commit()
+        self.write("parked", move |tx| {
+            state::put_counters(tx, &issue, &counters)?;
+            state::put_parked(tx, &issue, &parked)?;
+            state::put_due(tx, &issue, None)?;
+            let body = json!({"why": parked.reason.code(), "words": parked.reason.to_string(), "from": parked.from.as_str()});
+            chain::append(tx, &Entry { kind: "parked", run: None, issue: Some(&issue), body })
         })
     }
 
-    /// An agent asks a human.
+    /// Removes old events and leaves a signed checkpoint, when there are more than enough. How many went.
     ///
     /// # Errors
-    /// The journal cannot be written: the agent is told so.
-    pub fn asked(&self, run: RunId, issue: IssueId, question: String, context: Option<String>) -> Written<()> {
-        self.write(move |db| {
-            db.execute(
-                "INSERT INTO questions (run, issue, question, context, asked_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![key(run), issue.0, question, context, Timestamp::now().to_string()],
-            )
-            .map(drop)
-        })
-    }
-
-    /// A human answered the newest open question of this run. `false`: there was none.
-    ///
-    /// # Errors
-    /// The journal cannot be written: the answer counts as not given.
-    pub fn answered(&self, run: RunId, answer: String) -> Written<bool> {
-        self.write(move |db| {
-            let open: Option<i64> = db
-                .query_row(
-                    "SELECT id FROM questions WHERE run = ?1 AND answer IS NULL ORDER BY id DESC LIMIT 1",
-                    [key(run)],
-                    |r| r.get(0),
-                )
-                .optional()?;
-            let Some(id) = open else { return Ok(false) };
-            db.execute(
-                "UPDATE questions SET answer = ?2, answered_at = ?3 WHERE id = ?1",
-                params![id, answer, Timestamp::now().to_string()],
-            )?;
-            Ok(true)
+    /// The journal cannot be written; then nothing was removed.
+    pub fn compacted(&self, keep: u64, slack: u64, instance: String, secret: [u8; 32]) -> Written<i64> {
+        self.write("compacted", move |tx| {
+            let count: i64 = tx.query_row("SELECT count(*) FROM events", [], |r| r.get(0))?;
+            if count < signed(keep.saturating_add(slack)) {
+                return Ok(0);
+            }
+            inspect::compact(tx, &instance, keep, &secret)
         })
     }
 
     /// Queues the work at once, so calls are carried out in the order they were made, also when
-    /// their futures are awaited in another order or not at all.
+    /// their futures are awaited in another order or not at all. One call is one transaction.
     fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        name: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Written<T> {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |db| drop(reply.send(work(db))));
-        self.writer.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
         let (path, writer) = (self.path.clone(), self.writer.clone());
+        let job: Job = Box::new(move |db| {
+            let done = transact(db, name, work).map_err(|error| JournalError::of(&path, &error));
+            *writer.trouble.lock().unwrap_or_else(PoisonError::into_inner) = done.as_ref().err().map(ToString::to_string);
+            drop(reply.send(done));
+        });
+        self.writer.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+        let writer = self.writer.clone();
         let turn = tokio::task::spawn_blocking(move || writer.next());
         Box::pin(async move {
             // A job that panicked has dropped its reply.
             drop(turn.await);
-            let result = answer.await.map_err(|_| JournalError::Crashed)?;
-            result.map_err(|e| JournalError::Unusable { path, message: e.to_string() })
+            answer.await.map_err(|_| JournalError::Crashed)?
         })
     }
+}
+
+fn transact<T>(
+    db: &mut Connection,
+    _name: &'static str,
+    work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let tx = db.transaction()?;
+    let done = work(&tx)?;
+    tx.commit()?;
+    Ok(done)
 }

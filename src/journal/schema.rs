@@ -1,17 +1,15 @@
-//! The tables, and how counters and park reasons are written in them.
+//! The tables and their formats: made new, brought up to date after a copy was kept, refused when newer.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
-use symphony_core::board::{EndReason, LastRun, ParkReason, Parked};
-use symphony_core::budget::{Bound, Counters, Used};
-use symphony_core::ids::{Identifier, IssueId, StateName};
+use rusqlite::{Connection, OptionalExtension as _};
+use serde_json::json;
 
-use super::{JournalError, Memory};
+use super::JournalError;
+use super::chain::{self, Entry};
 
 /// The newest format: this program writes it.
-const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 3;
 
 pub(super) const TABLES: &str = "
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -40,160 +38,106 @@ ALTER TABLE counters ADD COLUMN last_left TEXT;
 ALTER TABLE parked ADD COLUMN came_from TEXT NOT NULL DEFAULT 'Todo';
 ";
 
-/// Makes the tables in a new file, refuses a newer one, brings an older one up to date.
-pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), JournalError> {
-    let wrap = |e: rusqlite::Error| JournalError::Unusable { path: path.to_owned(), message: e.to_string() };
+/// From format 2 to 3: the chain of events, when issues are tried again, letters. Questions of format 2 died with
+/// their runs, so none of them is open any more. Events can be added, and removed from their beginning only while
+/// a checkpoint covers them; nothing can change one.
+const TO_3: &str = "
+CREATE TABLE events (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, run INTEGER, issue TEXT,
+    body TEXT NOT NULL, hash BLOB NOT NULL) STRICT;
+CREATE TABLE checkpoints (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, events INTEGER NOT NULL, at TEXT NOT NULL,
+    key BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
+CREATE TRIGGER events_do_not_change BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'an event is never changed'); END;
+CREATE TRIGGER events_do_not_vanish BEFORE DELETE ON events
+    WHEN OLD.seq > (SELECT coalesce(max(seq), 0) FROM checkpoints)
+    BEGIN SELECT RAISE(ABORT, 'an event goes only behind a checkpoint'); END;
+CREATE TABLE waiting (issue TEXT PRIMARY KEY, until TEXT NOT NULL, kind TEXT NOT NULL, error TEXT) STRICT;
+CREATE TABLE letters (id INTEGER PRIMARY KEY, issue TEXT NOT NULL, question INTEGER, text TEXT NOT NULL,
+    by TEXT NOT NULL, at TEXT NOT NULL, handed_run INTEGER, taken_at TEXT) STRICT;
+CREATE INDEX letters_pending ON letters (issue) WHERE taken_at IS NULL;
+ALTER TABLE questions ADD COLUMN closed_at TEXT;
+ALTER TABLE questions ADD COLUMN closed TEXT;
+ALTER TABLE questions ADD COLUMN default_at TEXT;
+ALTER TABLE questions ADD COLUMN default_text TEXT;
+UPDATE questions SET closed_at = coalesce(answered_at, asked_at), closed = CASE WHEN answer IS NULL THEN 'lost' ELSE 'answered' END;
+ALTER TABLE questions DROP COLUMN answer;
+ALTER TABLE questions DROP COLUMN answered_at;
+CREATE UNIQUE INDEX questions_open ON questions (issue) WHERE closed_at IS NULL;
+ALTER TABLE runs ADD COLUMN tokens INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX runs_open ON runs (run) WHERE ended_at IS NULL;
+";
+
+/// The name of the copy that is kept of a journal in an older format.
+pub(super) fn copy_of(path: &Path, format: i64) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{name}.format-{format}"))
+}
+
+/// Sets up a connection that writes.
+pub(super) fn connect(path: &Path) -> Result<Connection, JournalError> {
+    let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
+    let db = Connection::open(path).map_err(wrap)?;
     // FULL: an accepted answer or a taken run number survives a power cut.
     db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;")
         .map_err(wrap)?;
-    let found: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(wrap)?;
+    Ok(db)
+}
+
+/// The format of this file; a newer one than ours is refused.
+pub(super) fn format(db: &Connection, path: &Path) -> Result<i64, JournalError> {
+    let found: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(|e| JournalError::of(path, &e))?;
     if found > FORMAT {
-        return Err(JournalError::Newer { path: path.to_owned(), found, known: FORMAT });
+        let kept = copy_of(path, FORMAT).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Err(JournalError::Newer { path: path.to_owned(), found, known: FORMAT, kept });
     }
+    Ok(found)
+}
+
+/// Makes the tables in a new file, refuses a newer one, brings an older one up to date.
+pub(super) fn prepare(db: &mut Connection, path: &Path, instance: &str) -> Result<(), JournalError> {
+    let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
+    let found = format(db, path)?;
+    if found == FORMAT {
+        return Ok(());
+    }
+    if found > 0 {
+        keep_copy(db, path, found)?;
+    }
+    // One transaction: a crash leaves the old format, whole.
+    let tx = db.transaction().map_err(wrap)?;
     if found == 0 {
-        let instance =
-            crate::random::token(16).map_err(|message| JournalError::Unusable { path: path.to_owned(), message })?;
-        let tx = db.transaction().map_err(wrap)?;
         tx.execute_batch(TABLES).map_err(wrap)?;
         tx.execute("INSERT INTO about VALUES ('instance', ?1)", [instance]).map_err(wrap)?;
-        tx.pragma_update(None, "user_version", 1).map_err(wrap)?;
-        tx.commit().map_err(wrap)?;
     }
     if found < 2 {
-        let tx = db.transaction().map_err(wrap)?;
         tx.execute_batch(TO_2).map_err(wrap)?;
-        tx.pragma_update(None, "user_version", FORMAT).map_err(wrap)?;
-        tx.commit().map_err(wrap)?;
     }
-    Ok(())
+    tx.execute_batch(TO_3).map_err(wrap)?;
+    let kind = if found == 0 { "journal_made" } else { "format_changed" };
+    let body = json!({"format": FORMAT, "before": found, "symphony": env!("CARGO_PKG_VERSION")});
+    chain::append(&tx, &Entry { kind, run: None, issue: None, body }).map_err(wrap)?;
+    tx.pragma_update(None, "user_version", FORMAT).map_err(wrap)?;
+    tx.commit().map_err(wrap)
 }
 
-/// Reads everything a new process needs.
-pub(super) fn remember(db: &Connection) -> rusqlite::Result<Memory> {
-    let instance = db.query_row("SELECT value FROM about WHERE key = 'instance'", [], |r| r.get(0)).optional()?;
-    let next_run: i64 = db.query_row("SELECT coalesce(max(run), 0) + 1 FROM runs", [], |r| r.get(0))?;
-    let counters = rows(db, COUNTERS, |r| Ok((IssueId(r.get(0)?), counters(r)?)))?;
-    let parked = rows(db, "SELECT issue, kind, count, detail, came_from FROM parked", |r| {
-        let (kind, count, detail): (String, i64, String) = (r.get(1)?, r.get(2)?, r.get(3)?);
-        let parked = Parked { reason: reason(&kind, count.unsigned_abs(), detail), from: StateName(r.get(4)?) };
-        Ok((IssueId(r.get(0)?), parked))
-    })?;
-    Ok(Memory { instance: instance.unwrap_or_default(), next_run: next_run.unsigned_abs(), counters, parked })
-}
-
-fn rows<T>(
-    db: &Connection,
-    query: &str,
-    read: impl Fn(&Row<'_>) -> rusqlite::Result<(IssueId, T)>,
-) -> rusqlite::Result<BTreeMap<IssueId, T>> {
-    db.prepare(query)?.query_map([], |r| read(r))?.collect()
-}
-
-/// In the order of [`counters`] and [`put_counters`].
-const COUNTERS: &str = "SELECT issue, sessions, turns, wall_ms, bounces, granted, granted_turns, granted_wall_ms,
-    granted_bounces, failures_in_a_row, unchanged_in_a_row, visited, last_reason, last_words, last_left FROM counters";
-
-fn counters(r: &Row<'_>) -> rusqlite::Result<Counters> {
-    let used = |at: usize| -> rusqlite::Result<Used> {
-        let wall_ms: i64 = r.get(at + 2)?;
-        Ok(Used {
-            sessions: r.get(at)?,
-            turns: r.get(at + 1)?,
-            wall_ms: wall_ms.unsigned_abs(),
-            bounces: r.get(at + 3)?,
-        })
-    };
-    let (visited, reason, words): (String, Option<String>, Option<String>) = (r.get(11)?, r.get(12)?, r.get(13)?);
-    // Format 1 kept the words alone; a reason of a newer symphony is none of ours.
-    let last = words.map(|end| {
-        let reason = reason.as_deref().and_then(EndReason::parse).unwrap_or(EndReason::Internal);
-        Ok::<_, rusqlite::Error>(LastRun { reason, end, left: r.get(14)? })
-    });
-    Ok(Counters {
-        used: used(1)?,
-        granted: used(5)?,
-        failures_in_a_row: r.get(9)?,
-        unchanged_in_a_row: r.get(10)?,
-        visited: visited.lines().map(StateName::new).collect(),
-        last: last.transpose()?,
-    })
-}
-
-/// SQLite's integers are signed; no count of ours comes near the sign.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Writes the counters of one issue.
-pub(super) fn put_counters(tx: &Transaction<'_>, issue: &IssueId, counters: &Counters) -> rusqlite::Result<()> {
-    let Counters { used, granted, failures_in_a_row, unchanged_in_a_row, visited, last } = counters;
-    let visited: Vec<&str> = visited.iter().map(StateName::as_str).collect();
-    tx.execute(
-        "INSERT OR REPLACE INTO counters (issue, sessions, turns, wall_ms, bounces, granted, granted_turns,
-            granted_wall_ms, granted_bounces, failures_in_a_row, unchanged_in_a_row, visited, last_reason, last_words,
-            last_left) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-        params![
-            issue.0,
-            used.sessions,
-            used.turns,
-            signed(used.wall_ms),
-            used.bounces,
-            granted.sessions,
-            granted.turns,
-            signed(granted.wall_ms),
-            granted.bounces,
-            failures_in_a_row,
-            unchanged_in_a_row,
-            // A state is a directory name; none that we act on holds a line break.
-            visited.join("\n"),
-            last.as_ref().map(|last| last.reason.as_str()),
-            last.as_ref().map(|last| &last.end),
-            last.as_ref().and_then(|last| last.left.as_ref()),
-        ],
-    )?;
-    Ok(())
-}
-
-/// Writes why one issue was put aside.
-pub(super) fn put_parked(tx: &Transaction<'_>, issue: &IssueId, parked: &Parked) -> rusqlite::Result<()> {
-    let (count, detail) = match &parked.reason {
-        ParkReason::FailuresInARow { count, last } => (u64::from(*count), last.clone()),
-        ParkReason::Budget { used, .. } => (*used, String::new()),
-        ParkReason::NoProgress { sessions } => (u64::from(*sessions), String::new()),
-        ParkReason::Template { detail, prompt } => (0, format!("{prompt} {detail}")),
-        ParkReason::BlockerCancelled { blocker, state } => (0, format!("{blocker}\n{state}")),
-        ParkReason::Diverged { detail } | ParkReason::HandoffFailed { detail } => (0, detail.clone()),
-    };
-    tx.execute(
-        "INSERT OR REPLACE INTO parked (issue, kind, count, detail, came_from) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![issue.0, parked.reason.code(), signed(count), detail, parked.from.as_str()],
-    )?;
-    Ok(())
-}
-
-/// Format 1 wrote the same kinds with underscores.
-fn reason(kind: &str, count: u64, detail: String) -> ParkReason {
-    let few = u32::try_from(count).unwrap_or(u32::MAX);
-    let halves = |by: char| {
-        let (a, b) = detail.split_once(by).unwrap_or(("", &detail));
-        (a.to_owned(), b.to_owned())
-    };
-    match kind.replace('_', "-").as_str() {
-        "failures-in-a-row" => ParkReason::FailuresInARow { count: few, last: detail },
-        "sessions-used" | "budget-sessions" => ParkReason::Budget { bound: Bound::Sessions, used: count },
-        "budget-turns" => ParkReason::Budget { bound: Bound::Turns, used: count },
-        "budget-wall" => ParkReason::Budget { bound: Bound::WallTime, used: count },
-        "budget-bounces" => ParkReason::Budget { bound: Bound::Bounces, used: count },
-        "no-progress" => ParkReason::NoProgress { sessions: few },
-        "template-error" => {
-            let (prompt, detail) = halves(' ');
-            ParkReason::Template { detail, prompt }
-        }
-        "blocker-cancelled" => {
-            let (blocker, state) = halves('\n');
-            ParkReason::BlockerCancelled { blocker: Identifier(blocker), state: StateName(state) }
-        }
-        "diverged" => ParkReason::Diverged { detail },
-        _ => ParkReason::HandoffFailed { detail },
+/// The way back to an older symphony. A copy that stands there already is of an earlier try, and stays.
+fn keep_copy(db: &Connection, path: &Path, found: i64) -> Result<(), JournalError> {
+    let copy = copy_of(path, found);
+    if copy.exists() {
+        return Ok(());
     }
+    let wrap = |message: String| JournalError::Unusable { path: path.to_owned(), message };
+    // Under another name until it is whole.
+    let unfinished = copy.with_extension("writing");
+    let _ = std::fs::remove_file(&unfinished);
+    let target = unfinished.to_str().ok_or_else(|| wrap("its path is not text".to_owned()))?;
+    db.execute("VACUUM INTO ?1", [target]).map_err(|e| JournalError::of(path, &e))?;
+    std::fs::rename(&unfinished, &copy).map_err(|e| wrap(format!("a copy of format {found} cannot be kept: {e}")))?;
+    tracing::info!(copy = %copy.display(), from = found, to = FORMAT, "the journal gets a newer format; this copy is the way back");
+    Ok(())
+}
+
+/// What this file says it is an instance of.
+pub(super) fn instance(db: &Connection) -> rusqlite::Result<Option<String>> {
+    db.query_row("SELECT value FROM about WHERE key = 'instance'", [], |r| r.get(0)).optional()
 }

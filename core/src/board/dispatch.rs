@@ -42,6 +42,9 @@ impl Board {
             }
         }
         routable(issue, policy)?;
+        if self.asked.contains_key(&issue.id) {
+            return Err(NotNow::AwaitingAnswer);
+        }
         profiled(issue, policy)?;
         let cancelled = self.unblocked(issue, policy)?;
         if self.draining {

@@ -50,6 +50,10 @@ words! {
         Reconciled = "reconciled",
         /// symphony was stopped.
         Shutdown = "shutdown",
+        /// It waited for a human for too long and gave its sandbox back; the answer brings the issue forward.
+        AwaitingAnswer = "awaiting-answer",
+        /// symphony ended without a word, and the run with it.
+        CutOff = "cut-off",
         /// The agent was silent for too long.
         TimeoutSilence = "timeout-silence",
         /// A prompt took too long as a whole.
@@ -204,6 +208,8 @@ pub enum StopCause {
     Missing,
     /// The issue's allowance of wall time is used up.
     WallTime,
+    /// It has waited for a human for `steering.release_after_ms`.
+    Released,
     /// symphony is shutting down.
     Drain,
 }
@@ -217,6 +223,7 @@ impl StopCause {
             Self::NotRoutable => "put on hold or a required label removed",
             Self::Missing => "its file is gone",
             Self::WallTime => "its allowance of wall time is used up",
+            Self::Released => "a human is asked; it goes on with the answer",
             Self::Drain => "symphony is shutting down",
         }
     }
@@ -226,6 +233,7 @@ impl StopCause {
             Self::Terminal | Self::NotActive | Self::NotRoutable => EndReason::CancelledByOperator,
             Self::Missing => EndReason::Reconciled,
             Self::WallTime => EndReason::BudgetWall,
+            Self::Released => EndReason::AwaitingAnswer,
             Self::Drain => EndReason::Shutdown,
         }
     }

@@ -48,6 +48,9 @@ impl Board {
             issue.state = to.clone();
         }
         let stood_still = left.is_some_and(|left| !left.changed) && began_in.as_ref() == self.state_of(&id);
+        if matches!(end, RunEnd::Done | RunEnd::Moved(_)) {
+            self.withdraw(&id, out);
+        }
         let counters = self.counters_mut(&id);
         match (&end, &began_in) {
             (RunEnd::Moved(to), Some(from)) => counters.moved(from, to),
@@ -93,8 +96,8 @@ impl Board {
             }
             RunEnd::NeedsHuman(reason) => self.park(&id, reason, out),
             RunEnd::Stopped(StopCause::NotActive | StopCause::NotRoutable) | RunEnd::NoLongerActive => self.grant(&id),
-            // Our own stopping uses up nothing of the issue's allowance of runs.
-            RunEnd::Stopped(StopCause::Drain) => {
+            // Our own stopping uses up nothing of the issue's allowance of runs, nor does waiting for a human.
+            RunEnd::Stopped(StopCause::Drain | StopCause::Released) => {
                 let granted = &mut self.counters_mut(&id).granted;
                 granted.sessions = granted.sessions.saturating_add(1);
             }
@@ -105,8 +108,8 @@ impl Board {
     /// What a person did with the issue meanwhile outranks our own reason to stop its run.
     fn outranked(&self, id: &IssueId, cause: StopCause, policy: &Policy) -> StopCause {
         match (cause, self.state_of(id).map(|state| policy.states.role(state))) {
-            (StopCause::WallTime, Some(Role::Terminal)) => StopCause::Terminal,
-            (StopCause::WallTime, Some(Role::Holding)) => StopCause::NotActive,
+            (StopCause::WallTime | StopCause::Released, Some(Role::Terminal)) => StopCause::Terminal,
+            (StopCause::WallTime | StopCause::Released, Some(Role::Holding)) => StopCause::NotActive,
             _ => cause,
         }
     }

@@ -4,6 +4,7 @@
 //! look at the tracker, so every dispatch is revalidated against the disk (C105, C112, C117).
 //! It contains no synchronisation: one owner, the conductor.
 
+mod asked;
 mod dispatch;
 mod ending;
 mod ends;
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use ending::{EndReason, FailureCode, LastRun, Left, RunEnd, RunFailure, StopCause, one_line};
 pub use not_now::NotNow;
-pub use words::{Claim, Closed, Command, Event, Memory, ParkReason, Parked, Plan, Policy, Profiles, RetryKind};
+pub use words::{Claim, Closed, Command, Due, Event, Memory, ParkReason, Parked, Plan, Policy, Profiles, RetryKind};
 
 use pace::Pace;
 
@@ -41,6 +42,8 @@ pub struct Board {
     changed: BTreeSet<IssueId>,
     /// What live runs use while they live.
     paces: BTreeMap<RunId, Pace>,
+    /// Issues with an open question, and when a default counts as its answer.
+    asked: BTreeMap<IssueId, Option<Tick>>,
     /// Why issues that now stand in a holding state were put there.
     parked: BTreeMap<IssueId, Parked>,
     /// As of the newest good look, plus the last known form of claimed issues it did not find.
@@ -89,15 +92,36 @@ pub enum Settled {
     NeedsHuman,
 }
 
+/// What the journal remembers of earlier processes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Past {
+    /// Run numbers start here.
+    pub next_run: RunId,
+    /// Of every issue that ever ran.
+    pub counters: BTreeMap<IssueId, Counters>,
+    /// Why issues were put aside.
+    pub parked: BTreeMap<IssueId, Parked>,
+    /// When issues are tried again.
+    pub waiting: BTreeMap<IssueId, Due<Tick>>,
+    /// Open questions, and when a default counts as the answer.
+    pub asked: BTreeMap<IssueId, Option<Tick>>,
+}
+
 impl Board {
-    /// An empty board. Run numbers start at `next_run`; counters and park reasons come from the journal.
-    pub fn new(next_run: RunId, counters: BTreeMap<IssueId, Counters>, parked: BTreeMap<IssueId, Parked>) -> Self {
+    /// A board that knows what was before it.
+    pub fn new(past: Past) -> Self {
+        let Past { next_run, counters, parked, waiting, asked } = past;
+        let waits = |(id, due): (IssueId, Due<Tick>)| {
+            let Due { until, kind, error } = due;
+            (id, Claim::Waiting { until, kind, error })
+        };
         Self {
             next_run: next_run.0,
-            claims: BTreeMap::new(),
+            claims: waiting.into_iter().map(waits).collect(),
             counters,
             changed: BTreeSet::new(),
             paces: BTreeMap::new(),
+            asked,
             parked,
             issues: BTreeMap::new(),
             malformed: Vec::new(),
@@ -125,6 +149,16 @@ impl Board {
             }
             Event::RunFinishing(run) => self.finishing(run),
             Event::TurnBegan(run, turns) => self.turn_began(now, run, turns),
+            Event::Asked(run, default_at) => {
+                if let Some(id) = self.issue_of(run).cloned() {
+                    self.asked.insert(id, default_at);
+                }
+            }
+            Event::Answered(id) => {
+                if self.asked.remove(&id).is_some() {
+                    self.want_look(now);
+                }
+            }
             Event::Asking(run, asking) => self.asking(now, run, asking),
             Event::RunEnded(run, end, left) => self.run_ended(now, run, end, left, policy, &mut out),
             Event::ParkEnded(id, result) => self.park_ended(now, &id, result),
@@ -138,6 +172,7 @@ impl Board {
             Event::DrainAsked => self.drain(&mut out),
         }
         self.enforce_wall_time(now, &mut out);
+        self.enforce_waiting(now, policy, &mut out);
         if self.look_at().is_some_and(|at| at <= now) {
             self.look.in_flight = true;
             self.look.again = false;
@@ -149,8 +184,8 @@ impl Board {
 
     /// When to send [`Event::Woke`]: always later than the step before it. `None` when some other event comes
     /// first: the end of a look in flight, or of the runs that a shutdown waits for.
-    pub fn wake_at(&self) -> Option<Tick> {
-        self.look_at().into_iter().chain(self.next_deadline()).min()
+    pub fn wake_at(&self, policy: &Policy) -> Option<Tick> {
+        self.look_at().into_iter().chain(self.next_deadline()).chain(self.next_end_of_waiting(policy)).min()
     }
 
     /// When the next look begins; `None` while one is in flight and during a shutdown.

@@ -38,6 +38,8 @@ pub enum NotNow {
         /// Whether it is the workflow's `sandbox.profile`, because the issue names none.
         is_default: bool,
     },
+    /// Its agent asked a human, and no run waits for the answer.
+    AwaitingAnswer,
     /// Another issue must end first.
     BlockedBy(Identifier, StateName),
     /// A blocker that does not exist.
@@ -91,6 +93,7 @@ impl NotNow {
             Self::MissingLabel(_) => "missing-label",
             Self::UnknownProfile { .. } => "unknown-profile",
             Self::ProfileRefused { .. } => "profile-refused",
+            Self::AwaitingAnswer => "awaiting-answer",
             Self::BlockedBy(..) => "blocked",
             Self::UnknownBlocker(_) => "unknown-blocker",
             Self::BlockerCancelled(..) => "blocker-cancelled",
@@ -140,6 +143,7 @@ impl fmt::Display for NotNow {
             Self::ProfileRefused { profile, why, is_default: true } => {
                 write!(f, "the workflow's `sandbox.profile`, `{profile}`, {why}")
             }
+            Self::AwaitingAnswer => write!(f, "its agent asked a question; the answer starts it again"),
             Self::BlockedBy(id, state) => write!(f, "blocked by {id}, which is in {state}"),
             Self::UnknownBlocker(id) => write!(f, "blocked by {id}, which does not exist"),
             Self::BlockerCancelled(id, state) => write!(

@@ -12,8 +12,8 @@ use crate::time::Tick;
 pub(super) struct Pace {
     /// Up to here its time is in the counters.
     accounted: Tick,
-    /// Whether it waits for a human; meanwhile its clock stands.
-    asking: bool,
+    /// Since when it waits for a human; meanwhile its clock stands.
+    asking: Option<Tick>,
     /// Autonomous turns so far; none while it is still booting.
     turns: u32,
     /// Wall time that is left of the allowance it was dispatched with, in milliseconds, as of `accounted`.
@@ -24,7 +24,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(now: Tick, allowance: Allowance, state: StateName) -> Self {
-        Self { accounted: now, asking: false, turns: 0, left_ms: allowance.wall_ms, state }
+        Self { accounted: now, asking: None, turns: 0, left_ms: allowance.wall_ms, state }
     }
 
     pub(super) fn is_booting(&self) -> bool {
@@ -32,11 +32,15 @@ impl Pace {
     }
 
     pub(super) fn is_asking(&self) -> bool {
+        self.asking.is_some()
+    }
+
+    pub(super) fn asking_since(&self) -> Option<Tick> {
         self.asking
     }
 
     fn ends_at(&self) -> Option<Tick> {
-        (!self.asking).then(|| self.accounted.plus_ms(self.left_ms))
+        self.asking.is_none().then(|| self.accounted.plus_ms(self.left_ms))
     }
 }
 
@@ -45,7 +49,7 @@ impl Board {
     pub(super) fn account(&mut self, now: Tick, run: RunId) {
         let Some(id) = self.issue_of(run).cloned() else { return };
         let Some(pace) = self.paces.get_mut(&run) else { return };
-        let spent = if pace.asking { 0 } else { now.since(pace.accounted) };
+        let spent = if pace.is_asking() { 0 } else { now.since(pace.accounted) };
         pace.accounted = pace.accounted.max(now);
         pace.left_ms = pace.left_ms.saturating_sub(spent);
         let used = &mut self.counters_mut(&id).used;
@@ -54,7 +58,7 @@ impl Board {
 
     /// The counters get what all live runs used up to now.
     pub fn count_time(&mut self, now: Tick) {
-        let live: Vec<RunId> = self.paces.iter().filter(|(_, pace)| !pace.asking).map(|(run, _)| *run).collect();
+        let live: Vec<RunId> = self.paces.iter().filter(|(_, pace)| !pace.is_asking()).map(|(run, _)| *run).collect();
         for run in live {
             self.account(now, run);
         }
@@ -64,7 +68,7 @@ impl Board {
     pub fn counters_at(&self, now: Tick, id: &IssueId) -> Counters {
         let mut counters = self.counters(id);
         let pace = self.claims.get(id).and_then(Claim::run).and_then(|run| self.paces.get(&run));
-        if let Some(pace) = pace.filter(|pace| !pace.asking) {
+        if let Some(pace) = pace.filter(|pace| !pace.is_asking()) {
             counters.used.wall_ms = counters.used.wall_ms.saturating_add(now.since(pace.accounted));
         }
         counters
@@ -83,7 +87,7 @@ impl Board {
     pub(super) fn asking(&mut self, now: Tick, run: RunId, asking: bool) {
         self.account(now, run);
         if let Some(pace) = self.paces.get_mut(&run) {
-            pace.asking = asking;
+            pace.asking = asking.then(|| pace.asking.unwrap_or(now));
         }
     }
 

@@ -75,7 +75,13 @@ impl Board {
         self.unseen.clear();
         let absent: Vec<IssueId> = self.claims.keys().filter(|id| !known.contains_key(id)).cloned().collect();
         for id in absent {
-            let Some(issue) = self.issues.remove(&id) else { continue };
+            let Some(issue) = self.issues.remove(&id) else {
+                // The journal had it wait, and it was never seen.
+                if matches!(self.claims.get(&id), Some(Claim::Waiting { .. })) {
+                    self.claims.remove(&id);
+                }
+                continue;
+            };
             if self.elsewhere.contains(&id) || self.is_unreadable(&issue) {
                 self.misses.remove(&id);
             } else {
@@ -93,6 +99,7 @@ impl Board {
             self.check_claim(&id, policy, out);
         }
         self.grant_at_rest(policy);
+        self.withdraw_at_rest(policy, out);
         // A file that cannot be read just now, perhaps because a person is editing it, stands where it stood.
         let stays =
             |id: &IssueId, role| self.issues.get(id).is_none_or(|issue| policy.states.role(&issue.state) == role);
@@ -238,6 +245,7 @@ impl Board {
                 Err(NotNow::WillPark(reason)) => self.park(&id, reason, out),
                 Err(
                     NotNow::Unseen
+                    | NotNow::AwaitingAnswer
                     | NotNow::UnknownProfile { .. }
                     | NotNow::ProfileRefused { .. }
                     | NotNow::BlockedBy(..)

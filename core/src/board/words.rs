@@ -24,6 +24,10 @@ pub enum Event {
     /// A turn that no human asked for began; the number counts them within the run, from 1. The first one
     /// says that the sandbox is up and the agent speaks.
     TurnBegan(RunId, u32),
+    /// The agent of this run asked a human; with a default, that counts as the answer from this instant on.
+    Asked(RunId, Option<Tick>),
+    /// The question of this issue has its answer, and the journal holds it.
+    Answered(IssueId),
     /// The run waits for a human, or no longer does. Waiting costs no wall time.
     Asking(RunId, bool),
     /// The run has its agent's word that the work is done and is handing it off.
@@ -69,6 +73,10 @@ pub enum Command {
         /// Where it came from.
         to: StateName,
     },
+    /// The question of this issue needs no answer any more.
+    Withdraw(IssueId),
+    /// Nobody answered in time: the default counts. [`Event::Answered`] follows once it is kept.
+    AnswerByDefault(IssueId),
     /// Remove the workspace of a terminal issue; [`Event::WorkspaceRemoved`] must follow.
     RemoveWorkspace(Box<Issue>),
 }
@@ -99,6 +107,33 @@ pub enum RetryKind {
     Continuation,
     /// The last run failed.
     Failure,
+}
+
+impl RetryKind {
+    /// The stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Continuation => "continuation",
+            Self::Failure => "failure",
+        }
+    }
+
+    /// The kind of this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::First, Self::Continuation, Self::Failure].into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
+/// When an issue is tried again by itself, in ticks of a process or in the time of the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due<T> {
+    /// When.
+    pub until: T,
+    /// Which kind of run comes then.
+    pub kind: RetryKind,
+    /// The failure, if it was one.
+    pub error: Option<String>,
 }
 
 /// Why an issue was put aside.
@@ -270,6 +305,8 @@ pub struct Policy {
     pub required_labels: Vec<String>,
     /// `budget.*`
     pub budget: Budget,
+    /// `steering.release_after_ms`
+    pub release_after_ms: u64,
     /// `tracker.on_blocker_cancelled`
     pub on_blocker_cancelled: OnBlockerCancelled,
     /// Names the prompt in force: another text has another name.
@@ -338,6 +375,7 @@ impl Policy {
             interval_ms: workflow.polling.interval_ms,
             required_labels: workflow.tracker.required_labels.clone(),
             budget: workflow.budget.clone(),
+            release_after_ms: workflow.steering.release_after_ms,
             on_blocker_cancelled: workflow.tracker.on_blocker_cancelled,
             prompt: workflow.prompt_key(),
             profiles: Profiles::of(workflow, kind),

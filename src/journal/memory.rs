@@ -1,0 +1,90 @@
+//! What a new process learns of the ones before it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction, params};
+use serde_json::json;
+use symphony_core::board::{Due, EndReason, LastRun, Parked};
+use symphony_core::budget::Counters;
+use symphony_core::ids::{IssueId, RunId, StateName};
+use symphony_core::steering::{Letter, OpenQuestion};
+
+use super::chain::{self, Entry, signed};
+use super::{letters, schema, state};
+
+/// How a run ended that its process did not outlive.
+const CUT_OFF: &str = "symphony ended without a word while this run was under way; what was exported is kept";
+
+/// What a journal that has to be made anew cannot know by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// Marks what this installation made.
+    pub instance: String,
+    /// Run numbers up to this one are taken.
+    pub last_run: u64,
+}
+
+/// What an earlier process left.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// Marks what this installation made, so that nothing else is ever removed.
+    pub instance: String,
+    /// The next run's number.
+    pub next_run: u64,
+    /// Counters of every issue that ever ran.
+    pub counters: BTreeMap<IssueId, Counters>,
+    /// Why issues were put aside.
+    pub parked: BTreeMap<IssueId, Parked>,
+    /// When issues are tried again.
+    pub waiting: BTreeMap<IssueId, Due<Timestamp>>,
+    /// Questions without an answer.
+    pub questions: BTreeMap<IssueId, OpenQuestion>,
+    /// Letters that no turn has taken, oldest first.
+    pub letters: BTreeMap<IssueId, Vec<Letter>>,
+}
+
+/// Ends the runs that are said to be under way: their process is gone, for we hold the lock.
+pub(super) fn end_what_was_cut_off(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    let cut_off: Vec<(i64, String)> = tx
+        .prepare("SELECT run, issue FROM runs WHERE ended_at IS NULL ORDER BY run")?
+        .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (run, issue) in cut_off {
+        let (run, issue) = (RunId(run.unsigned_abs()), IssueId(issue));
+        let reason = EndReason::CutOff;
+        tx.execute(
+            "UPDATE runs SET ended_at = ?2, end = ?3, reason = ?4 WHERE run = ?1",
+            params![signed(run.0), Timestamp::now().to_string(), CUT_OFF, reason.as_str()],
+        )?;
+        letters::settle(tx, run, &issue, false)?;
+        let mut counters = state::rows(tx, state::COUNTERS, |r| Ok((IssueId(r.get(0)?), state::counters(r)?)))?
+            .remove(&issue)
+            .unwrap_or_default();
+        counters.last = Some(LastRun { reason, end: CUT_OFF.to_owned(), left: None });
+        state::put_counters(tx, &issue, &counters)?;
+        let body = json!({"reason": reason.as_str()});
+        chain::append(tx, &Entry { kind: "run_cut_off", run: Some(run), issue: Some(&issue), body })?;
+    }
+    Ok(())
+}
+
+/// Reads everything a new process needs.
+pub(super) fn read(db: &Connection, origin: Origin) -> rusqlite::Result<Memory> {
+    let next_run: i64 = db.query_row("SELECT coalesce(max(run), 0) + 1 FROM runs", [], |r| r.get(0))?;
+    Ok(Memory {
+        instance: schema::instance(db)?.unwrap_or(origin.instance),
+        next_run: next_run.unsigned_abs().max(origin.last_run.saturating_add(1)),
+        counters: state::rows(db, state::COUNTERS, |r| Ok((IssueId(r.get(0)?), state::counters(r)?)))?,
+        parked: state::rows(db, "SELECT issue, kind, count, detail, came_from FROM parked", |r| {
+            let (kind, count, detail): (String, i64, String) = (r.get(1)?, r.get(2)?, r.get(3)?);
+            let reason = state::reason(&kind, count.unsigned_abs(), detail);
+            Ok((IssueId(r.get(0)?), Parked { reason, from: StateName(r.get(4)?) }))
+        })?,
+        waiting: state::rows(db, "SELECT issue, until, kind, error FROM waiting", |r| {
+            Ok((IssueId(r.get(0)?), state::due(r)?))
+        })?,
+        questions: letters::open(db)?,
+        letters: letters::pending(db)?,
+    })
+}
