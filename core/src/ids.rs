@@ -15,7 +15,7 @@ pub struct Identifier(pub String);
 
 /// One attempt at an issue. A fencing number: it only ever grows, also across restarts, so a late
 /// report from an older run can be told from a report of the current one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
 /// A state is a directory name. The spelling is kept; comparison trims and ignores case (C15, C27).

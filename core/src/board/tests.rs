@@ -34,6 +34,7 @@ fn policy() -> Policy {
             bounces: 2,
             no_progress: 3,
         },
+        release_after_ms: 1_800_000,
         on_blocker_cancelled: OnBlockerCancelled::Wait,
         prompt: "p1".into(),
         profiles: Profiles::default(),
@@ -73,12 +74,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { board: Board::new(RunId(1), BTreeMap::new(), BTreeMap::new()), policy: policy(), now: Tick(1) }
+        Self { board: Board::new(Past { next_run: RunId(1), ..Past::default() }), policy: policy(), now: Tick(1) }
     }
 
     fn step(&mut self, event: Event) -> Vec<Command> {
         let commands = self.board.step(self.now, event, &self.policy);
-        if let Some(at) = self.board.wake_at() {
+        if let Some(at) = self.board.wake_at(&self.policy) {
             assert!(at > self.now, "a wake time must be in the future");
         }
         commands
@@ -125,7 +126,7 @@ fn a_failed_run_backs_off_and_its_attempt_counts_failures() {
     w.look(&all);
     w.step(Event::RunEnded(RunId(1), failed(), None));
     assert!(starts(&w.look(&all)).is_empty());
-    assert_eq!(w.board.wake_at(), Some(w.now.plus_ms(10_000)));
+    assert_eq!(w.board.wake_at(&w.policy), Some(w.now.plus_ms(10_000)));
     w.now = w.now.plus_ms(10_000);
     w.step(Event::Woke);
     assert_eq!(starts(&w.look(&all)), [("A".into(), RunId(2), Some(1))]);
@@ -290,7 +291,7 @@ fn after_a_drain_nothing_starts_and_everything_running_is_asked_to_stop() {
     w.look(&[issue("A", "Todo")]);
     assert_eq!(w.step(Event::DrainAsked), [Command::Stop(RunId(1), StopCause::Drain)]);
     w.step(Event::RunEnded(RunId(1), RunEnd::Stopped(StopCause::Drain), None));
-    assert_eq!(w.board.wake_at(), None);
+    assert_eq!(w.board.wake_at(&w.policy), None);
     assert!(w.step(Event::LookWanted).is_empty());
 }
 

@@ -27,6 +27,7 @@ pub fn remedy(why: Option<&NotNow>, snapshot: &Snapshot) -> Option<String> {
         NotNow::MissingLabel(label) if label.trim().is_empty() => {
             "Remove the blank entry from `tracker.required_labels`: no issue can have that label.".to_owned()
         }
+        NotNow::AwaitingAnswer => "Answer its question on the dashboard, or with `symphony answer`.".to_owned(),
         NotNow::MissingLabel(label) => format!("Add `{label}` to `labels` in its front matter."),
         NotNow::UnknownProfile { .. } => {
             "Correct `profile` in its front matter, or list it below `sandbox.profiles`.".to_owned()

@@ -1,12 +1,12 @@
 //! That what is explained is what the board decided, and that nothing known is left out.
 
-use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::board::Past;
 use crate::board::{Board, Closed, Event, FailureCode, Memory, Policy, RunEnd, RunFailure, StopCause};
 use crate::ids::Identifier;
 use crate::issue::{Blocker, Issue, Scan};
@@ -28,6 +28,7 @@ fn policy() -> Policy {
         interval_ms: 30_000,
         required_labels: vec![],
         budget: Budget { sessions: 3, turns: 4, failures_in_a_row: 2, wall_ms: 100_000, bounces: 2, no_progress: 2 },
+        release_after_ms: 1_800_000,
         on_blocker_cancelled: OnBlockerCancelled::Wait,
         prompt: "p1".into(),
         profiles: crate::board::Profiles::default(),
@@ -88,7 +89,7 @@ fn row(issue: &Issue, run: RunId) -> RunningRow {
 
 /// A board after one look at these issues, and what it says.
 fn looked(issues: Vec<Issue>, policy: &Policy) -> Snapshot {
-    let mut board = Board::new(RunId(1), BTreeMap::new(), BTreeMap::new());
+    let mut board = Board::new(Past { next_run: RunId(1), ..Past::default() });
     board.step(Tick(1), Event::LookWanted, policy);
     board.step(Tick(2), Event::PollEnded(Ok(Scan { issues, ..Scan::default() })), policy);
     snapshot(&board, Tick(2), policy)
@@ -198,7 +199,7 @@ fn event(board: &Board, policy: &mut Policy, now: &mut Tick, what: &Happens) -> 
 proptest! {
     #[test]
     fn every_issue_is_explained_by_the_verdict_that_decides_over_it(story in proptest::collection::vec(happens(), 1..40)) {
-        let (mut board, mut policy, mut now) = (Board::new(RunId(1), BTreeMap::new(), BTreeMap::new()), policy(), Tick(1));
+        let (mut board, mut policy, mut now) = (Board::new(Past { next_run: RunId(1), ..Past::default() }), policy(), Tick(1));
         for what in &story {
             now = now.plus_ms(1);
             if let Some(event) = event(&board, &mut policy, &mut now, what) {
@@ -362,7 +363,7 @@ fn what_needs_a_person_comes_first_and_what_is_done_last() {
 #[test]
 fn the_wall_time_of_a_live_run_counts_as_it_passes_and_stands_while_a_human_is_asked() {
     let policy = policy();
-    let mut board = Board::new(RunId(1), BTreeMap::new(), BTreeMap::new());
+    let mut board = Board::new(Past { next_run: RunId(1), ..Past::default() });
     let id = IssueId("A-1".into());
     board.step(Tick(1), Event::LookWanted, &policy);
     let scan = Scan { issues: vec![Issue::bare("A-1", "Todo")], ..Scan::default() };

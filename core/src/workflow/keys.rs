@@ -117,6 +117,10 @@ pub const KEYS: &[Key] = &[
     key("budget.wall_ms", "14400000"),
     key("budget.bounces", "6"),
     key("budget.no_progress", "3"),
+    key("steering", ""),
+    key("steering.release_after_ms", "1800000"),
+    key("steering.answer_within_ms", "null"),
+    key("steering.default_answer", "null"),
 ];
 
 /// Keys of 0.1.0 that are read without complaint and do nothing here; the template leaves them out.

@@ -64,6 +64,8 @@ pub struct Workflow {
     pub handoff: Handoff,
     /// `budget.*`
     pub budget: Budget,
+    /// `steering.*`
+    pub steering: Steering,
 }
 
 impl Workflow {
@@ -489,4 +491,20 @@ pub struct Budget {
     pub bounces: u32,
     /// Runs in a row that end by themselves and change neither tree nor state.
     pub no_progress: u32,
+}
+
+/// `steering.*`: how long agents wait for humans.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Steering {
+    /// A run that has waited so long gives its slot and its sandbox back; the answer starts the issue again.
+    pub release_after_ms: u64,
+    /// After so long a default counts as the answer; `None`: questions wait for ever.
+    pub answer_within_ms: Option<u64>,
+    /// That default, where the agent names none.
+    pub default_answer: String,
+}
+
+impl Steering {
+    /// What an agent is told that names no default itself.
+    pub const DEFAULT_ANSWER: &str = "Nobody answered in time. Decide yourself, take the choice that is easiest to undo, and say in your summary what you chose and why.";
 }

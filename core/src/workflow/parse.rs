@@ -8,7 +8,7 @@ use super::split::split;
 use super::states::{self, MAX_COUNT};
 use super::{
     Acp, Adapter, Agent, Auth, Budget, Checkout, Handoff, Hooks, Jail, Mcp, Minimum, OnBlockerCancelled, Polling,
-    Runtime, Sandbox, Seed, Server, Tracker, Workflow, Workspace, profiles, secrets, smolvm,
+    Runtime, Sandbox, Seed, Server, Steering, Tracker, Workflow, Workspace, profiles, secrets, smolvm,
 };
 use crate::prompt::Prompt;
 use crate::yaml::{self, Kind};
@@ -117,6 +117,7 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
         mcp: mcp(reader, root),
         handoff: handoff(reader, root),
         budget: budget(reader, root),
+        steering: steering(reader, root),
     }
 }
 
@@ -373,5 +374,17 @@ fn budget(reader: &mut Reader<'_>, root: &Section<'_>) -> Budget {
         bounces: counted("bounces", 6),
         no_progress: counted("no_progress", 3),
         wall_ms: big(reader.number(&section, "wall_ms", 14_400_000, 1..=MAX_MS)),
+    }
+}
+
+fn steering(reader: &mut Reader<'_>, root: &Section<'_>) -> Steering {
+    let section = reader.section(root, "steering", "steering");
+    let within = section.get("answer_within_ms").is_some();
+    Steering {
+        release_after_ms: big(reader.number(&section, "release_after_ms", 1_800_000, 1..=MAX_MS)),
+        answer_within_ms: within.then(|| big(reader.number(&section, "answer_within_ms", MAX_MS, 1..=MAX_MS))),
+        default_answer: reader
+            .filled(&section, "default_answer")
+            .unwrap_or_else(|| Steering::DEFAULT_ANSWER.to_owned()),
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use symphony_core::board::{
+use symphony_core::board::{Past,
     Board, Command, Event, FailureCode, Left, ParkReason, Parked, Plan, Policy, RunEnd, RunFailure, StopCause,
 };
 use symphony_core::budget::Counters;
@@ -110,7 +110,7 @@ impl World {
         let mut world = Self {
             choices,
             now: 1,
-            board: Board::new(RunId(1), BTreeMap::new(), BTreeMap::new()),
+            board: Board::new(Past { next_run: RunId(1), ..Past::default() }),
             policy,
             files: BTreeMap::new(),
             torn: BTreeMap::new(),
@@ -168,7 +168,7 @@ impl World {
     /// The next thing to happen; `None` within is the board's wake time.
     fn next(&mut self) -> Option<Option<Later>> {
         let first = self.queue.keys().next().copied();
-        let wake = self.board.wake_at().map(|at| at.0);
+        let wake = self.board.wake_at(&self.policy).map(|at| at.0);
         match (first, wake) {
             (None, None) => None,
             (Some((at, _)), Some(wake)) if wake < at => {
@@ -494,7 +494,7 @@ impl World {
             assert_eq!((tally.sessions, tally.turns), (kept.sessions, kept.turns), "a count of {id} was lost");
             tally.wall_ms = kept.wall_ms;
         }
-        self.board = Board::new(RunId(self.last_run + 1), self.journal.0.clone(), self.journal.1.clone());
+        self.board = Board::new(Past { next_run: RunId(self.last_run + 1), counters: self.journal.0.clone(), parked: self.journal.1.clone(), ..Past::default() });
         self.draining = false;
         self.step(Event::LookWanted);
     }

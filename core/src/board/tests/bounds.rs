@@ -46,7 +46,7 @@ fn a_run_is_asked_to_end_exactly_when_the_wall_time_of_its_issue_is_used_up_and_
     w.policy.interval_ms = 1_000_000;
     let all = [issue("A", "Todo")];
     w.look(&all);
-    assert_eq!(w.board.wake_at(), Some(Tick(1_001)), "it began at 1");
+    assert_eq!(w.board.wake_at(&w.policy), Some(Tick(1_001)), "it began at 1");
     assert!(w.at(1_000).step(Event::Woke).is_empty());
     assert_eq!(w.at(1_001).step(Event::Woke), [Command::Stop(RunId(1), StopCause::WallTime)]);
     assert!(w.at(1_500).step(Event::Woke).is_empty(), "asked once");
@@ -89,7 +89,7 @@ fn waiting_for_a_human_costs_no_wall_time() {
     w.step(scan(&[issue("A", "Todo")]));
     w.step(Event::Asking(RunId(1), false));
     assert_eq!(w.board.settled(w.now, &w.policy), None);
-    assert_eq!(w.board.wake_at(), Some(Tick(500_600)));
+    assert_eq!(w.board.wake_at(&w.policy), Some(Tick(500_600)));
     w.at(500_100).ends(1, RunEnd::TurnsUsed);
     assert_eq!(w.board.counters(&id("A")).used.wall_ms, 500);
 }

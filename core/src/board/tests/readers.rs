@@ -35,7 +35,7 @@ fn a_due_retry_that_finds_no_slot_causes_no_look_of_its_own() {
     w.now = w.now.plus_ms(10_000);
     assert_eq!(w.step(Event::Woke), [Command::Poll]);
     assert!(w.step(scan(&both)).is_empty(), "no look follows this one");
-    assert_eq!(w.board.wake_at(), Some(w.now.plus_ms(30_000)), "but the next poll");
+    assert_eq!(w.board.wake_at(&w.policy), Some(w.now.plus_ms(30_000)), "but the next poll");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn what_kind_of_run_comes_next_is_known_from_the_counters_alone_after_a_restart(
             ..Counters::default()
         };
         let mut w = World::new();
-        w.board = Board::new(RunId(7), [(id("A"), counters)].into(), BTreeMap::new());
+        w.board = Board::new(Past { next_run: RunId(7), counters: [(id("A"), counters)].into(), ..Past::default() });
         match w.look(&[issue("A", "Todo")]).remove(0) {
             Command::Start(plan) => (plan.kind, plan.attempt, plan.last.map(|last| last.reason)),
             other => panic!("{other:?}"),

@@ -18,7 +18,7 @@ fn why(w: &World, name: &str) -> Option<NotNow> {
 /// What a new process makes of what the old one told the journal, as the conductor keeps it.
 fn restart(w: &mut World, parked: BTreeMap<IssueId, Parked>) {
     let counters: BTreeMap<IssueId, Counters> = w.board.counters.clone();
-    w.board = Board::new(RunId(w.board.next_run), counters, parked);
+    w.board = Board::new(Past { next_run: RunId(w.board.next_run), counters, parked, ..Past::default() });
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_look_that_began_before_our_own_move_resumes_nothing() {
     let mut w = World::new();
     let reason = ParkReason::Template { detail: "line 3".into(), prompt: "p1".into() };
     let parked = Parked { reason, from: StateName::new("Todo") };
-    w.board = Board::new(RunId(1), BTreeMap::new(), [(id("A"), parked)].into());
+    w.board = Board::new(Past { next_run: RunId(1), parked: [(id("A"), parked)].into(), ..Past::default() });
     w.policy.prompt = "p2".into();
     assert_eq!(w.look(&[issue("A", "Parked")]).len(), 1);
     w.step(Event::LookWanted);
