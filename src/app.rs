@@ -17,7 +17,7 @@ use crate::conductor::{Chosen, Conductor, Facts, Hands as _};
 use crate::gateway::mcp::{Bearer, Endpoint};
 use crate::git::Git;
 use crate::hands::World;
-use crate::journal::Journal;
+use crate::journal::{Journal, Origin};
 use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::operator::{self, Place};
@@ -76,7 +76,8 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         .map_err(|error| Refused::start(format!("cannot create {}: {error}", layout.root().display())))?;
     keep_out_of_git(&layout);
     let _lock = Lock::take(&layout.lock()).map_err(Refused::start)?;
-    let (journal, memory) = Journal::open(&layout.journal()).map_err(Refused::start)?;
+    let (journal, memory) = Journal::open(&layout.journal(), origin(&layout)?).map_err(Refused::start)?;
+    keep_instance(&layout, &memory.instance);
     let git = Git::new(layout.root()).map_err(Refused::start)?;
     let exe =
         std::env::current_exe().map_err(|error| Refused::start(format!("cannot find the running program: {error}")))?;
@@ -155,6 +156,36 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         Some(Settled::Finished) => ExitCode::SUCCESS,
         None => ExitCode::from(1),
     })
+}
+
+/// What a new journal has to be told: the mark of what this installation made before, and the numbers that are taken.
+/// A journal that was moved away must neither make our own workspaces strangers nor number two runs alike.
+fn origin(layout: &Layout) -> Result<Origin, Refused> {
+    let path = layout.instance();
+    let refused = |error: std::io::Error| Refused::start(format!("cannot use {}: {error}", path.display()));
+    let kept = match std::fs::read_to_string(&path) {
+        Ok(kept) => Some(kept.trim().to_owned()).filter(|kept| !kept.is_empty()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(refused(error)),
+    };
+    let instance = match kept {
+        Some(kept) => kept,
+        None => crate::random::token(16).map_err(Refused::start)?,
+    };
+    let numbers = std::fs::read_dir(layout.runs()).into_iter().flatten().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(Origin { instance, last_run: numbers.max().unwrap_or(0) })
+}
+
+/// Keeps the mark beside the journal, which knows it best.
+fn keep_instance(layout: &Layout, instance: &str) {
+    let path = layout.instance();
+    if std::fs::read_to_string(&path).is_ok_and(|kept| kept.trim() == instance) {
+        return;
+    }
+    if let Err(error) = crate::files::write_atomically(&path, instance.as_bytes()) {
+        tracing::warn!(path = %path.display(), %error, "cannot write; should the journal be lost, what is ours could not be told");
+    }
 }
 
 /// The door for local commands. Nothing depends on it, so its trouble is said and no reason not to start.

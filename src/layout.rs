@@ -26,6 +26,21 @@ impl Layout {
         self.root.join("journal.db")
     }
 
+    /// The mark of what this installation made; the journal has it too.
+    pub fn instance(&self) -> PathBuf {
+        self.root.join("instance")
+    }
+
+    /// Signs the journal's checkpoints, 0600.
+    pub fn journal_key(&self) -> PathBuf {
+        self.root.join("journal-key")
+    }
+
+    /// What runs leave, a directory each.
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
     /// Held while a symphony runs on this workflow.
     pub fn lock(&self) -> PathBuf {
         self.root.join("lock")
@@ -76,6 +91,6 @@ impl Layout {
 
     /// Everything one run leaves: its log, its frames, bundles on their way.
     pub fn run(&self, run: RunId) -> PathBuf {
-        self.root.join("runs").join(run.to_string())
+        self.runs().join(run.to_string())
     }
 }

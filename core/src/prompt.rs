@@ -16,7 +16,7 @@ use liquid_core::{Object, Value};
 use crate::issue::Issue;
 use crate::workflow::{Problem, States};
 
-pub use later::{continuation, steering_reply};
+pub use later::{continuation, letters};
 
 /// Most tags (`{% … %}`) in one template: the engine recurses into nested ones.
 const MAX_TAGS: usize = 500;

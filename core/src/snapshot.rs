@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub budget: Option<Budget>,
     /// Claimed and alive: running, finishing or stopping.
     pub running: Vec<RunningRow>,
+    /// Questions that no run waits with.
+    pub asked: Vec<AskedRow>,
     /// Claimed and waiting for a time.
     pub retrying: Vec<RetryRow>,
     /// Known issues that hold no claim, each with the board's reason.
@@ -78,6 +80,7 @@ impl Snapshot {
             discard_target: StateName::new("Done"),
             budget: None,
             running: vec![],
+            asked: vec![],
             retrying: vec![],
             idle: vec![],
             finished: vec![],
@@ -191,15 +194,38 @@ pub struct RunningRow {
     pub spent: Spent,
 }
 
+/// One issue whose agent asked a human, without a run that waits for the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedRow {
+    /// Stable id.
+    pub id: IssueId,
+    /// Shown name.
+    pub identifier: Identifier,
+    /// Issue title.
+    pub title: String,
+    /// Issue description, Markdown written by anyone.
+    pub body: Option<String>,
+    /// Front matter `url`.
+    pub url: Option<String>,
+    /// The run that asked.
+    pub run: RunId,
+    /// What it asked.
+    pub question: Question,
+}
+
 /// A question from an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
+    /// Its number: an answer is one to this question, not to a later one.
+    pub id: u64,
     /// What is asked, Markdown written by the agent.
     pub question: String,
     /// What the agent adds, Markdown written by the agent.
     pub context: Option<String>,
     /// When it was asked.
     pub asked_at: Timestamp,
+    /// When a default counts as the answer, if one does.
+    pub default_at: Option<Timestamp>,
     /// Whether an answer was taken and is on its way to the agent.
     pub answered: bool,
 }

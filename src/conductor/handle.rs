@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use symphony_core::ids::Identifier;
 use symphony_core::snapshot::Snapshot;
+use symphony_core::steering::By;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// A request from a door; answered through its `reply`.
@@ -19,8 +20,25 @@ pub enum Request {
     Answer {
         /// Which issue asked.
         identifier: Identifier,
+        /// The number of the question that was read; `None`: the one that is open.
+        question: Option<u64>,
         /// The answer, not blank.
         text: String,
+        /// Which way it came.
+        by: By,
+        /// Taken, or why not.
+        reply: oneshot::Sender<Result<Timestamp, AnswerError>>,
+    },
+    /// A human's word for an agent that asked nothing.
+    Say {
+        /// For whose agent.
+        identifier: Identifier,
+        /// The words, not blank.
+        text: String,
+        /// Cancels the turn under way, and prompts with it; else it goes with the next prompt.
+        now: bool,
+        /// Which way it came.
+        by: By,
         /// Taken, or why not.
         reply: oneshot::Sender<Result<Timestamp, AnswerError>>,
     },
@@ -35,6 +53,15 @@ pub enum AnswerError {
     /// Somebody was faster.
     #[error("the question of {0} was answered already")]
     AnsweredAlready(Identifier),
+    /// There is no such issue.
+    #[error("there is no issue {0}")]
+    NoSuchIssue(Identifier),
+    /// The agent waits for an answer.
+    #[error("the agent of {0} asks something itself; answer its question")]
+    AsksItself(Identifier),
+    /// No agent would hear it.
+    #[error("no agent works on {0} now, or will by itself; move it to an active state first")]
+    NobodyWorks(Identifier),
     /// The journal could not keep it.
     #[error("the answer could not be stored: {0}")]
     NotStored(String),
@@ -80,9 +107,32 @@ impl Handle {
     ///
     /// # Errors
     /// When nobody waits for it, or somebody was faster.
-    pub async fn answer(&self, identifier: Identifier, text: String) -> Result<Timestamp, AnswerError> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Answer { identifier, text, reply }).await.map_err(|_| AnswerError::ShuttingDown)?;
-        answer.await.map_err(|_| AnswerError::ShuttingDown)?
+    pub async fn answer(
+        &self,
+        identifier: Identifier,
+        question: Option<u64>,
+        text: String,
+        by: By,
+    ) -> Result<Timestamp, AnswerError> {
+        let (reply, told) = oneshot::channel();
+        self.send(Request::Answer { identifier, question, text, by, reply }, told).await
+    }
+
+    /// Hands a human's word to an agent that asked nothing; `now` cuts its turn short.
+    ///
+    /// # Errors
+    /// When no agent would hear it.
+    pub async fn say(&self, identifier: Identifier, text: String, now: bool, by: By) -> Result<Timestamp, AnswerError> {
+        let (reply, told) = oneshot::channel();
+        self.send(Request::Say { identifier, text, now, by, reply }, told).await
+    }
+
+    async fn send(
+        &self,
+        request: Request,
+        told: oneshot::Receiver<Result<Timestamp, AnswerError>>,
+    ) -> Result<Timestamp, AnswerError> {
+        self.requests.send(request).await.map_err(|_| AnswerError::ShuttingDown)?;
+        told.await.map_err(|_| AnswerError::ShuttingDown)?
     }
 }

@@ -2,33 +2,35 @@
 //! spawned, and its result comes back through the mailbox as an event.
 
 pub mod handle;
+mod letters;
 mod perform;
-mod requests;
 mod shutdown;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use symphony_core::board::{Board, Closed, Command, Event, Policy, RunEnd, Settled, StopCause};
+use symphony_core::board::{Board, Closed, Command, Due, Event, Past, Policy, RunEnd, Settled, StopCause};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
 use symphony_core::runtimes::Kind;
 use symphony_core::snapshot::Snapshot;
+use symphony_core::steering::{Letter, OpenQuestion};
 use symphony_core::time::Tick;
 use symphony_core::workflow::{Role, Workflow};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::handle::{AnswerError, Request};
+use self::handle::Request;
+use self::letters::{Stored, Told, until};
 use self::view::{Ended, Live};
-use crate::journal::{Journal, Memory};
+use crate::journal::{Ending, Journal, Memory};
 use crate::nudge::Nudge;
 use crate::run::line::{Ended as RunEnded, FromRun, Report};
 use crate::sandbox::choose::Picked;
@@ -114,7 +116,7 @@ enum Message {
     ParkEnded(IssueId, Result<(), String>),
     ResumeEnded(IssueId, Result<(), String>),
     WorkspaceRemoved(IssueId),
-    AnswerStored(RunId, Result<bool, String>, String, oneshot::Sender<Result<Timestamp, AnswerError>>),
+    Stored(IssueId, Stored, Told),
 }
 
 /// The conductor; [`Conductor::run`] consumes it.
@@ -130,6 +132,12 @@ pub struct Conductor<H: Hands> {
     journal: Journal,
     facts: Facts,
     live: BTreeMap<RunId, Live>,
+    /// Questions without an answer.
+    questions: BTreeMap<IssueId, OpenQuestion>,
+    /// Issues whose answer is being kept.
+    answering: BTreeSet<IssueId>,
+    /// Letters that no turn has taken, oldest first.
+    letters: BTreeMap<IssueId, Vec<Letter>>,
     /// The workflow of each issue's newest run: its workspace stands where that one says (C155).
     homes: BTreeMap<IssueId, Arc<Workflow>>,
     ended: Ended,
@@ -153,7 +161,7 @@ impl<H: Hands> Conductor<H> {
         let (to_runs, from_runs) = mpsc::channel(256);
         let (to_requests, requests) = mpsc::channel(64);
         let policy = Policy::of(&first.workflow, first.closed.clone(), first.available_mib, first.sandbox.kind);
-        let board = Board::new(RunId(memory.next_run), memory.counters, memory.parked);
+        let board = Board::new(past(&memory, policy.max_backoff_ms, Timestamp::now()));
         let mut conductor = Self {
             board,
             policy,
@@ -167,6 +175,9 @@ impl<H: Hands> Conductor<H> {
             journal,
             facts,
             live: BTreeMap::new(),
+            questions: memory.questions,
+            answering: BTreeSet::new(),
+            letters: memory.letters,
             homes: BTreeMap::new(),
             ended: Ended::default(),
             origin: Instant::now(),
@@ -202,7 +213,7 @@ impl<H: Hands> Conductor<H> {
         let (mut dirty, mut nudged, mut settled) = (true, true, Settled::Finished);
         self.step(Event::LookWanted);
         loop {
-            let wake = self.board.wake_at().map(|at| self.origin + Duration::from_millis(at.0));
+            let wake = self.board.wake_at(&self.policy).map(|at| self.origin + Duration::from_millis(at.0));
             tokio::select! {
                 biased;
                 () = drain.cancelled(), if !self.board.is_draining() => self.step(Event::DrainAsked),
@@ -263,7 +274,7 @@ impl<H: Hands> Conductor<H> {
 
     fn keep_changed(&mut self) {
         for issue in self.board.take_changed() {
-            self.keep_counters(issue, None);
+            self.keep_counters(issue);
         }
     }
 
@@ -284,7 +295,7 @@ impl<H: Hands> Conductor<H> {
                 self.step(Event::ResumeEnded(issue, result));
             }
             Message::WorkspaceRemoved(issue) => self.step(Event::WorkspaceRemoved(issue)),
-            Message::AnswerStored(run, stored, text, reply) => self.answer_stored(run, stored, text, reply),
+            Message::Stored(issue, stored, reply) => self.stored(issue, stored, reply),
         }
     }
 
@@ -316,7 +327,8 @@ impl<H: Hands> Conductor<H> {
             tracing::info!(sandbox = %looked.sandbox.label, reason = %looked.sandbox.reason, "what isolates new runs");
             self.sandbox = looked.sandbox;
         }
-        self.policy = Policy::of(&self.workflow, looked.closed, looked.available_mib, self.sandbox.kind);
+        let closed = self.journal_trouble().or(looked.closed);
+        self.policy = Policy::of(&self.workflow, closed, looked.available_mib, self.sandbox.kind);
         let before = (self.board.malformed().to_vec(), self.board.ambiguous().to_vec());
         self.step(Event::PollEnded(looked.scan));
         for file in self.board.malformed().iter().filter(|f| !before.0.contains(f)) {
@@ -325,6 +337,14 @@ impl<H: Hands> Conductor<H> {
         for name in self.board.ambiguous().iter().filter(|a| !before.1.contains(a)) {
             tracing::warn!(name = %name.name, files = %name.files.join(", "), "the same name in several files; none of them runs");
         }
+    }
+
+    /// What could not be kept must not begin. Each look asks whether writing works again.
+    fn journal_trouble(&self) -> Option<Closed> {
+        let why = self.journal.trouble()?;
+        let probed = self.journal.probed();
+        self.tasks.spawn(async move { drop(probed.await) });
+        Some(Closed::Journal(why))
     }
 
     fn on_run(&mut self, message: FromRun) {
@@ -336,20 +356,30 @@ impl<H: Hands> Conductor<H> {
                 self.step(Event::RunFinishing(run));
             }
             FromRun::Report(run, report) => {
+                if let Report::Asked(question) = &report {
+                    self.asked(run, question.clone());
+                }
                 if let Some(live) = self.live.get_mut(&run) {
                     live.take(report);
                 }
                 self.tell_asking(run);
             }
-            FromRun::Turn { run, number, autonomous, kept } => {
-                if let Some(live) = self.live.get_mut(&run) {
-                    live.turns = number;
-                }
+            FromRun::Turn { run, number, autonomous, letters, kept } => {
+                let Some(live) = self.live.get_mut(&run) else { return };
+                live.turn_began(number, &letters);
+                let issue = live.issue.id.clone();
                 self.step(Event::TurnBegan(run, autonomous));
-                if let Some(issue) = self.board.issue_of(run).cloned() {
-                    self.keep_counters(issue, Some(kept));
-                }
+                let written = self.journal.turn_began(run, issue.clone(), self.board.counters(&issue), letters);
+                self.tasks.spawn(async move {
+                    let written = written.await.map_err(|error| error.to_string());
+                    if let Err(error) = &written {
+                        tracing::error!(issue_id = %issue, %error, "a turn could not be counted, so it does not begin");
+                    }
+                    // A run that is gone does not want to know.
+                    let _ = kept.send(written);
+                });
             }
+            FromRun::TurnEnded { run, kept } => self.turn_ended(run, kept),
             FromRun::Ended(run, ended) => self.run_ended(run, ended),
         }
     }
@@ -365,17 +395,11 @@ impl<H: Hands> Conductor<H> {
     }
 
     /// What an issue used so far, and what it was granted anew, survives a crash.
-    /// `kept` is told how that went.
-    fn keep_counters(&self, id: IssueId, kept: Option<oneshot::Sender<Result<(), String>>>) {
+    fn keep_counters(&self, id: IssueId) {
         let written = self.journal.counted(id.clone(), self.board.counters(&id));
         self.tasks.spawn(async move {
-            let written = written.await.map_err(|error| error.to_string());
-            if let Err(error) = &written {
+            if let Err(error) = written.await {
                 tracing::error!(issue_id = %id, %error, "what the issue used could not be kept");
-            }
-            if let Some(kept) = kept {
-                // A run that is gone does not want to know.
-                let _ = kept.send(written);
             }
         });
     }
@@ -397,7 +421,8 @@ impl<H: Hands> Conductor<H> {
             _ => tracing::info!(issue_id = %id, issue_identifier = %issue,
                 run_id = run.0, session_id = session, %reason, outcome = %end, seconds, "run ended"),
         }
-        let written = self.journal.run_ended(run, id.clone(), reason, end.to_string(), counters);
+        let (end, due, tokens) = (end.to_string(), self.due_of(&id), live.tokens.total);
+        let written = self.journal.run_ended(run, id.clone(), Ending { reason, end, counters, due, tokens });
         let identifier = live.issue.identifier;
         self.tasks.spawn(async move {
             if let Err(error) = written.await {
@@ -424,6 +449,25 @@ impl<H: Hands> Conductor<H> {
     }
 }
 
+/// What the board has to know of earlier processes. A clock that was set back makes nobody wait longer than the cap.
+fn past(memory: &Memory, max_backoff_ms: u64, now: Timestamp) -> Past {
+    let waits = |(id, due): (&IssueId, &Due<Timestamp>)| {
+        let wait = until(due.until, now).min(max_backoff_ms).max(1);
+        (id.clone(), Due { until: Tick(wait), kind: due.kind, error: due.error.clone() })
+    };
+    let asks = |(id, question): (&IssueId, &OpenQuestion)| {
+        let default_at = question.default.as_ref().map(|default| Tick(until(default.at, now).max(1)));
+        (id.clone(), default_at)
+    };
+    Past {
+        next_run: RunId(memory.next_run),
+        counters: memory.counters.clone(),
+        parked: memory.parked.clone(),
+        waiting: memory.waiting.iter().map(waits).collect(),
+        asked: memory.questions.iter().map(asks).collect(),
+    }
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -440,6 +484,7 @@ fn stop_phase(cause: StopCause) -> &'static str {
         StopCause::NotRoutable => "stopping: on hold",
         StopCause::Missing => "stopping: file gone",
         StopCause::WallTime => "stopping: out of wall time",
+        StopCause::Released => "stopping: the question can wait without a sandbox",
     }
 }
 
@@ -456,6 +501,8 @@ impl<H: Hands> Conductor<H> {
             }
             Command::Park { issue, from, reason } => self.spawn_park(issue, from, reason),
             Command::Resume { issue, from, to } => self.spawn_resume(issue, from, to),
+            Command::Withdraw(issue) => self.withdraw(issue),
+            Command::AnswerByDefault(issue) => self.answer_by_default(issue),
             Command::RemoveWorkspace(issue) => self.spawn_removal(*issue),
         }
     }

@@ -22,6 +22,8 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(30);
 const REMOVAL_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// Moving one file takes less than this, or fails.
 const MOVE_DEADLINE: Duration = Duration::from_secs(30);
+/// Letters that wait for one turn to end.
+const LETTERS_AT_ONCE: usize = 64;
 /// Bytes of a reason that a note quotes.
 const REASON_MAX: usize = 4096;
 
@@ -54,14 +56,15 @@ impl<H: Hands> Conductor<H> {
     pub(super) fn spawn_run(&mut self, plan: Plan) {
         let run = plan.run;
         let (stop, stop_seen) = watch::channel(None);
-        let (answers, answers_in) = mpsc::channel(4);
+        let (letters, letters_in) = mpsc::channel(LETTERS_AT_ONCE);
         tracing::info!(issue_id = %plan.issue.id, issue_identifier = %plan.issue.identifier, run_id = run.0,
             attempt = plan.attempt.unwrap_or(0), "run starts");
-        self.live.insert(run, Live::new(&plan, &self.sandbox.label, stop, answers));
+        self.live.insert(run, Live::new(&plan, &self.sandbox.label, stop, letters));
         let kept = self.journal.run_started(run, plan.issue.id.clone(), self.board.counters(&plan.issue.id));
         self.homes.insert(plan.issue.id.clone(), self.workflow.clone());
-        let line = Line { run, reports: self.to_runs.clone(), stop: stop_seen, answers: answers_in };
-        let start = Start { plan, workflow: self.workflow.clone(), tracker: self.tracker.clone(), line };
+        let line = Line { run, reports: self.to_runs.clone(), stop: stop_seen, letters: letters_in };
+        let letters = self.letters.get(&plan.issue.id).cloned().unwrap_or_default();
+        let start = Start { plan, workflow: self.workflow.clone(), tracker: self.tracker.clone(), letters, line };
         let (hands, to_runs): (Arc<H>, _) = (self.hands.clone(), self.to_runs.clone());
         let kill = self.kill.clone();
         self.tasks.spawn(async move {

@@ -5,18 +5,19 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use symphony_core::board::{Claim, Plan, RunEnd, StopCause};
-use symphony_core::ids::RunId;
+use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Issue;
 use symphony_core::snapshot::{
-    EventRow, FinishedRow, Question, RunningRow, Snapshot, Spent, Stage, StateRow, Tokens, Totals, waiting_rows,
+    AskedRow, EventRow, FinishedRow, Question, RunningRow, Snapshot, Spent, Stage, StateRow, Tokens, Totals, waiting_rows,
 };
+use symphony_core::steering::OpenQuestion;
 use symphony_core::time::Tick;
 use symphony_core::workflow::Role;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Conductor, Hands};
-use crate::run::line::{Report, WAITING};
+use crate::run::line::{Posted, Report, WAITING};
 
 /// Events kept per run (0.1.0 §1.8).
 const KEPT_EVENTS: usize = 50;
@@ -29,7 +30,9 @@ pub(super) struct Live {
     pub(super) phase: &'static str,
     pub(super) question: Option<Question>,
     pub(super) stop: watch::Sender<Option<StopCause>>,
-    pub(super) answers: mpsc::Sender<String>,
+    pub(super) letters: mpsc::Sender<Posted>,
+    /// The letters in the prompt of the turn under way.
+    pub(super) handed: Vec<u64>,
     /// What the board was told last of whether it waits for a human.
     pub(super) told_asking: bool,
     pub(super) started: Instant,
@@ -40,8 +43,8 @@ pub(super) struct Live {
     workspace: Option<PathBuf>,
     pub(super) session: Option<String>,
     pub(super) turns: u32,
-    tokens: Tokens,
-    marked_done: bool,
+    pub(super) tokens: Tokens,
+    pub(super) marked_done: bool,
     events: VecDeque<EventRow>,
 }
 
@@ -85,14 +88,15 @@ impl Live {
         plan: &Plan,
         sandbox: &str,
         stop: watch::Sender<Option<StopCause>>,
-        answers: mpsc::Sender<String>,
+        letters: mpsc::Sender<Posted>,
     ) -> Self {
         Self {
             issue: plan.issue.clone(),
             phase: "preparing",
             question: None,
             stop,
-            answers,
+            letters,
+            handed: vec![],
             told_asking: false,
             started: Instant::now(),
             started_at: Timestamp::now(),
@@ -106,6 +110,13 @@ impl Live {
             marked_done: false,
             events: VecDeque::new(),
         }
+    }
+
+    /// A turn begins: what was answered is on its way with it.
+    pub(super) fn turn_began(&mut self, number: u32, letters: &[u64]) {
+        self.turns = number;
+        self.handed = letters.to_vec();
+        self.question.take_if(|question| question.answered);
     }
 
     /// Whether only a human can bring this run forward.
@@ -130,10 +141,9 @@ impl Live {
             Report::Tokens(tokens) => self.tokens = tokens,
             Report::Asked(question) => {
                 tracing::info!(issue_id = %self.issue.id, issue_identifier = %self.issue.identifier,
-                    question = %question.question, "the agent asks a human");
-                self.question = Some(question);
+                    question = %question.asked.question, "the agent asks a human");
+                self.question = Some(shown(&question));
             }
-            Report::AnswerDelivered => self.question = None,
             Report::MarkedDone | Report::Moving => {
                 self.marked_done |= report == Report::MarkedDone;
                 // Nobody has to answer what the agent went on without.
@@ -150,7 +160,40 @@ impl Live {
     }
 }
 
+/// A question as readers see it.
+fn shown(open: &OpenQuestion) -> Question {
+    Question {
+        id: open.id,
+        question: open.asked.question.clone(),
+        context: open.asked.context.clone(),
+        asked_at: open.asked_at,
+        default_at: open.default.as_ref().map(|default| default.at),
+        answered: false,
+    }
+}
+
 impl<H: Hands> Conductor<H> {
+    /// Questions of issues that no run waits for, oldest first.
+    fn asked_rows(&self) -> Vec<AskedRow> {
+        let is_live = |id: &IssueId| self.live.values().any(|live| live.issue.id == *id);
+        let open = self.questions.iter().filter(|(id, _)| !is_live(id) && !self.answering.contains(*id));
+        let row = |(id, open): (&IssueId, &OpenQuestion)| {
+            let issue = self.board.issue(id)?;
+            Some(AskedRow {
+                id: id.clone(),
+                identifier: issue.identifier.clone(),
+                title: issue.title.clone(),
+                body: issue.description.clone(),
+                url: issue.url.clone(),
+                run: open.run,
+                question: shown(open),
+            })
+        };
+        let mut rows: Vec<AskedRow> = open.filter_map(row).collect();
+        rows.sort_by_key(|row| row.question.id);
+        rows
+    }
+
     pub(super) fn view(&self) -> Snapshot {
         let (now, generated_at) = (self.now(), Timestamp::now());
         let mut totals = Totals { tokens: self.ended.tokens, seconds_running: self.ended.seconds };
@@ -176,6 +219,7 @@ impl<H: Hands> Conductor<H> {
             discard_target: self.workflow.states.discard_target(),
             budget: Some(self.policy.budget.clone()),
             running: self.live.iter().map(|(run, live)| self.running_row(*run, live, now)).collect(),
+            asked: self.asked_rows(),
             retrying,
             idle,
             finished: self.ended.finished.iter().filter(|row| self.is_over(row)).cloned().collect(),

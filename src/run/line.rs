@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use symphony_core::board::{Left, RunEnd, StopCause};
 use symphony_core::ids::RunId;
-use symphony_core::snapshot::{EventRow, Question, Tokens};
+use symphony_core::snapshot::{EventRow, Tokens};
+use symphony_core::steering::{Letter, OpenQuestion};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// The phase in which only a human can bring a run forward.
@@ -30,9 +31,7 @@ pub enum Report {
     /// Consumption of this run so far.
     Tokens(Tokens),
     /// The agent asks a human; the question is in the journal already.
-    Asked(Question),
-    /// The answer reached the agent.
-    AnswerDelivered,
+    Asked(OpenQuestion),
     /// The agent said it is done.
     MarkedDone,
     /// The agent said that the issue goes to another state.
@@ -69,11 +68,29 @@ pub enum FromRun {
         number: u32,
         /// How many of the turns so far no human asked for, this one included.
         autonomous: u32,
+        /// The letters in its prompt.
+        letters: Vec<u64>,
         /// Told once the journal holds the count.
+        kept: oneshot::Sender<Result<(), String>>,
+    },
+    /// The turn that had letters in its prompt ended: they are taken.
+    TurnEnded {
+        /// Whose.
+        run: RunId,
+        /// Told once the journal holds it.
         kept: oneshot::Sender<Result<(), String>>,
     },
     /// Exactly one, last.
     Ended(RunId, Ended),
+}
+
+/// A letter for a live run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// The letter.
+    pub letter: Letter,
+    /// Whether the turn under way is cancelled for it; else it waits for that turn's end.
+    pub now: bool,
 }
 
 /// A run's end of the line.
@@ -85,8 +102,8 @@ pub struct Line {
     pub reports: mpsc::Sender<FromRun>,
     /// Set once when the run is asked to stop.
     pub stop: watch::Receiver<Option<StopCause>>,
-    /// A human's answers, each already in the journal.
-    pub answers: mpsc::Receiver<String>,
+    /// A human's words, each already in the journal.
+    pub letters: mpsc::Receiver<Posted>,
 }
 
 impl Line {
@@ -100,9 +117,23 @@ impl Line {
     ///
     /// # Errors
     /// When the journal cannot keep it, or the conductor went away: then the turn must not begin.
-    pub async fn turn(&self, number: u32, autonomous: u32) -> Result<(), String> {
+    pub async fn turn(&self, number: u32, autonomous: u32, letters: Vec<u64>) -> Result<(), String> {
         let (kept, counted) = oneshot::channel();
-        let _ = self.reports.send(FromRun::Turn { run: self.run, number, autonomous, kept }).await;
+        let _ = self.reports.send(FromRun::Turn { run: self.run, number, autonomous, letters, kept }).await;
+        Self::kept(counted).await
+    }
+
+    /// Says that a turn with letters has ended, and waits until that is kept: they must not be handed again.
+    ///
+    /// # Errors
+    /// As for [`Line::turn`].
+    pub async fn turn_ended(&self) -> Result<(), String> {
+        let (kept, counted) = oneshot::channel();
+        let _ = self.reports.send(FromRun::TurnEnded { run: self.run, kept }).await;
+        Self::kept(counted).await
+    }
+
+    async fn kept(counted: oneshot::Receiver<Result<(), String>>) -> Result<(), String> {
         match tokio::time::timeout(COUNT_DEADLINE, counted).await {
             Ok(counted) => counted.unwrap_or_else(|_| Err("the conductor is gone".to_owned())),
             Err(_) => Err(format!("the journal did not answer within {} s", COUNT_DEADLINE.as_secs())),
@@ -111,14 +142,16 @@ impl Line {
 
     /// Resolves when the run is asked to stop; never resolves if the conductor went away, because
     /// then the whole process ends.
-    pub async fn stopped(&self) -> StopCause {
+    pub fn stopped(&self) -> impl Future<Output = StopCause> + use<> {
         let mut stop = self.stop.clone();
-        loop {
-            if let Some(cause) = *stop.borrow_and_update() {
-                return cause;
-            }
-            if stop.changed().await.is_err() {
-                std::future::pending::<()>().await;
+        async move {
+            loop {
+                if let Some(cause) = *stop.borrow_and_update() {
+                    return cause;
+                }
+                if stop.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
             }
         }
     }

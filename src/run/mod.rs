@@ -22,6 +22,7 @@ use symphony_core::ids::{Identifier, WorkspaceKey};
 use symphony_core::issue::Issue;
 use symphony_core::prompt::Prompt;
 use symphony_core::runtimes::Kind;
+use symphony_core::steering::Letter;
 use symphony_core::workflow::{Sizes, Workflow};
 use symphony_guest::mux::MuxStream;
 use tokio::sync::mpsc;
@@ -83,6 +84,8 @@ pub struct Start {
     pub workflow: Arc<Workflow>,
     /// The tracker that showed the issue.
     pub tracker: Arc<dyn Tracker>,
+    /// What humans said that no turn has taken yet, oldest first.
+    pub letters: Vec<Letter>,
     /// To and from the conductor.
     pub line: Line,
 }
@@ -98,13 +101,15 @@ pub(crate) struct Attempt {
     /// What its sandbox gets.
     sizes: Sizes,
     key: WorkspaceKey,
+    /// What humans said before it began.
+    letters: Vec<Letter>,
     /// This run's directory below `.symphony/runs`.
     dir: PathBuf,
 }
 
 /// Carries out one attempt.
 pub async fn attempt(parts: Arc<Parts>, start: Start) -> Ended {
-    let Start { plan, workflow, tracker, mut line } = start;
+    let Start { plan, workflow, tracker, letters, mut line } = start;
     let key = match WorkspaceKey::of(&plan.issue.identifier) {
         Ok(key) => key,
         Err(error) => return failed(FailureCode::InvalidWorkspaceKey, error).into(),
@@ -123,7 +128,7 @@ pub async fn attempt(parts: Arc<Parts>, start: Start) -> Ended {
         Ok(sizes) => sizes,
         Err(why) => return failed(FailureCode::SandboxBootFailed, why).into(),
     };
-    let attempt = Attempt { parts, plan, workflow, tracker, picked, sizes, key, dir };
+    let attempt = Attempt { parts, plan, workflow, tracker, picked, sizes, key, letters, dir };
     let mut left = None;
     let end = attempt.carry_out(&mut line, &mut left).await;
     // Bundles are only on their way; what they carried stands in the airlock.

@@ -9,7 +9,8 @@ use serde_json::json;
 use symphony_core::front_matter::Proposed;
 use symphony_core::ids::StateName;
 use symphony_core::issue::{Ambiguity, Malformed};
-use symphony_core::snapshot::{EventRow, Question};
+use symphony_core::snapshot::EventRow;
+use symphony_core::steering::{Asked, Default as InTime};
 use symphony_core::workflow::{NoMove, Role};
 
 use super::Attempt;
@@ -32,8 +33,8 @@ const PROPOSALS_MAX: usize = 20;
 pub(super) struct Said {
     /// Where the issue goes.
     pub(super) word: Option<Word>,
-    /// A human must answer: question and context.
-    pub(super) question: Option<(String, Option<String>)>,
+    /// A human must answer.
+    pub(super) question: Option<Asked>,
     /// Issues proposed so far.
     proposed: usize,
 }
@@ -215,17 +216,26 @@ impl Attempt {
         if said.question.is_some() {
             return Err(ASKED_ALREADY_TEXT.into());
         }
-        let asked =
-            self.parts.journal.asked(self.plan.run, self.plan.issue.id.clone(), question.clone(), context.clone());
+        let asked = Asked { question, context };
+        said.question = Some(asked.clone());
+        let steering = &self.workflow.steering;
+        let default = steering.answer_within_ms.map(|within| {
+            let within = Duration::from_millis(within);
+            InTime { at: Timestamp::now() + within, text: steering.default_answer.clone() }
+        });
+        let asked = self.parts.journal.asked(self.plan.run, self.plan.issue.id.clone(), asked, default);
         // A question that a crash could lose is not asked.
         let asked = match tokio::time::timeout(TRACKER_DEADLINE, asked).await {
             Ok(done) => done.map_err(|error| error.to_string()),
             Err(_) => Err(SILENT.to_owned()),
         };
-        asked.map_err(|error| Answer::from(format!("the question could not be stored: {error}")))?;
-        said.question = Some((question.clone(), context.clone()));
-        let row = Question { question, context, asked_at: Timestamp::now(), answered: false };
-        line.report(Report::Asked(row)).await;
+        match asked {
+            Ok(open) => line.report(Report::Asked(open)).await,
+            Err(error) => {
+                said.question = None;
+                return Err(format!("the question could not be stored: {error}").into());
+            }
+        }
         Ok(ASKED_TEXT.into())
     }
 

@@ -7,13 +7,14 @@ use symphony_core::issue::Issue;
 use symphony_core::patience::TurnLimits;
 use symphony_core::prompt;
 use symphony_core::snapshot::Tokens;
+use symphony_core::steering::Letter;
 use symphony_core::turn::{Facts, Next, Outcome, Sight, after_turn};
 use symphony_core::workflow::Role;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::line::{Line, Report, WAITING};
+use super::line::{Line, Posted, Report, WAITING};
 use super::tools::{Said, Seen};
 use super::word::Word;
 use super::{Attempt, failed, failure};
@@ -40,6 +41,10 @@ pub(super) struct Talk {
     pub(super) said: Said,
     /// Whether the work disk holds a tree of ours.
     pub(super) seeded: bool,
+    /// What humans said that stands in no prompt yet.
+    letters: Vec<Letter>,
+    /// Whether a human's word cut the turn short.
+    interrupted: bool,
     tokens: Tokens,
 }
 
@@ -54,8 +59,34 @@ impl Talk {
 /// What is said next.
 struct Words {
     text: String,
-    /// A human's reply, as typed: such a turn is free.
+    /// A human's words in it, as typed, for the history.
     answer: Option<String>,
+    /// The letters that it holds.
+    letters: Vec<u64>,
+    /// Whether it is there for a human's words alone: such a turn is free.
+    free: bool,
+}
+
+impl Words {
+    /// The letters in one prompt, oldest first.
+    fn of(letters: Vec<Letter>, tools: bool) -> Self {
+        let typed: Vec<&str> = letters.iter().map(|letter| letter.text.as_str()).collect();
+        Self {
+            text: prompt::letters(&letters, tools),
+            answer: Some(typed.join("\n\n")),
+            letters: letters.iter().map(|letter| letter.id).collect(),
+            free: true,
+        }
+    }
+
+    /// A prompt of ours, with what humans said at its end.
+    fn with(text: String, letters: Vec<Letter>, tools: bool) -> Self {
+        if letters.is_empty() {
+            return Self { text, answer: None, letters: vec![], free: false };
+        }
+        let said = Self::of(letters, tools);
+        Self { text: format!("{text}\n\n{}", said.text), free: false, ..said }
+    }
 }
 
 impl Attempt {
@@ -72,12 +103,13 @@ impl Attempt {
         line: &mut Line,
     ) -> Result<Word, RunEnd> {
         let max_turns = self.agent().max_turns.min(self.plan.allowance.turns);
-        let mut words = Words { text: prompt, answer: None };
+        let tools = self.workflow.mcp.enabled;
+        let mut words = Words::with(prompt, self.letters.clone(), tools);
         let (mut turn_number, mut autonomous) = (0, 0);
         loop {
             turn_number += 1;
-            autonomous += u32::from(words.answer.is_none());
-            line.turn(turn_number, autonomous).await.map_err(|error| failed(FailureCode::Journal, error))?;
+            autonomous += u32::from(!words.free);
+            line.turn(turn_number, autonomous, words.letters.clone()).await.map_err(|error| failed(FailureCode::Journal, error))?;
             line.report(Report::Phase("working")).await;
             let (turn, stopped) = self.one_turn(session, channel, calls, ready, &words, talk, line).await;
             if let Some(usage) = &turn.usage {
@@ -86,6 +118,11 @@ impl Attempt {
                 (*input, *output) = (input.saturating_add(usage.input), output.saturating_add(usage.output));
                 talk.tokens.total = talk.tokens.input.saturating_add(talk.tokens.output);
                 line.report(Report::Tokens(talk.tokens)).await;
+            }
+            let outcome = outcome(&turn, talk);
+            // What broke is said again to whoever comes next.
+            if outcome == Outcome::Ended && !words.letters.is_empty() {
+                line.turn_ended().await.map_err(|error| failed(FailureCode::Journal, error))?;
             }
             match stopped {
                 // Our own limits do not undo what was accepted: finished work is handed off.
@@ -106,7 +143,7 @@ impl Attempt {
                 }
             }
             let facts = Facts {
-                outcome: outcome(&turn, talk),
+                outcome,
                 word: talk.said.word.as_ref().map(Word::fact),
                 asked: talk.said.question.is_some(),
                 sight: self.sight().await,
@@ -120,18 +157,20 @@ impl Attempt {
                 }
                 Next::End(end) => return Err(end),
                 Next::WaitForHuman => {
-                    let reply = self.wait_for_human(channel, session, line).await?;
-                    let (question, context) = talk.said.question.take().unwrap_or_default();
-                    words = Words {
-                        text: prompt::steering_reply(&question, context.as_deref(), &reply, self.workflow.mcp.enabled),
-                        answer: Some(reply),
-                    };
-                    line.report(Report::AnswerDelivered).await;
+                    self.wait_for_human(channel, session, talk, line).await?;
+                    talk.said.question = None;
+                    words = Words::of(std::mem::take(&mut talk.letters), tools);
                 }
                 Next::Continue => {
                     tokio::time::sleep(BETWEEN_TURNS).await;
-                    let text = prompt::continuation(autonomous + 1, max_turns, self.workflow.mcp.enabled);
-                    words = Words { text, answer: None };
+                    while let Ok(posted) = line.letters.try_recv() {
+                        talk.letters.push(posted.letter);
+                    }
+                    let letters = std::mem::take(&mut talk.letters);
+                    words = match std::mem::take(&mut talk.interrupted) {
+                        true => Words::of(letters, tools),
+                        false => Words::with(prompt::continuation(autonomous + 1, max_turns, tools), letters, tools),
+                    };
                 }
             }
         }
@@ -147,7 +186,7 @@ impl Attempt {
         ready: &Ready,
         words: &Words,
         talk: &mut Talk,
-        line: &Line,
+        line: &mut Line,
     ) -> (Turn, Option<StopCause>) {
         let acp = &self.workflow.acp;
         let limits = TurnLimits {
@@ -160,11 +199,20 @@ impl Attempt {
         let turn = session.prompt(&words.text, words.answer.as_deref(), limits, Some(&idle), &cancel);
         tokio::pin!(turn);
         let (mut over_at, mut stopped) = (None::<Instant>, None);
+        let stop = line.stopped();
+        tokio::pin!(stop);
         loop {
             tokio::select! {
                 biased;
                 turn = &mut turn => return (turn, stopped),
-                cause = line.stopped(), if stopped.is_none() => {
+                Some(Posted { letter, now }) = line.letters.recv() => {
+                    talk.letters.push(letter);
+                    if now && !talk.said.ends_turn() {
+                        talk.interrupted = true;
+                        cancel.cancel();
+                    }
+                }
+                cause = &mut stop, if stopped.is_none() => {
                     stopped = Some(cause);
                     cancel.cancel();
                 }
@@ -184,14 +232,24 @@ impl Attempt {
         }
     }
 
-    async fn wait_for_human(&self, channel: &Channel, session: &Session, line: &mut Line) -> Result<String, RunEnd> {
+    /// Returns when the answer is among the letters: it may have come before the turn ended.
+    async fn wait_for_human(
+        &self,
+        channel: &Channel,
+        session: &Session,
+        talk: &mut Talk,
+        line: &mut Line,
+    ) -> Result<(), RunEnd> {
+        if talk.letters.iter().any(|letter| letter.answers.is_some()) {
+            return Ok(());
+        }
         line.report(Report::Phase(WAITING)).await;
         let mut stop = line.stop.clone();
         let gone = || failed(FailureCode::AnswerLost, "the conductor is gone");
         tokio::select! {
             // An answer that was accepted is delivered before anything else is heard.
             biased;
-            answer = line.answers.recv() => answer.ok_or_else(gone),
+            posted = line.letters.recv() => posted.map(|posted| talk.letters.push(posted.letter)).ok_or_else(gone),
             cause = stop.wait_for(Option::is_some) => {
                 Err(cause.ok().and_then(|cause| *cause).map_or_else(gone, RunEnd::Stopped))
             }
@@ -225,7 +283,7 @@ impl Attempt {
 fn outcome(turn: &Turn, talk: &Talk) -> Outcome {
     match (&turn.end, turn.end.failure()) {
         (_, None) => Outcome::Ended,
-        (TurnEnd::Cancelled, _) if talk.said.ends_turn() && turn.usable => Outcome::Ended,
+        (TurnEnd::Cancelled, _) if (talk.said.ends_turn() || talk.interrupted) && turn.usable => Outcome::Ended,
         (end, Some(code)) => Outcome::Failed(failure(code, end)),
     }
 }

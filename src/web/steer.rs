@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use symphony_core::ids::Identifier;
 use symphony_core::snapshot::Snapshot;
+use symphony_core::steering::By;
 use tokio::time::timeout;
 
 use super::api::{ANSWER_DEADLINE, SETTLE_DEADLINE};
@@ -21,6 +22,8 @@ use crate::conductor::handle::AnswerError;
 struct Reply {
     #[serde(default)]
     text: String,
+    /// The number of the question that was read.
+    question: Option<u64>,
     #[serde(default)]
     csrf: String,
 }
@@ -45,7 +48,8 @@ pub(super) async fn reply(
         Made::Empty => return Err(ApiError::unsupported_media_type("send application/json: {\"text\": \"…\"}")),
     };
     guard::check_csrf(&app, made, &reply.csrf)?;
-    let outcome = answer(&app, &id, &reply.text).await;
+    let by = if made == Made::Json { By::Api } else { By::Dashboard };
+    let outcome = answer(&app, &id, &reply, by).await;
     if outcome.is_ok() && made != Made::Json {
         settle(&app, &id).await;
     }
@@ -57,23 +61,30 @@ pub(super) async fn reply(
 /// Waits until the page would no longer ask, so that nobody is shown a question they have just answered.
 async fn settle(app: &App, id: &str) {
     let mut snapshots = app.handle.watch();
-    let asks = |snapshot: &Arc<Snapshot>| snapshot.running.iter().any(|row| row.identifier.0 == id && wire::waits(row));
+    let asks = |snapshot: &Arc<Snapshot>| {
+        snapshot.running.iter().any(|row| row.identifier.0 == id && wire::waits(row))
+            || snapshot.asked.iter().any(|row| row.identifier.0 == id)
+    };
     // Late or never, the page asks again and a second answer is refused: nothing is lost.
     let _ = timeout(SETTLE_DEADLINE, snapshots.wait_for(|snapshot| !asks(snapshot))).await;
 }
 
-async fn answer(app: &App, id: &str, text: &str) -> Result<wire::Instant, ApiError> {
-    let text = text.trim();
+async fn answer(app: &App, id: &str, reply: &Reply, by: By) -> Result<wire::Instant, ApiError> {
+    let text = reply.text.trim();
     if text.is_empty() {
         return Err(ApiError::bad_request("the reply is empty"));
     }
-    let answered = app.handle.answer(Identifier(id.to_owned()), text.to_owned());
+    let answered = app.handle.answer(Identifier(id.to_owned()), reply.question, text.to_owned(), by);
     let taken = timeout(ANSWER_DEADLINE, answered)
         .await
         .map_err(|_| ApiError::unavailable("the conductor did not answer in time; look before you send it again"))?;
     taken.map(wire::Instant).map_err(|e| match e {
         AnswerError::NotWaiting(_) | AnswerError::AnsweredAlready(_) => {
             ApiError::new(StatusCode::CONFLICT, "no_pending_steering", e.to_string())
+        }
+        AnswerError::NoSuchIssue(_) => ApiError::new(StatusCode::NOT_FOUND, "issue_not_found", e.to_string()),
+        AnswerError::AsksItself(_) | AnswerError::NobodyWorks(_) => {
+            ApiError::new(StatusCode::CONFLICT, "not_listening", e.to_string())
         }
         AnswerError::NotStored(_) => ApiError::internal(e.to_string()),
         AnswerError::ShuttingDown => ApiError::unavailable(e.to_string()),

@@ -112,6 +112,7 @@ impl NotNow {
             Self::Closed(Closed::WorkflowBroken) => "workflow-broken",
             Self::Closed(Closed::NoSandbox(_)) => "no-sandbox",
             Self::Closed(Closed::TryingSandbox(_)) => "trying-sandbox",
+            Self::Closed(Closed::Journal(_)) => "journal",
             Self::Draining => "draining",
         }
     }

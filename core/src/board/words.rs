@@ -328,6 +328,8 @@ pub enum Closed {
     NoSandbox(String),
     /// A sandbox is still being tried; the text says which.
     TryingSandbox(String),
+    /// The journal cannot be written; the text says why.
+    Journal(String),
 }
 
 impl Closed {
@@ -335,7 +337,7 @@ impl Closed {
     pub fn why(&self) -> &str {
         match self {
             Self::WorkflowBroken => "the workflow file has errors; nothing new starts until they are fixed",
-            Self::NoSandbox(why) | Self::TryingSandbox(why) => why,
+            Self::NoSandbox(why) | Self::TryingSandbox(why) | Self::Journal(why) => why,
         }
     }
 }

@@ -62,7 +62,7 @@ pub fn remedy(why: Option<&NotNow>, snapshot: &Snapshot) -> Option<String> {
         NotNow::Terminal
         // Its sentence says what to do.
         | NotNow::BlockerCancelled(..)
-        | NotNow::Closed(Closed::NoSandbox(_) | Closed::TryingSandbox(_))
+        | NotNow::Closed(Closed::NoSandbox(_) | Closed::TryingSandbox(_) | Closed::Journal(_))
         | NotNow::BackingOff(_)
         | NotNow::WillPark(_)
         | NotNow::Running

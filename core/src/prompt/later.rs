@@ -3,6 +3,7 @@
 //! The name a model sees for a tool differs between agents, so the texts name tool and server apart.
 
 use super::Attempt;
+use crate::steering::{Asked, By, Letter};
 
 /// Asks the agent to go on in the same session (contract §1.3). `turn` is 1-based.
 pub fn continuation(turn: u32, max_turns: u32, tools: bool) -> String {
@@ -28,20 +29,36 @@ pub(super) fn about_last_run(prompt: &mut String, attempt: &Attempt) {
     prompt.push_str("\nLook at what is there before you start.");
 }
 
-/// Hands a human's answer to the agent that asked (contract §1.3).
-pub fn steering_reply(question: &str, context: Option<&str>, reply: &str, tools: bool) -> String {
-    let mut text = format!("A human answered your question.\n\nYour question:\n\n{}", question.trim());
-    if let Some(context) = context.map(str::trim).filter(|context| !context.is_empty()) {
-        text.push_str(&format!("\n\nThe context you gave:\n\n{context}"));
-    }
-    text.push_str(&format!("\n\nThe answer:\n\n{}\n\nContinue with the issue.", reply.trim()));
+/// Hands a human's words to the agent (contract §1.3): answers with their questions, and what nobody asked for.
+pub fn letters(letters: &[Letter], tools: bool) -> String {
+    let mut parts: Vec<String> = letters.iter().map(letter).collect();
+    let mut last = "Continue with the issue.".to_owned();
     if tools {
-        text.push_str(
+        last.push_str(
             " When it is finished, call the mark_done tool of the symphony MCP server; \
              if you need to know more, ask again with its request_human_steering tool.",
         );
     }
-    collapsed(&text)
+    parts.push(last);
+    collapsed(&parts.join("\n\n"))
+}
+
+fn letter(letter: &Letter) -> String {
+    let said = letter.text.trim();
+    let Some(Asked { question, context }) = &letter.answers else {
+        return format!("A human has something to tell you:\n\n{said}");
+    };
+    let mut text = match letter.by {
+        By::Deadline => "Nobody answered your question in time.".to_owned(),
+        By::Dashboard | By::Api | By::Cli => "A human answered your question.".to_owned(),
+    };
+    text.push_str(&format!("\n\nYour question:\n\n{}", question.trim()));
+    if let Some(context) = context.as_deref().map(str::trim).filter(|context| !context.is_empty()) {
+        text.push_str(&format!("\n\nThe context you gave:\n\n{context}"));
+    }
+    let label = if letter.by == By::Deadline { "What counts as the answer" } else { "The answer" };
+    text.push_str(&format!("\n\n{label}:\n\n{said}"));
+    text
 }
 
 /// Runs of three and more newlines become two.
@@ -82,13 +99,23 @@ mod tests {
     }
 
     #[test]
-    fn a_steering_reply_repeats_question_context_and_answer_without_wide_gaps() {
-        let text = steering_reply("Which\n\n\n\nport?\n", Some("two are free"), "8080\r\n\r\n\r\nplease", true);
+    fn letters_repeat_question_context_and_answer_without_wide_gaps_and_say_who_spoke() {
+        let letter = |by, context: Option<&str>, text: &str| Letter {
+            id: 1,
+            answers: Some(Asked { question: "Which\n\n\n\nport?\n".into(), context: context.map(Into::into) }),
+            text: text.into(),
+            by,
+            at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let text = letters(&[letter(By::Api, Some("two are free"), "8080\r\n\r\n\r\nplease")], true);
         for part in ["Which\n\nport?", "two are free", "8080\n\nplease", "mark_done", "request_human_steering"] {
             assert!(text.contains(part), "{part:?} in {text}");
         }
         assert!(!text.contains("\n\n\n"));
-        let bare = steering_reply("Which port?", Some("  "), "8080", false);
-        assert!(!bare.contains("context") && !bare.contains("mark_done"));
+        let bare = letters(&[letter(By::Deadline, Some("  "), "8080")], false);
+        assert!(!bare.contains("context") && !bare.contains("mark_done") && bare.contains("in time"));
+        let told = Letter { answers: None, ..letter(By::Cli, None, "Use tabs.") };
+        let both = letters(&[told, letter(By::Cli, None, "8080")], false);
+        assert!(both.find("Use tabs.") < both.find("8080") && both.contains("something to tell you"));
     }
 }
