@@ -9,7 +9,9 @@ mod wedged;
 mod world;
 
 use symphony_core::ids::Identifier;
+use symphony_core::steering::By;
 
+use self::handle::AnswerError;
 use self::rig::{Rig, gaps, rests, runs};
 use self::world::Step;
 use super::*;
@@ -32,7 +34,7 @@ async fn an_answer_reaches_the_run_once_and_the_second_one_is_refused() {
     let rig = Rig::start(false, &[("A", &[&[Step::Ask, Step::Work(60), Step::Done]]), ("B", &[&[Step::AskOffRecord]])]);
     rig.until(|s| s.running.iter().filter(|r| r.question.is_some()).count() == 2).await;
     let name = |name: &str| Identifier(name.into());
-    let answer = async |to: &str| rig.handle.answer(name(to), "that one".into()).await;
+    let answer = async |to: &str| rig.handle.answer(name(to), None, "that one".into(), By::Api).await;
     assert_eq!(answer("C").await, Err(AnswerError::NotWaiting(name("C"))));
     assert_eq!(answer("B").await, Err(AnswerError::NotWaiting(name("B"))), "the journal has no question for it");
     let (first, second) = futures::join!(answer("A"), answer("A"));

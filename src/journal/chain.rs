@@ -84,7 +84,7 @@ fn said(seq: i64, hash: &[u8; 32]) -> String {
 }
 
 /// In hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -3,8 +3,17 @@
 use symphony_core::board::{EndReason, LastRun, ParkReason, Parked};
 use symphony_core::budget::{Bound, Used};
 use symphony_core::ids::{Identifier, StateName};
+use symphony_core::steering::{Asked, By};
 
 use super::*;
+
+fn open(path: &Path) -> Result<(Journal, Memory), JournalError> {
+    Journal::open(path, Origin { instance: "me-and-no-other-one".into(), last_run: 0 })
+}
+
+fn asked(text: &str) -> Asked {
+    Asked { question: text.into(), context: None }
+}
 
 fn counters(sessions: u32) -> Counters {
     let last = LastRun { reason: EndReason::Stalled, end: "stalled: x".into(), left: Some("1 commit".into()) };
@@ -23,11 +32,11 @@ async fn a_restart_remembers_numbers_counters_and_park_reasons() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("journal.db");
     let issue = IssueId("A".into());
-    let (journal, memory) = Journal::open(&path).expect("opens");
+    let (journal, memory) = open(&path).expect("opens");
     assert_eq!((memory.next_run, memory.counters.len()), (1, 0));
     journal.run_started(RunId(1), issue.clone(), counters(3)).await.expect("writes");
     journal
-        .run_ended(RunId(1), issue.clone(), EndReason::Stalled, "stalled: x".into(), counters(4))
+        .run_ended(RunId(1), issue.clone(), ending(4, None))
         .await
         .expect("writes");
     journal.counted(issue.clone(), counters(4)).await.expect("writes");
@@ -50,7 +59,7 @@ async fn a_restart_remembers_numbers_counters_and_park_reasons() {
     }
     journal.parked(issue.clone(), parked(reasons[0].clone()), counters(4)).await.expect("writes");
     drop(journal);
-    let (journal, again) = Journal::open(&path).expect("opens again");
+    let (journal, again) = open(&path).expect("opens again");
     assert_eq!(again.next_run, 2, "run numbers never repeat");
     assert_eq!(again.counters[&issue], counters(4));
     for (number, reason) in reasons.iter().enumerate() {
@@ -59,27 +68,90 @@ async fn a_restart_remembers_numbers_counters_and_park_reasons() {
     assert_eq!((again.instance.len() >= 16, &again.instance), (true, &memory.instance));
     journal.run_started(RunId(2), issue.clone(), counters(5)).await.expect("writes");
     drop(journal);
-    assert!(!Journal::open(&path).expect("opens").1.parked.contains_key(&issue), "a run that starts ends the parking");
+    assert!(!open(&path).expect("opens").1.parked.contains_key(&issue), "a run that starts ends the parking");
+}
+
+fn ending(sessions: u32, due: Option<Due<Timestamp>>) -> Ending {
+    Ending { reason: EndReason::Stalled, end: "stalled: x".into(), counters: counters(sessions), due, tokens: 12 }
 }
 
 #[tokio::test]
 async fn an_answer_is_kept_once_and_only_where_a_question_is_open() {
     let dir = tempfile::tempdir().expect("directory");
-    let (journal, _) = Journal::open(&dir.path().join("journal.db")).expect("opens");
-    assert!(!journal.answered(RunId(1), "early".into()).await.expect("asks"));
-    journal.asked(RunId(1), IssueId("A".into()), "which?".into(), None).await.expect("writes");
-    assert!(journal.answered(RunId(1), "this".into()).await.expect("writes"));
-    assert!(!journal.answered(RunId(1), "that".into()).await.expect("asks"), "the first answer wins");
+    let path = dir.path().join("journal.db");
+    let (journal, _) = open(&path).expect("opens");
+    let issue = IssueId("A".into());
+    let answer = |number, text: &str| journal.answered(issue.clone(), number, text.into(), By::Cli);
+    assert_eq!(answer(None, "early").await.expect("asks"), Answered::NotAsked);
+    let open_one = journal.asked(RunId(1), issue.clone(), asked("which?"), None).await.expect("writes");
+    let (first, second) = futures::join!(answer(None, "this"), answer(Some(open_one.id), "that"));
+    assert!(matches!(first.expect("writes"), Answered::Taken(letter) if letter.text == "this"));
+    assert_eq!(second.expect("asks"), Answered::Already, "the first answer wins");
+    // A form that shows an old question does not answer a new one.
+    let newer = journal.asked(RunId(2), issue.clone(), asked("and now?"), None).await.expect("writes");
+    assert_eq!(answer(Some(open_one.id), "old").await.expect("asks"), Answered::Already);
+    drop(journal);
+    let (_, memory) = open(&path).expect("opens");
+    assert_eq!(memory.questions[&issue], newer);
+    assert_eq!(memory.letters[&issue].len(), 1);
+}
+
+#[tokio::test]
+async fn a_letter_is_handed_again_until_a_turn_that_had_it_ended() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("journal.db");
+    let issue = IssueId("A".into());
+    let pending = || open(&path).expect("opens").1.letters.get(&issue).map_or(0, Vec::len);
+    let (journal, _) = open(&path).expect("opens");
+    journal.run_started(RunId(1), issue.clone(), counters(1)).await.expect("writes");
+    let letter = journal.said(issue.clone(), "Use tabs.".into(), By::Dashboard).await.expect("writes");
+    journal.turn_began(RunId(1), issue.clone(), counters(1), vec![letter.id]).await.expect("writes");
+    // Killed in the middle of that turn.
+    drop(journal);
+    assert_eq!(pending(), 1);
+    let (journal, memory) = open(&path).expect("opens");
+    assert_eq!(memory.counters[&issue].last.as_ref().map(|last| last.reason), Some(EndReason::CutOff));
+    journal.run_started(RunId(2), issue.clone(), counters(2)).await.expect("writes");
+    journal.turn_began(RunId(2), issue.clone(), counters(2), vec![letter.id]).await.expect("writes");
+    journal.turn_ended(RunId(2), issue.clone()).await.expect("writes");
+    drop(journal);
+    assert_eq!(pending(), 0);
+}
+
+#[tokio::test]
+async fn a_due_time_is_kept_until_the_issue_runs() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("journal.db");
+    let issue = IssueId("A".into());
+    let until: Timestamp = "2026-01-02T03:04:05.678Z".parse().expect("an instant");
+    let due = Due { until, kind: symphony_core::board::RetryKind::Failure, error: Some("boom".into()) };
+    let (journal, _) = open(&path).expect("opens");
+    journal.run_started(RunId(1), issue.clone(), counters(1)).await.expect("writes");
+    journal.run_ended(RunId(1), issue.clone(), ending(1, Some(due.clone()))).await.expect("writes");
+    drop(journal);
+    let (journal, memory) = open(&path).expect("opens");
+    assert_eq!(memory.waiting, [(issue.clone(), due)].into());
+    journal.run_started(RunId(2), issue, counters(2)).await.expect("writes");
+    drop(journal);
+    assert!(open(&path).expect("opens").1.waiting.is_empty());
+}
+
+#[tokio::test]
+async fn a_journal_made_anew_keeps_the_mark_and_repeats_no_number() {
+    let dir = tempfile::tempdir().expect("directory");
+    let origin = Origin { instance: "kept".into(), last_run: 41 };
+    let (_, memory) = Journal::open(&dir.path().join("journal.db"), origin).expect("opens");
+    assert_eq!((memory.instance.as_str(), memory.next_run), ("kept", 42));
 }
 
 #[test]
 fn a_newer_journal_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("journal.db");
-    drop(Journal::open(&path).expect("opens"));
+    drop(open(&path).expect("opens"));
     Connection::open(&path).expect("db").pragma_update(None, "user_version", 99).expect("sets");
     let before = std::fs::read(&path).expect("reads");
-    assert!(matches!(Journal::open(&path), Err(JournalError::Newer { found: 99, .. })));
+    assert!(matches!(open(&path), Err(JournalError::Newer { found: 99, .. })));
     assert_eq!(std::fs::read(&path).expect("reads"), before);
 }
 
@@ -89,7 +161,7 @@ fn a_file_that_is_no_database_gets_a_clear_message() {
     let path = dir.path().join("journal.db");
     std::fs::write(&path, "not a database, but long enough to be mistaken for one by a careless reader".repeat(40))
         .expect("writes");
-    let message = Journal::open(&path).expect_err("refused").to_string();
+    let message = open(&path).expect_err("refused").to_string();
     assert!(message.contains("journal.db") && message.contains("hint"), "{message}");
 }
 
@@ -107,7 +179,7 @@ fn a_journal_of_the_first_format_is_taken_over_with_its_counts_and_reasons() {
     )
     .expect("rows");
     drop(db);
-    let (_, memory) = Journal::open(&path).expect("opens");
+    let (_, memory) = open(&path).expect("opens");
     assert_eq!((memory.next_run, memory.instance.as_str()), (8, "me"));
     let counters = &memory.counters[&IssueId("A".into())];
     assert_eq!((counters.since_grant().sessions, counters.failures_in_a_row), (4, 2));

@@ -150,7 +150,8 @@ impl House {
                         let _ = reply.send(asked);
                         asked = true;
                     }
-                    Request::Answer { identifier, text, reply } => {
+                    Request::Say { reply, .. } => drop(reply.send(Ok(at("2026-01-02T03:04:05.678Z")))),
+                    Request::Answer { identifier, text, reply, .. } => {
                         let taken = match (identifier.0.as_str(), text.as_str()) {
                             ("ASK-1", "disk full") => Err(AnswerError::NotStored(text)),
                             ("ASK-1", "late") => Err(AnswerError::AnsweredAlready(identifier)),
@@ -343,6 +344,8 @@ fn asking() -> RunningRow {
         last_event_at: Some(at("2026-01-02T02:59:00Z")),
         tokens: Tokens { input: 1200, output: 300, total: 1500 },
         question: Some(Question {
+            id: 7,
+            default_at: None,
             question: "Which **way**? <img src=x onerror=alert(1)>".into(),
             context: Some("[look](javascript:alert(2)) and [this](https://example.org/)".into()),
             asked_at: at("2026-01-02T02:59:00Z"),

@@ -3,6 +3,7 @@
 use symphony_core::snapshot::IdleRow;
 
 use super::super::*;
+use crate::journal::Origin;
 use super::world::{Script, Started, Step, World, looked};
 
 /// A conductor on this world, with the journal of this directory.
@@ -11,7 +12,7 @@ pub(super) fn conductor(
     dir: &tempfile::TempDir,
     once: bool,
 ) -> (Conductor<Script>, handle::Handle) {
-    let (journal, memory) = Journal::open(&dir.path().join("journal.db")).expect("opens");
+    let (journal, memory) = Journal::open(&dir.path().join("journal.db"), Origin::default()).expect("opens");
     let facts = Facts { workflow_path: "WORKFLOW.md".into(), once };
     let hands = Arc::new(Script::new(world.clone(), journal.clone()));
     Conductor::new(hands, looked(world), journal, memory, facts)
@@ -103,7 +104,7 @@ impl Rig {
     /// What the journal remembers after it ended.
     pub(super) async fn memory(self) -> Memory {
         let (_, dir) = self.stop().await;
-        Journal::open(&dir.path().join("journal.db")).expect("opens").1
+        Journal::open(&dir.path().join("journal.db"), Origin::default()).expect("opens").1
     }
 }
 

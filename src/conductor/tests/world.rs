@@ -11,7 +11,8 @@ use symphony_core::board::{FailureCode, ParkReason, RetryKind, RunFailure};
 use symphony_core::budget::Allowance;
 use symphony_core::ids::StateName;
 use symphony_core::issue::Issue;
-use symphony_core::snapshot::{Question, Tokens};
+use symphony_core::snapshot::Tokens;
+use symphony_core::steering::{Asked, OpenQuestion};
 use symphony_core::workflow as wf;
 
 use super::super::*;
@@ -265,22 +266,31 @@ async fn play(world: &World, journal: &Journal, mut start: Start, steps: &[Step]
         match step {
             Step::Turn => {
                 turns += 1;
-                start.line.turn(turns, turns).await.expect("counted");
+                start.line.turn(turns, turns, vec![]).await.expect("counted");
             }
             Step::Isolated(label) => start.line.report(Report::Sandbox(label)).await,
             Step::Work(seconds) => tokio::time::sleep(Duration::from_secs(*seconds)).await,
             Step::Ask | Step::AskOffRecord => {
-                if *step == Step::Ask {
-                    let run = start.plan.run;
-                    journal.asked(run, issue.clone(), "which?".into(), None).await.expect("kept");
-                }
-                let asked_at = Timestamp::now();
-                let question = Question { question: "which?".into(), context: None, asked_at, answered: false };
-                start.line.report(Report::Asked(question)).await;
-                start.line.report(Report::Phase(WAITING)).await;
-                assert_eq!(start.line.answers.recv().await.as_deref(), Some("that one"));
-                start.line.report(Report::AnswerDelivered).await;
+                let run = start.plan.run;
+                // An answer that came after the run that asked.
+                let letter = match start.letters.pop() {
+                    Some(letter) => letter,
+                    None => {
+                        let asked = Asked { question: "which?".into(), context: None };
+                        let question = match step {
+                            Step::Ask => journal.asked(run, issue.clone(), asked, None).await.expect("kept"),
+                            _ => OpenQuestion { id: 99, run, asked, asked_at: Timestamp::now(), default: None },
+                        };
+                        start.line.report(Report::Asked(question)).await;
+                        start.line.report(Report::Phase(WAITING)).await;
+                        start.line.letters.recv().await.expect("posted").letter
+                    }
+                };
+                assert_eq!(letter.text, "that one");
+                turns += 1;
+                start.line.turn(turns, turns - 1, vec![letter.id]).await.expect("counted");
                 start.line.report(Report::Phase("working")).await;
+                start.line.turn_ended().await.expect("kept");
             }
             Step::Spend(tokens) => {
                 let tokens = Tokens { input: *tokens, output: 1, total: tokens.saturating_add(1) };
