@@ -1,5 +1,6 @@
 //! The conductor under paused time, with a scripted world.
 
+mod asked;
 mod bounds;
 mod retries;
 mod rig;

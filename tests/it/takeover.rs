@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use symphony::git::Git;
-use symphony::journal::Journal;
+use symphony::journal::{Journal, Origin};
 use symphony::layout::Layout;
 use symphony::run::line::{Ended, FromRun, Line};
 use symphony::run::{Parts, Start, attempt};
@@ -92,7 +92,8 @@ impl Bench {
             Sandboxes::new([(Kind::QemuKvm, posing("qemu", true)), (Kind::Jail, posing("jail", jail_works))]);
         let layout = self.layout();
         symphony::files::create_private_dir(layout.root()).expect("directory");
-        let (journal, memory) = Journal::open(&layout.journal()).expect("journal");
+        let (journal, memory) =
+            Journal::open(&layout.journal(), Origin { instance: "of-this-test".into(), last_run: 0 }).expect("journal");
         let parts = Arc::new(Parts {
             journal,
             git: Git::new(layout.root()).expect("git"),
@@ -110,7 +111,7 @@ impl Bench {
             sandboxes.settle(&workflow, crate::rig::SOON).await;
             let (reports, mut told) = mpsc::channel(64);
             let (_stop, stopped) = watch::channel(None);
-            let (_answers, answers) = mpsc::channel(1);
+            let (_letters, letters) = mpsc::channel(1);
             tokio::spawn(async move {
                 while let Some(report) = told.recv().await {
                     if let FromRun::Turn { kept, .. } = report {
@@ -118,7 +119,11 @@ impl Bench {
                     }
                 }
             });
-            attempt(parts, Start { plan, workflow, tracker, line: Line { run, reports, stop: stopped, answers } }).await
+            attempt(
+                parts,
+                Start { plan, workflow, tracker, letters: vec![], line: Line { run, reports, stop: stopped, letters } },
+            )
+            .await
         })
     }
 

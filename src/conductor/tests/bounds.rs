@@ -10,14 +10,20 @@ use super::world::{Step, World};
 
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_human_costs_no_wall_time_and_the_clock_goes_on_with_the_answer() {
-    let world = World::new(|workflow| workflow.budget.wall_ms = 600_000);
+    let world = World::new(|workflow| {
+        workflow.budget.wall_ms = 600_000;
+        workflow.steering.release_after_ms = 4 * 24 * 3_600_000;
+    });
     world.put("A", &[&[Step::Turn, Step::Work(200), Step::Ask, Step::Work(3600)]]);
     let rig = Rig::on(world, false);
     rig.until(|s| s.running.iter().any(|row| row.question.is_some())).await;
     tokio::time::sleep(Duration::from_secs(3 * 24 * 3600)).await;
     assert_eq!(rig.world.stop_of("A"), None);
     let answered = Instant::now();
-    rig.handle.answer(Identifier("A".into()), None, "that one".into(), symphony_core::steering::By::Api).await.expect("taken");
+    rig.handle
+        .answer(Identifier("A".into()), None, "that one".into(), symphony_core::steering::By::Api)
+        .await
+        .expect("taken");
     let seen = rig.until(|s| rests(s, "A", "Parked")).await;
     let (cause, at) = rig.world.stop_of("A").expect("asked to stop");
     assert_eq!((cause, at - answered), (StopCause::WallTime, Duration::from_secs(400)));

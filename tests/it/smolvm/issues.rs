@@ -7,7 +7,7 @@ use symphony::conductor::{Conductor, Facts, Hands as _};
 use symphony::gateway::mcp::{Bearer, Endpoint};
 use symphony::git::Git;
 use symphony::hands::World;
-use symphony::journal::Journal;
+use symphony::journal::{Journal, Origin};
 use symphony::layout::Layout;
 use symphony::run::{McpDoor, OpenMcp, Parts};
 use symphony::sandbox::Sandbox;
@@ -40,7 +40,8 @@ pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
     let file = WorkflowFile::load(&path, Environment::of_process()).expect("a workflow");
     let layout = Layout::of(dir);
     symphony::files::create_private_dir(layout.root()).expect("made");
-    let (journal, memory) = Journal::open(&layout.journal()).expect("a journal");
+    let (journal, memory) =
+        Journal::open(&layout.journal(), Origin { instance: "of-this-test".into(), last_run: 0 }).expect("a journal");
     let sandboxes = Sandboxes::new([(Kind::Smolvm, sandbox)]);
     sandboxes.settle(&file.workflow(), SOON).await;
     let parts = Arc::new(Parts {
