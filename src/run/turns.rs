@@ -59,7 +59,7 @@ impl Talk {
 /// What is said next.
 struct Words {
     text: String,
-    /// A human's words in it, as typed, for the history.
+    /// A human's answers in it, as typed.
     answer: Option<String>,
     /// The letters that it holds.
     letters: Vec<u64>,
@@ -70,10 +70,11 @@ struct Words {
 impl Words {
     /// The letters in one prompt, oldest first.
     fn of(letters: Vec<Letter>, tools: bool) -> Self {
-        let typed: Vec<&str> = letters.iter().map(|letter| letter.text.as_str()).collect();
+        let answers = letters.iter().filter(|letter| letter.answers.is_some());
+        let typed: Vec<&str> = answers.map(|letter| letter.text.as_str()).collect();
         Self {
             text: prompt::letters(&letters, tools),
-            answer: Some(typed.join("\n\n")),
+            answer: (!typed.is_empty()).then(|| typed.join("\n\n")),
             letters: letters.iter().map(|letter| letter.id).collect(),
             free: true,
         }

@@ -14,6 +14,7 @@ mod hostile;
 mod http;
 mod jail;
 mod journey;
+mod lasting;
 mod lifecycle;
 mod machine;
 mod numbers;

@@ -48,9 +48,6 @@ impl Board {
             issue.state = to.clone();
         }
         let stood_still = left.is_some_and(|left| !left.changed) && began_in.as_ref() == self.state_of(&id);
-        if matches!(end, RunEnd::Done | RunEnd::Moved(_)) {
-            self.withdraw(&id, out);
-        }
         let counters = self.counters_mut(&id);
         match (&end, &began_in) {
             (RunEnd::Moved(to), Some(from)) => counters.moved(from, to),
@@ -67,11 +64,17 @@ impl Board {
             _ => end.reason(),
         };
         counters.last = Some(LastRun::of(reason, &end, left.as_ref()));
+        if matches!(end, RunEnd::Done | RunEnd::Moved(_)) {
+            self.withdraw(&id, out);
+        }
         if elsewhere && end != RunEnd::Done {
             return;
         }
         // A person took it out of work while the run was stopped or handed off: that stands, and grants anew.
         let taken = self.state_of(&id).is_some_and(|state| policy.states.role(state) != Role::Active);
+        if taken {
+            self.withdraw(&id, out);
+        }
         match end {
             RunEnd::TurnsUsed | RunEnd::Failed(_) | RunEnd::NeedsHuman(_) if taken => self.grant(&id),
             RunEnd::Done | RunEnd::Stopped(StopCause::Terminal) => {

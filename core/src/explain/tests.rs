@@ -260,9 +260,11 @@ fn a_run_is_told_by_its_stage_and_a_question_needs_a_person() {
     let status = |view: &Snapshot| only(view, "A-1").status;
     assert_eq!(status(&view), Status::Running);
     view.running[0].question = Some(Question {
+        id: 7,
         question: "Which\nway?".into(),
         context: None,
         asked_at: Timestamp::UNIX_EPOCH,
+        default_at: None,
         answered: false,
     });
     let said = only(&view, "A-1");

@@ -119,13 +119,17 @@ async fn serve() {
                     fail(&id, -32600, "a turn is already under way");
                     continue;
                 }
-                let Some(session) = sessions.get_mut(&name).and_then(Option::take) else {
+                let Some(mut session) = sessions.get_mut(&name).and_then(Option::take) else {
                     fail(&id, -32602, "no such session");
                     continue;
                 };
                 let parts = params["prompt"].as_array().into_iter().flatten().filter_map(|p| p["text"].as_str());
                 let text = parts.collect::<Vec<_>>().join("\n");
-                let reply = params["_meta"]["symphony/answer"].as_str().unwrap_or(&text).to_owned();
+                let typed = params["_meta"]["symphony/answer"].as_str();
+                // An answer may come with the first prompt: then an earlier session asked.
+                let asked_before = typed.is_some() && session.blocks.is_none();
+                session.asked |= asked_before;
+                let reply = typed.unwrap_or(&text).to_owned();
                 let turn = Box::pin(take_turn(session, text, reply));
                 running = Some(Running { request: id, session: name, turn });
             }
@@ -148,6 +152,8 @@ async fn take_turn(mut session: Session, text: String, reply: String) -> (Sessio
 }
 
 async fn work(session: &mut Session, text: &str, reply: &str) -> Result<(), String> {
+    // Which block asked in an earlier session is not known: each of them gets the answer.
+    let for_all = session.blocks.is_none();
     let blocks = session.blocks.get_or_insert_with(|| blocks::sh_blocks(text)).clone();
     if blocks.is_empty() {
         session.blocks = None;
@@ -171,7 +177,8 @@ async fn work(session: &mut Session, text: &str, reply: &str) -> Result<(), Stri
                 );
             }
         };
-        let ran = shell::run(&blocks[number - 1], &session.cwd, given.take(), say).await;
+        let answer = if for_all { given } else { given.take() };
+        let ran = shell::run(&blocks[number - 1], &session.cwd, answer, say).await;
         let ran = ran.map_err(|e| format!("{of}: sh cannot be started: {e}"))?;
         let status = if ran.code == 0 { "completed" } else { "failed" };
         update(
