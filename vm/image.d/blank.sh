@@ -11,15 +11,19 @@ blank_build() {
     local file=$scratch/blank id=5f0e7a52-6c1d-4d1e-9b53-73796d626c6b part
     local options=lazy_itable_init=1,lazy_journal_init=1,nodiscard,resize=134217728
     rm -f "$file"
-    # Without this, times of the build would be in it.
-    export E2FSPROGS_FAKE_TIME=1
-    # The options are those of vm/guest/src/machine/disk.rs, where the reasons are. The numbers are no secrets: no disk meets another.
+    # Without these, times of the build and what this machine is used to make would be in it. There is no such file.
+    export E2FSPROGS_FAKE_TIME=1 MKE2FS_CONFIG=$scratch/no-mke2fs.conf
+    # The options are those of vm/guest/src/machine/disk.rs, where the reasons are.
+    # UUID and hash seed are the same on all disks and known to all. No disk meets another: a machine has one, finds it by
+    # the serial number of its device, and no host mounts it. Who knows the seed can choose names that fall together in a
+    # large directory, which slows that directory down, in the machine of who chose them and nowhere else. New ones for
+    # each disk would need every checksum in the list made anew, since the UUID is in them all.
     quietly blank mkfs.ext4 -q -F -b 4096 -m 0 -U "$id" -E "$options,hash_seed=$id" "$file" "${blank_mib}M"
     # The parts of a work disk, for the one user that agents are.
     for part in tree home state; do
         printf 'mkdir %s\nsif %s uid 1000\nsif %s gid 1000\n' "$part" "$part" "$part"
     done | quietly parts debugfs -w -f - "$file"
-    unset E2FSPROGS_FAKE_TIME
+    unset E2FSPROGS_FAKE_TIME MKE2FS_CONFIG
     quietly check e2fsck -f -n "$file"
     pages "$file" >"$1/$blank_mib"
     rm -f "$file"

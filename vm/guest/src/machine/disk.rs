@@ -240,7 +240,26 @@ fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PAGE, pages};
+    use std::fs::File;
+
+    use super::{Blank, Found, HEAD, MIB, PAGE, SUPERBLOCK, look, pages};
+
+    #[test]
+    fn a_disk_whose_writing_was_cut_off_is_still_blank_whatever_the_order_of_the_list() {
+        let place = tempfile::tempdir().expect("a directory");
+        let disk = place.path().join("disk");
+        File::create(&disk).and_then(|file| file.set_len(MIB)).expect("a disk");
+        let mut head = vec![0; PAGE];
+        head[SUPERBLOCK + 0x38..SUPERBLOCK + 0x3a].copy_from_slice(&0xef53_u16.to_le_bytes());
+        let whole = vec![(0, head), (HEAD, vec![7; PAGE])];
+        // No disk has this place: writing ends there.
+        let cut = [whole.clone(), vec![(u64::MAX, vec![7; PAGE])]].concat();
+        assert!(Blank { mib: 1, parts: cut }.write(&disk).is_err());
+        assert_eq!(std::fs::read(&disk).expect("readable")[PAGE * 16], 7, "the control: something was written");
+        assert!(matches!(look(&disk), Ok(Found::Blank)));
+        Blank { mib: 1, parts: whole }.write(&disk).expect("written");
+        assert!(matches!(look(&disk), Ok(Found::FileSystem { .. })));
+    }
 
     #[test]
     fn a_list_of_pages_is_read_whole_or_not_at_all() {
