@@ -63,6 +63,8 @@ done
 . "$recipes/root.sh"
 # shellcheck source=vm/image.d/agents.sh
 . "$recipes/agents.sh"
+# shellcheck source=vm/image.d/blank.sh
+. "$recipes/blank.sh"
 # shellcheck source=vm/image.d/initrd.sh
 . "$recipes/initrd.sh"
 # shellcheck source=vm/image.d/manifest.sh
@@ -78,6 +80,7 @@ build_all() {
     find_packages
     cached kernel "$(kernel_key)" kernel_build
     cached root "$(root_key)" root_build
+    cached blank "$(blank_key)" blank_build
     [ "$agents" = 0 ] || cached agents "$(agents_key)" agents_build
     wait "$compiling" || exit 1
     guest_built

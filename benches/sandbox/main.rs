@@ -52,7 +52,8 @@ impl Bench {
             memory_mib: 512,
             pids: 200,
             file_size_mib: 1024,
-            disk_mib: 1024,
+            // The default: the image has a file system of this size ready.
+            disk_mib: 8192,
             deadline: SOON,
             program: Vec::new(),
         }

@@ -27,7 +27,7 @@ take_lock() {
 
 # Command and Debian package of each tool.
 need_tools() {
-    local want=(apt-get:apt dpkg-deb:dpkg mmdebstrap:mmdebstrap mkfs.erofs:erofs-utils lz4:lz4 xz:xz-utils cpio:cpio modprobe:kmod)
+    local want=(apt-get:apt dpkg-deb:dpkg mmdebstrap:mmdebstrap mkfs.erofs:erofs-utils lz4:lz4 xz:xz-utils cpio:cpio modprobe:kmod mkfs.ext4:e2fsprogs perl:perl-base)
     [ "$(id -u)" = 0 ] || want+=(fakeroot:fakeroot newuidmap:uidmap)
     [ "$agents" = 0 ] || want+=(npm:npm)
     PATH=$PATH:/usr/sbin:/sbin

@@ -1,11 +1,75 @@
 //! A machine does what a run needs of it, cold and restored.
 
+use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::time::Instant;
 
-use symphony::sandbox::Sandbox;
+use symphony::sandbox::qemu::Qemu;
+use symphony::sandbox::{BootSpec, Sandbox};
 
 use super::bench::{Awake, Bench, have_machines};
+
+/// The default of `sandbox.disk_mib`: the image brings a file system of this size.
+const USUAL_MIB: u64 = 8192;
+/// The UUID of the file system that the image brings (vm/image.d/blank.sh). Formatting draws one.
+const BROUGHT: &str = "5f0e7a526c1d4d1e9b5373796d626c6b";
+
+/// The work disk's file on the host, and its file system's UUID as it stands there.
+fn uuid(spec: &BootSpec) -> String {
+    let image = File::open(spec.disk.join("state/work.img")).expect("the disk is a file");
+    let mut uuid = [0; 16];
+    image.read_exact_at(&mut uuid, 1024 + 0x68).expect("readable");
+    uuid.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A file system that nothing is wrong with, by the word of the one program that knows. Nothing is mounted or changed.
+fn sound(spec: &BootSpec) {
+    let image = spec.disk.join("state/work.img");
+    let path = "/usr/sbin:/sbin:/usr/bin:/bin";
+    match Command::new("e2fsck").env("PATH", path).args(["-f", "-n"]).arg(image).output() {
+        Ok(said) => assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stdout)),
+        Err(error) => println!("skipped: the check of a work disk; e2fsck does not start: {error}"),
+    }
+}
+
+/// A new disk of the usual size has the image's file system, and takes work as any other.
+async fn takes_the_file_system_that_the_image_brings(bench: &Bench, runtime: &Qemu) {
+    let mut spec = bench.spec("usual");
+    spec.disk_mib = USUAL_MIB;
+    let guest = Awake::boot(runtime, spec.clone()).await;
+    assert_eq!(guest.sh("stat -c '%U %a' /work /home/agent /state | sort -u").await, "agent 755");
+    let write = "head -c 96m /dev/urandom > /work/big && mkdir /home/agent/d && touch /home/agent/d/f && sync && sha256sum < /work/big";
+    let sum = guest.sh(write).await;
+    guest.end().await;
+    assert_eq!(uuid(&spec), BROUGHT);
+    sound(&spec);
+    let guest = Awake::boot(runtime, spec.clone()).await;
+    assert_eq!(guest.sh("sha256sum < /work/big && ls /home/agent/d").await, format!("{sum}\nf"));
+    guest.end().await;
+    sound(&spec);
+    // The control: a disk of another size is formatted.
+    let other = bench.spec("other");
+    Awake::boot(runtime, other.clone()).await.end().await;
+    assert_ne!(uuid(&other), BROUGHT);
+    sound(&other);
+}
+
+#[tokio::test]
+async fn a_new_disk_of_the_usual_size_takes_the_file_system_of_the_image_when_its_machine_is_booted_cold() {
+    if have_machines() {
+        let bench = Bench::new();
+        takes_the_file_system_that_the_image_brings(&bench, &bench.cold()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_disk_of_the_usual_size_takes_the_file_system_of_the_image_when_its_machine_is_restored() {
+    if have_machines() {
+        let bench = Bench::new();
+        takes_the_file_system_that_the_image_brings(&bench, &bench.templated()).await;
+    }
+}
 
 #[tokio::test]
 async fn a_machine_boots_works_keeps_its_disk_and_ends_in_order() {
@@ -65,21 +129,29 @@ async fn a_disk_whose_formatting_was_cut_off_is_formatted_and_anything_else_is_l
     if !have_machines() {
         return;
     }
+    for disk_mib in [1024, USUAL_MIB] {
+        is_formatted_again_or_left_alone(disk_mib).await;
+    }
+}
+
+async fn is_formatted_again_or_left_alone(disk_mib: u64) {
     let bench = Bench::new();
     let qemu = bench.cold();
-    let guest = Awake::boot(&qemu, bench.spec("one")).await;
-    guest.sh("echo lost > /work/file").await;
+    let spec = || BootSpec { disk_mib, ..bench.spec("one") };
+    let guest = Awake::boot(&qemu, spec()).await;
+    guest.sh("i=0; while [ $i -lt 400 ]; do echo lost > /work/$i; i=$((i+1)); done").await;
     guest.end().await;
-    let image = bench.spec("one").disk.join("state/work.img");
-    let open = || std::fs::File::options().read(true).write(true).open(&image).expect("the disk is a file");
+    let image = spec().disk.join("state/work.img");
+    let open = || File::options().read(true).write(true).open(&image).expect("the disk is a file");
     // The beginning is written last: without it nothing ever was on this disk, whatever else stands there.
     open().write_all_at(&vec![0; 64 * 1024], 0).expect("written");
-    let guest = Awake::boot(&qemu, bench.spec("one")).await;
+    let guest = Awake::boot(&qemu, spec()).await;
     assert_eq!(guest.sh("ls -A /work && echo new > /work/file && cat /work/file").await, "new");
     guest.end().await;
+    sound(&spec());
     // The control: what is not blank is somebody's.
     open().write_all_at(&[1; 64 * 1024], 0).expect("written");
-    let error = qemu.boot(bench.spec("one")).await.expect_err("it is not used").to_string();
+    let error = qemu.boot(spec()).await.expect_err("it is not used").to_string();
     assert!(error.contains("it is left as it is"), "{error}");
     let mut head = vec![0; 64 * 1024];
     open().read_exact_at(&mut head, 0).expect("readable");

@@ -21,6 +21,8 @@ const MIB: u64 = 1024 * 1024;
 /// What is looked at to tell whether a disk is blank.
 const HEAD: u64 = 64 * 1024;
 const PAGE: usize = 4096;
+/// Where the initial root has a file system, in a file named after its size in MiB.
+const BROUGHT: &str = "/blank";
 
 fn mount_disk(device: &Path) -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
@@ -61,7 +63,7 @@ pub(super) fn find() -> io::Result<PathBuf> {
 pub(super) fn prepare(device: &Path, wake: &Wake, blank: Option<Blank>) -> io::Result<()> {
     match look(device).during("looked at the work disk")? {
         Found::Blank => {
-            let ready = blank.filter(|blank| blank.mib == wake.disk_mib);
+            let ready = blank.filter(|blank| blank.fits(wake.disk_mib));
             let blank = ready.map_or_else(|| Blank::new(wake.disk_mib), Ok)?;
             blank.write(device).during("formatted the work disk")?;
         }
@@ -114,13 +116,30 @@ fn look(device: &Path) -> io::Result<Found> {
     }
 }
 
-/// What formatting writes on a blank disk. It is made in memory, without the disk: a template has it ready.
+/// What formatting writes on a blank disk. It is made without the disk: the image brings it along for the usual size, and
+/// a template has it ready for its own.
 pub(super) struct Blank {
     mib: u64,
     parts: Vec<(u64, Vec<u8>)>,
 }
 
 impl Blank {
+    /// The one of the image, if it has one. It is in the initial root, so it is read before that is left. It is no more
+    /// than bytes here; the kernel is the first to read what they mean.
+    pub(super) fn brought() -> io::Result<Option<Self>> {
+        let Ok(mut entries) = fs::read_dir(BROUGHT) else { return Ok(None) };
+        let Some(entry) = entries.next().transpose()? else { return Ok(None) };
+        let mib = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let mib = mib.ok_or_else(|| io::Error::other("it is not named after its size"))?;
+        let parts = pages(&fs::read(entry.path())?).ok_or_else(|| io::Error::other("it is cut off"))?;
+        Ok(Some(Self { mib, parts }))
+    }
+
+    /// Whether it is for a disk of this size.
+    pub(super) fn fits(&self, mib: u64) -> bool {
+        self.mib == mib
+    }
+
     /// For a disk of this size.
     pub(super) fn new(mib: u64) -> io::Result<Self> {
         let make = || -> io::Result<Self> {
@@ -132,9 +151,13 @@ impl Blank {
             let file = File::options().read(true).write(true).create(true).truncate(true).open(place)?;
             file.set_len(mib.saturating_mul(MIB))?;
             // The inode tables are not written: they are as blank as the disk.
-            let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
+            // Room to grow to 512 GiB, twice the largest disk: a page is written for each step of what is kept free.
+            let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,resize=134217728";
             let from = text(parts);
-            let made = run("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", options, "-d", &from, &text(place), &size(mib)]);
+            let made = run(
+                "mkfs.ext4",
+                &["-q", "-F", "-b", "4096", "-m", "0", "-E", options, "-d", &from, &text(place), &size(mib)],
+            );
             let made = made.and_then(|()| data(&file, mib.saturating_mul(MIB)));
             fs::remove_file(place)?;
             fs::remove_dir_all(parts)?;
@@ -160,6 +183,16 @@ impl Blank {
         }
         Ok(())
     }
+}
+
+/// The pages of a list, each after its place on the disk.
+fn pages(list: &[u8]) -> Option<Vec<(u64, Vec<u8>)>> {
+    let (records, rest) = list.as_chunks::<{ 8 + PAGE }>();
+    let page = |record: &[u8; 8 + PAGE]| {
+        let (at, page) = record.split_first_chunk()?;
+        Some((u64::from_le_bytes(*at), page.to_vec()))
+    };
+    if rest.is_empty() { records.iter().map(page).collect() } else { None }
 }
 
 /// What is not zero in a sparse file, page by page.
@@ -203,4 +236,37 @@ fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
     }
     let said = String::from_utf8_lossy(&done.stderr);
     Err(io::Error::other(format!("{program} said: {}", said.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::{Blank, Found, HEAD, MIB, PAGE, SUPERBLOCK, look, pages};
+
+    #[test]
+    fn a_disk_whose_writing_was_cut_off_is_still_blank_whatever_the_order_of_the_list() {
+        let place = tempfile::tempdir().expect("a directory");
+        let disk = place.path().join("disk");
+        File::create(&disk).and_then(|file| file.set_len(MIB)).expect("a disk");
+        let mut head = vec![0; PAGE];
+        head[SUPERBLOCK + 0x38..SUPERBLOCK + 0x3a].copy_from_slice(&0xef53_u16.to_le_bytes());
+        let whole = vec![(0, head), (HEAD, vec![7; PAGE])];
+        // No disk has this place: writing ends there.
+        let cut = [whole.clone(), vec![(u64::MAX, vec![7; PAGE])]].concat();
+        assert!(Blank { mib: 1, parts: cut }.write(&disk).is_err());
+        assert_eq!(std::fs::read(&disk).expect("readable")[PAGE * 16], 7, "the control: something was written");
+        assert!(matches!(look(&disk), Ok(Found::Blank)));
+        Blank { mib: 1, parts: whole }.write(&disk).expect("written");
+        assert!(matches!(look(&disk), Ok(Found::FileSystem { .. })));
+    }
+
+    #[test]
+    fn a_list_of_pages_is_read_whole_or_not_at_all() {
+        let list = [&8192_u64.to_le_bytes()[..], &[7; PAGE], &0_u64.to_le_bytes(), &[9; PAGE]].concat();
+        assert_eq!(pages(&list), Some(vec![(8192, vec![7; PAGE]), (0, vec![9; PAGE])]));
+        assert_eq!(pages(&[]), Some(Vec::new()));
+        assert_eq!(pages(&list[..list.len() - 1]), None);
+        assert_eq!(pages(&list[..PAGE]), None);
+    }
 }

@@ -14,6 +14,8 @@ pub(super) const PROGRAM: &str = "/run/symphony/symphony-guest";
 /// Where the work disk is mounted; its parts are bound to where they are used.
 pub(super) const DISK: &str = "/run/symphony/disk";
 
+/// This program in the initial root.
+const SELF: &str = "/init";
 const BASE: &str = "/root-ro";
 const AGENTS: &str = "/agents-ro";
 const NEW: &str = "/newroot";
@@ -66,8 +68,9 @@ pub(super) fn enter() -> io::Result<()> {
         mount("tmpfs", format!("{NEW}/run"), "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755,size=10%")?;
         mount("tmpfs", format!("{NEW}/tmp"), "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777,size=50%")?;
         fs::create_dir_all(format!("{NEW}{DISK}"))?;
-        fs::copy("/proc/self/exe", &program)?;
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
+        // Shown, not copied: it is in memory once.
+        fs::write(&program, "")?;
+        Ok(mount_bind(SELF, &program)?)
     };
     stack().during("stacked its root")?;
     let swap = || -> io::Result<()> {

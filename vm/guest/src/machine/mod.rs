@@ -75,6 +75,7 @@ fn live() -> io::Result<()> {
     layers::kernel_file_systems().during("mounted the kernel's file systems")?;
     console().during("opened its console")?;
     drivers::load()?;
+    let brought = disk::Blank::brought().during("read the file system for a new disk")?;
     layers::enter()?;
     cgroup::make()?;
     let mut port = port::open().during("opened its channel")?;
@@ -82,7 +83,7 @@ fn live() -> io::Result<()> {
     // It waits for its channel's first byte, which the host sends after waking us.
     let first = start(theirs)?;
     let device = disk::find()?;
-    let (wake, blank) = wake::wait(&mut port)?;
+    let (wake, blank) = wake::wait(&mut port, brought)?;
     let woken = wake::apply(&wake).during("took the time and randomness it was given");
     wake::say(&mut port, woken.as_ref().err().map(ToString::to_string))?;
     woken?;

@@ -11,8 +11,8 @@ use super::port::read_line;
 use crate::wire::{MAX_WAKE, MachineOrder, MachineReady, Wake};
 
 /// Says that the machine is ready and waits for orders; warms what it is told to, until it is woken.
-pub(super) fn wait(port: &mut File) -> io::Result<(Wake, Option<Blank>)> {
-    let mut blank = None;
+/// `blank` is what the image brought for a new disk.
+pub(super) fn wait(port: &mut File, mut blank: Option<Blank>) -> io::Result<(Wake, Option<Blank>)> {
     loop {
         say(port, None)?;
         let order = read_line(port, MAX_WAKE).during("waited to be woken")?;
@@ -20,7 +20,9 @@ pub(super) fn wait(port: &mut File) -> io::Result<(Wake, Option<Blank>)> {
             MachineOrder::Wake(wake) => return Ok((wake, blank)),
             MachineOrder::Warm { commands, disk_mib } => {
                 commands.iter().for_each(|argv| warm(argv));
-                blank = Some(Blank::new(disk_mib)?);
+                if !blank.as_ref().is_some_and(|blank| blank.fits(disk_mib)) {
+                    blank = Some(Blank::new(disk_mib)?);
+                }
             }
         }
     }
