@@ -116,6 +116,7 @@ impl Live {
     /// A turn begins: what was answered is on its way with it.
     pub(super) fn turn_began(&mut self, number: u32, letters: &[u64]) {
         self.turns = number;
+        self.marked_done = false;
         self.handed = letters.to_vec();
         self.question.take_if(|question| question.answered);
     }

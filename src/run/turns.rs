@@ -123,8 +123,9 @@ impl Attempt {
                 line.report(Report::Tokens(talk.tokens)).await;
             }
             let outcome = outcome(&turn, talk);
+            let ended = outcome == Outcome::Ended;
             // What broke is said again to whoever comes next.
-            if outcome == Outcome::Ended && !words.letters.is_empty() {
+            if ended && !words.letters.is_empty() {
                 line.turn_ended().await.map_err(|error| failed(FailureCode::Journal, error))?;
             }
             match stopped {
@@ -153,7 +154,17 @@ impl Attempt {
                 autonomous_turns: autonomous,
                 max_turns,
             };
-            match after_turn(facts) {
+            let next = after_turn(facts);
+            while let Ok(posted) = line.letters.try_recv() {
+                talk.letters.push(posted.letter);
+            }
+            match next {
+                // A person spoke before the agent said it was done: it hears that first, and says it again.
+                Next::HandOff | Next::HandOn(_) if ended && !talk.letters.is_empty() => {
+                    talk.said.word = None;
+                    talk.interrupted = false;
+                    words = Words::of(std::mem::take(&mut talk.letters), tools);
+                }
                 Next::HandOff | Next::HandOn(_) => {
                     let lost = || failed(FailureCode::Crashed, "the agent's word got lost; this is a bug in symphony");
                     return talk.said.word.clone().ok_or_else(lost);
@@ -166,9 +177,6 @@ impl Attempt {
                 }
                 Next::Continue => {
                     tokio::time::sleep(BETWEEN_TURNS).await;
-                    while let Ok(posted) = line.letters.try_recv() {
-                        talk.letters.push(posted.letter);
-                    }
                     let letters = std::mem::take(&mut talk.letters);
                     words = match std::mem::take(&mut talk.interrupted) {
                         true => Words::of(letters, tools),
