@@ -10,6 +10,7 @@ mod per_state;
 pub mod problem;
 mod profiles;
 mod read;
+mod retention;
 mod secrets;
 mod smolvm;
 mod split;
@@ -23,6 +24,7 @@ pub use per_state::{AgentOf, NoMove};
 pub use problem::{Code, Problem, Severity};
 pub(crate) use profiles::listed;
 pub use profiles::{NoProfile, Profile, Sizes};
+pub use retention::{Bounds, Retention, Transcripts};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -64,6 +66,8 @@ pub struct Workflow {
     pub handoff: Handoff,
     /// `budget.*`
     pub budget: Budget,
+    /// `retention.*`
+    pub retention: Retention,
 }
 
 impl Workflow {
