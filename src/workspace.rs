@@ -162,6 +162,19 @@ impl Workspaces {
         Ok(Self { root, instance: instance.to_owned(), git })
     }
 
+    /// Where they stand.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether this instance made the workspace of `key`, and it is a real directory.
+    ///
+    /// # Errors
+    /// A link or a file in its place, or what the file system says.
+    pub fn is_ours(&self, key: &WorkspaceKey) -> Result<bool, WorkspaceError> {
+        Ok(self.look(&self.path(key)?)? && self.marker(key)?.is_some())
+    }
+
     /// Where the workspace of `key` is or would be.
     ///
     /// # Errors

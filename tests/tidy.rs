@@ -12,7 +12,7 @@ use symphony_core::workflow::{Place, Severity, Workflow};
 const HOST_FLOORS: &[(u8, &[&str])] = &[
     (5, &["main", "app", "cli", "hands"]),
     (4, &["web", "gateway", "operator"]),
-    (3, &["conductor", "run", "nudge"]),
+    (3, &["conductor", "run", "nudge", "storage"]),
     (
         2,
         &[

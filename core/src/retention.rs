@@ -248,7 +248,7 @@ impl fmt::Display for Kept {
             Self::IssueUnknown => "no issue in the tracker is certainly its owner",
             Self::IssueActive => "its issue is not finished",
             Self::IssueHeld => "its issue is parked, proposed or on hold",
-            Self::NotHandedOff => "not all of its work is in a patch",
+            Self::NotHandedOff => "nothing proves that all of its work was handed off",
             Self::Unbounded => "nothing bounds it",
             Self::AgeUnknown => "nobody knows when it was last used",
             Self::NotYet { days } => {
