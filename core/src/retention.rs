@@ -330,7 +330,7 @@ fn finished(item: &Item, days: u64) -> Result<Bounds, Kept> {
 }
 
 /// Items of ours of this kind, the ones used last first, with what a bound on all of them may take.
-fn latest_first<'a>(inventory: &'a Inventory, kind: Kind) -> Vec<(usize, &'a Item)> {
+fn latest_first(inventory: &Inventory, kind: Kind) -> Vec<(usize, &Item)> {
     let is_one = |(_, item): &(usize, &Item)| item.kind == kind && item.mark == Mark::Ours && !item.doomed;
     let mut found: Vec<(usize, &Item)> = inventory.items.iter().enumerate().filter(is_one).collect();
     found.sort_by(|(_, a), (_, b)| a.idle_ms.cmp(&b.idle_ms).then_with(|| a.place.cmp(&b.place)));
