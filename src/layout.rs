@@ -74,8 +74,13 @@ impl Layout {
         self.work_disk(runtime, key).with_file_name(format!("{}+left-{run}", key.as_str()))
     }
 
+    /// What each run leaves, by its number.
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
     /// Everything one run leaves: its log, its frames, bundles on their way.
     pub fn run(&self, run: RunId) -> PathBuf {
-        self.root.join("runs").join(run.to_string())
+        self.runs().join(run.to_string())
     }
 }

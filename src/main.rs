@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     if let Some(Verb::Explain(question)) = &arguments.verb {
         return question.run();
     }
-    let examining = matches!(arguments.verb, Some(Verb::Doctor(_) | Verb::Gc(_)));
+    let examining = matches!(arguments.verb, Some(Verb::Doctor(_)));
     if !examining {
         symphony::log::start(std::env::var("SYMPHONY_LOG_LEVEL").ok().as_deref());
     }

@@ -99,7 +99,7 @@ pub struct Item {
     pub unexported: bool,
     /// Of an airlock: all it holds was handed off, and is still where it was handed to.
     pub handed_off: bool,
-    /// Its removal was begun and did not end.
+    /// Making or removing it was begun and did not end: nobody can use it.
     pub doomed: bool,
 }
 
@@ -115,7 +115,7 @@ pub struct Inventory {
 /// Why a thing goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Its removal was begun and did not end.
+    /// Making or removing it was begun and did not end: nobody can use it.
     Begun,
     /// Its issue is finished, and the days are over.
     Finished {
@@ -182,7 +182,7 @@ impl Due {
     /// A stable word.
     pub fn code(self) -> &'static str {
         match self {
-            Self::Begun => "removal-begun",
+            Self::Begun => "unfinished",
             Self::Finished { .. } => "issue-finished",
             Self::HandedOff { .. } => "handed-off",
             Self::TooOld { .. } => "too-old",
@@ -220,7 +220,7 @@ fn plural(days: u64) -> &'static str {
 impl fmt::Display for Due {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Begun => f.write_str("its removal was begun and cut off"),
+            Self::Begun => f.write_str("making or removing it was begun and cut off"),
             Self::Finished { days } => {
                 write!(f, "its issue is finished, and it was not used for {days} {}", plural(*days))
             }

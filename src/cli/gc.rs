@@ -61,9 +61,10 @@ impl Gc {
             Err(error) => return refuse(1, &error, Some("nothing was looked at and nothing was removed")),
         };
         let mut errors = vec![];
-        let memory = match layout.journal().is_file() {
-            false => Err("there is no journal, so nothing is known to be ours".to_owned()),
-            true => Journal::open(&layout.journal()).map(|(_, memory)| memory).map_err(|error| error.to_string()),
+        let memory = match std::fs::metadata(layout.journal()).map_or(0, |about| about.len()) {
+            // An empty one would be taken for a new one.
+            0 => Err("there is no journal, so nothing is known to be ours".to_owned()),
+            _ => Journal::open(&layout.journal()).map(|(_, memory)| memory).map_err(|error| error.to_string()),
         };
         let memory = memory.unwrap_or_else(|error| {
             errors.push(error);
@@ -94,6 +95,7 @@ impl Gc {
             layout: &layout,
             workflow: &workflow,
             workflow_path: &path,
+            instance: &memory.instance,
             next_run: memory.next_run,
             sandboxes: &sandboxes,
             workspaces: workspaces.as_ref(),

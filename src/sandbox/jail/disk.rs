@@ -13,13 +13,11 @@ use std::sync::Mutex;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, renameat, unlinkat};
 
+use crate::files::DOOMED;
 use crate::sandbox::BootError;
 
 /// The parts of a work disk, each the only thing of it that a guest is shown.
 pub(crate) const PARTS: [&str; 3] = ["tree", "home", "state"];
-
-/// How a disk is called while it is removed.
-pub(crate) const DOOMED: &str = ".discard-";
 
 /// Where unused user ids are taken from: far above people, services and the usual container ranges.
 const FIRST: u32 = 1_900_000_000;
