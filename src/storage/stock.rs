@@ -243,3 +243,72 @@ fn size(top: &Path) -> Option<u64> {
     }
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use symphony_core::retention::{Due, Kept, plan};
+    use symphony_core::workflow::{Bounds, Retention, Transcripts};
+
+    const DAYS: Retention = Retention {
+        workspaces_days: 1,
+        work_disks_days: 1,
+        airlocks_days: 1,
+        templates: Bounds { max: 0, days: 1 },
+        transcripts: Transcripts { days: 1, max_mib: 0 },
+        journal_backups: Bounds { max: 0, days: 1 },
+    };
+
+    fn aged(path: &Path) {
+        let then = SystemTime::now() - std::time::Duration::from_secs(9 * 24 * 60 * 60);
+        std::fs::File::open(path).and_then(|file| file.set_modified(then)).expect("aged");
+    }
+
+    #[test]
+    fn a_run_that_is_alive_or_that_nobody_began_stays_however_old_its_files_are() {
+        let place = tempfile::tempdir().expect("directory");
+        let layout = Layout::of(place.path());
+        for run in ["1", "2", "3", "4", "+gone-3", "+gone-4"] {
+            let dir = layout.runs().join(run);
+            std::fs::create_dir_all(&dir).expect("made");
+            std::fs::write(dir.join("acp.jsonl"), "").expect("written");
+            aged(&dir.join("acp.jsonl"));
+            aged(&dir);
+        }
+        // A line of now in a directory that was not changed.
+        std::fs::write(layout.runs().join("2/acp.jsonl"), "now").expect("written");
+        aged(&layout.runs().join("2"));
+        let mut stock = Stock::default();
+        stock.runs(&layout, 4, &BTreeSet::from([1]));
+        let verdict = |run: &str| {
+            let path = layout.runs().join(run).display().to_string();
+            let at = stock.inventory.items.iter().position(|item| item.place == path).expect("listed");
+            plan(&stock.inventory, &DAYS)[at]
+        };
+        assert_eq!(verdict("1"), Err(Kept::Live));
+        assert_eq!(verdict("2"), Err(Kept::NotYet { days: 1 }));
+        assert_eq!(verdict("3"), Ok(Due::TooOld { days: 1 }));
+        assert_eq!(verdict("4"), Err(Kept::NotOurs));
+        assert_eq!((verdict("+gone-3"), verdict("+gone-4")), (Ok(Due::Begun), Err(Kept::NotOurs)));
+    }
+
+    #[test]
+    fn what_becomes_a_link_between_the_look_and_its_removal_is_not_followed() {
+        let place = tempfile::tempdir().expect("directory");
+        let layout = Layout::of(place.path());
+        let (run, outside) = (layout.runs().join("1"), place.path().join("outside"));
+        for dir in [&run, &outside] {
+            std::fs::create_dir_all(dir.join("kept")).expect("made");
+        }
+        let mut stock = Stock::default();
+        stock.runs(&layout, 2, &BTreeSet::new());
+        std::fs::remove_dir_all(&run).expect("removed");
+        std::os::unix::fs::symlink(&outside, &run).expect("a link");
+        assert!(stock.remove(0, None).is_err_and(|why| why.contains("symbolic link")));
+        assert!(outside.join("kept").exists());
+        std::fs::remove_file(&run).expect("removed");
+        std::fs::create_dir_all(run.join("kept")).expect("made");
+        assert_eq!(stock.remove(0, None), Ok(()), "the control");
+        assert_eq!(std::fs::read_dir(layout.runs()).expect("lists").count(), 0);
+    }
+}
