@@ -23,6 +23,7 @@ use crate::lock::Lock;
 use crate::operator::{self, Place};
 use crate::run::{McpDoor, OpenMcp, Parts};
 use crate::sandbox::choose::Sandboxes;
+use crate::storage::Upkeep;
 use crate::web::{self, Door, OperatorToken};
 use crate::workflow_file::{Environment, WorkflowFile};
 
@@ -90,10 +91,11 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     };
     sandboxes.sweep().await;
     sandboxes.settle(&workflow, TRIAL_PATIENCE).await;
+    let (templates, instance, next_run) = (sandboxes.templates().cloned(), memory.instance.clone(), memory.next_run);
     let parts = Arc::new(Parts {
         journal: journal.clone(),
         layout: layout.clone(),
-        instance: memory.instance.clone(),
+        instance: instance.clone(),
         git,
         sandboxes,
         open_mcp: open_mcp(),
@@ -101,11 +103,13 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     });
     let (world, nudges) = World::new(file, parts);
     let first = world.look().await;
-    let tracker = world.tracker();
+    let (tracker, in_force) = (world.tracker(), Arc::new(world.in_force()));
     let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once };
     let (no_sandbox, sandbox) = (first.closed.clone(), first.sandbox.clone());
     let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
 
+    let upkeep = Upkeep { layout: layout.clone(), instance, templates, next_run, snapshots: handle.watch(), in_force };
+    tokio::spawn(upkeep.run());
     let doors = CancellationToken::new();
     let local =
         open_socket(&workflow.dir).map(|socket| tokio::spawn(operator::serve(socket, handle.clone(), doors.clone())));

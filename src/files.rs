@@ -2,7 +2,11 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// How the name begins of what is being removed: half of it is never taken for the whole, and what a kill leaves under
+/// such a name is removed later. No issue's key has a `+` in it, so no issue can be called like this.
+pub const DOOMED: &str = "+gone-";
 
 /// Creates `path` and its parents, each new one 0700. An existing directory keeps its mode.
 ///
@@ -58,6 +62,35 @@ pub fn set_aside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Err(std::io::Error::other(format!("too many older files beside {}", path.display())))
 }
 
+/// Renames a directory to its doomed name, where nobody looks for it any more; the new path. One that is doomed keeps
+/// its name. What an earlier removal left under that name goes first.
+///
+/// # Errors
+/// What the file system says.
+pub fn doom(path: &Path) -> std::io::Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| std::io::Error::other("it has no name"))?;
+    if name.as_encoded_bytes().starts_with(DOOMED.as_bytes()) {
+        return Ok(path.to_owned());
+    }
+    let mut doomed_name = std::ffi::OsString::from(DOOMED);
+    doomed_name.push(name);
+    let doomed = path.with_file_name(doomed_name);
+    remove_tree(&doomed)?;
+    std::fs::rename(path, &doomed)?;
+    Ok(doomed)
+}
+
+/// Removes a directory and all in it without following links; a missing one is fine.
+///
+/// # Errors
+/// What the file system says; then a part may be left.
+pub fn remove_tree(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +106,24 @@ mod tests {
             assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 1 + asides);
         }
         assert_eq!(std::fs::read(dir.path().join("a.patch.1")).expect("kept"), b"one");
+    }
+
+    #[test]
+    fn what_is_doomed_has_a_name_that_no_issue_can_have_and_takes_the_place_of_an_earlier_rest() {
+        let place = tempfile::tempdir().expect("directory");
+        let tree = place.path().join("a");
+        for round in ["first", "second"] {
+            std::fs::create_dir_all(tree.join(round)).expect("made");
+            let doomed = doom(&tree).expect("renamed");
+            assert!(!tree.exists() && doomed.join(round).exists());
+            assert_eq!(std::fs::read_dir(&doomed).expect("lists").count(), 1, "the earlier rest is gone");
+            assert_eq!(doom(&doomed).expect("it keeps its name"), doomed);
+            let name = doomed.file_name().expect("a name").to_string_lossy().into_owned();
+            let key = symphony_core::ids::WorkspaceKey::of(&symphony_core::ids::Identifier(name.clone()));
+            assert_ne!(key.expect("a key").as_str(), name);
+        }
+        remove_tree(&place.path().join("+gone-a")).expect("removed");
+        remove_tree(&place.path().join("+gone-a")).expect("a missing one is fine");
+        assert_eq!(std::fs::read_dir(place.path()).expect("lists").count(), 0);
     }
 }

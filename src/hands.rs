@@ -76,6 +76,12 @@ impl World {
         (Self { file, parts, tracker, watching }, nudges)
     }
 
+    /// The workflow in force. Blocks while it is read.
+    pub fn in_force(&self) -> impl Fn() -> Arc<Workflow> + Send + Sync + 'static {
+        let file = self.file.clone();
+        move || file.lock().unwrap_or_else(PoisonError::into_inner).workflow()
+    }
+
     /// The tracker of the workflow in force, for the doors.
     pub fn tracker(&self) -> Arc<dyn Tracker> {
         self.tracker.clone()

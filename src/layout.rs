@@ -36,11 +36,6 @@ impl Layout {
         self.root.join("journal-key")
     }
 
-    /// What runs leave, a directory each.
-    pub fn runs(&self) -> PathBuf {
-        self.root.join("runs")
-    }
-
     /// Held while a symphony runs on this workflow.
     pub fn lock(&self) -> PathBuf {
         self.root.join("lock")
@@ -87,6 +82,11 @@ impl Layout {
     /// Where a work disk goes that was given up in this run. No key has a `+` in it.
     pub fn given_up(&self, runtime: &str, key: &WorkspaceKey, run: RunId) -> PathBuf {
         self.work_disk(runtime, key).with_file_name(format!("{}+left-{run}", key.as_str()))
+    }
+
+    /// What each run leaves, by its number.
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
     }
 
     /// Everything one run leaves: its log, its frames, bundles on their way.

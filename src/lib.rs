@@ -22,6 +22,7 @@ pub mod process;
 pub mod random;
 pub mod run;
 pub mod sandbox;
+pub mod storage;
 pub mod tracker;
 pub mod web;
 pub mod workflow_file;

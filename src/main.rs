@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     };
     let code = match &arguments.verb {
         Some(Verb::Doctor(doctor)) => runtime.block_on(doctor.run()),
+        Some(Verb::Gc(gc)) => runtime.block_on(gc.run()),
         _ => runtime.block_on(symphony::app::run(arguments)),
     };
     // A blocking call that hangs (a dead disk) must not keep the process.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use symphony_core::ids::WorkspaceKey;
 use symphony_core::workflow;
 
-use crate::files::{create_private_dir, write_atomically};
+use crate::files::{create_private_dir, remove_tree, write_atomically};
 use crate::git::{Git, GitError, Oid};
 use crate::hooks::{Hook, HookEnv, HookError, HookRun};
 
@@ -162,6 +162,27 @@ impl Workspaces {
         Ok(Self { root, instance: instance.to_owned(), git })
     }
 
+    /// Where they stand.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether this instance made the workspace of `key`, and it is a real directory.
+    ///
+    /// # Errors
+    /// A link or a file in its place, or what the file system says.
+    pub fn is_ours(&self, key: &WorkspaceKey) -> Result<bool, WorkspaceError> {
+        Ok(self.look(&self.path(key)?)? && self.is_marked(key)?)
+    }
+
+    /// Whether this instance says that it made a workspace of `key`, or began to.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn is_marked(&self, key: &WorkspaceKey) -> Result<bool, WorkspaceError> {
+        Ok(self.marker(key)?.is_some())
+    }
+
     /// Where the workspace of `key` is or would be.
     ///
     /// # Errors
@@ -227,7 +248,7 @@ impl Workspaces {
                 hook.run().await.map_err(WorkspaceError::AfterCreate)?;
             }
         } else {
-            let making = self.root.join(OURS).join("making").join(wanted.key.as_str());
+            let making = making(&self.root).join(wanted.key.as_str());
             delete_tree(&making).await?;
             let io = |action, at: &Path| {
                 let path = at.to_owned();
@@ -242,12 +263,15 @@ impl Workspaces {
     }
 
     /// Runs `before_remove` and deletes the workspace; a failing hook does not keep it (C148). Call it
-    /// only when the work is handed off. `false` when there was nothing to delete.
+    /// only when the work is handed off. `false` when there was nothing to delete. It moves into a directory of
+    /// ours first: what a kill leaves there is half of nobody's workspace, and goes with the next call.
     ///
     /// # Errors
     /// A link, a foreign directory, or a tree that cannot be deleted.
     pub async fn remove(&self, wanted: &Wanted<'_>) -> Result<bool, WorkspaceError> {
         let path = self.path(wanted.key)?;
+        let doomed = removing(&self.root, &self.instance).join(wanted.key.as_str());
+        delete_tree(&doomed).await?;
         if !self.look(&path)? {
             self.unmark(wanted.key)?;
             return Ok(false);
@@ -262,7 +286,12 @@ impl Workspaces {
         // The hook may have put something else there.
         self.look(&path)?;
         self.mark(wanted.key, &Marker { ready: false, ..marker })?;
-        delete_tree(&path).await?;
+        let moved = || -> std::io::Result<()> {
+            doomed.parent().map_or(Ok(()), create_private_dir)?;
+            std::fs::rename(&path, &doomed)
+        };
+        moved().map_err(|source| WorkspaceError::Io { action: "put away", path: path.clone(), source })?;
+        delete_tree(&doomed).await?;
         self.unmark(wanted.key)?;
         Ok(true)
     }
@@ -311,14 +340,21 @@ impl Workspaces {
     }
 }
 
+/// Where below `root` workspaces are filled before they are in their place.
+pub(crate) fn making(root: &Path) -> PathBuf {
+    root.join(OURS).join("making")
+}
+
+/// Where below `root` workspaces of this instance are while they are deleted. Whatever is there is half a workspace.
+pub(crate) fn removing(root: &Path, instance: &str) -> PathBuf {
+    root.join(OURS).join("removing").join(instance)
+}
+
 /// Deletes a tree without following links; a missing one is fine.
 async fn delete_tree(path: &Path) -> Result<(), WorkspaceError> {
     let tree = path.to_owned();
     let io = |source| WorkspaceError::Io { action: "delete", path: path.to_owned(), source };
-    let deleting = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&tree) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    });
+    let deleting = tokio::task::spawn_blocking(move || remove_tree(&tree));
     match tokio::time::timeout(REMOVE_DEADLINE, deleting).await {
         Ok(Ok(result)) => result.map_err(io),
         Ok(Err(error)) => Err(io(std::io::Error::other(error))),

@@ -12,7 +12,7 @@ use symphony_core::workflow::{Place, Severity, Workflow};
 const HOST_FLOORS: &[(u8, &[&str])] = &[
     (5, &["main", "app", "cli", "hands"]),
     (4, &["web", "gateway", "operator"]),
-    (3, &["conductor", "run", "nudge"]),
+    (3, &["conductor", "run", "nudge", "storage"]),
     (
         2,
         &[
@@ -37,7 +37,7 @@ const HOST_FLOORS: &[(u8, &[&str])] = &[
     ),
 ];
 const CORE_FLOORS: &[(u8, &[&str])] = &[
-    (1, &["board", "budget", "explain", "patience", "prompt", "runtimes", "snapshot", "turn", "workflow"]),
+    (1, &["board", "budget", "explain", "patience", "prompt", "retention", "runtimes", "snapshot", "turn", "workflow"]),
     (0, &["front_matter", "ids", "issue", "json_weight", "steering", "time", "yaml"]),
 ];
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use symphony::sandbox::channel::{Channel, CheckRequest};
 use symphony::sandbox::jail::Jail;
-use symphony::sandbox::qemu::Qemu;
+use symphony::sandbox::qemu::{Qemu, Templates};
 use symphony::sandbox::{BootSpec, Life, Sandbox};
 use symphony_core::ids::RunId;
 
@@ -108,7 +108,7 @@ async fn main() {
     let mut bench = Bench { place: tempfile::tempdir().expect("a directory"), image: root.join("vm/image"), next: 0 };
     let jail = Jail::new(exe.clone());
     let cold = Qemu::new(exe.clone(), false, None);
-    let restored = Qemu::new(exe.clone(), false, Some(bench.place.path().join("templates")));
+    let restored = Qemu::new(exe.clone(), false, Some(Templates::new(bench.place.path().join("templates"))));
     println!("before: {}; {rounds} rounds", process::load());
 
     let initrd = variable("SYMPHONY_BENCH_INITRD");

@@ -3,6 +3,7 @@
 
 mod doctor;
 mod explain;
+mod gc;
 mod text;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 pub use doctor::Doctor;
 pub use explain::Explain;
+pub use gc::Gc;
 
 /// Runs coding agents on the issues of a workflow, each in its own sandbox, and hands back patches.
 #[derive(Debug, Parser)]
@@ -43,6 +45,8 @@ pub enum Verb {
     Explain(Explain),
     /// Tries every sandbox runtime on this machine, and says what each enforces.
     Doctor(Doctor),
+    /// Lists what symphony keeps, and removes what nobody needs any more.
+    Gc(Gc),
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub struct Report {
 const TABLES: [&str; 6] = ["runs", "counters", "parked", "waiting", "questions", "letters"];
 
 /// Opens for reading alone. Nothing is made or changed.
-fn look_at(path: &Path) -> Result<Connection, JournalError> {
+pub(super) fn look_at(path: &Path) -> Result<Connection, JournalError> {
     if !path.exists() {
         return Err(JournalError::Missing(path.to_owned()));
     }
@@ -59,6 +59,16 @@ fn intact(db: &Connection, path: &Path) -> Result<(), JournalError> {
     Err(JournalError::Damaged { path: path.to_owned(), message: found })
 }
 
+/// The format, if it is ours; a newer and an older one are refused alike.
+pub(super) fn of_our_format(db: &Connection, path: &Path) -> Result<i64, JournalError> {
+    let format = schema::format(db, path)?;
+    if format < schema::FORMAT {
+        let message = format!("it has format {format}, and gets format {} when symphony next starts", schema::FORMAT);
+        return Err(JournalError::Unusable { path: path.to_owned(), message });
+    }
+    Ok(format)
+}
+
 /// Checks the file's structure, the chain and the signature of its checkpoint.
 ///
 /// # Errors
@@ -66,12 +76,8 @@ fn intact(db: &Connection, path: &Path) -> Result<(), JournalError> {
 pub fn check(path: &Path) -> Result<Report, JournalError> {
     let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
     let db = look_at(path)?;
-    let format = schema::format(&db, path)?;
     intact(&db, path)?;
-    if format < schema::FORMAT {
-        let message = format!("it has format {format}, and gets format {} when symphony next starts", schema::FORMAT);
-        return Err(JournalError::Unusable { path: path.to_owned(), message });
-    }
+    let format = of_our_format(&db, path)?;
     // One transaction: a run beside it may append meanwhile.
     let tx = db.unchecked_transaction().map_err(wrap)?;
     let instance = schema::instance(&tx).map_err(wrap)?.unwrap_or_default();

@@ -32,6 +32,18 @@ use self::chain::{Entry, signed};
 pub use self::error::JournalError;
 pub use self::memory::{Memory, Origin};
 
+/// What a journal remembers, read without changing anything. Runs whose end is missing in it may be alive.
+///
+/// # Errors
+/// It cannot be read, or has another format than ours.
+pub fn recall(path: &Path) -> Result<Memory, JournalError> {
+    let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
+    let db = inspect::look_at(path)?;
+    inspect::sound(&db, path)?;
+    inspect::of_our_format(&db, path)?;
+    memory::read(&db, Origin::default()).map_err(wrap)
+}
+
 /// What became of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answered {

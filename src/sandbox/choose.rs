@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::layout::Layout;
 
 use super::jail::Jail;
-use super::qemu::Qemu;
+use super::qemu::{Qemu, Templates};
 use super::smolvm::{self, Smolvm};
 use super::{BootError, Sandbox, TrialReport};
 
@@ -63,6 +63,7 @@ pub struct Tried {
 pub struct Sandboxes {
     slots: Arc<BTreeMap<Kind, Arc<dyn Sandbox>>>,
     trials: Arc<watch::Sender<BTreeMap<Kind, Tried>>>,
+    templates: Option<Templates>,
 }
 
 /// What one run is isolated by, from its dispatch to its end.
@@ -79,9 +80,10 @@ pub struct Picked {
 impl Sandboxes {
     /// Those of this machine, for the symphony whose executable is at `exe`, an absolute path.
     pub fn of_this_machine(exe: &Path, layout: &Layout, instance: &str, workflow: &Workflow) -> Self {
-        let qemu = |kvm| Qemu::new(exe.to_owned(), kvm, Some(layout.templates()));
+        let templates = Templates::new(layout.templates());
+        let qemu = |kvm| Qemu::new(exe.to_owned(), kvm, Some(templates.clone()));
         let smolvm = smolvm(exe, layout.root().to_owned(), instance, workflow);
-        Self::with(exe, smolvm, qemu(true), qemu(false))
+        Self { templates: Some(templates.clone()), ..Self::with(exe, smolvm, qemu(true), qemu(false)) }
     }
 
     /// The same for one look: nothing is kept, and nothing that was found out before is believed. `place` is empty.
@@ -102,7 +104,16 @@ impl Sandboxes {
 
     /// These, none of them tried.
     pub fn new(slots: impl IntoIterator<Item = (Kind, Arc<dyn Sandbox>)>) -> Self {
-        Self { slots: Arc::new(slots.into_iter().collect()), trials: Arc::new(watch::channel(BTreeMap::new()).0) }
+        Self {
+            slots: Arc::new(slots.into_iter().collect()),
+            trials: Arc::new(watch::channel(BTreeMap::new()).0),
+            templates: None,
+        }
+    }
+
+    /// Where machines are saved after their boot, if they are.
+    pub fn templates(&self) -> Option<&Templates> {
+        self.templates.as_ref()
     }
 
     /// All of them, strongest first.

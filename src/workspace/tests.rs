@@ -261,6 +261,25 @@ async fn a_failing_before_remove_does_not_keep_the_workspace() {
 }
 
 #[tokio::test]
+async fn a_removal_that_was_cut_off_is_ended_by_the_next_and_never_seen_as_a_workspace() {
+    let world = World::new();
+    let ready = world.ensure().await.expect("ready");
+    let doomed = removing(ready.path.parent().expect("a root"), "me").join("A-1");
+    // As a kill between the rename and the end of the deletion leaves it.
+    std::fs::create_dir_all(doomed.parent().expect("a parent")).expect("made");
+    std::fs::write(ready.path.join("half"), "").expect("written");
+    std::fs::rename(&ready.path, &doomed).expect("renamed");
+    let again = world.ensure().await.expect("a new one");
+    assert!(again.created && !again.path.join("half").exists() && doomed.join("half").exists());
+    assert!(world.remove_as("me").await.expect("removed"));
+    assert!(!doomed.exists() && !again.path.exists());
+    // Nor does one stay whose workspace is gone.
+    std::fs::create_dir_all(doomed.join("rest")).expect("made");
+    assert!(!world.remove_as("me").await.expect("nothing left"));
+    assert!(!doomed.exists());
+}
+
+#[tokio::test]
 async fn linked_worktrees_and_linked_git_directories_are_refused() {
     let mut world = World::with_source();
     for script in ["git -C ../../source worktree add -q -f --detach \"$PWD\"", "ln -s ../../source/.git .git"] {

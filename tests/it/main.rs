@@ -9,6 +9,7 @@ mod doctor;
 mod edges;
 mod explain;
 mod fake_agent;
+mod gc;
 mod handoff_flow;
 mod hostile;
 mod http;

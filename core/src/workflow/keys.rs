@@ -121,6 +121,19 @@ pub const KEYS: &[Key] = &[
     key("steering.release_after_ms", "1800000"),
     key("steering.answer_within_ms", "null"),
     key("steering.default_answer", "null"),
+    key("retention", ""),
+    key("retention.workspaces_days", "7"),
+    key("retention.work_disks_days", "7"),
+    key("retention.airlocks_days", "90"),
+    key("retention.templates", ""),
+    key("retention.templates.max", "8"),
+    key("retention.templates.days", "30"),
+    key("retention.transcripts", ""),
+    key("retention.transcripts.days", "30"),
+    key("retention.transcripts.max_mib", "2048"),
+    key("retention.journal_backups", ""),
+    key("retention.journal_backups.max", "5"),
+    key("retention.journal_backups.days", "0"),
 ];
 
 /// Keys of 0.1.0 that are read without complaint and do nothing here; the template leaves them out.

@@ -10,6 +10,7 @@ mod per_state;
 pub mod problem;
 mod profiles;
 mod read;
+mod retention;
 mod secrets;
 mod smolvm;
 mod split;
@@ -23,6 +24,7 @@ pub use per_state::{AgentOf, NoMove};
 pub use problem::{Code, Problem, Severity};
 pub(crate) use profiles::listed;
 pub use profiles::{NoProfile, Profile, Sizes};
+pub use retention::{Bounds, Retention, Transcripts};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -66,6 +68,8 @@ pub struct Workflow {
     pub budget: Budget,
     /// `steering.*`
     pub steering: Steering,
+    /// `retention.*`
+    pub retention: Retention,
 }
 
 impl Workflow {

@@ -1,7 +1,8 @@
 //! Typed reading of front matter: every getter takes what it can use and notes what it cannot.
 //!
 //! Where 0.1.0 silently fell back to the default on a wrong type, we fall back too, and say so; but not below
-//! `sandbox`, where a default can be weaker than what was meant. Values never stand in a message unless they are words of a closed list.
+//! `sandbox`, where a default can be weaker than what was meant, nor below `retention`, where it can remove what was
+//! meant to stay. Values never stand in a message unless they are words of a closed list.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -47,10 +48,10 @@ fn at(node: &Node) -> (u32, u32) {
     (node.line, node.column)
 }
 
-/// A wrong type: an error below `sandbox`, a warning elsewhere, which says what happens instead.
+/// A wrong type: an error below `sandbox` and `retention`, a warning elsewhere, which says what happens instead.
 fn mistyped(path: &str, place: (u32, u32), message: String, instead: &str) -> Problem {
     let problem = match path.split('.').next() {
-        Some("sandbox") => Problem::error(Code::WrongType, place, message),
+        Some("sandbox" | "retention") => Problem::error(Code::WrongType, place, message),
         _ => Problem::warning(Code::WrongType, place, format!("{message}; {instead}")),
     };
     problem.about(path)

@@ -13,10 +13,11 @@ use std::sync::Mutex;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, renameat, unlinkat};
 
+use crate::files::DOOMED;
 use crate::sandbox::BootError;
 
 /// The parts of a work disk, each the only thing of it that a guest is shown.
-pub(super) const PARTS: [&str; 3] = ["tree", "home", "state"];
+pub(crate) const PARTS: [&str; 3] = ["tree", "home", "state"];
 
 /// Where unused user ids are taken from: far above people, services and the usual container ranges.
 const FIRST: u32 = 1_900_000_000;
@@ -160,8 +161,17 @@ pub(super) fn discard(disk: &Path) -> Result<(), BootError> {
     remove(&doomed).map_err(fail)
 }
 
+/// Ends a removal that was cut off: `left` is what it left.
+pub(crate) fn finish_discard(left: &Path) -> Result<(), BootError> {
+    let is_left = left.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(DOOMED.as_bytes()));
+    match is_left {
+        true => remove(left).map_err(|error| broken("remove", left, &error.to_string())),
+        false => Err(broken("remove", left, "it is no rest of a disk")),
+    }
+}
+
 fn doomed_name(disk: &Path) -> Option<PathBuf> {
-    let mut name = std::ffi::OsString::from(".discard-");
+    let mut name = std::ffi::OsString::from(DOOMED);
     name.push(disk.file_name()?);
     Some(disk.with_file_name(name))
 }

@@ -47,6 +47,7 @@ use tokio::net::UnixStream;
 use tokio::process::Command;
 
 use self::cgroup::Cgroups;
+pub(crate) use self::disk::{PARTS, finish_discard};
 pub use self::launcher::launcher_main;
 use self::life::Life;
 use self::wire::{LaunchSpec, Launched};

@@ -36,7 +36,8 @@ use self::accel::Accelerator;
 use self::argv::{IMAGE_DIR, Machine, Ram};
 use self::image::Image;
 use self::monitor::Monitor;
-use self::template::{Key, Template, Templates};
+pub use self::template::Templates;
+use self::template::{Key, Template};
 use super::jail::{Fittings, Jail};
 use super::{BootError, BootSpec, Guest, Sandbox, TrialReport};
 
@@ -95,10 +96,10 @@ impl Plan {
 
 impl Qemu {
     /// Machines with (`kvm`) or without hardware virtualisation. `exe` is the symphony executable, whose launcher holds
-    /// the emulator; templates are kept below `templates`, `None` boots every machine cold.
-    pub fn new(exe: PathBuf, kvm: bool, templates: Option<PathBuf>) -> Self {
+    /// the emulator; machines are saved in `templates`, `None` boots every machine cold.
+    pub fn new(exe: PathBuf, kvm: bool, templates: Option<Templates>) -> Self {
         let places = Image::places(&exe);
-        Self { jail: Jail::new(exe), places, kvm, templates: templates.map(Templates::new), trusting: true }
+        Self { jail: Jail::new(exe), places, kvm, templates, trusting: true }
     }
 
     /// The same, but its trial tries what was tried before.

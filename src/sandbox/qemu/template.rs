@@ -5,18 +5,20 @@
 //! name and renamed. In memory its RAM is a sealed anonymous file: every machine maps it privately, nobody, not even
 //! an emulator that a guest has taken over, can write to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use sha2::{Digest, Sha256};
 
 use super::image::hex;
+use crate::files;
 
 /// Raised when what is saved, or how, changes.
 const FORMAT: u32 = 1;
@@ -71,22 +73,49 @@ enum Slot {
     Bad,
 }
 
-/// All templates of a workflow.
-#[derive(Debug)]
-pub(super) struct Templates {
+/// All templates of a workflow. Clones are the same: there is one for each directory, since whoever removes a template must
+/// know all that use it.
+#[derive(Clone, Debug)]
+pub struct Templates {
     dir: PathBuf,
-    slots: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>>,
+    slots: Arc<Mutex<Slots>>,
 }
+
+/// What this process has asked for so far.
+type Slots = HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>;
 
 impl Templates {
     /// Kept below `dir`, which is ours and private.
-    pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, slots: Mutex::default() }
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir, slots: Arc::default() }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names of those that this process uses, makes or has given up.
+    pub(crate) fn in_use(&self) -> BTreeSet<String> {
+        self.slots().keys().map(|key| key.name().to_owned()).collect()
+    }
+
+    /// Removes one that nothing in this process uses. Whoever asks for it later finds none, and makes it again. Blocking.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        let place = self.dir.join(name);
+        let doomed = {
+            // Held over the rename alone: nobody begins to use it meanwhile.
+            let slots = self.slots();
+            if slots.keys().any(|key| key.name() == name) {
+                return Err(io::Error::other("it is in use"));
+            }
+            files::doom(&place)?
+        };
+        files::remove_tree(&doomed)
     }
 
     /// A directory to make a template in. One that is left is swept.
     pub(super) fn workplace(&self) -> io::Result<tempfile::TempDir> {
-        crate::files::create_private_dir(&self.dir)?;
+        files::create_private_dir(&self.dir)?;
         tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.dir)
     }
 
@@ -116,11 +145,15 @@ impl Templates {
         key: &Key,
         make: impl AsyncFnOnce() -> Result<(OwnedFd, Vec<u8>), String>,
     ) -> Option<Arc<Template>> {
-        let slot =
-            Arc::clone(self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
+        let slot = Arc::clone(self.slots().entry(key.clone()).or_default());
         let mut slot = slot.lock().await;
         match &*slot {
-            Slot::Good(template) => return Some(Arc::clone(template)),
+            Slot::Good(template) => {
+                // Nobody waits for it.
+                let place = self.dir.join(key.name());
+                drop(tokio::task::spawn_blocking(move || touch(&place)));
+                return Some(Arc::clone(template));
+            }
             Slot::Bad => return None,
             Slot::Unknown => {}
         }
@@ -156,7 +189,7 @@ impl Templates {
 
     /// It did not restore: it is thrown away, and this process makes no other.
     pub(super) async fn reject(&self, key: &Key) {
-        let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(Arc::clone);
+        let slot = self.slots().get(key).map(Arc::clone);
         if let Some(slot) = slot {
             *slot.lock().await = Slot::Bad;
         }
@@ -219,12 +252,13 @@ fn load(place: &Path, key: &Key) -> io::Result<Option<Template>> {
     let ram = blank_ram(bytes / (1024 * 1024))?;
     copy_data(&file, &File::from(ram.try_clone()?), bytes)?;
     seal(&ram)?;
+    touch(place);
     Ok(Some(Template { ram, state }))
 }
 
 fn store(template: &Template, place: &Path, key: &Key) -> io::Result<()> {
     let parent = place.parent().unwrap_or(Path::new("/"));
-    crate::files::create_private_dir(parent).map_err(io::Error::other)?;
+    files::create_private_dir(parent).map_err(io::Error::other)?;
     let new = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(parent)?;
     let ram = File::from(template.ram.try_clone()?);
     let bytes = ram.metadata()?.len();
@@ -246,8 +280,15 @@ fn store(template: &Template, place: &Path, key: &Key) -> io::Result<()> {
     Ok(())
 }
 
+/// It was used now: what was not used for long goes.
+fn touch(place: &Path) {
+    if let Err(error) = File::open(place).and_then(|dir| dir.set_modified(SystemTime::now())) {
+        tracing::debug!(path = %place.display(), %error, "a template does not say that it was used");
+    }
+}
+
 fn discard(place: &Path) {
-    if let Err(error) = fs::remove_dir_all(place)
+    if let Err(error) = files::doom(place).and_then(|doomed| files::remove_tree(&doomed))
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(path = %place.display(), %error, "a template cannot be removed");
@@ -309,6 +350,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_template_says_when_it_was_used_last_and_goes_only_while_nothing_uses_it() {
+        let place = tempfile::tempdir().expect("directory");
+        let key = Key::of(&["k"]);
+        let kept = place.path().join(key.name());
+        let used = || fs::metadata(&kept).and_then(|about| about.modified()).expect("there");
+        let long_ago = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        let age = || File::open(&kept).and_then(|dir| dir.set_modified(long_ago)).expect("aged");
+        Templates::new(place.path().to_owned()).get(&key, async || Ok((ram(b"pages"), vec![1]))).await.expect("made");
+        age();
+        // Loaded, then found in memory.
+        let templates = Templates::new(place.path().to_owned());
+        templates.get(&key, async || panic!("made twice")).await.expect("loaded");
+        assert!(used() > long_ago);
+        age();
+        templates.get(&key, async || panic!("made twice")).await.expect("in memory");
+        let soon = async {
+            while used() == long_ago {
+                tokio::task::yield_now().await
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), soon).await.expect("it says so");
+        // A clone is the same.
+        let error = templates.clone().remove(key.name()).expect_err("it is in use");
+        assert!(error.to_string().contains("in use") && kept.join("ram").exists());
+        let next = Templates::new(place.path().to_owned());
+        next.remove(key.name()).expect("nothing in this process uses it");
+        assert_eq!(fs::read_dir(place.path()).expect("lists").count(), 0);
+        let again = next.get(&key, async || Ok((ram(b"pages"), vec![2]))).await.expect("made again");
+        assert_eq!(again.state(), [2]);
+    }
+
+    #[tokio::test]
     async fn the_memory_of_a_template_cannot_be_written_through_any_descriptor() {
         let place = tempfile::tempdir().expect("directory");
         let templates = Templates::new(place.path().to_owned());
@@ -336,6 +409,7 @@ mod tests {
         let left = second.workplace().expect("made").keep();
         second.sweep().await.expect("swept");
         assert!(!left.exists() && place.path().join(key.name()).exists());
+        assert!(second.in_use().contains(key.name()) && second.remove(key.name()).is_err());
         second.reject(&key).await;
         assert!(second.get(&key, async || panic!("made after it was rejected")).await.is_none());
         assert!(!place.path().join(key.name()).exists());

@@ -98,7 +98,7 @@ fn a_mount_in_a_disk_is_not_entered_and_the_rest_is_kept() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let refused = runtime.block_on(bench.jail.discard_disk(&bench.disk())).expect_err("it must be refused");
             assert!(refused.to_string().contains("unmount"), "{refused}");
-            let kept = bench.place.path().join(".discard-disk/tree/m");
+            let kept = bench.place.path().join("+gone-disk/tree/m");
             assert_eq!(fs::read_to_string(kept.join("kept")).expect("still there"), "kept");
             rustix::mount::unmount(&kept, rustix::mount::UnmountFlags::empty()).expect("unmounted");
             runtime.block_on(bench.jail.discard_disk(&bench.disk())).expect("removed at the second try");

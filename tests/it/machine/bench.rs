@@ -53,7 +53,11 @@ impl Bench {
 
     /// Machines that are restored from a template.
     pub(crate) fn templated(&self) -> Qemu {
-        Qemu::new(PathBuf::from(env!("CARGO_BIN_EXE_symphony")), false, Some(self.place.path().join("templates")))
+        Qemu::new(
+            PathBuf::from(env!("CARGO_BIN_EXE_symphony")),
+            false,
+            Some(symphony::sandbox::qemu::Templates::new(self.place.path().join("templates"))),
+        )
     }
 
     pub(crate) fn spec(&self, disk: &str) -> BootSpec {

@@ -71,7 +71,11 @@ async fn a_host_boots_machines_and_jails_and_waits_to_be_killed() {
     let Some(place) = std::env::var_os(HOST).map(PathBuf::from) else { return };
     let marks = Marks::within(&place, std::process::id());
     let jail = symphony::sandbox::jail::Jail::new(marks.exe.clone());
-    let machines = symphony::sandbox::qemu::Qemu::new(marks.exe.clone(), false, Some(place.join("templates")));
+    let machines = symphony::sandbox::qemu::Qemu::new(
+        marks.exe.clone(),
+        false,
+        Some(symphony::sandbox::qemu::Templates::new(place.join("templates"))),
+    );
     let mut held = Vec::new();
     for number in 0..EACH {
         held.push(Awake::boot(&jail, spec(&marks, number, &format!("jail-{number}"))).await);

@@ -135,7 +135,7 @@ impl Soak {
     }
 
     fn machines(&self, templates: bool) -> Qemu {
-        let templates = templates.then(|| self.place.path().join("templates"));
+        let templates = templates.then(|| symphony::sandbox::qemu::Templates::new(self.place.path().join("templates")));
         Qemu::new(self.marks.exe.clone(), false, templates)
     }
 
