@@ -51,6 +51,10 @@ impl Board {
         if matches!(end, RunEnd::Done | RunEnd::Moved(_)) {
             self.withdraw(&id, out);
         }
+        // Its file is not where we look now: no run of ours could take the answer.
+        if elsewhere {
+            self.withdraw(&id, out);
+        }
         let counters = self.counters_mut(&id);
         match (&end, &began_in) {
             (RunEnd::Moved(to), Some(from)) => counters.moved(from, to),
@@ -72,6 +76,9 @@ impl Board {
         }
         // A person took it out of work while the run was stopped or handed off: that stands, and grants anew.
         let taken = self.state_of(&id).is_some_and(|state| policy.states.role(state) != Role::Active);
+        if taken || matches!(end, RunEnd::Stopped(StopCause::Terminal | StopCause::NotActive)) {
+            self.withdraw(&id, out);
+        }
         match end {
             RunEnd::TurnsUsed | RunEnd::Failed(_) | RunEnd::NeedsHuman(_) if taken => self.grant(&id),
             RunEnd::Done | RunEnd::Stopped(StopCause::Terminal) => {
@@ -136,11 +143,14 @@ impl Board {
         policy: &Policy,
         out: &mut Vec<Command>,
     ) {
-        if self.draining {
+        if let Some(reason) = self.used_up(id, policy) {
+            if !self.draining {
+                self.park(id, reason, out);
+            }
             return;
         }
-        if let Some(reason) = self.used_up(id, policy) {
-            self.park(id, reason, out);
+        // The answer brings it forward, and nothing before that: until then it neither is due nor keeps a slot.
+        if self.is_asked(id) {
             return;
         }
         let delay = match kind {
@@ -198,6 +208,5 @@ impl Board {
         for (id, run) in running {
             self.stop(&id, run, StopCause::Drain, out);
         }
-        self.claims.retain(|_, claim| !matches!(claim, Claim::Waiting { .. }));
     }
 }
