@@ -8,10 +8,39 @@ use crate::ids::{IssueId, RunId};
 use crate::time::Tick;
 use crate::workflow::Role;
 
+/// Who answers an open question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Open {
+    /// Only a human.
+    Human,
+    /// A human, or from this instant on the default.
+    Until(Tick),
+    /// The default was asked for, once, and is on its way.
+    Defaulted,
+}
+
+impl Open {
+    pub(super) fn until(default_at: Option<Tick>) -> Self {
+        default_at.map_or(Self::Human, Self::Until)
+    }
+
+    fn default_at(self) -> Option<Tick> {
+        match self {
+            Self::Until(at) => Some(at),
+            Self::Human | Self::Defaulted => None,
+        }
+    }
+}
+
 impl Board {
     /// Whether the question of this issue is open.
     pub fn is_asked(&self, id: &IssueId) -> bool {
         self.asked.contains_key(id)
+    }
+
+    /// Whether it has an open question that nobody but a human answers.
+    pub(super) fn is_up_to_a_human(&self, id: &IssueId) -> bool {
+        self.asked.get(id) == Some(&Open::Human)
     }
 
     /// When this issue is tried again by itself, for the journal.
@@ -38,15 +67,15 @@ impl Board {
 
     /// The next instant at which somebody has waited long enough.
     pub(super) fn next_end_of_waiting(&self, policy: &Policy) -> Option<Tick> {
-        let defaults = self.asked.values().filter_map(|at| *at);
+        let defaults = self.asked.values().filter_map(|open| open.default_at());
         self.waits(policy).map(|(_, at)| at).chain(defaults).min()
     }
 
     /// Who has waited long enough gives its slot and its sandbox back; a question whose time is over gets its default.
     pub(super) fn enforce_waiting(&mut self, now: Tick, policy: &Policy, out: &mut Vec<Command>) {
-        for (id, at) in &mut self.asked {
-            if at.is_some_and(|at| at <= now) {
-                *at = None;
+        for (id, open) in &mut self.asked {
+            if open.default_at().is_some_and(|at| at <= now) {
+                *open = Open::Defaulted;
                 out.push(Command::AnswerByDefault(id.clone()));
             }
         }
@@ -65,7 +94,7 @@ impl Board {
         }
     }
 
-    /// Where nobody works, nobody waits for an answer: a person, or the agent's own word, put the issue there.
+    /// Where nobody works, nobody waits for an answer: whoever put the issue there, a person takes it from there.
     pub(super) fn withdraw_at_rest(&mut self, policy: &Policy, out: &mut Vec<Command>) {
         let at_rest = |id: &&IssueId| {
             let role = self.state_of(id).map(|state| policy.states.role(state));

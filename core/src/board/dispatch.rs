@@ -3,7 +3,7 @@
 use super::not_now::NotNow;
 use super::words::{Claim, ParkReason, Policy, RetryKind};
 use super::{Board, EndReason};
-use crate::budget;
+use crate::budget::{self, Counters};
 use crate::ids::{Identifier, IssueId, StateName};
 use crate::issue::Issue;
 use crate::time::Tick;
@@ -185,11 +185,20 @@ impl Board {
                 Some(counters) if counters.last.as_ref().is_some_and(|last| last.reason == EndReason::Moved) => {
                     RetryKind::First
                 }
-                Some(counters) if counters.since_grant().sessions > 0 => RetryKind::Continuation,
+                Some(counters) if counters.since_grant().sessions > 0 || was_released(counters) => {
+                    RetryKind::Continuation
+                }
                 _ => RetryKind::First,
             },
         }
     }
+}
+
+/// Whether its last run gave its slot back while it waited for a human, which is charged to nobody, and no person
+/// decided anything since.
+fn was_released(counters: &Counters) -> bool {
+    let released = counters.last.as_ref().is_some_and(|last| last.reason == EndReason::AwaitingAnswer);
+    released && counters.since_grant().turns > 0
 }
 
 /// Gates starts only: a run keeps what it was dispatched with.

@@ -48,6 +48,13 @@ impl Board {
             issue.state = to.clone();
         }
         let stood_still = left.is_some_and(|left| !left.changed) && began_in.as_ref() == self.state_of(&id);
+        if matches!(end, RunEnd::Done | RunEnd::Moved(_)) {
+            self.withdraw(&id, out);
+        }
+        // Its file is not where we look now: no run of ours could take the answer.
+        if elsewhere {
+            self.withdraw(&id, out);
+        }
         let counters = self.counters_mut(&id);
         match (&end, &began_in) {
             (RunEnd::Moved(to), Some(from)) => counters.moved(from, to),
@@ -64,15 +71,12 @@ impl Board {
             _ => end.reason(),
         };
         counters.last = Some(LastRun::of(reason, &end, left.as_ref()));
-        if matches!(end, RunEnd::Done | RunEnd::Moved(_)) {
-            self.withdraw(&id, out);
-        }
         if elsewhere && end != RunEnd::Done {
             return;
         }
         // A person took it out of work while the run was stopped or handed off: that stands, and grants anew.
         let taken = self.state_of(&id).is_some_and(|state| policy.states.role(state) != Role::Active);
-        if taken {
+        if taken || matches!(end, RunEnd::Stopped(StopCause::Terminal | StopCause::NotActive)) {
             self.withdraw(&id, out);
         }
         match end {
@@ -139,11 +143,14 @@ impl Board {
         policy: &Policy,
         out: &mut Vec<Command>,
     ) {
-        if self.draining {
+        if let Some(reason) = self.used_up(id, policy) {
+            if !self.draining {
+                self.park(id, reason, out);
+            }
             return;
         }
-        if let Some(reason) = self.used_up(id, policy) {
-            self.park(id, reason, out);
+        // The answer brings it forward, and nothing before that: until then it neither is due nor keeps a slot.
+        if self.is_asked(id) {
             return;
         }
         let delay = match kind {
@@ -201,6 +208,5 @@ impl Board {
         for (id, run) in running {
             self.stop(&id, run, StopCause::Drain, out);
         }
-        self.claims.retain(|_, claim| !matches!(claim, Claim::Waiting { .. }));
     }
 }

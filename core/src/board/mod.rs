@@ -22,6 +22,7 @@ pub use ending::{EndReason, FailureCode, LastRun, Left, RunEnd, RunFailure, Stop
 pub use not_now::NotNow;
 pub use words::{Claim, Closed, Command, Due, Event, Memory, ParkReason, Parked, Plan, Policy, Profiles, RetryKind};
 
+use asked::Open;
 use pace::Pace;
 
 use crate::budget::Counters;
@@ -42,8 +43,8 @@ pub struct Board {
     changed: BTreeSet<IssueId>,
     /// What live runs use while they live.
     paces: BTreeMap<RunId, Pace>,
-    /// Issues with an open question, and when a default counts as its answer.
-    asked: BTreeMap<IssueId, Option<Tick>>,
+    /// Issues with an open question, and who answers it.
+    asked: BTreeMap<IssueId, Open>,
     /// Why issues that now stand in a holding state were put there.
     parked: BTreeMap<IssueId, Parked>,
     /// As of the newest good look, plus the last known form of claimed issues it did not find.
@@ -52,7 +53,7 @@ pub struct Board {
     ambiguous: Vec<Ambiguity>,
     /// Claimed issues that the newest good look did not find, or not as an issue; their last known form is kept.
     unseen: BTreeSet<IssueId>,
-    /// Since when good looks do not find a claimed issue.
+    /// Since when good looks do not find an issue that is claimed or has an open question.
     misses: BTreeMap<IssueId, Tick>,
     /// Issues whose file we may have moved since this look began; only a later one counts for them.
     unconfirmed: BTreeMap<IssueId, u64>,
@@ -88,7 +89,7 @@ struct Look {
 pub enum Settled {
     /// Every active issue is finished.
     Finished,
-    /// Something waits for a human: parked, proposed, blocked, on hold, ambiguous, malformed.
+    /// Something waits for a human: parked, proposed, asked, blocked, on hold, ambiguous, malformed.
     NeedsHuman,
 }
 
@@ -117,11 +118,12 @@ impl Board {
         };
         Self {
             next_run: next_run.0,
-            claims: waiting.into_iter().map(waits).collect(),
+            // Who waits for an answer waits for nothing else.
+            claims: waiting.into_iter().filter(|(id, _)| !asked.contains_key(id)).map(waits).collect(),
             counters,
             changed: BTreeSet::new(),
             paces: BTreeMap::new(),
-            asked,
+            asked: asked.into_iter().map(|(id, default_at)| (id, Open::until(default_at))).collect(),
             parked,
             issues: BTreeMap::new(),
             malformed: Vec::new(),
@@ -151,7 +153,7 @@ impl Board {
             Event::TurnBegan(run, turns) => self.turn_began(now, run, turns),
             Event::Asked(run, default_at) => {
                 if let Some(id) = self.issue_of(run).cloned() {
-                    self.asked.insert(id, default_at);
+                    self.asked.insert(id, Open::until(default_at));
                 }
             }
             Event::Answered(id) => {
@@ -270,9 +272,9 @@ impl Board {
 
     /// Whether anything will still happen without a person, and if not, what is left.
     pub fn settled(&self, now: Tick, policy: &Policy) -> Option<Settled> {
-        let resting = |claim: &Claim| match claim {
+        let resting = |(id, claim): (&IssueId, &Claim)| match claim {
             Claim::Parked { moved, .. } => moved.is_some(),
-            Claim::Running { run } => self.paces.get(run).is_some_and(Pace::is_asking),
+            Claim::Running { run } => self.paces.get(run).is_some_and(Pace::is_asking) && self.is_up_to_a_human(id),
             Claim::Finishing { .. }
             | Claim::Stopping { .. }
             | Claim::Waiting { .. }
@@ -282,13 +284,15 @@ impl Board {
         // One failed look says nothing; several say that only a person can mend what fails.
         let blind = self.look.failed >= LASTING;
         let undecided = (!self.look.ever || self.look.failed > 0) && !blind;
-        if undecided || self.look.in_flight || self.look.again || !self.claims.values().all(resting) {
+        if undecided || self.look.in_flight || self.look.again || !self.claims.iter().all(resting) {
             return None;
         }
         let mut left = !self.ambiguous.is_empty() || !self.malformed.is_empty() || self.look.error.is_some();
         for issue in self.issues.values() {
             match self.verdict(issue, now, policy) {
                 Ok(()) | Err(NotNow::WillPark(_) | NotNow::Closed(Closed::TryingSandbox(_))) if !blind => return None,
+                // The default answer comes by itself.
+                Err(NotNow::AwaitingAnswer) if !blind && !self.is_up_to_a_human(&issue.id) => return None,
                 Err(NotNow::NoMemory { .. }) if self.look.short_of_memory < LASTING => return None,
                 // Proposed by an agent, and nobody decided yet.
                 Err(NotNow::Holding) if issue.proposed_by.is_some() && self.counters(&issue.id).used.sessions == 0 => {

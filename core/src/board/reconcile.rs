@@ -1,6 +1,6 @@
 //! What a look at the tracker changes, and what it starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::dispatch::routable;
 use super::ending::StopCause;
@@ -73,27 +73,23 @@ impl Board {
         self.ambiguous = scan.ambiguous;
         self.misses.retain(|id, _| !known.contains_key(id));
         self.unseen.clear();
-        let absent: Vec<IssueId> = self.claims.keys().filter(|id| !known.contains_key(id)).cloned().collect();
+        let ours: BTreeSet<&IssueId> = self.claims.keys().chain(self.asked.keys()).collect();
+        let absent: Vec<IssueId> = ours.into_iter().filter(|id| !known.contains_key(id)).cloned().collect();
         for id in absent {
-            let Some(issue) = self.issues.remove(&id) else {
-                // The journal had it wait, and it was never seen.
-                if matches!(self.claims.get(&id), Some(Claim::Waiting { .. })) {
-                    self.claims.remove(&id);
-                }
-                continue;
-            };
-            if self.elsewhere.contains(&id) || self.is_unreadable(&issue) {
+            // None: the journal knows it, and no look of this process ever found it.
+            let issue = self.issues.remove(&id);
+            if self.elsewhere.contains(&id) || self.may_be_unreadable(issue.as_ref()) {
                 self.misses.remove(&id);
             } else {
                 self.not_found(now, &id, out);
             }
-            if self.claims.contains_key(&id) {
+            if self.claims.contains_key(&id) || self.asked.contains_key(&id) {
                 self.unseen.insert(id.clone());
-                known.insert(id, issue);
+                known.extend(issue.map(|issue| (id, issue)));
             }
         }
         self.issues = known;
-        self.misses.retain(|id, _| self.claims.contains_key(id));
+        self.misses.retain(|id, _| self.claims.contains_key(id) || self.asked.contains_key(id));
         let claimed: Vec<IssueId> = self.claims.keys().filter(|id| !self.misses.contains_key(id)).cloned().collect();
         for id in claimed {
             self.check_claim(&id, policy, out);
@@ -119,8 +115,10 @@ impl Board {
         }
     }
 
-    /// Whether the file is there but cannot be read as this issue now: half-saved, or two of a name.
-    fn is_unreadable(&self, issue: &Issue) -> bool {
+    /// Whether the file is there but cannot be read as this issue now: half-saved, or two of a name. What the file of
+    /// an issue is called that was never seen, nobody knows: it may be any that cannot be read.
+    fn may_be_unreadable(&self, issue: Option<&Issue>) -> bool {
+        let Some(issue) = issue else { return !self.malformed.is_empty() || !self.ambiguous.is_empty() };
         let same_file = |path: &str| path.rsplit('/').next() == Some(issue.file_name());
         self.malformed.iter().any(|m| same_file(&m.file))
             || self
@@ -143,6 +141,11 @@ impl Board {
                 self.misses.remove(id);
             }
             Some(Claim::Finishing { .. } | Claim::Stopping { .. } | Claim::Resuming | Claim::Cleaning) | None => {}
+        }
+        // Nobody is left who could use the answer; a run that lives may still need it.
+        if !self.claims.contains_key(id) && self.asked.contains_key(id) {
+            self.misses.remove(id);
+            self.withdraw(id, out);
         }
     }
 
@@ -240,7 +243,11 @@ impl Board {
     /// are taken. Which kind of run comes next stands in the counters.
     fn release_due(&mut self, now: Tick, policy: &Policy, out: &mut Vec<Command>) {
         for (id, _) in self.due(now) {
-            let Some(issue) = self.issues.get(&id) else { continue };
+            let Some(issue) = self.issues.get(&id) else {
+                // Of an earlier process, and no look of this one found it yet.
+                self.claims.remove(&id);
+                continue;
+            };
             match self.verdict(issue, now, policy) {
                 Err(NotNow::WillPark(reason)) => self.park(&id, reason, out),
                 Err(

@@ -1,5 +1,6 @@
 //! Examples of the rules; `core/tests/sim` attacks them all at once.
 
+mod asked;
 mod bounds;
 mod readers;
 mod taken;

@@ -25,13 +25,22 @@ impl World {
         if !good_look {
             let about_disk = |command: &&Command| match command {
                 Command::Start(_) | Command::Resume { .. } => true,
-                Command::Stop(_, cause) => !matches!(cause, StopCause::WallTime | StopCause::Drain),
+                Command::Stop(_, cause) => {
+                    !matches!(cause, StopCause::WallTime | StopCause::Released | StopCause::Drain)
+                }
                 _ => false,
             };
             assert_eq!(commands.iter().find(about_disk), None, "nothing but a good look decides that");
         }
         if matches!(event, Event::PollEnded(Err(_))) {
-            let quiet = |command: &&Command| !matches!(command, Command::Poll | Command::Stop(_, StopCause::WallTime));
+            let quiet = |command: &&Command| {
+                !matches!(
+                    command,
+                    Command::Poll
+                        | Command::AnswerByDefault(_)
+                        | Command::Stop(_, StopCause::WallTime | StopCause::Released)
+                )
+            };
             assert_eq!(commands.iter().find(quiet), None, "an error is not an empty look");
         }
         if good_look {
@@ -71,6 +80,15 @@ impl World {
         assert!(looks + self.looking() <= 1, "two looks at once");
         for command in commands {
             self.check_command(command);
+            self.check_asked(event, command);
+            if let Command::Start(plan) = command {
+                let due = before.due_of(&plan.issue.id);
+                assert!(due.is_none_or(|due| due.until.0 <= self.now), "{} starts before it is due", plan.issue.id);
+            }
+        }
+        if let Event::Answered(id) = event {
+            assert_ne!(self.verdict_of(id), Some(NotNow::AwaitingAnswer));
+            assert!(self.board.is_looking() || self.draining, "an answer of {id} brings nothing forward");
         }
     }
 
@@ -86,8 +104,12 @@ impl World {
                 assert_eq!(Some(&plan.issue.state), self.seen.get(id), "{id} starts as the look saw it");
                 assert_eq!(self.verdict_of(id), Some(NotNow::Running));
             }
-            Command::Stop(run, _) => {
+            Command::Stop(run, cause) => {
                 let live = self.live.get(run).unwrap_or_else(|| panic!("run {run} is not alive"));
+                if *cause == StopCause::Released {
+                    let since = live.asking.expect("only who waits is released");
+                    assert!(since + self.policy.release_after_ms <= self.now, "run {run} is released too early");
+                }
                 assert_eq!(live.asked_to_stop, None, "asked to stop twice");
             }
             Command::RemoveWorkspace(issue) => {
@@ -101,6 +123,7 @@ impl World {
             Command::Resume { from, to, .. } => {
                 assert_eq!((from, self.policy.states.role(to)), (&self.policy.states.parking(), Role::Active));
             }
+            Command::Withdraw(_) | Command::AnswerByDefault(_) => {}
             Command::Poll => assert!(!self.draining),
         }
     }
@@ -112,9 +135,10 @@ impl World {
 
     /// After the commands were carried out.
     pub(crate) fn check_state(&self) {
-        if let Some(at) = self.board.wake_at() {
+        if let Some(at) = self.board.wake_at(&self.policy) {
             assert!(at.0 > self.now, "the board wants to be woken at {} and it is {}", at.0, self.now);
         }
+        self.check_questions();
         let claimed: BTreeSet<RunId> = self.board.claims().filter_map(|(_, claim)| claim.run()).collect();
         let alive: BTreeSet<RunId> = self.live.keys().copied().collect();
         assert_eq!(claimed, alive, "claims and live runs are the same");
@@ -146,6 +170,7 @@ impl World {
     /// Whether nothing will move any more by itself, but for looks that find nothing new.
     pub(crate) fn at_rest(&self) -> bool {
         self.live.is_empty()
+            && !self.answers_come()
             && !self.board.is_looking()
             && self.looks > self.calm_from + 3
             && self.board.claims().all(|(_, claim)| matches!(claim, Claim::Parked { moved: Some(Err(_)), .. }))
@@ -166,6 +191,7 @@ impl World {
                 NotNow::Terminal => role == Role::Terminal,
                 NotNow::Holding => role == Role::Holding,
                 NotNow::Parked(..) => true,
+                NotNow::AwaitingAnswer => self.questions.contains_key(&issue.id),
                 NotNow::OnHold => !issue.dispatchable,
                 NotNow::UnknownProfile { profile, .. } => issue.profile.as_deref() == Some("gone") && profile == "gone",
                 NotNow::ProfileRefused { profile, is_default, .. } => {

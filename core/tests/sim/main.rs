@@ -2,6 +2,7 @@
 //!
 //! A failure prints its seed and the last 40 events. Seeds that once failed stand in `regressions.txt`.
 
+mod asks;
 mod check;
 mod choices;
 mod counts;

@@ -55,6 +55,8 @@ pub(crate) fn expected(
         true => kept(issue),
         false => claim(after, &issue.id).is_some_and(|claim| claim.run().is_some() || keeps(claim)),
     };
+    // Of an earlier process, and their files were not found yet.
+    let unfound = after.claims().filter(|(id, claim)| keeps(claim) && after.issue(id).is_none()).count();
     let mut taken: Vec<&Issue> = after.issues().filter(|issue| holds(issue)).collect();
     let mut may: Vec<&Issue> = vec![];
     for issue in retries.into_iter().map(|(_, issue)| issue).chain(fresh) {
@@ -73,7 +75,9 @@ pub(crate) fn expected(
         let rivals: Vec<&Issue> = others.iter().copied().filter(|other| !kept(issue) || lives(other)).collect();
         let limit = policy.states.rules.get(&issue.state).and_then(|rule| rule.max_concurrent);
         let in_state = rivals.iter().filter(|other| other.state == issue.state).count();
-        let room = rivals.len() < policy.max_concurrent as usize && limit.is_none_or(|limit| in_state < limit as usize);
+        let unfound = if kept(issue) { 0 } else { unfound };
+        let room = rivals.len() + unfound < policy.max_concurrent as usize
+            && limit.is_none_or(|limit| in_state < limit as usize);
         let memory = policy.memory.is_none_or(|m| m.needed_mib * (booting + 1) <= m.available_mib);
         if room && memory {
             taken = others;
@@ -108,7 +112,7 @@ fn alone(issue: &Issue, before: &Board, after: &Board, policy: &Policy) -> Alone
         Some("image") => policy.profiles.listed["image"].is_none(),
         Some(_) => false,
     };
-    if !active || !labelled || !profiled || !issue.dispatchable || unconfirmed {
+    if !active || !labelled || !profiled || !issue.dispatchable || unconfirmed || before.is_asked(&issue.id) {
         return Alone::No;
     }
     let mut given_up = false;

@@ -13,7 +13,7 @@ pub(crate) type Reached = BTreeSet<(&'static str, &'static str)>;
 /// What thousands of worlds must have led to.
 pub(crate) const WANTED: &[(&str, &[&str])] = &[
     ("start", &["first", "continuation", "failure"]),
-    ("stop", &["terminal", "holding", "unroutable", "missing", "wall time", "drain"]),
+    ("stop", &["terminal", "holding", "unroutable", "missing", "wall time", "released", "drain"]),
     (
         "park",
         &[
@@ -30,6 +30,9 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
         ],
     ),
     ("move", &["back", "park failed", "back failed", "workspace gone"]),
+    ("question", &["asked anew", "answered", "withdrawn", "by default", "kept by a restart", "open under a failure"]),
+    ("retry", &["kept by a restart"]),
+    ("after", &["awaiting-answer", "cut-off"]),
     ("look", &["good", "failed", "torn"]),
     (
         "why",
@@ -40,6 +43,7 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
             "missing-label",
             "unknown-profile",
             "profile-refused",
+            "awaiting-answer",
             "blocked",
             "unknown-blocker",
             "blocker-cancelled",
@@ -70,9 +74,15 @@ impl World {
             Event::ParkEnded(_, Err(_)) => drop(self.reached.insert(("move", "park failed"))),
             Event::ResumeEnded(_, Err(_)) => drop(self.reached.insert(("move", "back failed"))),
             Event::WorkspaceRemoved(_) => drop(self.reached.insert(("move", "workspace gone"))),
+            Event::Answered(_) => drop(self.reached.insert(("question", "answered"))),
             _ => {}
         }
         for command in commands {
+            if let Command::Start(plan) = command
+                && let Some(last) = &plan.last
+            {
+                self.reached.insert(("after", last.reason.as_str()));
+            }
             self.reached.insert(match command {
                 Command::Start(plan) => match plan.kind {
                     RetryKind::First => ("start", "first"),
@@ -85,10 +95,13 @@ impl World {
                     StopCause::NotRoutable => ("stop", "unroutable"),
                     StopCause::Missing => ("stop", "missing"),
                     StopCause::WallTime => ("stop", "wall time"),
+                    StopCause::Released => ("stop", "released"),
                     StopCause::Drain => ("stop", "drain"),
                 },
                 Command::Park { reason, .. } => ("park", reason.code()),
                 Command::Resume { .. } => ("move", "back"),
+                Command::Withdraw(_) => ("question", "withdrawn"),
+                Command::AnswerByDefault(_) => ("question", "by default"),
                 Command::Poll | Command::RemoveWorkspace(_) => continue,
             });
         }

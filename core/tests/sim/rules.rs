@@ -33,6 +33,7 @@ pub(crate) fn policy(choices: &mut Choices) -> Policy {
             bounces: choices.one(&[6, 1, 2]),
             no_progress: choices.one(&[3, 1, 2]),
         },
+        release_after_ms: choices.one(&[1_800_000, 1, 5_000]),
         on_blocker_cancelled: choices.one(&[
             OnBlockerCancelled::Wait,
             OnBlockerCancelled::Unblock,

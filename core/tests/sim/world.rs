@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, VecDeque};
 use symphony_core::board::{
     Board, Command, Event, FailureCode, Left, ParkReason, Parked, Past, Plan, Policy, RunEnd, RunFailure, StopCause,
 };
-use symphony_core::budget::Counters;
 use symphony_core::ids::{IssueId, RunId, StateName};
 use symphony_core::issue::{Issue, Malformed, Scan};
 use symphony_core::time::Tick;
 use symphony_core::workflow::Role;
 
+use crate::asks::{Journal, Question};
 use crate::choices::Choices;
 use crate::lines::{brief, short};
 use crate::reach::Reached;
@@ -26,27 +26,43 @@ const HOSTILE: usize = 160;
 
 /// What happens later, by itself.
 #[derive(Clone, Debug)]
-enum Later {
+pub(crate) enum Later {
     LookEnds(Result<Scan, String>),
-    LookSees { dawdles: u64 },
+    LookSees {
+        dawdles: u64,
+    },
     Run(RunId, Act),
-    Move { issue: IssueId, from: StateName, to: StateName, then: Then },
+    Move {
+        issue: IssueId,
+        from: StateName,
+        to: StateName,
+        then: Then,
+    },
     MoveEnded(IssueId, Result<(), String>, Then),
     WorkspaceRemoved(IssueId),
+    /// A person, or the journal with a default, answers the question of this number.
+    Answer {
+        issue: IssueId,
+        number: u64,
+        by_default: bool,
+    },
     Operator,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Then {
+pub(crate) enum Then {
     Parked,
     Resumed,
 }
 
 /// What a run does next.
 #[derive(Clone, Debug)]
-enum Act {
+pub(crate) enum Act {
     Turn(u32),
+    /// In the middle of its turn.
     Asks,
+    /// The turn ended; it goes on with the answer.
+    Waits,
     Answered,
     Finishes,
     Lands(StateName),
@@ -61,7 +77,10 @@ pub(crate) struct Live {
     pub(crate) issue: IssueId,
     pub(crate) asked_to_stop: Option<StopCause>,
     pub(crate) turns: u32,
-    asking: bool,
+    /// Since when it waits for a human.
+    pub(crate) asking: Option<u64>,
+    /// What it does once it is answered.
+    pub(crate) held: Vec<Act>,
     /// Ignores every order; only a restart ends it.
     wedged: bool,
     /// Up to here its time is counted.
@@ -83,12 +102,15 @@ pub(crate) struct World {
     pub(crate) policy: Policy,
     pub(crate) files: BTreeMap<String, Issue>,
     pub(crate) torn: BTreeMap<String, u64>,
-    queue: BTreeMap<(u64, u64), Later>,
+    pub(crate) queue: BTreeMap<(u64, u64), Later>,
     queued: u64,
     pub(crate) live: BTreeMap<RunId, Live>,
     pub(crate) tally: BTreeMap<IssueId, Tally>,
-    journal: (BTreeMap<IssueId, Counters>, BTreeMap<IssueId, Parked>),
-    last_run: u64,
+    pub(crate) journal: Journal,
+    /// Questions that are open, as the journal holds them.
+    pub(crate) questions: BTreeMap<IssueId, Question>,
+    pub(crate) asked: u64,
+    pub(crate) last_run: u64,
     pub(crate) draining: bool,
     pub(crate) calm: bool,
     steps: usize,
@@ -118,7 +140,9 @@ impl World {
             queued: 0,
             live: BTreeMap::new(),
             tally: BTreeMap::new(),
-            journal: Default::default(),
+            journal: Journal::default(),
+            questions: BTreeMap::new(),
+            asked: 0,
             last_run: 0,
             draining: false,
             calm: false,
@@ -191,7 +215,7 @@ impl World {
         self.queue.values().filter(|later| matches!(later, Later::LookSees { .. } | Later::LookEnds(_))).count()
     }
 
-    fn later(&mut self, after: u64, what: Later) {
+    pub(crate) fn later(&mut self, after: u64, what: Later) {
         self.queued += 1;
         self.queue.insert((self.now + after, self.queued), what);
     }
@@ -223,6 +247,7 @@ impl World {
             Later::MoveEnded(issue, result, Then::Parked) => self.step(Event::ParkEnded(issue, result)),
             Later::MoveEnded(issue, result, Then::Resumed) => self.step(Event::ResumeEnded(issue, result)),
             Later::WorkspaceRemoved(issue) => self.step(Event::WorkspaceRemoved(issue)),
+            Later::Answer { issue, number, by_default } => self.answer(issue, number, by_default),
             Later::Operator if self.calm => {}
             Later::Operator => {
                 self.operate();
@@ -254,9 +279,9 @@ impl World {
     }
 
     /// Wall time as the world counts it: all of a live run's, except while it waits for a human.
-    fn count_time(&mut self) {
+    pub(crate) fn count_time(&mut self) {
         for live in self.live.values_mut() {
-            let spent = if live.asking { 0 } else { self.now - live.counted };
+            let spent = if live.asking.is_some() { 0 } else { self.now - live.counted };
             live.counted = self.now;
             self.tally.entry(live.issue.clone()).or_default().wall_ms += spent;
         }
@@ -268,8 +293,13 @@ impl World {
             self.seen = scan.issues.iter().map(|issue| (issue.id.clone(), issue.state.clone())).collect();
         }
         for id in self.board.take_changed() {
-            self.journal.0.insert(id.clone(), self.board.counters(&id));
+            self.journal.counters.insert(id.clone(), self.board.counters(&id));
         }
+        self.journal.due = NAMES
+            .iter()
+            .map(|name| IssueId((*name).into()))
+            .filter_map(|id| Some((id.clone(), self.board.due_of(&id)?)))
+            .collect();
     }
 
     fn perform(&mut self, command: Command) {
@@ -295,7 +325,7 @@ impl World {
             }
             Command::Park { issue, from, reason } => {
                 let parked = Parked { reason, from: from.clone() };
-                self.journal.1.insert(issue.clone(), parked);
+                self.journal.parked.insert(issue.clone(), parked);
                 let (after, to) = (self.delay(), self.policy.states.parking());
                 self.later(after, Later::Move { issue, from, to, then: Then::Parked });
             }
@@ -303,6 +333,8 @@ impl World {
                 let after = self.delay();
                 self.later(after, Later::Move { issue, from, to, then: Then::Resumed });
             }
+            Command::Withdraw(id) => drop(self.questions.remove(&id)),
+            Command::AnswerByDefault(id) => self.answer_by_default(id),
             Command::RemoveWorkspace(issue) => {
                 let after = self.delay();
                 self.later(after, Later::WorkspaceRemoved(issue.id));
@@ -310,17 +342,18 @@ impl World {
         }
     }
 
-    fn delay(&mut self) -> u64 {
+    pub(crate) fn delay(&mut self) -> u64 {
         if self.calm { self.choices.below(20) as u64 } else { self.choices.delay() }
     }
 
     fn start(&mut self, plan: Plan) {
         let (run, id) = (plan.run, plan.issue.id.clone());
         self.last_run = run.0;
-        self.journal.1.remove(&id);
+        self.journal.parked.remove(&id);
         self.tally.entry(id.clone()).or_default().sessions += 1;
         let wedged = !self.calm && self.choices.rarely(3);
-        let live = Live { issue: id, asked_to_stop: None, turns: 0, asking: false, wedged, counted: self.now };
+        let counted = self.now;
+        let live = Live { issue: id, asked_to_stop: None, turns: 0, asking: None, held: vec![], wedged, counted };
         self.live.insert(run, live);
         let mut at = self.delay();
         if !self.calm && self.choices.rarely(15) {
@@ -334,8 +367,11 @@ impl World {
             if !self.calm && self.choices.rarely(10) {
                 self.later(at, Later::Run(run, Act::Asks));
                 at += 1 + self.delay();
-                self.later(at, Later::Run(run, Act::Answered));
-                at += 1;
+                // Some work on, and some end with their question open.
+                if !self.choices.rarely(30) {
+                    self.later(at, Later::Run(run, Act::Waits));
+                    at += 1;
+                }
             }
         }
         if wedged {
@@ -345,7 +381,7 @@ impl World {
         let landing = match end {
             0 | 1 => Some(StateName::new("Done")),
             // Mostly back and forth.
-            2..=4 if self.choices.rarely(60) => {
+            2..=4 if self.choices.rarely(80) => {
                 let review = StateName::new("Review");
                 Some(if plan.issue.state == review { StateName::new("Todo") } else { review })
             }
@@ -383,18 +419,26 @@ impl World {
             return;
         };
         let (id, stopping) = (live.issue.clone(), live.asked_to_stop.is_some());
+        let act = match act {
+            act if live.asking.is_none() || stopping || matches!(act, Act::Answered) => act,
+            Act::Ends(_) if self.choices.rarely(30) => Act::Ends(failed()),
+            // It goes on when it is answered.
+            act => return live.held.push(act),
+        };
         match act {
             Act::Again(_) => {}
             Act::Turn(turn) if !stopping => {
-                let more = turn - live.turns;
-                live.turns = turn;
+                let more = turn.saturating_sub(live.turns);
+                live.turns = live.turns.max(turn);
                 self.tally.entry(id).or_default().turns += more;
                 self.step(Event::TurnBegan(run, turn));
             }
-            Act::Asks if !stopping => self.asks(run, true),
-            Act::Answered if !stopping => self.asks(run, false),
+            // A stopping run may get its word in.
+            Act::Asks => self.asks(run, id),
+            Act::Waits if !stopping => self.waits(run, &id),
+            Act::Answered if !stopping => self.goes_on(run),
             Act::Finishes if !stopping => self.step(Event::RunFinishing(run)),
-            Act::Turn(_) | Act::Asks | Act::Answered | Act::Finishes => {}
+            Act::Turn(_) | Act::Waits | Act::Answered | Act::Finishes => {}
             Act::Lands(to) => {
                 // The order to stop outran it, as it may between two tasks; then nothing is moved.
                 if stopping && self.choices.rarely(50) {
@@ -423,6 +467,9 @@ impl World {
                 // Counted to its last moment, then gone; the board hears of it in the same instant.
                 self.count_time();
                 self.live.remove(&run);
+                if matches!(end, RunEnd::Failed(_)) && !stopping && self.questions.contains_key(&id) {
+                    self.reached.insert(("question", "open under a failure"));
+                }
                 self.step(Event::RunEnded(run, end.clone(), left));
                 if !self.calm && self.choices.rarely(20) {
                     let after = self.delay();
@@ -430,14 +477,6 @@ impl World {
                 }
             }
         }
-    }
-
-    fn asks(&mut self, run: RunId, asking: bool) {
-        self.count_time();
-        if let Some(live) = self.live.get_mut(&run) {
-            live.asking = asking;
-        }
-        self.step(Event::Asking(run, asking));
     }
 
     fn look(&mut self) -> Result<Scan, String> {
@@ -487,20 +526,18 @@ impl World {
         self.note("(killed and started again)".to_owned());
         self.count_time();
         // The time since the last write of the journal is lost; the world forgets it too.
-        self.live.clear();
-        self.queue.retain(|_, later| matches!(later, Later::Operator));
+        for live in std::mem::take(&mut self.live).into_values() {
+            self.journal.cut_off(&live.issue);
+        }
+        self.queue.retain(|_, later| matches!(later, Later::Operator | Later::Answer { by_default: false, .. }));
         for (id, tally) in &mut self.tally {
-            let kept = self.journal.0.get(id).map(|counters| counters.used).unwrap_or_default();
+            let kept = self.journal.counters.get(id).map(|counters| counters.used).unwrap_or_default();
             assert_eq!((tally.sessions, tally.turns), (kept.sessions, kept.turns), "a count of {id} was lost");
             tally.wall_ms = kept.wall_ms;
         }
-        self.board = Board::new(Past {
-            next_run: RunId(self.last_run + 1),
-            counters: self.journal.0.clone(),
-            parked: self.journal.1.clone(),
-            ..Past::default()
-        });
+        self.board = Board::new(self.past());
         self.draining = false;
+        self.check_past();
         self.step(Event::LookWanted);
     }
 

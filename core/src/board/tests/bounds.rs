@@ -83,9 +83,12 @@ fn waiting_for_a_human_costs_no_wall_time() {
     w.policy.budget.wall_ms = 1_000;
     w.policy.interval_ms = 1_000_000;
     w.look(&[issue("A", "Todo")]);
-    w.at(401).step(Event::Asking(RunId(1), true));
+    w.at(401).step(Event::Asked(RunId(1), None));
+    w.step(Event::Asking(RunId(1), true));
     assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::NeedsHuman));
     assert!(w.at(500_000).step(Event::LookWanted).iter().all(|command| *command == Command::Poll));
+    w.step(scan(&[issue("A", "Todo")]));
+    w.step(Event::Answered(id("A")));
     w.step(scan(&[issue("A", "Todo")]));
     w.step(Event::Asking(RunId(1), false));
     assert_eq!(w.board.settled(w.now, &w.policy), None);

@@ -218,6 +218,7 @@ fn every_reason_has_a_word_and_a_sentence_of_its_own() {
         NotNow::Terminal,
         NotNow::OnHold,
         NotNow::MissingLabel("go".into()),
+        NotNow::AwaitingAnswer,
         NotNow::BlockedBy(name(), state()),
         NotNow::UnknownBlocker(name()),
         NotNow::BlockerCancelled(name(), state()),
