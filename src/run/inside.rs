@@ -8,6 +8,7 @@ use symphony_core::runtimes::Kind;
 use symphony_core::workflow::{AgentOf, Sizes};
 use symphony_guest::wire::{Program as GuestProgram, SpawnRequest};
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use super::export::ExportError;
 use super::line::{Line, Report};
@@ -194,7 +195,15 @@ impl Attempt {
             deadline,
             program: vec![],
         };
-        let guest = picked.sandbox.boot(spec).await.map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
+        // What the runtime logs on the way names the issue; an error's level passes every filter.
+        let issue = &self.plan.issue;
+        let span = tracing::error_span!("boot", issue_id = %issue.id, issue_identifier = %issue.identifier);
+        let guest = picked
+            .sandbox
+            .boot(spec)
+            .instrument(span)
+            .await
+            .map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
         let (io, mut guest) = guest.into_parts();
         let token = crate::random::token(16).map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
         match Channel::open(io, &token, deadline).await {

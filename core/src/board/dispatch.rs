@@ -42,7 +42,7 @@ impl Board {
             }
         }
         routable(issue, policy)?;
-        profiled(issue, policy)?;
+        policy.profiles.admit(issue)?;
         let cancelled = self.unblocked(issue, policy)?;
         if self.draining {
             return Err(NotNow::Draining);
@@ -185,23 +185,6 @@ impl Board {
                 Some(counters) if counters.since_grant().sessions > 0 => RetryKind::Continuation,
                 _ => RetryKind::First,
             },
-        }
-    }
-}
-
-/// Gates starts only: a run keeps what it was dispatched with.
-fn profiled(issue: &Issue, policy: &Policy) -> Result<(), NotNow> {
-    let profiles = &policy.profiles;
-    let Some(name) = issue.profile.as_ref().or(profiles.default.as_ref()) else { return Ok(()) };
-    match profiles.listed.get(name) {
-        Some(None) => Ok(()),
-        Some(Some(why)) => {
-            let (profile, why) = (name.clone(), why.clone());
-            Err(NotNow::ProfileRefused { profile, why, is_default: issue.profile.is_none() })
-        }
-        None => {
-            let listed = profiles.listed.keys().cloned().collect();
-            Err(NotNow::UnknownProfile { profile: name.clone(), listed })
         }
     }
 }

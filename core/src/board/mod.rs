@@ -9,6 +9,7 @@ mod ending;
 mod ends;
 mod not_now;
 mod pace;
+mod profiles;
 mod reconcile;
 pub mod retry;
 #[cfg(test)]
@@ -19,7 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use ending::{EndReason, FailureCode, LastRun, Left, RunEnd, RunFailure, StopCause, one_line};
 pub use not_now::NotNow;
-pub use words::{Claim, Closed, Command, Event, Memory, ParkReason, Parked, Plan, Policy, Profiles, RetryKind};
+pub use profiles::{Profiles, Refusal, Stock, Stocks, Whose};
+pub use words::{Claim, Closed, Command, Event, Memory, ParkReason, Parked, Plan, Policy, RetryKind};
 
 use pace::Pace;
 
@@ -72,8 +74,9 @@ struct Look {
     ever: bool,
     /// Looks that failed since the last good one.
     failed: u32,
-    /// Good looks in a row after which an issue waited for nothing but memory.
-    short_of_memory: u32,
+    /// Good looks in a row after which an issue waited for what the next may see changed: memory, or the sight of an
+    /// image.
+    hindered: u32,
     next: Tick,
     /// When the newest look ended: due retries up to here were considered.
     ended: Tick,
@@ -254,7 +257,9 @@ impl Board {
         for issue in self.issues.values() {
             match self.verdict(issue, now, policy) {
                 Ok(()) | Err(NotNow::WillPark(_) | NotNow::Closed(Closed::TryingSandbox(_))) if !blind => return None,
-                Err(NotNow::NoMemory { .. }) if self.look.short_of_memory < LASTING => return None,
+                Err(NotNow::NoMemory { .. } | NotNow::ImageUnclear { .. }) if self.look.hindered < LASTING => {
+                    return None;
+                }
                 // Proposed by an agent, and nobody decided yet.
                 Err(NotNow::Holding) if issue.proposed_by.is_some() && self.counters(&issue.id).used.sessions == 0 => {
                     left = true;

@@ -519,6 +519,7 @@ proptest! {
 fn a_wrong_type_below_sandbox_is_an_error_and_never_the_default() {
     for (settings, about) in [
         ("sandbox: microvm", "sandbox"),
+        ("smolvm: true", "smolvm"),
         ("sandbox: {runtime: [qemu]}", "sandbox.runtime"),
         ("sandbox: {minimum: [microvm]}", "sandbox.minimum"),
         ("sandbox: {image: {dir: /x}}", "sandbox.image"),

@@ -40,6 +40,8 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
             "missing-label",
             "unknown-profile",
             "profile-refused",
+            "image-missing",
+            "image-unclear",
             "blocked",
             "unknown-blocker",
             "blocker-cancelled",

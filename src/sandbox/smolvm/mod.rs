@@ -12,6 +12,7 @@
 mod cli;
 mod copy;
 mod exec;
+mod image;
 mod life;
 mod machine;
 mod place;
@@ -144,6 +145,7 @@ impl Smolvm {
         let late = BootError::Deadline(spec.deadline);
         let (cli, place) = timeout_at(deadline, self.ready()).await.unwrap_or(Err(late.clone()))?;
         copy::check(&self.settings.copies)?;
+        self.has(spec.image.clone(), spec.packages.clone()).await?;
         let remembered = machine::remembered(&spec.disk)?;
         let name = match &remembered {
             Some(name) => name.clone(),
@@ -317,6 +319,18 @@ impl Sandbox for Smolvm {
             let report = outcome?;
             discarded?;
             Ok(report)
+        }
+        .boxed()
+    }
+
+    fn has(&self, image: Option<PathBuf>, packages: Vec<String>) -> BoxFuture<'_, Result<(), BootError>> {
+        let usual = || self.settings.from.clone().or_else(|| self.settings.image.as_ref().map(PathBuf::from));
+        let image = image.or_else(usual);
+        let look = move || image::has(image.as_deref(), &packages);
+        async {
+            tokio::task::spawn_blocking(look)
+                .await
+                .map_err(|error| stage("looked for its image", &error.to_string()))?
         }
         .boxed()
     }
