@@ -164,7 +164,7 @@ impl Attempt {
         let profile = sandbox.profile_of(self.plan.issue.profile.as_deref()).ok().flatten();
         let sizes = sandbox.rescue_sizes(profile, picked.kind, &self.workflow.smolvm);
         match picked.kind == self.picked.kind {
-            true => Sizes { image: self.sizes.image.clone(), packages: self.sizes.packages.clone(), ..sizes },
+            true => Sizes { image: self.sizes.image.clone(), ..sizes },
             false => sizes,
         }
     }
