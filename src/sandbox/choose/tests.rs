@@ -205,6 +205,9 @@ impl Sandbox for Imaged {
 
     fn has(&self, image: Option<PathBuf>, packages: Vec<String>) -> BoxFuture<'_, Result<(), BootError>> {
         Box::pin(async move {
+            if image.as_deref() == Some(Path::new("/w/vm/far")) {
+                return Err(BootError::Unreadable { what: "EIO".to_owned(), hint: "mend it".to_owned() });
+            }
             match image.unwrap_or_else(|| self.0.clone()).exists() && packages.is_empty() {
                 true => Ok(()),
                 false => Err(BootError::Missing { what: "no image".to_owned(), hint: "build one".to_owned() }),
@@ -244,8 +247,10 @@ async fn a_runtime_whose_image_came_is_tried_again_at_the_next_look_and_once() {
     assert_eq!(all.pick(&qemu).map(|picked| picked.kind), Ok(Kind::QemuKvm));
     all.notice(&qemu).await;
     assert_eq!(tries(&scripted), 2);
-    let profiles = workflow("minimum: microvm, profiles: {big: {packages: [curl]}, small: {cpus: 1}}");
+    let profiles =
+        workflow("minimum: microvm, profiles: {big: {packages: [curl]}, far: {image: vm/far}, small: {cpus: 1}}");
     let stocks = all.stocks(&profiles, Kind::QemuKvm).await;
     assert!(matches!(&stocks[&Some("big".to_owned())], Stock::Lacking { .. }), "{stocks:?}");
+    assert_eq!(stocks[&Some("far".to_owned())], Stock::Unclear("EIO: mend it".to_owned()));
     assert_eq!((&stocks[&Some("small".to_owned())], &stocks[&None]), (&Stock::Complete, &Stock::Complete));
 }

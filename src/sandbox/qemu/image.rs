@@ -182,7 +182,7 @@ fn missing(what: impl Into<String>, hint: &str) -> BootError {
 mod tests {
     use std::path::Path;
 
-    use super::Image;
+    use super::{BootError, Image};
 
     fn image(dir: &Path, manifest: &str) {
         for name in super::ALWAYS {
@@ -223,6 +223,31 @@ mod tests {
         }
         let error = Image::find(None, &[place.path().join("nowhere")]).expect_err("nothing there").to_string();
         assert!(error.contains("there is no VM image in ") && error.contains("scripts/build-vm.sh"), "{error}");
+    }
+
+    /// What cannot be looked at is not called missing: nobody knows, and the next look may.
+    #[test]
+    fn an_image_that_cannot_be_read_is_told_from_one_that_is_not_there() {
+        let place = tempfile::tempdir().expect("directory");
+        let manifest_file = place.path().join("manifest.json");
+        let said = |named: Option<&Path>| Image::find(named, &[place.path().to_owned()]).expect_err("no image");
+        assert!(matches!(said(Some(place.path())), BootError::Missing { .. }), "an empty directory");
+        // No user can read a directory as a file, and none can follow a link to itself.
+        std::fs::create_dir(&manifest_file).expect("made");
+        for named in [Some(place.path()), None] {
+            let error = said(named);
+            let BootError::Unreadable { what, .. } = &error else { panic!("{error:?}") };
+            assert!(what.contains("cannot read ") && what.contains("manifest.json"), "{what}");
+        }
+        std::fs::remove_dir(&manifest_file).expect("removed");
+        std::os::unix::fs::symlink("manifest.json", &manifest_file).expect("linked");
+        assert!(matches!(said(None), BootError::Unreadable { .. }), "it is not passed over for the next place");
+        std::fs::remove_file(&manifest_file).expect("removed");
+        image(place.path(), &manifest(1, std::env::consts::ARCH, 10));
+        std::fs::remove_file(place.path().join("root.erofs")).expect("removed");
+        assert!(matches!(said(None), BootError::Missing { .. }), "a file of it is gone");
+        std::os::unix::fs::symlink("root.erofs", place.path().join("root.erofs")).expect("linked");
+        assert!(matches!(said(None), BootError::Unreadable { .. }), "a file of it cannot be looked at");
     }
 
     #[test]

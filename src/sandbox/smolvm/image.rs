@@ -122,6 +122,23 @@ mod tests {
         assert!(error.contains(" lacks curl, jq: ") && error.contains("DIRECTORY curl jq,"), "{error}");
     }
 
+    #[test]
+    fn what_cannot_be_looked_at_is_not_called_missing() {
+        let place = tempfile::tempdir().expect("directory");
+        // Not even root follows a link to itself, or reads a directory as a file.
+        let round = place.path().join("round");
+        std::os::unix::fs::symlink("round", &round).expect("linked");
+        fs::create_dir_all(place.path().join(STATUS)).expect("made");
+        for (image, packages) in [(round.as_path(), &[] as &[&str]), (place.path(), &["git"])] {
+            let error = said(Some(image), packages).expect_err("nobody knows");
+            assert!(
+                matches!(&error, BootError::Unreadable { what, .. } if what.starts_with("cannot look at ")),
+                "{error:?}"
+            );
+        }
+        said(Some(place.path()), &[]).expect("nothing of it needs to be read");
+    }
+
     /// Regression: under smolvm `packages` of a profile were not asked for at all.
     #[test]
     fn packages_of_an_image_that_cannot_be_looked_into_are_not_taken_for_granted() {
