@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures::future::BoxFuture;
-use symphony_core::board::Closed;
+use symphony_core::board::{Closed, Stocks};
 use symphony_core::ids::{IssueId, StateName, WorkspaceKey};
 use symphony_core::issue::{Issue, Scan};
 use symphony_core::runtimes::Kind;
@@ -229,9 +229,14 @@ impl Hands for World {
                 scan = current.scan().await;
             }
             // After a reload this may be the first time that somebody asks for a runtime.
+            sandboxes.notice(&read.workflow).await;
             sandboxes.begin(&read.workflow);
             let picked = sandboxes.pick(&read.workflow);
             let sandbox = Chosen::of(&picked);
+            let stocks = match &picked {
+                Ok(picked) => sandboxes.stocks(&read.workflow, picked.kind).await,
+                Err(_) => Stocks::new(),
+            };
             let closed = match (read.may_dispatch, picked) {
                 (false, _) => Some(Closed::WorkflowBroken),
                 (true, picked) => picked.err(),
@@ -244,6 +249,7 @@ impl Hands for World {
                 problems: read.problems,
                 warnings: read.warnings,
                 available_mib: crate::memory::available_mib(),
+                stocks,
                 scan: scan.map_err(|error| error.to_string()),
             }
         })

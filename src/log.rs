@@ -9,8 +9,10 @@ use std::io::Write as _;
 use jiff::Timestamp;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Longest value of one field; agents write some of them.
@@ -32,8 +34,16 @@ pub fn start(level: Option<&str>) {
 
 struct Lines;
 
-impl<S: Subscriber> Layer<S> for Lines {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let level = match *event.metadata().level() {
             Level::ERROR => "error",
             Level::WARN => "warn",
@@ -42,6 +52,12 @@ impl<S: Subscriber> Layer<S> for Lines {
         };
         let mut fields = Fields::default();
         event.record(&mut fields);
+        // What the surroundings know, such as whose run it is.
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(surroundings) = span.extensions().get::<Fields>() {
+                fields.rest.push_str(&surroundings.rest);
+            }
+        }
         let line = format!(
             "ts={} level={level} msg={}{}\n",
             Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ"),

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use symphony_core::board::{Board, Closed, Command, Due, Event, Past, Policy, RunEnd, Settled, StopCause};
+use symphony_core::board::{
+    Board, Closed, Command, Due, Event, NotNow, Past, Policy, RunEnd, Settled, Stocks, StopCause,
+};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
 use symphony_core::runtimes::Kind;
@@ -72,6 +74,8 @@ pub struct Looked {
     pub warnings: Vec<String>,
     /// Memory that programs of this host could still take, in MiB, if it can be told.
     pub available_mib: Option<u64>,
+    /// What was found of the images that runs boot.
+    pub stocks: Stocks,
     /// What the tracker showed.
     pub scan: Result<Scan, String>,
 }
@@ -128,6 +132,10 @@ pub struct Conductor<H: Hands> {
     problems: Vec<String>,
     warnings: Vec<String>,
     sandbox: Chosen,
+    /// What the newest look found of the images.
+    stocks: Stocks,
+    /// Who waits for an image, and what was said about it.
+    imageless: BTreeMap<IssueId, String>,
     hands: Arc<H>,
     journal: Journal,
     facts: Facts,
@@ -160,7 +168,8 @@ impl<H: Hands> Conductor<H> {
         let (to_self, mailbox) = mpsc::unbounded_channel();
         let (to_runs, from_runs) = mpsc::channel(256);
         let (to_requests, requests) = mpsc::channel(64);
-        let policy = Policy::of(&first.workflow, first.closed.clone(), first.available_mib, first.sandbox.kind);
+        let (closed, kind) = (first.closed.clone(), first.sandbox.kind);
+        let policy = Policy::of(&first.workflow, closed, first.available_mib, kind, &first.stocks);
         let board = Board::new(past(&memory, policy.max_backoff_ms, Timestamp::now()));
         let mut conductor = Self {
             board,
@@ -171,6 +180,8 @@ impl<H: Hands> Conductor<H> {
             problems: vec![],
             warnings: vec![],
             sandbox: first.sandbox,
+            stocks: first.stocks,
+            imageless: BTreeMap::new(),
             hands,
             journal,
             facts,
@@ -327,8 +338,15 @@ impl<H: Hands> Conductor<H> {
             tracing::info!(sandbox = %looked.sandbox.label, reason = %looked.sandbox.reason, "what isolates new runs");
             self.sandbox = looked.sandbox;
         }
-        let closed = self.journal_trouble().or(looked.closed);
-        self.policy = Policy::of(&self.workflow, closed, looked.available_mib, self.sandbox.kind);
+        let kind = self.sandbox.kind;
+        self.policy = Policy::of(
+            &self.workflow,
+            self.journal_trouble().or(looked.closed),
+            looked.available_mib,
+            kind,
+            &looked.stocks,
+        );
+        self.stocks = looked.stocks;
         let before = (self.board.malformed().to_vec(), self.board.ambiguous().to_vec());
         self.step(Event::PollEnded(looked.scan));
         for file in self.board.malformed().iter().filter(|f| !before.0.contains(f)) {
@@ -337,6 +355,26 @@ impl<H: Hands> Conductor<H> {
         for name in self.board.ambiguous().iter().filter(|a| !before.1.contains(a)) {
             tracing::warn!(name = %name.name, files = %name.files.join(", "), "the same name in several files; none of them runs");
         }
+        self.tell_imageless();
+    }
+
+    /// Once for each issue and each reason: what its sandbox would boot is not there.
+    fn tell_imageless(&mut self) {
+        let now = self.now();
+        let mut imageless = BTreeMap::new();
+        for issue in self.board.issues() {
+            let (reason, hint) = match self.board.verdict(issue, now, &self.policy) {
+                Err(ref why @ NotNow::ImageUnclear { .. }) => (why.to_string(), String::new()),
+                Err(ref why @ NotNow::ImageMissing { ref hint, .. }) => (why.to_string(), hint.clone()),
+                _ => continue,
+            };
+            if self.imageless.get(&issue.id) != Some(&reason) {
+                tracing::warn!(issue_id = %issue.id, issue_identifier = %issue.identifier, %reason, %hint,
+                    "an issue waits for what its sandbox boots; it is looked for again by itself");
+            }
+            imageless.insert(issue.id.clone(), reason);
+        }
+        self.imageless = imageless;
     }
 
     /// What could not be kept must not begin. Each look asks whether writing works again.

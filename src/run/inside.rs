@@ -8,6 +8,7 @@ use symphony_core::runtimes::Kind;
 use symphony_core::workflow::{AgentOf, Sizes};
 use symphony_guest::wire::{Program as GuestProgram, SpawnRequest};
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use super::export::ExportError;
 use super::line::{Line, Report};
@@ -163,7 +164,7 @@ impl Attempt {
         let profile = sandbox.profile_of(self.plan.issue.profile.as_deref()).ok().flatten();
         let sizes = sandbox.rescue_sizes(profile, picked.kind, &self.workflow.smolvm);
         match picked.kind == self.picked.kind {
-            true => Sizes { image: self.sizes.image.clone(), packages: self.sizes.packages.clone(), ..sizes },
+            true => Sizes { image: self.sizes.image.clone(), ..sizes },
             false => sizes,
         }
     }
@@ -194,7 +195,15 @@ impl Attempt {
             deadline,
             program: vec![],
         };
-        let guest = picked.sandbox.boot(spec).await.map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
+        // What the runtime logs on the way names the issue; an error's level passes every filter.
+        let issue = &self.plan.issue;
+        let span = tracing::error_span!("boot", issue_id = %issue.id, issue_identifier = %issue.identifier);
+        let guest = picked
+            .sandbox
+            .boot(spec)
+            .instrument(span)
+            .await
+            .map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
         let (io, mut guest) = guest.into_parts();
         let token = crate::random::token(16).map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
         match Channel::open(io, &token, deadline).await {

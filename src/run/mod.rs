@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use symphony_core::board::{FailureCode, Left as LeftBehind, NotNow, ParkReason, Plan, RunEnd, RunFailure};
+use symphony_core::board::{FailureCode, Left as LeftBehind, NotNow, ParkReason, Plan, RunEnd, RunFailure, Whose};
 use symphony_core::ids::{Identifier, WorkspaceKey};
 use symphony_core::issue::Issue;
 use symphony_core::prompt::Prompt;
@@ -143,7 +143,10 @@ fn sizes(workflow: &Workflow, issue: &Issue, kind: Kind) -> Result<Sizes, String
     let sandbox = &workflow.sandbox;
     let profile = sandbox.profile_of(issue.profile.as_deref()).map_err(|error| error.to_string())?;
     match profile.and_then(|profile| profile.refused_by(kind)) {
-        Some(why) => Err(format!("its profile {why}")),
+        Some(why) => {
+            let whose = Whose::of(issue.profile.as_ref(), sandbox.profile.as_ref());
+            Err(NotNow::ProfileRefused { whose, why }.to_string())
+        }
         None => Ok(sandbox.sizes(profile, kind, &workflow.smolvm)),
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use symphony_core::board::Closed;
+use symphony_core::board::{Closed, Stock, Stocks};
 use symphony_core::runtimes::{Kind, NoChoice, Trial, Trials, choose, untried, worth_another_trial};
 use symphony_core::workflow::Workflow;
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Between trials of what failed: twice as long each time, from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LAST_PAUSE: Duration = Duration::from_secs(3600);
+/// A file system that hangs must not hold up looks.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 /// For machines to be stopped in order.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -56,6 +58,8 @@ pub struct Tried {
     since: Instant,
     /// It is tried again; what is known stands until that ends.
     again: bool,
+    /// What it boots was not there at the newest look.
+    lacking: bool,
 }
 
 /// Every runtime that this symphony has. Clones share the trials.
@@ -167,7 +171,7 @@ impl Sandboxes {
         for kind in untried(workflow, &self.trials(workflow)) {
             self.begin_one(kind, image_of(workflow, kind));
         }
-        // Somebody may have installed what was missing.
+        // Somebody may have installed what was missing; an image that came is noticed sooner.
         for kind in worth_another_trial(workflow, &self.trials(workflow)) {
             let is_due = |tried: &mut BTreeMap<Kind, Tried>| match tried.get_mut(&kind) {
                 Some(tried) if !tried.again && tried.since.elapsed() >= pause(tried.failures) => {
@@ -188,9 +192,57 @@ impl Sandboxes {
         }
     }
 
+    /// Looks for the images of the runtimes that failed: one whose image came since then is tried again at once, by
+    /// [`Sandboxes::begin`] what else it needs in its time.
+    pub async fn notice(&self, workflow: &Workflow) {
+        for kind in worth_another_trial(workflow, &self.trials(workflow)) {
+            let Some(sandbox) = self.slots.get(&kind).cloned() else { continue };
+            let image = image_of(workflow, kind);
+            let found = stock(sandbox.as_ref(), image.clone(), vec![]).await;
+            let mut came = false;
+            // Nobody needs to look again because of this one.
+            self.trials.send_if_modified(|tried| {
+                if let Some(tried) = tried.get_mut(&kind).filter(|tried| tried.image == image && !tried.again) {
+                    came = tried.lacking && found == Stock::Complete;
+                    match &found {
+                        Stock::Complete => tried.lacking = false,
+                        Stock::Lacking { .. } => tried.lacking = true,
+                        Stock::Unclear(_) => {}
+                    }
+                    tried.again = came;
+                }
+                false
+            });
+            if came {
+                self.try_one(kind, image);
+            }
+        }
+    }
+
+    /// What can be told now of the images that runs of this workflow boot, in a runtime of this kind.
+    pub async fn stocks(&self, workflow: &Workflow, kind: Kind) -> Stocks {
+        let Some(sandbox) = self.slots.get(&kind) else { return Stocks::new() };
+        let profiles = workflow.sandbox.profiles.iter().map(|(name, profile)| (Some(name), Some(profile)));
+        let (mut stocks, mut known) = (Stocks::new(), Vec::new());
+        for (name, profile) in profiles.chain([(None, None)]) {
+            let sizes = workflow.sandbox.sizes(profile, kind, &workflow.smolvm);
+            let wanted = (sizes.image, sizes.packages);
+            let found = match known.iter().find(|(asked, _)| *asked == wanted) {
+                Some((_, found)) => Stock::clone(found),
+                None => {
+                    let found = stock(sandbox.as_ref(), wanted.0.clone(), wanted.1.clone()).await;
+                    known.push((wanted, found.clone()));
+                    found
+                }
+            };
+            stocks.insert(name.cloned(), found);
+        }
+        stocks
+    }
+
     fn begin_one(&self, kind: Kind, image: Option<PathBuf>) {
-        let running =
-            Tried { image: image.clone(), state: State::Running, failures: 0, since: Instant::now(), again: false };
+        let (state, since) = (State::Running, Instant::now());
+        let running = Tried { image: image.clone(), state, failures: 0, since, again: false, lacking: false };
         let is_new = |tried: &mut BTreeMap<Kind, Tried>| match tried.get(&kind) {
             Some(known) if known.image == running.image => false,
             _ => {
@@ -207,6 +259,8 @@ impl Sandboxes {
         let Some(sandbox) = self.slots.get(&kind).cloned() else { return };
         let trials = self.trials.clone();
         tokio::spawn(async move {
+            // Before the trial: what comes while it runs is noticed.
+            let lacking = matches!(stock(sandbox.as_ref(), image.clone(), vec![]).await, Stock::Lacking { .. });
             let trial = AssertUnwindSafe(sandbox.trial(image.clone())).catch_unwind();
             tokio::pin!(trial);
             let told = tokio::time::timeout(QUIET, &mut trial).await;
@@ -233,7 +287,7 @@ impl Sandboxes {
             trials.send_if_modified(|tried| match tried.get_mut(&kind) {
                 Some(tried) if tried.image == image => {
                     tried.failures = if ended.is_ok() { 0 } else { tried.failures.saturating_add(1) };
-                    (tried.since, tried.again) = (Instant::now(), false);
+                    (tried.since, tried.again, tried.lacking) = (Instant::now(), false, lacking);
                     tried.state = State::Ended(ended);
                     true
                 }
@@ -338,6 +392,16 @@ fn smolvm(exe: &Path, root: PathBuf, instance: &str, workflow: &Workflow) -> Smo
     let guest = guests.iter().find(|guest| guest.is_file()).or(guests.last()).cloned().unwrap_or_default();
     let places = smolvm::Places { root, guest, instance: instance.to_owned(), kvm: "/dev/kvm".into() };
     Smolvm::new(smolvm::Settings::of(&workflow.smolvm), places)
+}
+
+/// What can be told of one image now.
+async fn stock(sandbox: &dyn Sandbox, image: Option<PathBuf>, packages: Vec<String>) -> Stock {
+    match tokio::time::timeout(LOOK_DEADLINE, sandbox.has(image, packages)).await {
+        Ok(Ok(())) => Stock::Complete,
+        Ok(Err(BootError::Missing { what, hint })) => Stock::Lacking { what, hint },
+        Ok(Err(error)) => Stock::Unclear(error.to_string()),
+        Err(_) => Stock::Unclear(format!("it did not answer within {} s", LOOK_DEADLINE.as_secs())),
+    }
 }
 
 fn pause(failures: u32) -> Duration {

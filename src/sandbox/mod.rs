@@ -28,6 +28,15 @@ pub trait Sandbox: Send + Sync {
     /// Boots a throw-away sandbox for real, of this image or the usual one, and says what it enforces here.
     fn trial(&self, image: Option<PathBuf>) -> BoxFuture<'_, Result<TrialReport, BootError>>;
 
+    /// Looks whether this image, or the usual one, is there and has these packages. Boots nothing.
+    ///
+    /// # Errors
+    /// [`BootError::Missing`] says what is not there; any other error says only that it could not be told.
+    fn has(&self, _: Option<PathBuf>, _: Vec<String>) -> BoxFuture<'_, Result<(), BootError>> {
+        // Not every runtime boots an image.
+        Box::pin(async { Ok(()) })
+    }
+
     /// Boots a sandbox with the guest program in it.
     fn boot(&self, spec: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>>;
 
@@ -201,7 +210,7 @@ impl BootError {
     /// What is wrong, and apart from it what to do about it.
     pub fn and_hint(&self) -> (String, Option<String>) {
         match self {
-            Self::Missing { what, hint } => (what.clone(), Some(hint.clone())),
+            Self::Missing { what, hint } | Self::Unreadable { what, hint } => (what.clone(), Some(hint.clone())),
             Self::Forbidden { message, hint } => {
                 (format!("this machine does not allow a jail ({message})"), Some(hint.clone()))
             }
@@ -227,6 +236,14 @@ pub enum BootError {
         /// What is not there.
         what: String,
         /// How to get it.
+        hint: String,
+    },
+    /// Whether something that it needs is there could not be told.
+    #[error("{what}: {hint}")]
+    Unreadable {
+        /// What could not be read, and why.
+        what: String,
+        /// How to mend that.
         hint: String,
     },
     /// One step failed.

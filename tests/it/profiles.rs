@@ -1,5 +1,8 @@
 //! `profile:` in an issue's front matter, as people see it: what it changes, and what is said of one that cannot be had.
 
+use std::path::Path;
+
+use crate::machine::bench::have_machines;
 use crate::rig::{FRONT, Project};
 
 const PROFILES: &str = "sandbox:\n  runtime: jail\n  jail: {pids: 500}\n  profiles:\n    small: {file_size_mib: 1}\n    vm: {image: ./vm/out}\n    tools: {packages: [ripgrep]}\n";
@@ -47,6 +50,63 @@ fn a_profile_that_cannot_be_had_is_said_everywhere_and_never_replaced_by_another
     project.wait_for("issues/Done/LOST-1.md");
     let clone = project.apply_patch("LOST-1");
     assert_eq!(std::fs::read_to_string(clone.join("size.txt")).expect("made").trim(), "1048576");
+    assert_eq!(running.stop(), 0);
+}
+
+/// Regression: such an issue failed its runs one after the other until it was parked.
+#[test]
+fn an_issue_whose_image_is_missing_waits_unstarted_is_told_of_once_and_starts_when_the_image_comes() {
+    if !have_machines() {
+        return;
+    }
+    let sandbox = "sandbox:\n  runtime: qemu\n  memory_mib: 512\n  cpus: 1\n  disk_mib: 1024\n  templates: false\n  profiles:\n    big: {image: ./vm/big}\n";
+    let mut project = Project::with(&format!("{FRONT}{sandbox}"));
+    project.microvms = true;
+    chore(&project, "BIG-1", "profile: big", "echo x > x.txt");
+    let running = project.start();
+    let waits = |state: &serde_json::Value| {
+        let rows = state["idle"].as_array().cloned().unwrap_or_default();
+        rows.into_iter().find(|row| row["issue_identifier"] == "BIG-1" && row["reason_code"] == "image-missing")
+    };
+    let state = running.until_state("BIG-1 to wait", |state| waits(state).is_some());
+    let row = waits(&state).expect("just seen");
+    let image = project.dir().join("vm/big");
+    let words = "its profile `big` has nothing to boot: cannot read ";
+    let remedy = format!("Build it with scripts/build-vm.sh --output {} of this version. It starts", image.display());
+    assert!(row["reason"].as_str().is_some_and(|reason| reason.starts_with(words)), "{row}");
+    assert!(row["remedy"].as_str().is_some_and(|said| said.starts_with(&remedy)), "{row}");
+    let page = running.client().get("/").body;
+    assert!(page.contains(words) && page.contains(&remedy), "{page}");
+    let said = project.run(&["explain", "BIG-1"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains(words) && said.contains(&remedy), "{said}");
+
+    // Looks go on meanwhile, and so do others.
+    chore(&project, "PLAIN-1", "title: Plain", "echo y > y.txt");
+    project.wait_for("issues/Done/PLAIN-1.md");
+    let row = waits(&running.state()).expect("it still waits");
+    assert_eq!((&row["last_end"], &row["attempt"]), (&serde_json::Value::Null, &serde_json::Value::Null), "{row}");
+    let runs = |project: &Project| std::fs::read_dir(project.dir().join(".symphony/runs")).expect("runs").count();
+    assert_eq!((runs(&project), project.exists(".symphony/machines/qemu/BIG-1")), (1, false), "nothing was booted");
+    let told = || {
+        let log = running.log();
+        let lines = log.lines().filter(|line| line.contains("waits for what its sandbox boots"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let [line] = &told()[..] else { panic!("once: {:?}", told()) };
+    assert!(line.contains("issue_identifier=BIG-1") && line.contains("build-vm.sh"), "{line}");
+
+    // Complete at once, as the script puts it there.
+    let (built, coming) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("vm/image"), project.dir().join("vm/coming"));
+    std::fs::create_dir_all(&coming).expect("made");
+    for file in std::fs::read_dir(built).expect("an image").flatten() {
+        std::fs::copy(file.path(), coming.join(file.file_name())).expect("copied");
+    }
+    std::fs::rename(&coming, &image).expect("there");
+    project.wait_for("issues/Done/BIG-1.md");
+    let clone = project.apply_patch("BIG-1");
+    assert_eq!(std::fs::read_to_string(clone.join("x.txt")).expect("made"), "x\n");
+    assert_eq!((runs(&project), told().len()), (2, 1));
     assert_eq!(running.stop(), 0);
 }
 

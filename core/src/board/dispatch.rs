@@ -45,7 +45,7 @@ impl Board {
         if self.asked.contains_key(&issue.id) {
             return Err(NotNow::AwaitingAnswer);
         }
-        profiled(issue, policy)?;
+        policy.profiles.admit(issue)?;
         let cancelled = self.unblocked(issue, policy)?;
         if self.draining {
             return Err(NotNow::Draining);
@@ -199,23 +199,6 @@ impl Board {
 fn was_released(counters: &Counters) -> bool {
     let released = counters.last.as_ref().is_some_and(|last| last.reason == EndReason::AwaitingAnswer);
     released && counters.since_grant().turns > 0
-}
-
-/// Gates starts only: a run keeps what it was dispatched with.
-fn profiled(issue: &Issue, policy: &Policy) -> Result<(), NotNow> {
-    let profiles = &policy.profiles;
-    let Some(name) = issue.profile.as_ref().or(profiles.default.as_ref()) else { return Ok(()) };
-    match profiles.listed.get(name) {
-        Some(None) => Ok(()),
-        Some(Some(why)) => {
-            let (profile, why) = (name.clone(), why.clone());
-            Err(NotNow::ProfileRefused { profile, why, is_default: issue.profile.is_none() })
-        }
-        None => {
-            let listed = profiles.listed.keys().cloned().collect();
-            Err(NotNow::UnknownProfile { profile: name.clone(), listed })
-        }
-    }
 }
 
 /// What an issue needs besides an active state, claims and slots (C98): also checked while it runs.

@@ -10,6 +10,7 @@ mod ending;
 mod ends;
 mod not_now;
 mod pace;
+mod profiles;
 mod reconcile;
 pub mod retry;
 #[cfg(test)]
@@ -20,7 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use ending::{EndReason, FailureCode, LastRun, Left, RunEnd, RunFailure, StopCause, one_line};
 pub use not_now::NotNow;
-pub use words::{Claim, Closed, Command, Due, Event, Memory, ParkReason, Parked, Plan, Policy, Profiles, RetryKind};
+pub use profiles::{Profiles, Refusal, Stock, Stocks, Whose};
+pub use words::{Claim, Closed, Command, Due, Event, Memory, ParkReason, Parked, Plan, Policy, RetryKind};
 
 use asked::Open;
 use pace::Pace;
@@ -76,8 +78,9 @@ struct Look {
     ever: bool,
     /// Looks that failed since the last good one.
     failed: u32,
-    /// Good looks in a row after which an issue waited for nothing but memory.
-    short_of_memory: u32,
+    /// Good looks in a row after which an issue waited for what the next may see changed: memory, or the sight of an
+    /// image.
+    hindered: u32,
     next: Tick,
     /// When the newest look ended: due retries up to here were considered.
     ended: Tick,
@@ -293,7 +296,9 @@ impl Board {
                 Ok(()) | Err(NotNow::WillPark(_) | NotNow::Closed(Closed::TryingSandbox(_))) if !blind => return None,
                 // The default answer comes by itself.
                 Err(NotNow::AwaitingAnswer) if !blind && !self.is_up_to_a_human(&issue.id) => return None,
-                Err(NotNow::NoMemory { .. }) if self.look.short_of_memory < LASTING => return None,
+                Err(NotNow::NoMemory { .. } | NotNow::ImageUnclear { .. }) if self.look.hindered < LASTING => {
+                    return None;
+                }
                 // Proposed by an agent, and nobody decided yet.
                 Err(NotNow::Holding) if issue.proposed_by.is_some() && self.counters(&issue.id).used.sessions == 0 => {
                     left = true;

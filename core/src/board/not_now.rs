@@ -3,13 +3,14 @@
 use std::fmt;
 
 use super::one_line;
+use super::profiles::Whose;
 use super::words::{Closed, ParkReason, Parked};
 use crate::ids::{Identifier, StateName};
 use crate::time::Tick;
 use crate::workflow::listed;
 
 /// How much of a profile's name is said.
-const PROFILE_MAX: usize = 60;
+pub(super) const PROFILE_MAX: usize = 60;
 
 /// Why an issue does not run right now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +32,26 @@ pub enum NotNow {
     },
     /// The runtime in force cannot have its profile.
     ProfileRefused {
-        /// Its name.
-        profile: String,
+        /// Which it is.
+        whose: Whose,
         /// Words that follow the name.
         why: String,
-        /// Whether it is the workflow's `sandbox.profile`, because the issue names none.
-        is_default: bool,
+    },
+    /// What its sandbox would boot is not there, or lacks something.
+    ImageMissing {
+        /// Whose image it is.
+        whose: Whose,
+        /// What is missing, a sentence without its end.
+        what: String,
+        /// How to get it, the same.
+        hint: String,
+    },
+    /// Whether what its sandbox would boot is there could not be told at the newest look.
+    ImageUnclear {
+        /// Whose image it is.
+        whose: Whose,
+        /// What was in the way of the look.
+        why: String,
     },
     /// Its agent asked a human, and no run waits for the answer.
     AwaitingAnswer,
@@ -94,6 +109,8 @@ impl NotNow {
             Self::UnknownProfile { .. } => "unknown-profile",
             Self::ProfileRefused { .. } => "profile-refused",
             Self::AwaitingAnswer => "awaiting-answer",
+            Self::ImageMissing { .. } => "image-missing",
+            Self::ImageUnclear { .. } => "image-unclear",
             Self::BlockedBy(..) => "blocked",
             Self::UnknownBlocker(_) => "unknown-blocker",
             Self::BlockerCancelled(..) => "blocker-cancelled",
@@ -140,10 +157,9 @@ impl fmt::Display for NotNow {
                 one_line(profile, PROFILE_MAX),
                 listed(names)
             ),
-            Self::ProfileRefused { profile, why, is_default: false } => write!(f, "its profile `{profile}` {why}"),
-            Self::ProfileRefused { profile, why, is_default: true } => {
-                write!(f, "the workflow's `sandbox.profile`, `{profile}`, {why}")
-            }
+            Self::ProfileRefused { whose, why } => write!(f, "{whose} {why}"),
+            Self::ImageMissing { whose, what, .. } => write!(f, "{whose} has nothing to boot: {what}"),
+            Self::ImageUnclear { whose, why } => write!(f, "what {whose} would boot cannot be looked at: {why}"),
             Self::AwaitingAnswer => write!(f, "its agent asked a question; the answer starts it again"),
             Self::BlockedBy(id, state) => write!(f, "blocked by {id}, which is in {state}"),
             Self::UnknownBlocker(id) => write!(f, "blocked by {id}, which does not exist"),

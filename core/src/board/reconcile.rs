@@ -43,9 +43,12 @@ impl Board {
                     self.sweep(policy, out);
                     self.dispatch(now, policy, out);
                 }
-                let short = |issue: &Issue| matches!(self.verdict(issue, now, policy), Err(NotNow::NoMemory { .. }));
-                let is_short = policy.memory.is_some() && self.issues.values().any(short);
-                self.look.short_of_memory = if is_short { self.look.short_of_memory.saturating_add(1) } else { 0 };
+                let passing = |issue: &Issue| {
+                    let verdict = self.verdict(issue, now, policy);
+                    matches!(verdict, Err(NotNow::NoMemory { .. } | NotNow::ImageUnclear { .. }))
+                };
+                let hinders = self.issues.values().any(passing);
+                self.look.hindered = if hinders { self.look.hindered.saturating_add(1) } else { 0 };
             }
             Err(message) => {
                 self.postpone_due(now, &message, policy);
@@ -255,6 +258,8 @@ impl Board {
                     | NotNow::AwaitingAnswer
                     | NotNow::UnknownProfile { .. }
                     | NotNow::ProfileRefused { .. }
+                    | NotNow::ImageMissing { .. }
+                    | NotNow::ImageUnclear { .. }
                     | NotNow::BlockedBy(..)
                     | NotNow::UnknownBlocker(_)
                     | NotNow::BlockerCancelled(..)

@@ -2,15 +2,14 @@
 //!
 //! All enums are closed: "what can wake the scheduler?" has an answer one can count.
 
-use indexmap::IndexMap;
-
 use super::ending::{EndReason, LastRun, Left, RunEnd, StopCause};
+use super::profiles::{Profiles, Stocks};
 use crate::budget::{Allowance, Bound, Exhausted, Spoken};
 use crate::ids::{Identifier, IssueId, RunId, StateName};
 use crate::issue::{Issue, Scan};
 use crate::runtimes::Kind;
 use crate::time::Tick;
-use crate::workflow::{Budget, OnBlockerCancelled, Profile, States, Workflow};
+use crate::workflow::{Budget, OnBlockerCancelled, States, Workflow};
 
 /// Everything that can happen to the board.
 #[derive(Clone, Debug, PartialEq)]
@@ -342,28 +341,16 @@ impl Closed {
     }
 }
 
-/// `sandbox.profiles`, as far as starting runs is concerned.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Profiles {
-    /// The one of an issue that names none.
-    pub default: Option<String>,
-    /// Each with the words that follow its name where the runtime in force cannot have it.
-    pub listed: IndexMap<String, Option<String>>,
-}
-
-impl Profiles {
-    /// What the workflow lists, for a runtime of this kind.
-    fn of(workflow: &Workflow, kind: Option<Kind>) -> Self {
-        let refused = |profile: &Profile| kind.and_then(|kind| profile.refused_by(kind));
-        let listed = workflow.sandbox.profiles.iter().map(|(name, profile)| (name.clone(), refused(profile)));
-        Self { default: workflow.sandbox.profile.clone(), listed: listed.collect() }
-    }
-}
-
 impl Policy {
     /// What the board needs of `workflow`; `available_mib` is what the host's programs could still take, if known,
-    /// and `kind` what isolates runs.
-    pub fn of(workflow: &Workflow, closed: Option<Closed>, available_mib: Option<u64>, kind: Option<Kind>) -> Self {
+    /// `kind` what isolates runs, and `stocks` what a look found of the images that it boots.
+    pub fn of(
+        workflow: &Workflow,
+        closed: Option<Closed>,
+        available_mib: Option<u64>,
+        kind: Option<Kind>,
+        stocks: &Stocks,
+    ) -> Self {
         let mut states = workflow.states.clone();
         for (state, limit) in &workflow.agent.max_concurrent_agents_by_state {
             if let Some(rule) = states.rules.get_mut(state) {
@@ -380,7 +367,7 @@ impl Policy {
             release_after_ms: workflow.steering.release_after_ms,
             on_blocker_cancelled: workflow.tracker.on_blocker_cancelled,
             prompt: workflow.prompt_key(),
-            profiles: Profiles::of(workflow, kind),
+            profiles: Profiles::of(workflow, kind, stocks),
             memory: available_mib
                 .filter(|_| workflow.sandbox.reserve_mib > 0)
                 .map(|available_mib| Memory { available_mib, needed_mib: workflow.sandbox.reserve_mib }),

@@ -1,6 +1,6 @@
 //! What a person can do about a reason.
 
-use crate::board::{Closed, NotNow};
+use crate::board::{Closed, NotNow, Whose};
 use crate::snapshot::{IdleRow, Snapshot};
 use crate::workflow::Role;
 
@@ -32,12 +32,19 @@ pub fn remedy(why: Option<&NotNow>, snapshot: &Snapshot) -> Option<String> {
         NotNow::UnknownProfile { .. } => {
             "Correct `profile` in its front matter, or list it below `sandbox.profiles`.".to_owned()
         }
-        NotNow::ProfileRefused { is_default: true, .. } => {
+        NotNow::ProfileRefused { whose: Whose::Default(_), .. } => {
             "Change the workflow's `sandbox.profile`, or set `sandbox.runtime` to a microVM that works here.".to_owned()
         }
         NotNow::ProfileRefused { .. } => {
             "Choose a profile without an image and packages, or set `sandbox.runtime` to a microVM that works here."
                 .to_owned()
+        }
+        NotNow::ImageMissing { hint, .. } => {
+            let (first, rest) = hint.split_at(hint.chars().next().map_or(0, char::len_utf8));
+            format!("{}{rest}. It starts by itself then.", first.to_uppercase())
+        }
+        NotNow::ImageUnclear { .. } => {
+            "Mend what stands in the way of the look; it is looked at again by itself.".to_owned()
         }
         NotNow::BlockedBy(blocker, _) => format!("Finish {blocker} first, or remove it from `blocked_by`."),
         NotNow::UnknownBlocker(blocker) => format!("Add an issue {blocker}, or correct `blocked_by`."),

@@ -122,7 +122,8 @@ impl Sandbox {
     }
 
     /// What a sandbox without an agent gets that takes work off a disk: never less than a run of this profile, than the
-    /// usual run, or than the defaults, since for want of room git fails like on a broken tree.
+    /// usual run, or than the defaults, since for want of room git fails like on a broken tree. It needs no package of the
+    /// profile: those are the agent's.
     pub fn rescue_sizes(&self, profile: Option<&Profile>, kind: Kind, smolvm: &Smolvm) -> Sizes {
         let usual = self.sizes(None, kind, smolvm);
         let own = self.sizes(profile, kind, smolvm);
@@ -134,7 +135,8 @@ impl Sandbox {
             disk_mib: usual.disk_mib.max(own.disk_mib),
             pids: usual.pids.max(own.pids).max(LEAST_PIDS),
             file_size_mib: usual.file_size_mib.max(own.file_size_mib).max(LEAST_MIB),
-            ..usual
+            packages: vec![],
+            image: usual.image,
         }
     }
 

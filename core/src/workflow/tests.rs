@@ -239,7 +239,7 @@ fn a_rescue_gets_the_larger_of_the_profiles_and_the_usual_sizes_and_never_less_t
     use crate::runtimes::Kind;
     let workflow = good(
         "sandbox:\n  memory_mib: 1024\n  disk_mib: 100\n  jail: {memory_mib: 64, pids: 9, file_size_mib: 1}\n  profiles:\n    big: {cpus: 8, memory_mib: 9000, \
-         disk_mib: 9000, pids: 0, file_size_mib: 0, image: vm/big}",
+         disk_mib: 9000, pids: 0, file_size_mib: 0, image: vm/big, packages: [curl]}",
     );
     let sandbox = &workflow.sandbox;
     let big = sandbox.profile_of(Some("big")).expect("listed");
@@ -250,6 +250,7 @@ fn a_rescue_gets_the_larger_of_the_profiles_and_the_usual_sizes_and_never_less_t
     let large = sandbox.rescue_sizes(big, Kind::QemuKvm, &workflow.smolvm);
     assert_eq!((large.cpus, large.memory_mib, large.disk_mib, large.image), (8, 9000, 9000, None));
     assert!(large.pids > 1 << 20 && large.file_size_mib > 1 << 20, "no limit stays none");
+    assert!(large.packages.is_empty(), "work is not kept waiting for what only the agent needs");
 }
 
 #[test]
@@ -553,6 +554,7 @@ fn retention_reads_every_key_and_a_wrong_type_in_it_is_an_error_with_its_place()
 fn a_wrong_type_below_sandbox_is_an_error_and_never_the_default() {
     for (settings, about) in [
         ("sandbox: microvm", "sandbox"),
+        ("smolvm: true", "smolvm"),
         ("sandbox: {runtime: [qemu]}", "sandbox.runtime"),
         ("sandbox: {minimum: [microvm]}", "sandbox.minimum"),
         ("sandbox: {image: {dir: /x}}", "sandbox.image"),

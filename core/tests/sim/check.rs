@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use symphony_core::board::{Board, Claim, Command, Event, NotNow, StopCause};
+use symphony_core::board::{Board, Claim, Command, Event, NotNow, StopCause, Whose};
 use symphony_core::ids::{IssueId, RunId, StateName};
 use symphony_core::time::Tick;
 use symphony_core::workflow::Role;
@@ -194,8 +194,12 @@ impl World {
                 NotNow::AwaitingAnswer => self.questions.contains_key(&issue.id),
                 NotNow::OnHold => !issue.dispatchable,
                 NotNow::UnknownProfile { profile, .. } => issue.profile.as_deref() == Some("gone") && profile == "gone",
-                NotNow::ProfileRefused { profile, is_default, .. } => {
-                    issue.profile.as_deref() == Some("image") && profile == "image" && !is_default
+                NotNow::ProfileRefused { whose, .. } | NotNow::ImageUnclear { whose, .. } => {
+                    issue.profile.as_deref() == Some("image") && *whose == Whose::Own("image".to_owned())
+                }
+                NotNow::ImageMissing { whose: Whose::Nobody, .. } => issue.profile.is_none(),
+                NotNow::ImageMissing { whose, .. } => {
+                    issue.profile.as_deref() == Some("image") && *whose == Whose::Own("image".to_owned())
                 }
                 NotNow::MissingLabel(label) => !issue.labels.contains(label),
                 NotNow::BlockedBy(..)

@@ -108,7 +108,9 @@ fn alone(issue: &Issue, before: &Board, after: &Board, policy: &Policy) -> Alone
     let unconfirmed = matches!(verdict, Err(NotNow::Unconfirmed | NotNow::Unseen));
     // The names that a world's files use.
     let profiled = match issue.profile.as_deref() {
-        None | Some("small") => true,
+        Some("small") => true,
+        None if policy.profiles.default.is_some() => true,
+        None => policy.profiles.unnamed.is_none(),
         Some("image") => policy.profiles.listed["image"].is_none(),
         Some(_) => false,
     };

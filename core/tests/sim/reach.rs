@@ -44,6 +44,8 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
             "unknown-profile",
             "profile-refused",
             "awaiting-answer",
+            "image-missing",
+            "image-unclear",
             "blocked",
             "unknown-blocker",
             "blocker-cancelled",

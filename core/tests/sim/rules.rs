@@ -1,7 +1,7 @@
 //! The workflows a world may be under.
 
 use indexmap::IndexMap;
-use symphony_core::board::{Closed, Memory, Policy, Profiles};
+use symphony_core::board::{Closed, Memory, Policy, Profiles, Refusal};
 use symphony_core::ids::StateName;
 use symphony_core::workflow::{Budget, OnBlockerCancelled, Role, StateRule, States};
 
@@ -48,8 +48,12 @@ pub(crate) fn policy(choices: &mut Choices) -> Policy {
 
 /// `small` is always listed, `image` may be refused, and `gone` never is listed.
 fn profiles(choices: &mut Choices) -> Profiles {
-    let refused = choices.one(&[None, Some("names an image".to_owned())]);
+    let lacking = Refusal::Lacking { what: "no image".to_owned(), hint: "build one".to_owned() };
+    let refused = [Refusal::Runtime("names an image".to_owned()), lacking.clone(), Refusal::Unclear("EIO".to_owned())];
+    let [never, not_yet, perhaps] = refused.map(Some);
+    let refused = choices.one(&[None, never, not_yet, perhaps]);
     Profiles {
+        unnamed: choices.rarely(8).then_some(lacking),
         default: choices.one(&[None, Some("small".to_owned())]),
         listed: [("small".to_owned(), None), ("image".to_owned(), refused)].into_iter().collect(),
     }

@@ -348,6 +348,7 @@ pub(super) fn looked(world: &Arc<World>) -> Looked {
         problems: vec![],
         warnings: vec![],
         available_mib: *held(&world.available_mib),
+        stocks: Stocks::new(),
         scan: Ok(Scan::default()),
     }
 }

@@ -189,3 +189,68 @@ async fn a_runtime_that_is_asked_for_its_work_disk_is_tried_with_the_image_of_th
     assert_eq!(all.working("qemu", &workflow("runtime: jail")).await.map(|picked| picked.kind), Ok(Kind::QemuTcg));
     assert_eq!(images(), [Some("/w/vm/own".into()), None], "what one image did says nothing of another");
 }
+
+/// Boots only where its image stands.
+struct Imaged(PathBuf, Arc<Scripted>);
+
+impl Sandbox for Imaged {
+    fn label(&self) -> &'static str {
+        "imaged"
+    }
+
+    fn trial(&self, image: Option<PathBuf>) -> BoxFuture<'_, Result<TrialReport, BootError>> {
+        self.1.passes.store(self.0.exists(), Ordering::Relaxed);
+        self.1.trial(image)
+    }
+
+    fn has(&self, image: Option<PathBuf>, packages: Vec<String>) -> BoxFuture<'_, Result<(), BootError>> {
+        Box::pin(async move {
+            if image.as_deref() == Some(Path::new("/w/vm/far")) {
+                return Err(BootError::Unreadable { what: "EIO".to_owned(), hint: "mend it".to_owned() });
+            }
+            match image.unwrap_or_else(|| self.0.clone()).exists() && packages.is_empty() {
+                true => Ok(()),
+                false => Err(BootError::Missing { what: "no image".to_owned(), hint: "build one".to_owned() }),
+            }
+        })
+    }
+
+    fn boot(&self, spec: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>> {
+        self.1.boot(spec)
+    }
+
+    fn discard_disk<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Result<(), BootError>> {
+        self.1.discard_disk(disk)
+    }
+}
+
+/// Regression: the usual image, built while symphony ran, was taken up after a pause of up to an hour.
+#[tokio::test(start_paused = true)]
+async fn a_runtime_whose_image_came_is_tried_again_at_the_next_look_and_once() {
+    let place = tempfile::tempdir().expect("directory");
+    let image = place.path().join("image");
+    let scripted = Scripted::new(true);
+    scripted.may_end.add_permits(9);
+    let imaged: Arc<dyn Sandbox> = Arc::new(Imaged(image.clone(), scripted.clone()));
+    let (all, qemu) = (Sandboxes::new([(Kind::QemuKvm, imaged)]), workflow("minimum: microvm"));
+    all.settle(&qemu, LONG).await;
+    for _ in 0..3 {
+        all.notice(&qemu).await;
+        all.begin(&qemu);
+    }
+    assert_eq!(tries(&scripted), 1, "what is not there is not tried");
+    std::fs::write(&image, "").expect("written");
+    let mut changes = all.changes();
+    changes.mark_unchanged();
+    all.notice(&qemu).await;
+    changes.changed().await.expect("a change");
+    assert_eq!(all.pick(&qemu).map(|picked| picked.kind), Ok(Kind::QemuKvm));
+    all.notice(&qemu).await;
+    assert_eq!(tries(&scripted), 2);
+    let profiles =
+        workflow("minimum: microvm, profiles: {big: {packages: [curl]}, far: {image: vm/far}, small: {cpus: 1}}");
+    let stocks = all.stocks(&profiles, Kind::QemuKvm).await;
+    assert!(matches!(&stocks[&Some("big".to_owned())], Stock::Lacking { .. }), "{stocks:?}");
+    assert_eq!(stocks[&Some("far".to_owned())], Stock::Unclear("EIO: mend it".to_owned()));
+    assert_eq!((&stocks[&Some("small".to_owned())], &stocks[&None]), (&Stock::Complete, &Stock::Complete));
+}

@@ -1,7 +1,7 @@
 //! The image a machine boots: a directory that `scripts/build-vm.sh` made.
 
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -61,7 +61,8 @@ impl Image {
         if let Some(dir) = named {
             return Self::open(dir);
         }
-        match places.iter().find(|dir| dir.join("manifest.json").exists()) {
+        // One that cannot be looked at is not passed over: what is in the next may be something else.
+        match places.iter().find(|dir| dir.join("manifest.json").try_exists().unwrap_or(true)) {
             Some(dir) => Self::open(dir),
             None => {
                 let (what, hint) = nowhere(places, variable(VARIABLE).as_deref());
@@ -92,10 +93,15 @@ impl Image {
         let mut text = Vec::new();
         // Built elsewhere, it would not be found: this place would still be the one.
         let rebuild = &format!("build it with scripts/build-vm.sh --output {shown} of this version");
-        let unreadable =
-            |error: std::io::Error| missing(format!("cannot read {}: {error}", path.display()), rebuild.as_str());
-        let file = fs::File::open(&path).map_err(unreadable)?;
-        file.take(LONGEST_MANIFEST).read_to_end(&mut text).map_err(unreadable)?;
+        let unreadable = |path: &Path, error: &std::io::Error| {
+            let what = format!("cannot read {}: {error}", path.display());
+            match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => missing(what, rebuild),
+                _ => BootError::Unreadable { what, hint: rebuild.clone() },
+            }
+        };
+        let file = fs::File::open(&path).map_err(|error| unreadable(&path, &error))?;
+        file.take(LONGEST_MANIFEST).read_to_end(&mut text).map_err(|error| unreadable(&path, &error))?;
         let manifest: Manifest = serde_json::from_slice(&text)
             .map_err(|error| missing(format!("{} is not a manifest: {error}", path.display()), rebuild))?;
         if manifest.format != FORMAT || manifest.protocol != symphony_guest::wire::VERSION {
@@ -110,8 +116,15 @@ impl Image {
         }
         for (name, output) in &manifest.outputs {
             let plain = ALWAYS.contains(&name.as_str()) || name == AGENTS;
-            let length = fs::metadata(dir.join(name)).map(|meta| meta.len()).unwrap_or(0);
-            if plain && length != output.bytes {
+            if !plain {
+                continue;
+            }
+            let file = dir.join(name);
+            let length = match fs::metadata(&file) {
+                Ok(meta) => meta.len(),
+                Err(error) => return Err(unreadable(&file, &error)),
+            };
+            if length != output.bytes {
                 let bytes = output.bytes;
                 return Err(missing(format!("{shown}/{name} has {length} bytes, its manifest says {bytes}"), rebuild));
             }
@@ -135,7 +148,7 @@ impl Image {
         Err(BootError::Missing {
             what: format!("the VM image {dir} lacks {}", lacks.join(", ")),
             hint: format!(
-                "scripts/build-vm.sh --output DIRECTORY{options} builds one; name it with `image` in the profile"
+                "build one with scripts/build-vm.sh --output DIRECTORY{options}, and name it with `image` in the profile"
             ),
         })
     }
@@ -169,7 +182,7 @@ fn missing(what: impl Into<String>, hint: &str) -> BootError {
 mod tests {
     use std::path::Path;
 
-    use super::Image;
+    use super::{BootError, Image};
 
     fn image(dir: &Path, manifest: &str) {
         for name in super::ALWAYS {
@@ -210,6 +223,31 @@ mod tests {
         }
         let error = Image::find(None, &[place.path().join("nowhere")]).expect_err("nothing there").to_string();
         assert!(error.contains("there is no VM image in ") && error.contains("scripts/build-vm.sh"), "{error}");
+    }
+
+    /// What cannot be looked at is not called missing: nobody knows, and the next look may.
+    #[test]
+    fn an_image_that_cannot_be_read_is_told_from_one_that_is_not_there() {
+        let place = tempfile::tempdir().expect("directory");
+        let manifest_file = place.path().join("manifest.json");
+        let said = |named: Option<&Path>| Image::find(named, &[place.path().to_owned()]).expect_err("no image");
+        assert!(matches!(said(Some(place.path())), BootError::Missing { .. }), "an empty directory");
+        // No user can read a directory as a file, and none can follow a link to itself.
+        std::fs::create_dir(&manifest_file).expect("made");
+        for named in [Some(place.path()), None] {
+            let error = said(named);
+            let BootError::Unreadable { what, .. } = &error else { panic!("{error:?}") };
+            assert!(what.contains("cannot read ") && what.contains("manifest.json"), "{what}");
+        }
+        std::fs::remove_dir(&manifest_file).expect("removed");
+        std::os::unix::fs::symlink("manifest.json", &manifest_file).expect("linked");
+        assert!(matches!(said(None), BootError::Unreadable { .. }), "it is not passed over for the next place");
+        std::fs::remove_file(&manifest_file).expect("removed");
+        image(place.path(), &manifest(1, std::env::consts::ARCH, 10));
+        std::fs::remove_file(place.path().join("root.erofs")).expect("removed");
+        assert!(matches!(said(None), BootError::Missing { .. }), "a file of it is gone");
+        std::os::unix::fs::symlink("root.erofs", place.path().join("root.erofs")).expect("linked");
+        assert!(matches!(said(None), BootError::Unreadable { .. }), "a file of it cannot be looked at");
     }
 
     #[test]

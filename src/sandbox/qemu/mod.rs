@@ -398,6 +398,12 @@ impl Sandbox for Qemu {
         .boxed()
     }
 
+    fn has(&self, image: Option<PathBuf>, packages: Vec<String>) -> BoxFuture<'_, Result<(), BootError>> {
+        let places = self.places.clone();
+        let look = move || Image::find(image.as_deref(), &places)?.has(&packages);
+        async { tokio::task::spawn_blocking(look).await.map_err(|error| stage("looked for its image", error))? }.boxed()
+    }
+
     fn boot(&self, spec: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>> {
         self.boot_machine(spec).boxed()
     }

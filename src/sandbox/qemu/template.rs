@@ -205,7 +205,10 @@ impl Templates {
     ) -> Result<Template, String> {
         let (ram, state) = made?;
         let (key, place) = (key.clone(), place.to_owned());
+        // Whose run this is stands in what is logged.
+        let span = tracing::Span::current();
         let keep = move || -> io::Result<Template> {
+            let _inside = span.enter();
             seal(&ram)?;
             let template = Template { ram, state };
             // It serves this process even where it cannot be kept for the next.

@@ -12,6 +12,7 @@
 mod cli;
 mod copy;
 mod exec;
+mod image;
 mod life;
 mod machine;
 mod place;
@@ -32,7 +33,7 @@ use tokio::time::{Instant, timeout_at};
 use self::cli::{Cli, Failure};
 use self::exec::{Channel, Exec};
 use self::life::{Life, Running};
-use self::machine::{Name, Order};
+use self::machine::{Name, Order, Row};
 use self::place::Place;
 pub use self::sweep::Swept;
 use super::{BootError, BootSpec, Guest, Sandbox, TrialReport};
@@ -145,18 +146,15 @@ impl Smolvm {
         let (cli, place) = timeout_at(deadline, self.ready()).await.unwrap_or(Err(late.clone()))?;
         copy::check(&self.settings.copies)?;
         let remembered = machine::remembered(&spec.disk)?;
-        let name = match &remembered {
-            Some(name) => name.clone(),
-            None => {
-                let name = Name::of(&self.places.instance, &spec.disk);
-                // Before the machine exists: one that nobody remembers would be nobody's work disk.
-                machine::remember(&spec.disk, &name)?;
-                name
-            }
-        };
+        let name = remembered.clone().unwrap_or_else(|| Name::of(&self.places.instance, &spec.disk));
+        let known = timeout_at(deadline, self.known(&spec, cli, &name)).await.unwrap_or(Err(late.clone()))?;
+        if remembered.is_none() {
+            // Before the machine exists: one that nobody remembers would be nobody's work disk.
+            machine::remember(&spec.disk, &name)?;
+        }
         // From here on the machine may run, whatever becomes of this call.
         let running = Running::new(cli.clone(), name.clone(), place.clone());
-        match timeout_at(deadline, self.bring_up(&spec, purpose, cli, place, &name)).await {
+        match timeout_at(deadline, self.bring_up(&spec, purpose, cli, place, &name, known)).await {
             Ok(Ok((io, exec))) => {
                 let report = self.report(&spec);
                 Ok(Guest { io, report, life: Box::new(Life::new(exec, running)) })
@@ -179,9 +177,23 @@ impl Smolvm {
         cli: &Cli,
         place: &Place,
         name: &Name,
+        known: Option<Row>,
     ) -> Result<(UnixStream, Exec), BootError> {
         let socket = place.socket(name);
-        let fresh = self.ensure_machine(spec, purpose, cli, name, &socket).await?;
+        let fresh = match known {
+            Some(row) => {
+                // Whatever runs in it belongs to no run; and smolvm may not know that something does.
+                if row.state != "stopped" {
+                    cli.stop(name).await.map_err(|error| failed("stopped what its machine still ran", error))?;
+                }
+                // Interrupted before its first start was over, it holds nothing yet, perhaps not even what is copied in.
+                row.state == "created"
+            }
+            None => {
+                self.make(spec, purpose, cli, name, &socket).await?;
+                true
+            }
+        };
         let listener = listen(&socket).map_err(during("opened the socket of its channel"))?;
         if let Err(error) = cli.start(name, spec.deadline).await {
             let said = cli.directory(name).await.map(|dir| place::last_words(&dir)).unwrap_or_default();
@@ -212,27 +224,27 @@ impl Smolvm {
         Ok((io, exec))
     }
 
-    /// The machine, stopped. `true`: it was made just now.
-    async fn ensure_machine(
+    /// The machine of this name, if there is one. Only where one must be made its image is asked for what it has: whatever
+    /// an image lacks by now, a machine that exists is started again, or its work could not be taken off it.
+    async fn known(&self, spec: &BootSpec, cli: &Cli, name: &Name) -> Result<Option<Row>, BootError> {
+        let rows = cli.machines().await.map_err(|error| failed("listed its machines", error))?;
+        match rows.into_iter().find(|row| row.name == name.as_str()) {
+            Some(row) if !row.is_of(&self.places.instance) => {
+                Err(stage("looked for its machine", &format!("{name} exists and is not ours")))
+            }
+            Some(row) => Ok(Some(row)),
+            None => self.has(spec.image.clone(), spec.packages.clone()).await.map(|()| None),
+        }
+    }
+
+    async fn make(
         &self,
         spec: &BootSpec,
         purpose: &str,
         cli: &Cli,
         name: &Name,
         socket: &Path,
-    ) -> Result<bool, BootError> {
-        let rows = cli.machines().await.map_err(|error| failed("listed its machines", error))?;
-        if let Some(row) = rows.iter().find(|row| row.name == name.as_str()) {
-            if !row.is_of(&self.places.instance) {
-                return Err(stage("looked for its machine", &format!("{name} exists and is not ours")));
-            }
-            // Whatever runs in it belongs to no run; and smolvm may not know that something does.
-            if row.state != "stopped" {
-                cli.stop(name).await.map_err(|error| failed("stopped what its machine still ran", error))?;
-            }
-            // Interrupted before its first start was over, it holds nothing yet, perhaps not even what is copied in.
-            return Ok(row.state == "created");
-        }
+    ) -> Result<(), BootError> {
         // What is asked for now wins over what the workflow said at the start; a packed machine is known by its name.
         let packed = |image: &&Path| {
             Some(*image) == self.settings.from.as_deref() || image.extension().is_some_and(|end| end == "smolmachine")
@@ -255,7 +267,7 @@ impl Smolvm {
             socket,
         };
         cli.call(order.arguments(), CREATING).await.map_err(|error| failed("made its machine", error))?;
-        Ok(true)
+        Ok(())
     }
 
     fn report(&self, spec: &BootSpec) -> TrialReport {
@@ -317,6 +329,18 @@ impl Sandbox for Smolvm {
             let report = outcome?;
             discarded?;
             Ok(report)
+        }
+        .boxed()
+    }
+
+    fn has(&self, image: Option<PathBuf>, packages: Vec<String>) -> BoxFuture<'_, Result<(), BootError>> {
+        let usual = || self.settings.from.clone().or_else(|| self.settings.image.as_ref().map(PathBuf::from));
+        let image = image.or_else(usual);
+        let look = move || image::has(image.as_deref(), &packages);
+        async {
+            tokio::task::spawn_blocking(look)
+                .await
+                .map_err(|error| stage("looked for its image", &error.to_string()))?
         }
         .boxed()
     }

@@ -97,6 +97,11 @@ pub(super) fn explain(failure: &Failure) -> Option<BootError> {
     if failure.code == "HYPERVISOR_UNAVAILABLE" || said.contains("libkrun not found") {
         return Some(missing(&failure.message, "smolvm's own parts are missing: install it again"));
     }
+    if said.contains("layers directory not found") {
+        // Measured with 1.32.2: a machine that was made from a directory mounts it at every start.
+        let what = format!("the image that its machine was made from is gone ({})", failure.message);
+        return Some(missing(&what, "put it back where it was; the machine still has its work"));
+    }
     None
 }
 
@@ -135,6 +140,8 @@ mod tests {
         assert!(denied.contains("group"), "{denied}");
         let absent = said(&failure("SMOLVM_ERROR", "KVM not available", false));
         assert!(absent.contains("virtualisation"), "{absent}");
+        let gone = said(&failure("SMOLVM_ERROR", "boot: packed layers directory not found at /x: restart it", false));
+        assert!(gone.contains("/x") && gone.contains("put it back"), "{gone}");
         assert_eq!(explain(&failure("SMOLVM_ERROR", "machine is not running", false)), None);
     }
 

@@ -88,6 +88,7 @@ case $verb in
         printf '{"block_io":"sync","branchable":false,"branchpoint_held":false,"cmd":[%s],"cpus":%s,"created_at":%s,"cuda":false,"cuda_branch_pool_size":null,"cuda_fork_pool_size":null,"cuda_vram_limit_mib":null,"detached":false,"disk_durability":"full","disks":[],"entrypoint":[],"ephemeral":false,"forkable":false,"forkpoint_held":false,"gpu":false,"gpu_vram_mib":null,"health_cmd":null,"health_interval_secs":null,"health_retries":null,"health_startup_grace_secs":null,"health_timeout_secs":null,"image":%s,"labels":{%s},"memory_mib":%s,"mounts":0,"name":"%s","network":false,"overlay_gb":%s,"parent_machine":null,"pid":@PID@,"ports":0,"restart_count":0,"restart_max_retries":0,"restart_policy":"never","state":@STATE@,"state_reason":null,"storage_gb":%s}\n' \
             "$command" "$cpus" "$(date +%s)" "$image" "$marks" "$mem" "$name" "$overlay" "$storage" > "$record/row"
         echo created > "$record/state"
+        case $image in '"/'*) p=${image#?}; echo "${p%?}" > "$record/image" ;; esac
         printf '%s\n' "${socket%%:*}" > "$dir/socket"
         printf 'Created machine: %s\n  CPUs: %s, Memory: %s MiB\n' "$name" "$cpus" "$mem"
         ;;
@@ -108,6 +109,9 @@ case $verb in
         known || fail NOT_FOUND "vm not found: $name"
         is kvm && fail SMOLVM_ERROR "agent operation failed: boot: KVM not available: /dev/kvm does not exist"
         is denied && fail SMOLVM_ERROR "agent operation failed: boot: KVM permission denied"
+        # As the real one: a directory it was made from is mounted at every start.
+        layers=$(cat "$record/image" 2>/dev/null)
+        [ -e "${layers:-/}" ] || fail SMOLVM_ERROR "agent operation failed: start machine: agent operation failed: monitor agent: Error: agent operation failed: add packed layers virtiofs: packed layers directory not found at $layers: this machine's layers volume is not mounted, so the guest cannot use its bundled image and an offline run would fail. Restart the machine, or re-create it from the .smolmachine bundle. (boot process exited (code 1) before the agent was ready)"
         setsid "$BASH" "$here/smolvm" _boot-vm "$dir/boot-config.json" < /dev/null > /dev/null 2>&1 &
         echo $! > "$dir/pid"
         # As the real one's, it is out of the call's group before the call can end.

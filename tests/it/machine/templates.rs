@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use super::bench::{Awake, Bench, have_machines};
+use crate::rig::{FRONT, Project};
 
 #[tokio::test]
 async fn a_template_that_does_not_restore_costs_time_and_no_run() {
@@ -57,4 +58,38 @@ async fn a_template_knows_no_issue_and_a_restored_machine_has_its_own_limits() {
     let planted = bench.place.path().join("planted");
     fs::write(&planted, format!("x{secret}x")).expect("written");
     assert!(holds(&planted));
+}
+
+/// Regression: whose run met the trouble could not be told from the log.
+#[test]
+fn a_template_that_cannot_be_kept_is_logged_with_the_issue_whose_run_met_it_and_costs_nothing() {
+    if !have_machines() {
+        return;
+    }
+    let front = format!("{FRONT}sandbox: {{runtime: qemu, memory_mib: 512, cpus: 1, disk_mib: 1024}}\n");
+    let mut project = Project::with(&front);
+    project.microvms = true;
+    let warns = |name: &str, expected: &[&str]| {
+        project.issue("Todo", name, "```sh\necho x > x.txt\n```");
+        let running = project.start();
+        project.wait_for(&format!("issues/Done/{name}.md"));
+        let log = running.log();
+        let lines = expected.iter().map(|words| {
+            let line = log.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("no {words:?} in {log}"));
+            assert!(line.contains(&format!(" issue_id={name} issue_identifier={name}")), "{line}");
+            line.to_owned()
+        });
+        let lines: Vec<String> = lines.collect();
+        assert_eq!(running.stop(), 0);
+        lines
+    };
+    let templates = ".symphony/machines/templates";
+    project.write(templates, "not a directory\n");
+    let lines = warns("T-1", &["a template cannot be read", "no template could be made; machines boot cold"]);
+    // It has the name of what it was made of: something stands in its place.
+    let (_, name) = lines[0].split_once(&format!("{templates}/")).expect("its path");
+    let name = name.split(' ').next().expect("its name");
+    fs::remove_file(project.dir().join(templates)).expect("removed");
+    project.write(&format!("{templates}/{name}"), "not a directory\n");
+    warns("T-2", &["a template cannot be read", "a template could not be kept"]);
 }

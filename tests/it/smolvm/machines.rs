@@ -4,8 +4,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use symphony::sandbox::Sandbox as _;
 use symphony::sandbox::channel::Channel;
+use symphony::sandbox::{BootSpec, Sandbox as _};
 use symphony_guest::wire::CheckRequest;
 
 use super::bench::{Bench, GRACE, INSTANCE, block_on};
@@ -69,6 +69,55 @@ fn a_machine_is_kept_stopped_started_again_with_its_files_and_deleted_with_its_d
             (log.rfind("machine stop").expect("stopped"), log.find("machine delete").expect("deleted"));
         assert!(stop < delete, "it is stopped before it is deleted:\n{log}");
         again.discard_disk(&bench.disk("APP-1")).await.expect("a missing one is success");
+    });
+}
+
+/// Regression: a rescue, and a run whose stopped machine holds work, failed when the image had lost a package since.
+#[test]
+fn a_machine_that_exists_is_started_whatever_its_image_lacks_by_now_and_no_new_one_is_made_of_it() {
+    let Some(bench) = Bench::new() else { return };
+    let image = bench.root().join("image");
+    let status = image.join("var/lib/dpkg/status");
+    std::fs::create_dir_all(status.parent().expect("a directory")).expect("made");
+    std::fs::write(&status, "Package: git\nStatus: install ok installed\n").expect("written");
+    let spec = |key: &str| BootSpec { image: Some(image.clone()), packages: vec!["git".into()], ..bench.spec(key) };
+    let made = |bench: &Bench| bench.log().lines().filter(|line| line.starts_with("machine create --name")).count();
+    block_on(async {
+        let runtime = bench.runtime();
+        let guest = runtime.boot(spec("APP-7")).await.expect("it has git");
+        let (io, mut life) = guest.into_parts();
+        let (channel, _) = Channel::open(io, "token-1", SOON).await.expect("says hello");
+        says(&channel, "echo kept > /work/file").await;
+        drop(channel);
+        life.stop(GRACE).await;
+
+        std::fs::write(&status, "").expect("written");
+        let again = async |expected: &str| {
+            let guest = bench.runtime().boot(spec("APP-7")).await.expect("boots again");
+            let (io, mut life) = guest.into_parts();
+            let (channel, _) = Channel::open(io, "token-2", SOON).await.expect("says hello");
+            assert_eq!(says(&channel, "cat /work/file").await, expected);
+            drop(channel);
+            life.stop(GRACE).await;
+        };
+        again("kept\n").await;
+        let error = runtime.boot(spec("APP-8")).await.expect_err("a new one would lack it").to_string();
+        assert!(error.contains("lacks git: ") && error.contains("scripts/build-smolvm-image"), "{error}");
+        assert_eq!((made(&bench), bench.disk("APP-8").exists()), (1, false), "nothing is left of what was refused");
+
+        // A machine of a directory mounts it at every start.
+        let aside = bench.root().join("aside");
+        std::fs::rename(&image, &aside).expect("moved");
+        let error = runtime.boot(spec("APP-7")).await.expect_err("nothing to mount").to_string();
+        assert!(error.contains("put it back where it was"), "{error}");
+        std::fs::rename(&aside, &image).expect("moved back");
+        again("kept\n").await;
+
+        // Only a note is left of it: it would be a new one.
+        let name = bench.machines().remove(0).0;
+        bench.call(&["machine", "delete", "--name", &name]);
+        runtime.boot(spec("APP-7")).await.expect_err("a new one would lack it");
+        assert_eq!(made(&bench), 1);
     });
 }
 

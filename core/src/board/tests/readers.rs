@@ -339,20 +339,21 @@ fn the_policy_is_the_workflow_s_and_asks_for_memory_only_when_told_to_and_when_i
         );
         crate::workflow::Workflow::parse(&text, &place).expect("valid").0
     };
-    let policy = Policy::of(&read("sandbox: {reserve_mib: 7}"), None, Some(9), None);
+    let none = Stocks::new();
+    let policy = Policy::of(&read("sandbox: {reserve_mib: 7}"), None, Some(9), None, &none);
     assert_eq!(policy.memory, Some(Memory { available_mib: 9, needed_mib: 7 }));
     assert_eq!(policy.states.rules[&StateName::new("Todo")].max_concurrent, Some(3));
     assert_eq!(policy.budget, read("").budget);
-    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 7}"), None, None, None).memory, None);
-    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 0}"), None, Some(9), None).memory, None);
-    assert_eq!(Policy::of(&read(""), None, Some(9), None).memory.map(|memory| memory.needed_mib), Some(512));
+    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 7}"), None, None, None, &none).memory, None);
+    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 0}"), None, Some(9), None, &none).memory, None);
+    assert_eq!(Policy::of(&read(""), None, Some(9), None, &none).memory.map(|memory| memory.needed_mib), Some(512));
 }
 
 #[test]
 fn an_issue_with_a_profile_that_cannot_be_had_waits_and_says_so_and_a_live_run_goes_on() {
     let mut w = World::new();
     w.policy.profiles.listed =
-        [("small".to_owned(), None), ("vm".to_owned(), Some("names an image".to_owned()))].into();
+        [("small".to_owned(), None), ("vm".to_owned(), Some(Refusal::Runtime("names an image".to_owned())))].into();
     let with = |name: &str, profile: &str| Issue { profile: Some(profile.into()), ..issue(name, "Todo") };
     let out = w.look(&[with("A", "small"), with("B", "vm"), with("C", "smal\nl")]);
     assert_eq!(starts(&out).iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["A"]);
@@ -375,6 +376,67 @@ fn an_issue_with_a_profile_that_cannot_be_had_waits_and_says_so_and_a_live_run_g
     let out = w.look(&[with("A", "gone"), with("B", "small"), with("C", "small")]);
     assert!(!out.iter().any(|command| matches!(command, Command::Stop(..))), "{out:?}");
     assert_eq!(starts(&out).len(), 1, "B has the second slot");
+}
+
+/// Regression: a profile whose image was missing failed its runs one after the other until its issues were parked.
+#[test]
+fn an_issue_whose_image_is_not_there_waits_unstarted_and_starts_at_the_look_that_finds_it() {
+    let mut w = World::new();
+    let lacking = |what: &str| Some(Refusal::Lacking { what: what.to_owned(), hint: "build it".to_owned() });
+    w.policy.profiles.listed =
+        [("big".to_owned(), lacking("it lacks curl")), ("far".to_owned(), Some(Refusal::Unclear("EIO".to_owned())))]
+            .into();
+    w.policy.profiles.unnamed = lacking("there is none");
+    let with = |name: &str, profile: &str| Issue { profile: Some(profile.into()), ..issue(name, "Todo") };
+    let all = [with("A", "big"), with("B", "far"), issue("C", "Todo")];
+    assert!(starts(&w.look(&all)).is_empty());
+    let why = |w: &World, name: &str| {
+        let why =
+            w.board.verdict(w.board.issue(&id(name)).expect("known"), Tick(w.now.0), &w.policy).expect_err("waits");
+        (why.code(), why.to_string())
+    };
+    assert_eq!(why(&w, "A"), ("image-missing", "its profile `big` has nothing to boot: it lacks curl".to_owned()));
+    assert_eq!(
+        why(&w, "B"),
+        ("image-unclear", "what its profile `far` would boot cannot be looked at: EIO".to_owned())
+    );
+    assert_eq!(why(&w, "C"), ("image-missing", "its sandbox has nothing to boot: there is none".to_owned()));
+    w.policy.profiles.default = Some("big".to_owned());
+    assert_eq!(why(&w, "C").1, "the workflow's `sandbox.profile`, `big`, has nothing to boot: it lacks curl");
+    w.policy.profiles.listed["big"] = None;
+    assert_eq!(starts(&w.look(&all)).iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["A", "C"]);
+    for name in ["A", "B", "C"] {
+        assert_eq!(w.board.counters(&id(name)).failures_in_a_row, 0);
+    }
+}
+
+/// A look that failed says nothing for ever: `--once` ends only when several in a row did.
+#[test]
+fn an_image_that_cannot_be_looked_at_for_a_moment_does_not_end_once() {
+    let mut w = World::new();
+    w.policy.profiles.unnamed = Some(Refusal::Unclear("EIO".to_owned()));
+    w.look(&[issue("A", "Todo")]);
+    for _ in 0..2 {
+        assert_eq!(w.board.settled(w.now, &w.policy), None, "the next look may see it");
+        w.look(&[issue("A", "Todo")]);
+    }
+    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::NeedsHuman), "but nobody waits for ever");
+    w.policy.profiles.unnamed = None;
+    assert_eq!(starts(&w.look(&[issue("A", "Todo")])).len(), 1);
+}
+
+#[test]
+fn what_a_look_found_of_an_image_counts_for_the_profile_that_boots_it() {
+    let place = crate::workflow::Place { dir: "/w".into(), home: None, env: &|_| None };
+    let text = "---\ntracker: {kind: local}\nacp: {adapter: script}\nsandbox: {profiles: {big: {image: /x}, small: {}}}\n---\nP";
+    let workflow = crate::workflow::Workflow::parse(text, &place).expect("valid").0;
+    let found = Stock::Lacking { what: "w".to_owned(), hint: "h".to_owned() };
+    let stocks: Stocks = [(Some("big".to_owned()), found), (None, Stock::Complete)].into();
+    let of = |kind| Policy::of(&workflow, None, None, Some(kind), &stocks).profiles;
+    let machines = of(crate::runtimes::Kind::QemuKvm);
+    assert!(matches!(&machines.listed["big"], Some(Refusal::Lacking { .. })), "{machines:?}");
+    assert_eq!((&machines.listed["small"], &machines.unnamed), (&None, &None));
+    assert!(matches!(&of(crate::runtimes::Kind::Jail).listed["big"], Some(Refusal::Runtime(_))), "never in a jail");
 }
 
 #[test]
