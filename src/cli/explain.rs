@@ -70,7 +70,7 @@ impl Explain {
 
 /// The workflow file in its canonical directory; the file itself need not be there. A directory is that of a
 /// `WORKFLOW.md`.
-fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+pub(super) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
     let mut absolute = std::path::absolute(path)?;
     if absolute.is_dir() {
         absolute.push("WORKFLOW.md");
@@ -122,7 +122,8 @@ fn quoted(path: &Path) -> String {
     if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-fn refuse(code: u8, message: &str, hint: Option<&str>) -> ExitCode {
+/// Says why not, on stderr, and gives the exit code.
+pub(super) fn refuse(code: u8, message: &str, hint: Option<&str>) -> ExitCode {
     let hint = hint.map_or(String::new(), |hint| format!("  {}\n", harmless(hint)));
     let text = format!("symphony: {}\n{hint}", harmless(message));
     let _ = std::io::stderr().write_all(text.as_bytes());

@@ -7,6 +7,7 @@
 mod chain;
 mod error;
 pub mod inspect;
+pub mod key;
 mod letters;
 mod memory;
 mod schema;
@@ -102,11 +103,8 @@ impl Journal {
     /// An unusable, damaged or newer file; nothing is changed then.
     pub fn open(path: &Path, origin: Origin) -> Result<(Self, Memory), JournalError> {
         let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
-        let is_new = !path.exists();
+        inspect::fit_for_use(path)?;
         let mut db = schema::connect(path)?;
-        if !is_new {
-            inspect::sound(&db, path)?;
-        }
         schema::prepare(&mut db, path, &origin.instance)?;
         let tx = db.transaction().map_err(wrap)?;
         memory::end_what_was_cut_off(&tx).map_err(wrap)?;
@@ -222,18 +220,20 @@ impl Journal {
         })
     }
 
-    /// Removes old events and leaves a signed checkpoint, when there are more than enough. How many went.
+    /// Removes old events and leaves a signed checkpoint, when there are more than enough and the chain is whole.
     ///
     /// # Errors
-    /// The journal cannot be written; then nothing was removed.
-    pub fn compacted(&self, keep: u64, slack: u64, instance: String, secret: [u8; 32]) -> Written<i64> {
-        self.write("compacted", move |tx| {
+    /// The journal cannot be written, or its chain is broken; then nothing was removed.
+    pub fn compacted(&self, keep: u64, slack: u64, instance: String, secret: [u8; 32]) -> Written<chain::Removed> {
+        let path = self.path.clone();
+        let written = self.write("compacted", move |tx| {
             let count: i64 = tx.query_row("SELECT count(*) FROM events", [], |r| r.get(0))?;
-            if count < signed(keep.saturating_add(slack)) {
-                return Ok(0);
+            if count <= signed(keep.saturating_add(slack)) {
+                return Ok(Ok(chain::Removed { events: 0, upto: 0 }));
             }
-            inspect::compact(tx, &instance, keep, &secret)
-        })
+            chain::compact(tx, &instance, keep, &secret)
+        });
+        Box::pin(async move { written.await?.map_err(|message| JournalError::Broken { path, message }) })
     }
 
     /// Queues the work at once, so calls are carried out in the order they were made, also when
