@@ -22,7 +22,7 @@ CREATE TABLE questions (id INTEGER PRIMARY KEY, run INTEGER NOT NULL, issue TEXT
 ";
 
 /// From format 1 to 2: what bounds an issue, why its last run ended, where a parked issue came from.
-const TO_2: &str = "
+pub(super) const TO_2: &str = "
 ALTER TABLE runs ADD COLUMN reason TEXT;
 ALTER TABLE counters RENAME COLUMN last_end TO last_words;
 ALTER TABLE counters ADD COLUMN turns INTEGER NOT NULL DEFAULT 0;

@@ -13,6 +13,7 @@ mod handoff_flow;
 mod hostile;
 mod http;
 mod jail;
+mod journal;
 mod journey;
 mod lifecycle;
 mod machine;
