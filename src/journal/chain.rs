@@ -11,6 +11,9 @@ use symphony_core::ids::{IssueId, RunId};
 /// The hash before the first event.
 const START: [u8; 32] = [0; 32];
 
+/// Bytes of an event's body, whatever an agent or a human wrote.
+const BODY_MAX: usize = 64 * 1024;
+
 /// A place in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -77,7 +80,11 @@ pub(super) fn head(db: &Connection) -> rusqlite::Result<Link> {
 /// Appends; part of the transaction that changes the state the event tells of.
 pub(super) fn append(tx: &Transaction<'_>, entry: &Entry<'_>) -> rusqlite::Result<()> {
     let before = head(tx)?;
-    let (seq, at, body) = (before.seq + 1, Timestamp::now().to_string(), entry.body.to_string());
+    let (seq, at, mut body) = (before.seq + 1, Timestamp::now().to_string(), entry.body.to_string());
+    if body.len() > BODY_MAX {
+        // The words themselves stand in the rows of the same transaction.
+        body = json!({"bytes": body.len(), "sha256": hex(&Sha256::digest(&body))}).to_string();
+    }
     let (run, issue) = (entry.run.map(|run| signed(run.0)), entry.issue.map(|issue| issue.0.as_str()));
     let hash = hash(&before.hash, seq, &at, entry.kind, run, issue, &body);
     tx.prepare("INSERT INTO events (seq, at, kind, run, issue, body, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?

@@ -14,6 +14,9 @@ use super::{chain, schema};
 /// Bytes of a journal that a start still looks through for damage; a larger one is checked on demand.
 const LOOK_THROUGH: i64 = 64 << 20;
 
+/// Bytes of the smallest page there is.
+const SMALLEST: u64 = 512;
+
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -38,9 +41,10 @@ fn look_at(path: &Path) -> Result<Connection, JournalError> {
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let log = beside(path, "-wal").metadata().map_or(0, |meta| meta.len());
-    // SQLite takes the log of an empty file for a left-over and removes it.
-    if log > 0 && path.metadata().is_ok_and(|meta| meta.len() == 0) {
-        let message = "it is empty, but its log is not".to_owned();
+    let size = path.metadata().map_or(0, |meta| meta.len());
+    // SQLite takes so short a file for one that was not begun: it would be written over, and its log removed.
+    if size < SMALLEST && (size > 0 || log > 0) {
+        let message = format!("it has only {size} bytes");
         return Err(JournalError::Damaged { path: path.to_owned(), message });
     }
     let db = Connection::open_with_flags(path, flags).map_err(wrap)?;

@@ -41,7 +41,7 @@ fn wrong(path: &Path, message: impl ToString) -> JournalError {
 
 fn parse(text: &str) -> Option<[u8; 32]> {
     let mut secret = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     for (at, byte) in secret.iter_mut().enumerate() {

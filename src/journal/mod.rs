@@ -23,7 +23,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 use serde_json::json;
-use symphony_core::board::{Due, EndReason, Parked};
+use symphony_core::board::{Due, EndReason, Parked, one_line};
 use symphony_core::budget::Counters;
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::steering::Letter;
@@ -32,6 +32,9 @@ use tokio::sync::oneshot;
 use self::chain::{Entry, signed};
 pub use self::error::JournalError;
 pub use self::memory::{Memory, Origin};
+
+/// Bytes of the words about a run's end.
+const END_MAX: usize = 2000;
 
 /// What became of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +161,8 @@ impl Journal {
     pub fn run_ended(&self, run: RunId, issue: IssueId, ending: Ending) -> Written<()> {
         self.write("run_ended", move |tx| {
             let Ending { reason, end, counters, due, tokens } = ending;
+            // Programs and agents wrote it; the log has it whole.
+            let end = one_line(&end, END_MAX);
             tx.execute(
                 "UPDATE runs SET ended_at = ?2, end = ?3, reason = ?4, tokens = ?5 WHERE run = ?1 AND ended_at IS NULL",
                 params![signed(run.0), Timestamp::now().to_string(), end, reason.as_str(), signed(tokens)],

@@ -44,10 +44,10 @@ async fn no_event_can_be_changed_replaced_or_removed() {
 #[tokio::test]
 async fn a_check_names_the_place_of_what_was_changed_removed_or_cut_off() {
     for (sql, says) in [
-        ("UPDATE events SET body = '{}' WHERE seq = 5", "event 5 (turn_began, "),
+        ("UPDATE events SET body = '{}' WHERE seq = 5", "event 5 (run_started, "),
         ("UPDATE events SET issue = 'other' WHERE seq = 2", "event 2 (run_started, "),
         ("UPDATE events SET issue = NULL WHERE seq = 13", "event 13 (run_ended, "),
-        ("UPDATE events SET hash = x'00' WHERE seq = 6", "event 6 (run_"),
+        ("UPDATE events SET hash = x'00' WHERE seq = 6", "event 6 (turn_began"),
         ("DELETE FROM events WHERE seq = 5", "event 5 is missing; the next one is 6"),
         ("DELETE FROM events WHERE seq = 1", "event 1 is missing; the next one is 2"),
         ("DELETE FROM events WHERE seq > 10", "events after 10 are missing"),
@@ -134,6 +134,25 @@ async fn a_running_journal_is_compacted_only_when_there_is_enough() {
     assert!(matches!(&refused, JournalError::Broken { message, .. } if message.starts_with("event 12 ")), "{refused}");
     assert_eq!(journal.trouble(), None);
     worked(&journal, 6..7).await;
+}
+
+#[tokio::test]
+async fn no_words_of_an_agent_make_an_event_large() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("journal.db");
+    let (journal, _) = open(&path).expect("opens");
+    let (issue, long) = (IssueId("A".into()), "long ".repeat(100_000));
+    journal.run_started(RunId(1), issue.clone(), counters(1)).await.expect("writes");
+    journal.asked(RunId(1), issue.clone(), asked(&long), None).await.expect("writes");
+    journal.run_ended(RunId(1), issue.clone(), Ending { end: long.clone(), ..ending(1, None) }).await.expect("writes");
+    drop(journal);
+    let db = Connection::open(&path).expect("db");
+    let most = |sql: &str| db.query_row(sql, [], |r| r.get::<_, i64>(0)).expect(sql);
+    assert!(most("SELECT max(length(body)) FROM events") < 5_000);
+    assert!(most("SELECT max(length(end)) FROM runs") < 2_100);
+    drop(db);
+    whole(&path);
+    assert_eq!(open(&path).expect("opens").1.questions[&issue].asked, asked(&long), "the question itself is whole");
 }
 
 #[test]
