@@ -87,8 +87,15 @@ fn sound(db: &Connection, path: &Path) -> Result<(), JournalError> {
 }
 
 fn intact(db: &Connection, path: &Path) -> Result<(), JournalError> {
-    let found: String =
-        db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(|e| JournalError::of(path, &e))?;
+    let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
+    let page: u32 = db.query_row("PRAGMA page_size", [], |r| r.get(0)).map_err(wrap)?;
+    let (size, log) = (path.metadata().map_or(0, |meta| meta.len()), beside(path, "-wal").metadata());
+    // SQLite reads the rest of a torn page as zeros. With a log, that may hold the page.
+    if size % u64::from(page) != 0 && log.map_or(0, |meta| meta.len()) == 0 {
+        let message = format!("its last page is not whole: {size} bytes in pages of {page}");
+        return Err(JournalError::Damaged { path: path.to_owned(), message });
+    }
+    let found: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(wrap)?;
     if found == "ok" {
         return Ok(());
     }
