@@ -173,7 +173,7 @@ fn export_from(
     let mut last = None;
     let mut read = || -> rusqlite::Result<Result<(), std::io::Error>> {
         let mut query = db.prepare(&format!("SELECT rowid, * FROM {table} WHERE rowid >= ?1 ORDER BY rowid"))?;
-        let names: Vec<String> = query.column_names().into_iter().map(str::to_owned).collect();
+        let names: Vec<String> = query.column_names().map(str::to_owned).collect();
         let mut rows = query.query([from])?;
         while let Some(row) = rows.next()? {
             let mut object = serde_json::Map::new();
