@@ -17,7 +17,7 @@ use crate::conductor::{Chosen, Conductor, Facts, Hands as _};
 use crate::gateway::mcp::{Bearer, Endpoint};
 use crate::git::Git;
 use crate::hands::World;
-use crate::journal::{Journal, Origin};
+use crate::journal::{self, Journal, Origin};
 use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::operator::{self, Place};
@@ -29,6 +29,10 @@ use crate::workflow_file::{Environment, WorkflowFile};
 
 /// The start waits so long for trials; what takes longer goes on beside the dashboard.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Events that a start keeps in the journal once there are so many more.
+const EVENTS_KEPT: u64 = 50_000;
+const EVENTS_MORE: u64 = 50_000;
 
 /// Why the program did not start, and the exit code that says so (0.1.0 §1.1).
 struct Refused {
@@ -79,6 +83,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let _lock = Lock::take(&layout.lock()).map_err(Refused::start)?;
     let (journal, memory) = Journal::open(&layout.journal(), origin(&layout)?).map_err(Refused::start)?;
     keep_instance(&layout, &memory.instance);
+    keep_small(&journal, &layout, &memory.instance).await;
     let git = Git::new(layout.root()).map_err(Refused::start)?;
     let exe =
         std::env::current_exe().map_err(|error| Refused::start(format!("cannot find the running program: {error}")))?;
@@ -189,6 +194,23 @@ fn keep_instance(layout: &Layout, instance: &str) {
     }
     if let Err(error) = crate::files::write_atomically(&path, instance.as_bytes()) {
         tracing::warn!(path = %path.display(), %error, "cannot write; should the journal be lost, what is ours could not be told");
+    }
+}
+
+/// Old events go behind a signed checkpoint. A journal that cannot be made smaller is no reason not to start.
+async fn keep_small(journal: &Journal, layout: &Layout, instance: &str) {
+    let compacted = match journal::key::load_or_create(&layout.journal_key()) {
+        Ok(secret) => journal.compacted(EVENTS_KEPT, EVENTS_MORE, instance.to_owned(), secret).await,
+        Err(error) => Err(error),
+    };
+    match compacted {
+        Ok(removed) if removed.events == 0 => {}
+        Ok(removed) => tracing::info!(
+            removed = removed.events,
+            upto = removed.upto,
+            "old events of the journal went behind a signed checkpoint"
+        ),
+        Err(error) => tracing::warn!(%error, "the journal stays as large as it is"),
     }
 }
 

@@ -31,6 +31,9 @@ fn main() -> ExitCode {
     if let Some(Verb::Explain(question)) = &arguments.verb {
         return question.run();
     }
+    if let Some(Verb::Journal(journal)) = &arguments.verb {
+        return journal.run();
+    }
     let examining = matches!(arguments.verb, Some(Verb::Doctor(_)));
     if !examining {
         symphony::log::start(std::env::var("SYMPHONY_LOG_LEVEL").ok().as_deref());

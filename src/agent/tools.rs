@@ -22,6 +22,8 @@ pub const PROPOSE_ISSUE: &str = "propose_issue";
 pub const NOTES_MAX: usize = 16 * 1024;
 /// Longest title of a proposal, in characters.
 const TITLE_MAX: usize = 200;
+/// Bytes of a question, and of its context.
+const QUESTION_MAX: usize = 16 * 1024;
 /// Longest description of a proposal, in bytes: a person reads it before anything happens.
 const DESCRIPTION_MAX: usize = 16 * 1024;
 /// Most labels of a proposal, and the longest of them in characters.
@@ -136,6 +138,12 @@ pub fn parse(name: &str, arguments: &Value) -> Result<ToolRequest, BadCall> {
         ASK_HUMAN => {
             let question = text(arguments, ASK_HUMAN, "question")?.to_owned();
             let context = optional(arguments, ASK_HUMAN, "context")?;
+            // It is kept for good, and shown whole.
+            if question.len() > QUESTION_MAX || context.as_ref().is_some_and(|text| text.len() > QUESTION_MAX) {
+                let rule =
+                    format!("`question` and `context` may each have {QUESTION_MAX} bytes; ask one short question");
+                return bad(ASK_HUMAN, &rule);
+            }
             Ok(ToolRequest::AskHuman { question, context })
         }
         TRANSITION => {
@@ -328,6 +336,11 @@ mod tests {
     fn a_question_may_stand_without_context() {
         assert!(refused(ASK_HUMAN, json!({"question": ""})).contains("`question` must not be blank"));
         assert!(refused(ASK_HUMAN, json!({"question": "q", "context": 1})).contains("`context` must be a string"));
+        let long = "x".repeat(QUESTION_MAX + 1);
+        for asked in [json!({"question": long}), json!({"question": "q", "context": long})] {
+            assert!(refused(ASK_HUMAN, asked).contains("ask one short question"));
+        }
+        assert!(parse(ASK_HUMAN, &json!({"question": &long[1..], "context": &long[1..]})).is_ok());
         let taken = parse(ASK_HUMAN, &json!({"question": "q", "context": null, "issue": "OTHER-1"}));
         assert_eq!(taken, Ok(ToolRequest::AskHuman { question: "q".into(), context: None }));
     }

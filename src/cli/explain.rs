@@ -122,6 +122,7 @@ fn quoted(path: &Path) -> String {
     if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
+/// Says why not, on stderr, and gives the exit code.
 pub(super) fn refuse(code: u8, message: &str, hint: Option<&str>) -> ExitCode {
     let hint = hint.map_or(String::new(), |hint| format!("  {}\n", harmless(hint)));
     let text = format!("symphony: {}\n{hint}", harmless(message));

@@ -4,6 +4,7 @@
 mod doctor;
 mod explain;
 mod gc;
+mod journal;
 mod text;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand};
 pub use doctor::Doctor;
 pub use explain::Explain;
 pub use gc::Gc;
+pub use journal::Journal;
 
 /// Runs coding agents on the issues of a workflow, each in its own sandbox, and hands back patches.
 #[derive(Debug, Parser)]
@@ -47,6 +49,8 @@ pub enum Verb {
     Doctor(Doctor),
     /// Lists what symphony keeps, and removes what nobody needs any more.
     Gc(Gc),
+    /// Checks, exports or compacts the record of what symphony did.
+    Journal(Journal),
 }
 
 #[cfg(test)]
@@ -73,6 +77,7 @@ mod tests {
     fn a_command_is_one_only_in_the_first_place_and_without_a_path() {
         assert!(matches!(parse(&["explain"]).expect("valid").verb, Some(Verb::Explain(_))));
         assert!(matches!(parse(&["doctor", "--json"]).expect("valid").verb, Some(Verb::Doctor(_))));
+        assert!(matches!(parse(&["journal", "check"]).expect("valid").verb, Some(Verb::Journal(_))));
         for (args, workflow) in [
             (&["./explain"][..], "./explain"),
             (&["help"], "help"),
@@ -83,7 +88,7 @@ mod tests {
             let parsed = parse(args).expect("a path");
             assert_eq!((parsed.workflow.to_str(), parsed.verb.is_none()), (Some(workflow), true), "{args:?}");
         }
-        for args in [&["a.md", "explain"][..], &["explain", "A", "B"], &["explain", "--once"]] {
+        for args in [&["a.md", "explain"][..], &["explain", "A", "B"], &["explain", "--once"], &["journal"]] {
             assert_eq!(parse(args).expect_err("refused").exit_code(), 2, "{args:?}");
         }
     }

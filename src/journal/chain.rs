@@ -4,12 +4,15 @@
 use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use symphony_core::ids::{IssueId, RunId};
 
 /// The hash before the first event.
 const START: [u8; 32] = [0; 32];
+
+/// Bytes of an event's body, whatever an agent or a human wrote.
+const BODY_MAX: usize = 64 * 1024;
 
 /// A place in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +80,11 @@ pub(super) fn head(db: &Connection) -> rusqlite::Result<Link> {
 /// Appends; part of the transaction that changes the state the event tells of.
 pub(super) fn append(tx: &Transaction<'_>, entry: &Entry<'_>) -> rusqlite::Result<()> {
     let before = head(tx)?;
-    let (seq, at, body) = (before.seq + 1, Timestamp::now().to_string(), entry.body.to_string());
+    let (seq, at, mut body) = (before.seq + 1, Timestamp::now().to_string(), entry.body.to_string());
+    if body.len() > BODY_MAX {
+        // The words themselves stand in the rows of the same transaction.
+        body = json!({"bytes": body.len(), "sha256": hex(&Sha256::digest(&body))}).to_string();
+    }
     let (run, issue) = (entry.run.map(|run| signed(run.0)), entry.issue.map(|issue| issue.0.as_str()));
     let hash = hash(&before.hash, seq, &at, entry.kind, run, issue, &body);
     tx.prepare("INSERT INTO events (seq, at, kind, run, issue, body, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
@@ -132,10 +139,20 @@ impl Checkpoint {
             .is_ok_and(|key| key.verify_strict(statement.as_bytes(), &Signature::from_bytes(&self.signature)).is_ok())
     }
 
-    /// The first half of its key, to be compared by eye.
+    /// Of its key.
     pub fn fingerprint(&self) -> String {
-        hex(&self.key[..8])
+        fingerprint(&self.key)
     }
+}
+
+/// The public half of a key.
+pub fn public(secret: &[u8; 32]) -> [u8; 32] {
+    SigningKey::from_bytes(secret).verifying_key().to_bytes()
+}
+
+/// The first part of a public key, to be compared by eye.
+pub fn fingerprint(public: &[u8; 32]) -> String {
+    hex(&public[..8])
 }
 
 /// The newest checkpoint.
@@ -163,32 +180,56 @@ pub struct Chain {
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// Follows the whole chain. The inner error is the first thing that is wrong, with its place.
+/// Follows the whole chain. The inner error is the first thing that is wrong, with its place. `pinned` is the only
+/// key that may have signed, if it is known: whoever can write the file could sign with another.
 ///
 /// # Errors
 /// The database cannot be read.
-pub(super) fn verify(db: &Connection, instance: &str) -> rusqlite::Result<Result<Chain, String>> {
-    let checkpoint = checkpoint(db)?;
-    if let Some(checkpoint) = &checkpoint
-        && !checkpoint.holds(instance)
-    {
-        return Ok(Err(format!("the signature of the checkpoint at event {} is wrong", checkpoint.upto.seq)));
+pub(super) fn verify(
+    db: &Connection,
+    instance: &str,
+    pinned: Option<&[u8; 32]>,
+) -> rusqlite::Result<Result<Chain, String>> {
+    let checkpoint = match checkpoint(db) {
+        Ok(checkpoint) => checkpoint,
+        // STRICT tables have the right types; what is left is a blob of another length.
+        Err(rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..)) => {
+            return Ok(Err("the newest checkpoint is not what symphony writes".to_owned()));
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(checkpoint) = &checkpoint {
+        if !checkpoint.holds(instance) {
+            return Ok(Err(format!("the signature of the checkpoint at event {} is wrong", checkpoint.upto.seq)));
+        }
+        if let Some(pinned) = pinned.filter(|pinned| **pinned != checkpoint.key) {
+            return Ok(Err(format!(
+                "the checkpoint at event {} is signed by key {}, not by this installation's key {}",
+                checkpoint.upto.seq,
+                checkpoint.fingerprint(),
+                fingerprint(pinned)
+            )));
+        }
     }
     let mut at = checkpoint.as_ref().map_or(Link { seq: 0, hash: START }, |checkpoint| checkpoint.upto);
     let mut events = 0;
     let mut query = db.prepare("SELECT seq, at, kind, run, issue, body, hash FROM events ORDER BY seq")?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
-        let (seq, found): (i64, [u8; 32]) = (row.get(0)?, row.get(6)?);
+        let (seq, found): (i64, Vec<u8>) = (row.get(0)?, row.get(6)?);
+        if seq <= at.seq {
+            return Ok(Err(format!("event {seq} stands in the place of those that a checkpoint removed")));
+        }
         if seq != at.seq + 1 {
             return Ok(Err(format!("event {} is missing; the next one is {seq}", at.seq + 1)));
         }
         let (when, kind, body): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(5)?);
         let (run, issue): (Option<i64>, Option<String>) = (row.get(3)?, row.get(4)?);
-        if hash(&at.hash, seq, &when, &kind, run, issue.as_deref(), &body) != found {
+        let hash = hash(&at.hash, seq, &when, &kind, run, issue.as_deref(), &body);
+        if found != hash {
             return Ok(Err(format!("event {seq} ({kind}, {when}) is not what was written")));
         }
-        (at, events) = (Link { seq, hash: found }, events + 1);
+        (at, events) = (Link { seq, hash }, events + 1);
     }
     let end: Option<String> =
         db.query_row("SELECT value FROM about WHERE key = 'head'", [], |r| r.get(0)).optional()?;
@@ -198,12 +239,33 @@ pub(super) fn verify(db: &Connection, instance: &str) -> rusqlite::Result<Result
     Ok(Ok(Chain { events, head: at, checkpoint }))
 }
 
-/// Removes all events but the newest `keep`, and leaves a checkpoint in their place. How many went.
-pub(super) fn compact(tx: &Transaction<'_>, instance: &str, keep: i64, secret: &[u8; 32]) -> rusqlite::Result<i64> {
-    let head = head(tx)?;
-    let upto = head.seq - keep.max(1);
+/// What a compaction did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// How many events went; 0 when there was nothing to remove.
+    pub events: i64,
+    /// The last one that went, also by an earlier compaction.
+    pub upto: i64,
+}
+
+/// Removes all events but the newest `keep`, and leaves a checkpoint in their place. A chain that is not whole keeps
+/// all: a signature over it would hide what is wrong. The inner error says what is.
+pub(super) fn compact(
+    tx: &Transaction<'_>,
+    instance: &str,
+    keep: u64,
+    secret: &[u8; 32],
+) -> rusqlite::Result<Result<Removed, String>> {
+    let pinned = public(secret);
+    let chain = match verify(tx, instance, Some(&pinned))? {
+        Ok(chain) => chain,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let upto = chain.head.seq - signed(keep);
     let hash = tx.query_row("SELECT hash FROM events WHERE seq = ?1", [upto], |r| r.get(0)).optional()?;
-    let Some(hash) = hash else { return Ok(0) };
+    let Some(hash) = hash else {
+        return Ok(Ok(Removed { events: 0, upto: chain.checkpoint.map_or(0, |checkpoint| checkpoint.upto.seq) }));
+    };
     let Checkpoint { upto, events, at, key, signature } =
         Checkpoint::sign(instance, Link { seq: upto, hash }, Timestamp::now().to_string(), secret);
     tx.execute(
@@ -213,5 +275,7 @@ pub(super) fn compact(tx: &Transaction<'_>, instance: &str, keep: i64, secret: &
     // The newest one vouches for all before it.
     tx.execute("DELETE FROM checkpoints WHERE seq < ?1", [upto.seq])?;
     let removed = tx.execute("DELETE FROM events WHERE seq <= ?1", [upto.seq])?;
-    Ok(i64::try_from(removed).unwrap_or(i64::MAX))
+    let body = json!({"upto": upto.seq, "removed": removed, "key": fingerprint(&pinned)});
+    append(tx, &Entry { kind: "compacted", run: None, issue: None, body })?;
+    Ok(Ok(Removed { events: i64::try_from(removed).unwrap_or(i64::MAX), upto: upto.seq }))
 }

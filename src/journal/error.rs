@@ -8,7 +8,9 @@ use rusqlite::ErrorCode;
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// Opening, reading or writing failed for a reason that is none of those below.
-    #[error("the journal {path} cannot be used: {message} (hint: `symphony journal check` says more)")]
+    #[error(
+        "the journal {path} cannot be used: {message} (hint: see that its disk works and that no other program has it open)"
+    )]
     Unusable {
         /// The database file.
         path: PathBuf,
@@ -35,7 +37,7 @@ pub enum JournalError {
     },
     /// Its bytes are not what was written.
     #[error(
-        "the journal {path} is damaged: {message} (hint: `symphony journal export` saves what can still be read; then move the file away and start again: issues, patches and work disks are kept, counters and open questions are forgotten)"
+        "the journal {path} is damaged: {message} (hint: `symphony journal export --output FILE` saves what can still be read; then move {path}, {path}-wal and {path}-shm away together and start again: issues, patches, work disks and run numbers are kept, counters and open questions are forgotten)"
     )]
     Damaged {
         /// The database file.
@@ -43,6 +45,41 @@ pub enum JournalError {
         /// What is wrong.
         message: String,
     },
+    /// The database is sound, but its events are not those that were written.
+    #[error(
+        "the journal {path} does not hold what was written: {message} (hint: symphony can go on with it, but from there on it proves nothing; keep what `symphony journal export --output FILE` gives, and to begin a new one move {path}, {path}-wal and {path}-shm away together: issues, patches, work disks and run numbers are kept, counters and open questions are forgotten)"
+    )]
+    Broken {
+        /// The database file.
+        path: PathBuf,
+        /// The first fault, with its place.
+        message: String,
+    },
+    /// An older symphony wrote it.
+    #[error(
+        "the journal {path} has format {found}, this symphony writes {known} (hint: start symphony on it once: it brings it up to date and keeps a copy)"
+    )]
+    Older {
+        /// The database file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// The key that signs checkpoints.
+    #[error(
+        "the key {path} cannot be used: {message} (hint: put the right one back; if it is lost, move this one away and a new one is made, which then vouches for no older checkpoint)"
+    )]
+    Key {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong; never what it holds.
+        message: String,
+    },
+    /// What was exported cannot be written.
+    #[error("the export cannot be written: {0}")]
+    Output(std::io::Error),
     /// A newer symphony wrote it.
     #[error(
         "the journal {path} has format {found}, this symphony knows up to {known} (hint: use the newer symphony, or put the copy back that it kept beside the journal as {kept})"

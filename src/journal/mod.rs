@@ -7,6 +7,7 @@
 mod chain;
 mod error;
 pub mod inspect;
+pub mod key;
 mod letters;
 mod memory;
 mod schema;
@@ -22,7 +23,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 use serde_json::json;
-use symphony_core::board::{Due, EndReason, Parked};
+use symphony_core::board::{Due, EndReason, Parked, one_line};
 use symphony_core::budget::Counters;
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::steering::Letter;
@@ -40,9 +41,14 @@ pub fn recall(path: &Path) -> Result<Memory, JournalError> {
     let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
     let db = inspect::look_at(path)?;
     inspect::sound(&db, path)?;
-    inspect::of_our_format(&db, path)?;
+    let (found, known) = (schema::format(&db, path)?, schema::FORMAT);
+    if found < known {
+        return Err(JournalError::Older { path: path.to_owned(), found, known });
+    }
     memory::read(&db, Origin::default()).map_err(wrap)
 }
+/// Bytes of the words about a run's end.
+const END_MAX: usize = 2000;
 
 /// What became of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,11 +120,8 @@ impl Journal {
     /// An unusable, damaged or newer file; nothing is changed then.
     pub fn open(path: &Path, origin: Origin) -> Result<(Self, Memory), JournalError> {
         let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
-        let is_new = !path.exists();
+        inspect::fit_for_use(path)?;
         let mut db = schema::connect(path)?;
-        if !is_new {
-            inspect::sound(&db, path)?;
-        }
         schema::prepare(&mut db, path, &origin.instance)?;
         let tx = db.transaction().map_err(wrap)?;
         memory::end_what_was_cut_off(&tx).map_err(wrap)?;
@@ -172,6 +175,8 @@ impl Journal {
     pub fn run_ended(&self, run: RunId, issue: IssueId, ending: Ending) -> Written<()> {
         self.write("run_ended", move |tx| {
             let Ending { reason, end, counters, due, tokens } = ending;
+            // Programs and agents wrote it; the log has it whole.
+            let end = one_line(&end, END_MAX);
             tx.execute(
                 "UPDATE runs SET ended_at = ?2, end = ?3, reason = ?4, tokens = ?5 WHERE run = ?1 AND ended_at IS NULL",
                 params![signed(run.0), Timestamp::now().to_string(), end, reason.as_str(), signed(tokens)],
@@ -234,18 +239,20 @@ impl Journal {
         })
     }
 
-    /// Removes old events and leaves a signed checkpoint, when there are more than enough. How many went.
+    /// Removes old events and leaves a signed checkpoint, when there are more than enough and the chain is whole.
     ///
     /// # Errors
-    /// The journal cannot be written; then nothing was removed.
-    pub fn compacted(&self, keep: u64, slack: u64, instance: String, secret: [u8; 32]) -> Written<i64> {
-        self.write("compacted", move |tx| {
+    /// The journal cannot be written, or its chain is broken; then nothing was removed.
+    pub fn compacted(&self, keep: u64, slack: u64, instance: String, secret: [u8; 32]) -> Written<chain::Removed> {
+        let path = self.path.clone();
+        let written = self.write("compacted", move |tx| {
             let count: i64 = tx.query_row("SELECT count(*) FROM events", [], |r| r.get(0))?;
-            if count < signed(keep.saturating_add(slack)) {
-                return Ok(0);
+            if count <= signed(keep.saturating_add(slack)) {
+                return Ok(Ok(chain::Removed { events: 0, upto: 0 }));
             }
-            inspect::compact(tx, &instance, keep, &secret)
-        })
+            chain::compact(tx, &instance, keep, &secret)
+        });
+        Box::pin(async move { written.await?.map_err(|message| JournalError::Broken { path, message }) })
     }
 
     /// Queues the work at once, so calls are carried out in the order they were made, also when

@@ -22,7 +22,7 @@ CREATE TABLE questions (id INTEGER PRIMARY KEY, run INTEGER NOT NULL, issue TEXT
 ";
 
 /// From format 1 to 2: what bounds an issue, why its last run ended, where a parked issue came from.
-const TO_2: &str = "
+pub(super) const TO_2: &str = "
 ALTER TABLE runs ADD COLUMN reason TEXT;
 ALTER TABLE counters RENAME COLUMN last_end TO last_words;
 ALTER TABLE counters ADD COLUMN turns INTEGER NOT NULL DEFAULT 0;
@@ -48,6 +48,9 @@ CREATE TABLE checkpoints (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, events IN
     key BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
 CREATE TRIGGER events_do_not_change BEFORE UPDATE ON events
     BEGIN SELECT RAISE(ABORT, 'an event is never changed'); END;
+CREATE TRIGGER events_only_follow BEFORE INSERT ON events
+    WHEN NEW.seq <= (SELECT coalesce(max(seq), 0) FROM events)
+    BEGIN SELECT RAISE(ABORT, 'an event only follows the last one'); END;
 CREATE TRIGGER events_do_not_vanish BEFORE DELETE ON events
     WHEN OLD.seq > (SELECT coalesce(max(seq), 0) FROM checkpoints)
     BEGIN SELECT RAISE(ABORT, 'an event goes only behind a checkpoint'); END;
@@ -77,15 +80,31 @@ pub(super) fn copy_of(path: &Path, format: i64) -> PathBuf {
 pub(super) fn connect(path: &Path) -> Result<Connection, JournalError> {
     let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
     let db = Connection::open(path).map_err(wrap)?;
-    // FULL: an accepted answer or a taken run number survives a power cut.
-    db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;")
-        .map_err(wrap)?;
+    // Where it may not write, SQLite opens for reading alone and says so at the first write: too late for us.
+    if db.is_readonly("main").map_err(wrap)? {
+        return Err(JournalError::ReadOnly {
+            path: path.to_owned(),
+            message: "it is read-only for this user".to_owned(),
+        });
+    }
+    // FULL: an accepted answer or a taken run number survives a power cut. A log that grew once is cut again.
+    db.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;
+         PRAGMA journal_size_limit = 8388608;",
+    )
+    .map_err(wrap)?;
     Ok(db)
 }
 
 /// The format of this file; a newer one than ours is refused.
 pub(super) fn format(db: &Connection, path: &Path) -> Result<i64, JournalError> {
-    let found: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(|e| JournalError::of(path, &e))?;
+    let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
+    let found: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(wrap)?;
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0)).map_err(wrap)?;
+    if found < 0 || (found == 0) != (tables == 0) {
+        let message = format!("it says that its format is {found}, and has {tables} tables and indexes");
+        return Err(JournalError::Damaged { path: path.to_owned(), message });
+    }
     if found > FORMAT {
         let kept = copy_of(path, FORMAT).file_name().unwrap_or_default().to_string_lossy().into_owned();
         return Err(JournalError::Newer { path: path.to_owned(), found, known: FORMAT, kept });

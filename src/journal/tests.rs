@@ -1,5 +1,10 @@
 //! The journal on a real file: what one process wrote, the next one remembers.
 
+mod chain;
+mod damage;
+mod formats;
+mod model;
+
 use symphony_core::board::{EndReason, LastRun, ParkReason, Parked};
 use symphony_core::budget::{Bound, Used};
 use symphony_core::ids::{Identifier, StateName};
@@ -66,6 +71,33 @@ async fn a_restart_remembers_numbers_counters_and_park_reasons() {
     journal.run_started(RunId(2), issue.clone(), counters(5)).await.expect("writes");
     drop(journal);
     assert!(!open(&path).expect("opens").1.parked.contains_key(&issue), "a run that starts ends the parking");
+}
+
+/// Runs from this number on, each of a few calls.
+async fn worked(journal: &Journal, runs: std::ops::Range<u64>) {
+    for number in runs {
+        let (run, issue) = (RunId(number), IssueId(format!("issue-{}", number % 3)));
+        journal.run_started(run, issue.clone(), counters(1)).await.expect("writes");
+        journal.turn_began(run, issue.clone(), counters(1), vec![]).await.expect("writes");
+        journal.run_ended(run, issue, ending(1, None)).await.expect("writes");
+    }
+}
+
+/// The first thing wrong with the chain.
+fn fault(path: &Path, pinned: Option<&[u8; 32]>) -> String {
+    inspect::check(path, pinned).expect("readable").chain.expect("a chain").expect_err("a fault")
+}
+
+fn whole(path: &Path) -> inspect::Chain {
+    inspect::check(path, None).expect("readable").chain.expect("a chain").expect("whole")
+}
+
+/// Database and log as a killed process leaves them.
+fn as_killed(path: &Path, to: &Path) {
+    for end in ["", "-wal"] {
+        let from = format!("{}{end}", path.display());
+        std::fs::copy(from, format!("{}{end}", to.display())).expect("copied");
+    }
 }
 
 fn ending(sessions: u32, due: Option<Due<Timestamp>>) -> Ending {

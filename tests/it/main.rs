@@ -14,6 +14,7 @@ mod handoff_flow;
 mod hostile;
 mod http;
 mod jail;
+mod journal;
 mod journey;
 mod lasting;
 mod lifecycle;

@@ -120,7 +120,12 @@ impl Project {
 
     /// The binary with these arguments, in the project, with a clean environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_symphony"));
+        self.around(env!("CARGO_BIN_EXE_symphony"), args)
+    }
+
+    /// A program that becomes the binary, in the same place and environment.
+    pub(crate) fn around(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).current_dir(self.dir()).env_remove("SYMPHONY_LOG_LEVEL");
         command.env("XDG_RUNTIME_DIR", self.runtime_dir());
         // On a machine that can have microVMs, tests that do not ask for one still mean the jail.
@@ -149,8 +154,12 @@ impl Project {
     }
 
     pub(crate) fn start_with(&self, args: &[&str]) -> Running {
-        let mut child = self
-            .command(args)
+        self.start_command(self.command(args))
+    }
+
+    /// Starts the program by a command that [`Self::command`] made, or by one around it.
+    pub(crate) fn start_command(&self, mut command: Command) -> Running {
+        let mut child = command
             .env("SYMPHONY_LOG_LEVEL", "debug")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

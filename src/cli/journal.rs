@@ -1,0 +1,209 @@
+//! `symphony journal check|export|compact`: the record of what symphony did, looked at from outside. The first two also
+//! while symphony runs; they change nothing.
+//!
+//! Exit codes: 0 fine; 1 damaged, not all readable, in use, or not there; 2 wrong usage.
+
+use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::explain::{absolute, refuse};
+use crate::journal::inspect::{self, Report, fingerprint};
+use crate::journal::{JournalError, key};
+use crate::layout::Layout;
+use crate::lock::Lock;
+use crate::log::harmless;
+
+/// What to do with the journal.
+#[derive(Debug, Args)]
+#[command(
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 fine; 1 damaged, not all readable, in use, or not there; 2 wrong usage."
+)]
+pub struct Journal {
+    /// The one thing.
+    #[command(subcommand)]
+    pub deed: Deed,
+}
+
+/// One thing to do with the journal.
+#[derive(Debug, Subcommand)]
+pub enum Deed {
+    /// Says whether it is whole, from where on, and what is in it; also while symphony runs.
+    Check {
+        /// The workflow whose journal it is.
+        #[arg(default_value = "WORKFLOW.md")]
+        workflow: PathBuf,
+        /// The answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes all that can be read, one JSON object a line; also while symphony runs.
+    Export {
+        /// The workflow whose journal it is.
+        #[arg(default_value = "WORKFLOW.md")]
+        workflow: PathBuf,
+        /// A new file, instead of stdout.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Removes old events and leaves a signed checkpoint in their place; symphony must not run.
+    Compact {
+        /// The workflow whose journal it is.
+        #[arg(default_value = "WORKFLOW.md")]
+        workflow: PathBuf,
+        /// How many of the newest events stay.
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        keep: u64,
+    },
+}
+
+impl Journal {
+    /// Does it, and says how it went.
+    pub fn run(&self) -> ExitCode {
+        let (Deed::Check { workflow, .. } | Deed::Export { workflow, .. } | Deed::Compact { workflow, .. }) =
+            &self.deed;
+        let layout = match absolute(workflow) {
+            Ok(workflow) => Layout::of(workflow.parent().unwrap_or(Path::new("/"))),
+            Err(error) => return refuse(2, &format!("cannot use {}: {error}", workflow.display()), None),
+        };
+        match &self.deed {
+            Deed::Check { json, .. } => check(&layout, *json),
+            Deed::Export { output, .. } => export(&layout, output.as_deref()),
+            Deed::Compact { keep, .. } => compact(&layout, *keep),
+        }
+        .unwrap_or_else(|message| refuse(1, &message, None))
+    }
+}
+
+fn said(error: &JournalError) -> String {
+    error.to_string()
+}
+
+fn print(lines: &[String]) {
+    let text: String = lines.iter().map(|line| harmless(line) + "\n").collect();
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn check(layout: &Layout, json: bool) -> Result<ExitCode, String> {
+    let path = layout.journal();
+    let pinned = key::pinned(&layout.journal_key()).map_err(|e| said(&e))?;
+    let report = match inspect::check(&path, pinned.as_ref()) {
+        Ok(report) => report,
+        Err(error) => {
+            if json {
+                let value = json!({"journal": path, "sound": false, "problem": said(&error)});
+                print(&[value.to_string()]);
+            }
+            return Err(said(&error));
+        }
+    };
+    let problem = report.chain.as_ref().and_then(|chain| chain.as_ref().err());
+    let problem = problem.map(|m| said(&JournalError::Broken { path: path.clone(), message: m.clone() }));
+    if json {
+        print(&[as_json(&path, &report, pinned.as_ref(), problem.as_deref()).to_string()]);
+    } else {
+        print(&as_text(&path, &report, pinned.as_ref()));
+    }
+    problem.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+fn as_text(path: &Path, report: &Report, pinned: Option<&[u8; 32]>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut fact = |name: &str, value: String| lines.push(format!("{name:<9} {value}"));
+    fact("journal", path.display().to_string());
+    fact("format", report.format.to_string());
+    fact("instance", report.instance.clone());
+    match &report.chain {
+        None => fact("chain", "none yet: symphony begins it when it next starts here".to_owned()),
+        Some(Err(fault)) => fact("chain", format!("broken: {fault}")),
+        Some(Ok(chain)) => {
+            fact("events", format!("{} (the last is number {})", chain.events, chain.head.seq));
+            fact(
+                "chain",
+                match &chain.checkpoint {
+                    None => "whole from the beginning".to_owned(),
+                    Some(checkpoint) => format!(
+                        "whole from the checkpoint at event {} ({}), signed by key {}",
+                        checkpoint.upto.seq,
+                        checkpoint.at,
+                        checkpoint.fingerprint()
+                    ),
+                },
+            );
+        }
+    }
+    fact("key", pinned.map_or("none here to compare with".to_owned(), fingerprint));
+    let rows: Vec<String> = report.rows.iter().map(|(table, count)| format!("{table} {count}")).collect();
+    fact("rows", rows.join(", "));
+    lines
+}
+
+fn as_json(path: &Path, report: &Report, pinned: Option<&[u8; 32]>, problem: Option<&str>) -> serde_json::Value {
+    let chain = report.chain.as_ref().and_then(|chain| chain.as_ref().ok());
+    let checkpoint = chain.and_then(|chain| chain.checkpoint.as_ref());
+    json!({
+        "journal": path,
+        "sound": problem.is_none(),
+        "problem": problem,
+        "format": report.format,
+        "instance": report.instance,
+        "events": chain.map(|chain| chain.events),
+        "last_event": chain.map(|chain| chain.head.seq),
+        "checkpoint": checkpoint.map(|c| json!({"event": c.upto.seq, "at": c.at, "key": c.fingerprint()})),
+        "key": pinned.map(fingerprint),
+        "rows": report.rows.iter().map(|(table, count)| ((*table).to_owned(), json!(count))).collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+fn export(layout: &Layout, output: Option<&Path>) -> Result<ExitCode, String> {
+    let path = layout.journal();
+    let (lines, unread) = match output {
+        None => {
+            let mut out = BufWriter::new(std::io::stdout().lock());
+            inspect::export(&path, &mut out).and_then(|done| out.flush().map(|()| done).map_err(JournalError::Output))
+        }
+        Some(file) => {
+            let refused = |error: std::io::Error| format!("cannot write {}: {error}", file.display());
+            // Never over what is there: it may be the only other copy.
+            let file =
+                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(refused)?;
+            let mut out = BufWriter::new(file);
+            inspect::export(&path, &mut out).and_then(|done| {
+                out.flush().and_then(|()| out.get_ref().sync_all()).map(|()| done).map_err(JournalError::Output)
+            })
+        }
+    }
+    .map_err(|e| said(&e))?;
+    let read = format!("{lines} rows of {} exported", path.display());
+    if unread.is_empty() {
+        let _ = writeln!(std::io::stderr(), "symphony: {}", harmless(&read));
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(format!("{read}; not readable: {}", unread.join("; ")))
+}
+
+fn compact(layout: &Layout, keep: u64) -> Result<ExitCode, String> {
+    let path = layout.journal();
+    if !path.exists() {
+        return Err(said(&JournalError::Missing(path)));
+    }
+    let _lock = Lock::take(&layout.lock())?;
+    let secret = key::load_or_create(&layout.journal_key()).map_err(|e| said(&e))?;
+    let (removed, no_room) = inspect::compact_file(&path, keep, &secret).map_err(|e| said(&e))?;
+    let key = fingerprint(&inspect::public(&secret));
+    let mut lines = vec![match removed.events {
+        0 => format!("nothing to remove: there are no more than {keep} events"),
+        events => format!(
+            "{events} events removed; a checkpoint at event {}, signed by key {key}, stands for them",
+            removed.upto
+        ),
+    }];
+    lines.extend(no_room.map(|why| format!("the file did not become smaller: {why}; its free room is used again")));
+    print(&lines);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,82 @@
+//! Older formats are brought up to date behind a copy, newer ones are not touched.
+
+use super::*;
+
+const ROWS: &str =
+    "INSERT INTO about VALUES ('instance', 'me'); INSERT INTO runs (run, issue, started_at) VALUES (7, 'A', 't');
+    INSERT INTO questions VALUES (3, 7, 'A', 'which?', NULL, '2026-01-02T03:04:05Z', NULL, NULL);";
+
+/// A journal as an older symphony left it.
+fn older(path: &Path, format: i64) {
+    let db = Connection::open(path).expect("db");
+    db.pragma_update(None, "journal_mode", "WAL").expect("as it was");
+    db.execute_batch(schema::TABLES).expect("tables");
+    if format > 1 {
+        db.execute_batch(schema::TO_2).expect("tables");
+    }
+    db.execute_batch(ROWS).expect("rows");
+    db.pragma_update(None, "user_version", format).expect("set");
+}
+
+#[test]
+fn an_older_journal_is_brought_up_to_date_and_the_copy_opens_in_its_own_format() {
+    for format in [1, 2] {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("journal.db");
+        older(&path, format);
+        let before = std::fs::read(&path).expect("reads");
+        let report = inspect::check(&path, None).expect("readable");
+        assert_eq!((report.format, report.chain, report.instance.as_str()), (format, None, "me"));
+        let refused = inspect::compact_file(&path, 1, &[7; 32]).expect_err("refused");
+        assert!(matches!(refused, JournalError::Older { .. }), "{refused}");
+        assert_eq!(std::fs::read(&path).expect("reads"), before, "looking changes nothing");
+
+        let (journal, memory) = open(&path).expect("opens");
+        drop(journal);
+        assert_eq!((memory.next_run, memory.instance.as_str(), memory.questions.len()), (8, "me", 0));
+        let chain = whole(&path);
+        assert!(chain.checkpoint.is_none() && chain.events == 2, "the change, and the run that was cut off: {chain:?}");
+        let copy = dir.path().join(format!("journal.db.format-{format}"));
+        let db = Connection::open(&copy).expect("db");
+        let has = |sql: &str| db.query_row(sql, [], |r| r.get::<_, i64>(0)).expect(sql);
+        assert_eq!(has("PRAGMA user_version"), format);
+        assert_eq!(has("SELECT run FROM runs WHERE ended_at IS NULL"), 7, "as it was");
+        assert_eq!(has("SELECT count(*) FROM questions WHERE answer IS NULL"), 1, "as it was");
+        assert_eq!(has("SELECT count(*) FROM sqlite_schema WHERE name = 'events'"), 0);
+        drop(db);
+        // The way back, and forth again: a copy that stands is not written over.
+        let kept = std::fs::read(&copy).expect("reads");
+        std::fs::copy(&copy, &path).expect("put back");
+        assert_eq!(open(&path).expect("opens").1.next_run, 8);
+        assert_eq!(std::fs::read(&copy).expect("reads"), kept);
+    }
+}
+
+#[tokio::test]
+async fn of_a_newer_journal_neither_the_file_nor_its_log_is_touched() {
+    let dir = tempfile::tempdir().expect("directory");
+    let from = dir.path().join("from.db");
+    let (journal, _) = open(&from).expect("opens");
+    worked(&journal, 1..3).await;
+    journal.writer.db.lock().expect("free").pragma_update(None, "user_version", 4).expect("set");
+    let path = dir.path().join("journal.db");
+    as_killed(&from, &path);
+    let bytes = |end: &str| std::fs::read(format!("{}{end}", path.display())).expect("reads");
+    let before = (bytes(""), bytes("-wal"));
+    assert!(before.1.len() > 4096);
+    let refused = open(&path).expect_err("refused").to_string();
+    assert!(refused.contains("format 4") && refused.contains("journal.db.format-3"), "{refused}");
+    assert!(matches!(inspect::check(&path, None), Err(JournalError::Newer { found: 4, .. })));
+    assert!(matches!(inspect::compact_file(&path, 0, &[7; 32]), Err(JournalError::Newer { .. })));
+    assert_eq!((bytes(""), bytes("-wal")), before);
+}
+
+#[test]
+fn another_program_s_database_is_not_taken_over() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("journal.db");
+    Connection::open(&path).expect("db").execute_batch("CREATE TABLE letters (a)").expect("made");
+    let before = std::fs::read(&path).expect("reads");
+    assert!(matches!(open(&path), Err(JournalError::Damaged { .. })));
+    assert_eq!(std::fs::read(&path).expect("reads"), before);
+}
