@@ -66,6 +66,9 @@ pub struct Explanation {
     pub notes: Vec<String>,
     /// The live run.
     pub run: Option<Run>,
+    /// The question that no run waits with, one line; a run's own stands there.
+    #[serde(default)]
+    pub question: Option<String>,
     /// When the next run is due, RFC 3339.
     pub due_at: Option<String>,
     /// How the last ended run ended.
@@ -206,6 +209,7 @@ impl Explanation {
                 started_at: instant(run.started_at),
                 question: run.question.clone(),
             }),
+            question: one.question.clone(),
             due_at: one.due_at.map(instant),
             last_end: one.last.as_ref().map(LastEnd::of),
             used: used.unwrap_or_default(),
