@@ -88,8 +88,7 @@ async fn find(workflow: &Workflow, name: &str) -> Result<Issue, Refused> {
     let file = name.rsplit('/').next().and_then(|file| file.strip_suffix(".md")).unwrap_or(name).trim();
     let is_it = |issue: &&Issue| issue.identifier.0 == file || issue.id.0 == file;
     let folded = file.to_lowercase();
-    let is_alike =
-        |issue: &&Issue| issue.identifier.0.to_lowercase() == folded || issue.id.0.to_lowercase() == folded;
+    let is_alike = |issue: &&Issue| issue.identifier.0.to_lowercase() == folded || issue.id.0.to_lowercase() == folded;
     let mut exactly = scan.issues.iter().filter(is_it);
     let mut alike = scan.issues.iter().filter(is_alike);
     let found = match (exactly.next(), exactly.next(), alike.next(), alike.next()) {

@@ -19,9 +19,11 @@ pub(super) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
     Ok(absolute.file_name().map_or_else(|| dir.clone(), |name| dir.join(name)))
 }
 
-/// The process that runs on the workflow in `dir`, as far as can be seen; also when that cannot be looked at.
-pub(super) fn holder_or_none(dir: &Path) -> Option<u32> {
-    lock::holder(&Layout::of(dir).lock())
+/// Whether a symphony may run in `dir` although nobody listens: one holds the lock, or another user's stands there.
+pub(super) fn may_run(dir: &Path) -> bool {
+    let lock = Layout::of(dir).lock();
+    let closed = |error: std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    std::fs::metadata(&lock).is_err_and(closed) || lock::holder(&lock).is_some()
 }
 
 /// Nobody listens: there may be one all the same.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::asleep;
-use super::running::{absolute, holder_or_none, nobody, refuse};
+use super::running::{absolute, may_run, nobody, refuse};
 use crate::log::harmless;
 use crate::operator::{AskError, Place, Request, VERSION, tell};
 
@@ -77,7 +77,7 @@ impl Words<'_> {
                 done(&format!("{}: {what}", accepted.identifier))
             }
             Err(AskError::Nobody(socket)) => {
-                if holder_or_none(dir).is_some() {
+                if may_run(dir) {
                     return nobody(&workflow, dir, &socket);
                 }
                 match asleep::keep(&workflow, dir, self.issue, text, self.errand) {
@@ -91,9 +91,11 @@ impl Words<'_> {
                 let code = if refusal.code == "no-such-issue" { 2 } else { 1 };
                 refuse(code, &refusal.message, Some(&refusal.hint))
             }
-            Err(error @ AskError::Silent(_)) => {
-                refuse(1, &error.to_string(), Some("it may have been taken all the same; look before you send it again"))
-            }
+            Err(error @ AskError::Silent(_)) => refuse(
+                1,
+                &error.to_string(),
+                Some("it may have been taken all the same; look before you send it again"),
+            ),
             Err(error @ AskError::Place(_)) => refuse(1, &error.to_string(), None),
         }
     }

@@ -8,7 +8,8 @@ use symphony_core::board::{Claim, Plan, RunEnd, StopCause};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Issue;
 use symphony_core::snapshot::{
-    AskedRow, EventRow, FinishedRow, Question, RunningRow, Snapshot, Spent, Stage, StateRow, Tokens, Totals, waiting_rows,
+    AskedRow, EventRow, FinishedRow, Question, RunningRow, Snapshot, Spent, Stage, StateRow, Tokens, Totals,
+    waiting_rows,
 };
 use symphony_core::steering::OpenQuestion;
 use symphony_core::time::Tick;

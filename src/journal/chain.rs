@@ -36,7 +36,15 @@ pub(super) fn signed(number: u64) -> i64 {
 }
 
 /// The hash of an event. Every part has its length before it: no two events are the same bytes.
-fn hash(before: &[u8; 32], seq: i64, at: &str, kind: &str, run: Option<i64>, issue: Option<&str>, body: &str) -> [u8; 32] {
+fn hash(
+    before: &[u8; 32],
+    seq: i64,
+    at: &str,
+    kind: &str,
+    run: Option<i64>,
+    issue: Option<&str>,
+    body: &str,
+) -> [u8; 32] {
     let (seq, run) = (seq.to_string(), run.map(|run| run.to_string()));
     let mut digest = Sha256::new();
     digest.update(before);
@@ -120,9 +128,8 @@ impl Checkpoint {
     /// Whether the signature is that of its key over this.
     pub(super) fn holds(&self, instance: &str) -> bool {
         let statement = Self::statement(instance, self.upto, self.events, &self.at);
-        VerifyingKey::from_bytes(&self.key).is_ok_and(|key| {
-            key.verify_strict(statement.as_bytes(), &Signature::from_bytes(&self.signature)).is_ok()
-        })
+        VerifyingKey::from_bytes(&self.key)
+            .is_ok_and(|key| key.verify_strict(statement.as_bytes(), &Signature::from_bytes(&self.signature)).is_ok())
     }
 
     /// The first half of its key, to be compared by eye.
@@ -183,7 +190,8 @@ pub(super) fn verify(db: &Connection, instance: &str) -> rusqlite::Result<Result
         }
         (at, events) = (Link { seq, hash: found }, events + 1);
     }
-    let end: Option<String> = db.query_row("SELECT value FROM about WHERE key = 'head'", [], |r| r.get(0)).optional()?;
+    let end: Option<String> =
+        db.query_row("SELECT value FROM about WHERE key = 'head'", [], |r| r.get(0)).optional()?;
     if end.unwrap_or_else(|| said(0, &START)) != said(at.seq, &at.hash) {
         return Ok(Err(format!("events after {} are missing", at.seq)));
     }
@@ -191,12 +199,7 @@ pub(super) fn verify(db: &Connection, instance: &str) -> rusqlite::Result<Result
 }
 
 /// Removes all events but the newest `keep`, and leaves a checkpoint in their place. How many went.
-pub(super) fn compact(
-    tx: &Transaction<'_>,
-    instance: &str,
-    keep: i64,
-    secret: &[u8; 32],
-) -> rusqlite::Result<i64> {
+pub(super) fn compact(tx: &Transaction<'_>, instance: &str, keep: i64, secret: &[u8; 32]) -> rusqlite::Result<i64> {
     let head = head(tx)?;
     let upto = head.seq - keep.max(1);
     let hash = tx.query_row("SELECT hash FROM events WHERE seq = ?1", [upto], |r| r.get(0)).optional()?;

@@ -24,7 +24,9 @@ pub enum JournalError {
         message: String,
     },
     /// The file, its directory or its file system does not let us write.
-    #[error("the journal {path} cannot be written: {message} (hint: symphony needs to write this file and its directory)")]
+    #[error(
+        "the journal {path} cannot be written: {message} (hint: symphony needs to write this file and its directory)"
+    )]
     ReadOnly {
         /// The database file.
         path: PathBuf,

@@ -141,11 +141,6 @@ pub fn compact_file(path: &Path, keep: u64, secret: &[u8; 32]) -> Result<i64, Jo
     Ok(removed)
 }
 
-pub(super) fn compact(
-    tx: &Transaction<'_>,
-    instance: &str,
-    keep: u64,
-    secret: &[u8; 32],
-) -> rusqlite::Result<i64> {
+pub(super) fn compact(tx: &Transaction<'_>, instance: &str, keep: u64, secret: &[u8; 32]) -> rusqlite::Result<i64> {
     chain::compact(tx, instance, chain::signed(keep), secret)
 }

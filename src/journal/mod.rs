@@ -127,8 +127,11 @@ impl Journal {
     /// It does not.
     pub fn probed(&self) -> Written<()> {
         self.write("probed", |tx| {
-            tx.execute("INSERT OR REPLACE INTO about (key, value) VALUES ('probed', ?1)", [Timestamp::now().to_string()])
-                .map(drop)
+            tx.execute(
+                "INSERT OR REPLACE INTO about (key, value) VALUES ('probed', ?1)",
+                [Timestamp::now().to_string()],
+            )
+            .map(drop)
         })
     }
 
@@ -213,7 +216,8 @@ impl Journal {
             state::put_counters(tx, &issue, &counters)?;
             state::put_parked(tx, &issue, &parked)?;
             state::put_due(tx, &issue, None)?;
-            let body = json!({"why": parked.reason.code(), "words": parked.reason.to_string(), "from": parked.from.as_str()});
+            let body =
+                json!({"why": parked.reason.code(), "words": parked.reason.to_string(), "from": parked.from.as_str()});
             chain::append(tx, &Entry { kind: "parked", run: None, issue: Some(&issue), body })
         })
     }
@@ -243,7 +247,8 @@ impl Journal {
         let (path, writer) = (self.path.clone(), self.writer.clone());
         let job: Job = Box::new(move |db| {
             let done = transact(db, name, work).map_err(|error| JournalError::of(&path, &error));
-            *writer.trouble.lock().unwrap_or_else(PoisonError::into_inner) = done.as_ref().err().map(ToString::to_string);
+            *writer.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
+                done.as_ref().err().map(ToString::to_string);
             drop(reply.send(done));
         });
         self.writer.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);

@@ -28,7 +28,8 @@ pub(super) fn instant(r: &Row<'_>, at: usize) -> rusqlite::Result<Timestamp> {
 }
 
 /// In the order of [`counters`] and [`put_counters`].
-pub(super) const COUNTERS: &str = "SELECT issue, sessions, turns, wall_ms, bounces, granted, granted_turns, granted_wall_ms,
+pub(super) const COUNTERS: &str =
+    "SELECT issue, sessions, turns, wall_ms, bounces, granted, granted_turns, granted_wall_ms,
     granted_bounces, failures_in_a_row, unchanged_in_a_row, visited, last_reason, last_words, last_left FROM counters";
 
 pub(super) fn counters(r: &Row<'_>) -> rusqlite::Result<Counters> {

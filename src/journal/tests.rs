@@ -35,10 +35,7 @@ async fn a_restart_remembers_numbers_counters_and_park_reasons() {
     let (journal, memory) = open(&path).expect("opens");
     assert_eq!((memory.next_run, memory.counters.len()), (1, 0));
     journal.run_started(RunId(1), issue.clone(), counters(3)).await.expect("writes");
-    journal
-        .run_ended(RunId(1), issue.clone(), ending(4, None))
-        .await
-        .expect("writes");
+    journal.run_ended(RunId(1), issue.clone(), ending(4, None)).await.expect("writes");
     journal.counted(issue.clone(), counters(4)).await.expect("writes");
     let parked = |reason| Parked { reason, from: StateName::new("In Progress") };
     let reasons = [

@@ -35,12 +35,10 @@ pub enum AskError {
 /// # Errors
 /// When nobody answers, or the answer is no.
 pub fn ask(place: &Place, issue: Option<&str>) -> Result<Answer, AskError> {
-    exchange(place, &Request {
-        v: VERSION,
-        command: "explain".to_owned(),
-        issue: issue.map(str::to_owned),
-        ..Request::default()
-    })
+    exchange(
+        place,
+        &Request { v: VERSION, command: "explain".to_owned(), issue: issue.map(str::to_owned), ..Request::default() },
+    )
 }
 
 /// Hands a person's words to the symphony of `place`.

@@ -177,13 +177,19 @@ fn see(name: &str) -> String {
 
 fn refused(error: &AnswerError, identifier: &Identifier) -> Refusal {
     let (code, hint) = match error {
-        AnswerError::NotWaiting(_) => ("no-question", format!("`symphony say {identifier}` tells its agent something unasked")),
-        AnswerError::AnsweredAlready(_) => ("answered-already", "the first answer counts; this one was not sent".to_owned()),
+        AnswerError::NotWaiting(_) => {
+            ("no-question", format!("`symphony say {identifier}` tells its agent something unasked"))
+        }
+        AnswerError::AnsweredAlready(_) => {
+            ("answered-already", "the first answer counts; this one was not sent".to_owned())
+        }
         AnswerError::NoSuchIssue(_) => ("no-such-issue", see(&identifier.0)),
         AnswerError::AsksItself(_) => ("not-listening", format!("use `symphony answer {identifier}`")),
         AnswerError::NobodyWorks(_) => ("not-listening", see(&identifier.0)),
         AnswerError::NotStored(_) => ("not-stored", "it was not sent; the log of symphony says more".to_owned()),
-        AnswerError::ShuttingDown => ("shutting-down", "say it again when symphony has ended, or was started again".to_owned()),
+        AnswerError::ShuttingDown => {
+            ("shutting-down", "say it again when symphony has ended, or was started again".to_owned())
+        }
     };
     Refusal::new(code, error.to_string(), hint)
 }

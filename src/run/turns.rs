@@ -109,7 +109,9 @@ impl Attempt {
         loop {
             turn_number += 1;
             autonomous += u32::from(!words.free);
-            line.turn(turn_number, autonomous, words.letters.clone()).await.map_err(|error| failed(FailureCode::Journal, error))?;
+            line.turn(turn_number, autonomous, words.letters.clone())
+                .await
+                .map_err(|error| failed(FailureCode::Journal, error))?;
             line.report(Report::Phase("working")).await;
             let (turn, stopped) = self.one_turn(session, channel, calls, ready, &words, talk, line).await;
             if let Some(usage) = &turn.usage {

@@ -9,8 +9,8 @@ use symphony_core::ids::IssueId;
 use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Stage, Totals};
 use symphony_core::workflow::Role;
 
-use super::wire::waits;
 use super::say::SayForm;
+use super::wire::waits;
 use super::words::{Piece, count, duration, link, pieces, short};
 
 /// Longest error line, in characters: the hint stands at its end.
@@ -278,9 +278,8 @@ impl Session {
 impl Disk {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let is_shown = |row: &&IdleRow| snapshot.finished.iter().any(|finished| finished.id == row.id);
-        let idle = snapshot.idle.iter().filter(|row| {
-            !row.needs_human() && !is_shown(row) && !is_asked(snapshot, &row.id)
-        });
+        let idle =
+            snapshot.idle.iter().filter(|row| !row.needs_human() && !is_shown(row) && !is_asked(snapshot, &row.id));
         let retrying = snapshot.retrying.iter().filter(|row| !is_asked(snapshot, &row.id));
         let mut waiting: Vec<_> = retrying.map(Waiting::retry).collect();
         waiting.extend(idle.clone().filter(|row| row.role == Role::Active).map(|row| Waiting::idle(row, snapshot)));

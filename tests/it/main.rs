@@ -26,5 +26,6 @@ mod soak;
 mod states;
 mod steering;
 mod takeover;
+mod told;
 mod webdriver;
 mod words_given;

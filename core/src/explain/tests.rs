@@ -1,6 +1,5 @@
 //! That what is explained is what the board decided, and that nothing known is left out.
 
-
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use proptest::prelude::*;

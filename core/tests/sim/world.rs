@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use symphony_core::board::{Past,
-    Board, Command, Event, FailureCode, Left, ParkReason, Parked, Plan, Policy, RunEnd, RunFailure, StopCause,
+use symphony_core::board::{
+    Board, Command, Event, FailureCode, Left, ParkReason, Parked, Past, Plan, Policy, RunEnd, RunFailure, StopCause,
 };
 use symphony_core::budget::Counters;
 use symphony_core::ids::{IssueId, RunId, StateName};
@@ -494,7 +494,12 @@ impl World {
             assert_eq!((tally.sessions, tally.turns), (kept.sessions, kept.turns), "a count of {id} was lost");
             tally.wall_ms = kept.wall_ms;
         }
-        self.board = Board::new(Past { next_run: RunId(self.last_run + 1), counters: self.journal.0.clone(), parked: self.journal.1.clone(), ..Past::default() });
+        self.board = Board::new(Past {
+            next_run: RunId(self.last_run + 1),
+            counters: self.journal.0.clone(),
+            parked: self.journal.1.clone(),
+            ..Past::default()
+        });
         self.draining = false;
         self.step(Event::LookWanted);
     }

@@ -17,7 +17,10 @@ async fn waiting_for_a_human_costs_no_wall_time_and_the_clock_goes_on_with_the_a
     tokio::time::sleep(Duration::from_secs(3 * 24 * 3600)).await;
     assert_eq!(rig.world.stop_of("A"), None);
     let answered = Instant::now();
-    rig.handle.answer(Identifier("A".into()), None, "that one".into(), symphony_core::steering::By::Api).await.expect("taken");
+    rig.handle
+        .answer(Identifier("A".into()), None, "that one".into(), symphony_core::steering::By::Api)
+        .await
+        .expect("taken");
     let seen = rig.until(|s| rests(s, "A", "Parked")).await;
     let (cause, at) = rig.world.stop_of("A").expect("asked to stop");
     assert_eq!((cause, at - answered), (StopCause::WallTime, Duration::from_secs(400)));

@@ -3,8 +3,8 @@
 use symphony_core::snapshot::IdleRow;
 
 use super::super::*;
-use crate::journal::Origin;
 use super::world::{Script, Started, Step, World, looked};
+use crate::journal::Origin;
 
 /// A conductor on this world, with the journal of this directory.
 pub(super) fn conductor(
