@@ -98,12 +98,12 @@ fn an_answer_given_while_symphony_is_down_is_delivered_exactly_once() {
     refused(&project, &["answer", "Q-9", "green"], 2, "there is no issue `Q-9`");
     refused(&project, &["say", "Q-1", "x"], 1, "asks something itself");
     taken(&project, &["answer", "Q-1", "green"], "Q-1: kept");
-    refused(&project, &["answer", "Q-1", "red"], 1, "no question of Q-1 is waiting");
+    refused(&project, &["answer", "Q-1", "violet"], 1, "no question of Q-1 is waiting");
     let running = project.start();
     until("the issue to be done", || project.exists("issues/Done/Q-1.md"));
     running.stop();
     assert_eq!(prompts_with(&project, "Q-1", "green"), 1);
-    assert!(!project.transcripts().contains("red"), "the second answer reached the agent");
+    assert!(!project.transcripts().contains("violet"), "the second answer reached the agent");
 }
 
 #[test]
