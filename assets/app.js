@@ -113,11 +113,12 @@
     say(message);
   });
 
-  // What a person opened stays open when the region is drawn again, and a time that is local already is not
+  // What a person types, and what became of it, is not drawn again below them. What a person opened stays open when the region is drawn again, and a time that is local already is not
   // touched: a live region would be read out again for nothing.
   if (window.htmx) {
     window.htmx.registerExtension("keep", {
       htmx_before_morph_node: (element, detail) =>
+        !("keep" in (element.dataset ?? {})) &&
         !(element instanceof HTMLTimeElement && element.title && element.dateTime === detail.newNode.dateTime),
       htmx_before_morph_attr: (element, detail) => !(element instanceof HTMLDetailsElement && detail.attrName === "open"),
     });

@@ -81,7 +81,8 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         .map_err(|error| Refused::start(format!("cannot create {}: {error}", layout.root().display())))?;
     keep_out_of_git(&layout);
     let _lock = Lock::take(&layout.lock()).map_err(Refused::start)?;
-    let (journal, memory) = Journal::open(&layout.journal(), origin(&layout)?).map_err(Refused::start)?;
+    let origin = origin(&layout).map_err(Refused::start)?;
+    let (journal, memory) = Journal::open(&layout.journal(), origin).map_err(Refused::start)?;
     keep_instance(&layout, &memory.instance);
     keep_small(&journal, &layout, &memory.instance).await;
     let git = Git::new(layout.root()).map_err(Refused::start)?;
@@ -169,9 +170,9 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
 
 /// What a new journal has to be told: the mark of what this installation made before, and the numbers that are taken.
 /// A journal that was moved away must neither make our own workspaces strangers nor number two runs alike.
-fn origin(layout: &Layout) -> Result<Origin, Refused> {
+pub(crate) fn origin(layout: &Layout) -> Result<Origin, String> {
     let path = layout.instance();
-    let refused = |error: std::io::Error| Refused::start(format!("cannot use {}: {error}", path.display()));
+    let refused = |error: std::io::Error| format!("cannot use {}: {error}", path.display());
     let kept = match std::fs::read_to_string(&path) {
         Ok(kept) => Some(kept.trim().to_owned()).filter(|kept| !kept.is_empty()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -179,7 +180,7 @@ fn origin(layout: &Layout) -> Result<Origin, Refused> {
     };
     let instance = match kept {
         Some(kept) => kept,
-        None => crate::random::token(16).map_err(Refused::start)?,
+        None => crate::random::token(16).map_err(|error| error.to_string())?,
     };
     let numbers = std::fs::read_dir(layout.runs()).into_iter().flatten().flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -220,7 +221,7 @@ fn open_socket(workflow_dir: &Path) -> Option<operator::Socket> {
     match Place::of(&canonical).listen() {
         Ok(socket) => Some(socket),
         Err(error) => {
-            tracing::warn!(%error, "no socket for local commands: `symphony explain` will not reach this symphony");
+            tracing::warn!(%error, "no socket for local commands: `symphony explain` and its like will not reach this symphony");
             None
         }
     }

@@ -28,11 +28,12 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    if let Some(Verb::Explain(question)) = &arguments.verb {
-        return question.run();
-    }
-    if let Some(Verb::Journal(journal)) = &arguments.verb {
-        return journal.run();
+    match &arguments.verb {
+        Some(Verb::Explain(question)) => return question.run(),
+        Some(Verb::Answer(answer)) => return answer.run(),
+        Some(Verb::Say(say)) => return say.run(),
+        Some(Verb::Journal(journal)) => return journal.run(),
+        Some(Verb::Doctor(_) | Verb::Gc(_)) | None => {}
     }
     let examining = matches!(arguments.verb, Some(Verb::Doctor(_)));
     if !examining {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::board::{LastRun, NotNow, one_line};
 use crate::ids::{IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Malformed};
-use crate::snapshot::{IdleRow, RetryRow, RunningRow, Snapshot, Spent, Stage};
+use crate::snapshot::{AskedRow, IdleRow, RetryRow, RunningRow, Snapshot, Spent, Stage};
 use crate::workflow::Role;
 
 pub use find::{NoSuch, find};
@@ -25,7 +25,7 @@ const QUOTE_MAX: usize = 500;
 /// What an issue, a file or a name is doing, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Its run waits for a human.
+    /// Its agent asked a human; a run may wait for the answer, or not any more.
     Asking,
     /// symphony put it aside.
     Parked,
@@ -150,6 +150,8 @@ pub struct Explained {
     pub notes: Vec<String>,
     /// The live run, if there is one.
     pub run: Option<Run>,
+    /// The question that no run waits with, one line.
+    pub question: Option<String>,
     /// When the next run is due.
     pub due_at: Option<Timestamp>,
     /// How the last ended run ended.
@@ -183,6 +185,7 @@ impl Explained {
             reason,
             notes: vec![],
             run: None,
+            question: None,
             due_at: None,
             last: None,
             spent: None,
@@ -199,7 +202,7 @@ impl Explained {
             Stage::Running if question.is_some() => Status::Asking,
             Stage::Running => Status::Running,
         };
-        let asks = (status == Status::Asking).then(|| "Answer its question on the dashboard.".to_owned());
+        let asks = (status == Status::Asking).then(|| remedy::answer(&row.identifier));
         Self {
             id: Some(row.id.clone()),
             title: Some(row.title.clone()),
@@ -232,8 +235,23 @@ impl Explained {
             due_at: Some(row.due_at),
             last: row.last.clone(),
             spent: Some(row.spent),
-            remedy: remedy(row.why.as_ref(), snapshot),
+            remedy: remedy(row.why.as_ref(), &row.identifier, snapshot),
             ..Self::bare(&row.identifier.0, Status::Retrying, row.reason())
+        }
+        .asking(snapshot)
+    }
+
+    /// With the question of a run that gave its sandbox up, if the answer is all that is missing.
+    fn asking(self, snapshot: &Snapshot) -> Self {
+        let is_it = |row: &&AskedRow| self.id.as_ref() == Some(&row.id) && self.why == Some(NotNow::AwaitingAnswer);
+        match snapshot.asked.iter().find(is_it) {
+            Some(row) => {
+                let question = one_line(&row.question.question, QUOTE_MAX);
+                let default = row.question.default_at.map(|at| format!("answered by default at {}", second(at)));
+                let notes = default.into_iter().chain(self.notes).collect();
+                Self { status: Status::Asking, question: Some(question), notes, due_at: None, ..self }
+            }
+            None => self,
         }
     }
 
@@ -256,6 +274,7 @@ impl Explained {
             remedy: remedy_of(row, snapshot),
             ..Self::bare(&row.identifier.0, status, row.reason())
         }
+        .asking(snapshot)
     }
 
     fn malformed(file: &Malformed) -> Self {
@@ -283,9 +302,14 @@ pub fn all(snapshot: &Snapshot) -> Vec<Explained> {
     all.extend(snapshot.ambiguous.iter().map(Explained::ambiguous));
     all.extend(snapshot.retrying.iter().map(|row| Explained::retrying(snapshot, row)));
     all.extend(snapshot.idle.iter().filter(|row| !row.is_parked()).map(|row| Explained::idle(snapshot, row)));
-    // Stable: within a group the order above stays.
-    all.sort_by_key(|one| one.status.group());
+    // Stable: within a group the order above stays, but questions come first.
+    all.sort_by_key(|one| (one.status.group(), one.status != Status::Asking));
     all
+}
+
+/// To the second, in UTC.
+fn second(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// What stands in the way of everything, each a sentence.

@@ -9,11 +9,10 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::Timestamp;
 
+use super::running::{absolute, nobody, refuse};
 use super::text;
-use crate::layout::Layout;
-use crate::lock;
 use crate::log::harmless;
-use crate::operator::{AskError, Place, ask};
+use crate::operator::{AskError, Place, ask, is_same_file};
 
 /// What to explain, of which workflow.
 #[derive(Debug, Args)]
@@ -66,66 +65,4 @@ impl Explain {
         let _ = std::io::stdout().write_all(text.as_bytes());
         ExitCode::SUCCESS
     }
-}
-
-/// The workflow file in its canonical directory; the file itself need not be there. A directory is that of a
-/// `WORKFLOW.md`.
-pub(super) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
-    let mut absolute = std::path::absolute(path)?;
-    if absolute.is_dir() {
-        absolute.push("WORKFLOW.md");
-    }
-    let dir = absolute.parent().unwrap_or(Path::new("/")).canonicalize()?;
-    Ok(absolute.file_name().map_or_else(|| dir.clone(), |name| dir.join(name)))
-}
-
-/// A directory has one symphony and may have several workflow files, some of them links.
-fn is_same_file(asked: &Path, runs: &Path) -> bool {
-    asked.file_name() == runs.file_name()
-        || matches!((asked.canonicalize(), runs.canonicalize()), (Ok(asked), Ok(runs)) if asked == runs)
-}
-
-/// Nobody listens: there may be one all the same.
-fn nobody(workflow: &Path, dir: &Path, socket: &Path) -> ExitCode {
-    let lock = Layout::of(dir).lock();
-    if let Err(error) = std::fs::metadata(&lock)
-        && error.kind() == std::io::ErrorKind::PermissionDenied
-    {
-        let message =
-            format!("no symphony of yours listens for {}, and {}: {error}", workflow.display(), lock.display());
-        return refuse(1, &message, Some("another user runs symphony in this directory, or did; ask as that user"));
-    }
-    match lock::holder(&lock) {
-        Some(process) => refuse(
-            1,
-            &format!(
-                "a symphony runs in {} (process {process}), but does not listen at {}",
-                dir.display(),
-                socket.display()
-            ),
-            Some(
-                "another user started it, or with another XDG_RUNTIME_DIR; or it could not listen, and its log says why",
-            ),
-        ),
-        None => refuse(
-            1,
-            &format!("no symphony runs on {}", workflow.display()),
-            Some(&format!("start one: symphony {}", quoted(workflow))),
-        ),
-    }
-}
-
-/// As one types it into a shell.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@%".contains(c));
-    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
-/// Says why not, on stderr, and gives the exit code.
-pub(super) fn refuse(code: u8, message: &str, hint: Option<&str>) -> ExitCode {
-    let hint = hint.map_or(String::new(), |hint| format!("  {}\n", harmless(hint)));
-    let text = format!("symphony: {}\n{hint}", harmless(message));
-    let _ = std::io::stderr().write_all(text.as_bytes());
-    ExitCode::from(code)
 }

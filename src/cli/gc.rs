@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::json;
 use symphony_core::retention::{Item, Verdict, plan};
 
-use super::explain::{absolute, refuse};
+use super::running::{absolute, refuse};
 use crate::git::Git;
 use crate::journal::{self, Memory};
 use crate::layout::Layout;

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::explain::{absolute, refuse};
+use super::running::{absolute, refuse};
 use crate::journal::inspect::{self, Report, fingerprint};
 use crate::journal::{JournalError, key};
 use crate::layout::Layout;

@@ -1,20 +1,27 @@
 //! The command line (0.1.0 §1.1): a path, a port, help; unknown flags are refused. Beside it, questions to a
-//! running symphony, and to the machine.
+//! running symphony, words for its agents, and questions to the machine.
 
+mod answer;
+mod asleep;
 mod doctor;
 mod explain;
 mod gc;
 mod journal;
+mod running;
+mod say;
 mod text;
+mod words;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+pub use answer::Answer;
 pub use doctor::Doctor;
 pub use explain::Explain;
 pub use gc::Gc;
 pub use journal::Journal;
+pub use say::Say;
 
 /// Runs coding agents on the issues of a workflow, each in its own sandbox, and hands back patches.
 #[derive(Debug, Parser)]
@@ -35,16 +42,20 @@ pub struct Arguments {
     /// Exit when nothing is left to do: 0 when everything is finished, 3 when something waits for a human.
     #[arg(long)]
     pub once: bool,
-    /// A question instead.
+    /// Something else instead.
     #[command(subcommand)]
     pub verb: Option<Verb>,
 }
 
-/// What can be asked of a running symphony, and of the machine.
+/// What can be asked of a running symphony and of the machine, and told to agents.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Says why an issue does not run, or lists all that are not running fine.
     Explain(Explain),
+    /// Answers the question of an agent.
+    Answer(Answer),
+    /// Tells an agent something that it did not ask.
+    Say(Say),
     /// Tries every sandbox runtime on this machine, and says what each enforces.
     Doctor(Doctor),
     /// Lists what symphony keeps, and removes what nobody needs any more.

@@ -54,6 +54,7 @@ fn sentence(one: &Explanation) -> String {
             Some(question) => format!("turn {}: {question}", run.turn),
             None => format!("turn {} · {}", run.turn, run.phase),
         },
+        (None, _) if one.question.is_some() => format!("released: {}", one.question.as_deref().unwrap_or_default()),
         (None, 2..) => format!("{} ({})", one.reason, one.files.join(", ")),
         (None, _) => match &one.due_at {
             Some(due) => format!("{} ({})", one.reason, clock(due)),
@@ -98,6 +99,7 @@ fn detail(one: &Explanation, now: Timestamp) -> Vec<String> {
         run.question.iter().for_each(|question| fact("asks", question));
     } else {
         fact("why", &one.reason);
+        one.question.iter().for_each(|question| fact("asks", question));
     }
     one.notes.iter().for_each(|note| fact("", note));
     one.files.iter().for_each(|file| fact("file", file));

@@ -1,10 +1,12 @@
-//! The asking end, for the command line: blocking, one question, one answer.
+//! The asking end, for the command line: blocking, one request, one answer.
 
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use super::place::{Place, PlaceError};
-use super::wire::{Answer, Line, Refusal, Request, VERSION};
+use super::wire::{Accepted, Answer, Line, Refusal, Request, VERSION};
 
 /// Longest answer, in bytes: far above what a tracker of a hundred thousand issues takes.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
@@ -33,11 +35,25 @@ pub enum AskError {
 /// # Errors
 /// When nobody answers, or the answer is no.
 pub fn ask(place: &Place, issue: Option<&str>) -> Result<Answer, AskError> {
+    exchange(
+        place,
+        &Request { v: VERSION, command: "explain".to_owned(), issue: issue.map(str::to_owned), ..Request::default() },
+    )
+}
+
+/// Hands a person's words to the symphony of `place`.
+///
+/// # Errors
+/// When nobody answers, or the words are not taken. After [`AskError::Silent`] they may have been.
+pub fn tell(place: &Place, request: &Request) -> Result<Accepted, AskError> {
+    exchange(place, request)
+}
+
+fn exchange<T: DeserializeOwned>(place: &Place, request: &Request) -> Result<T, AskError> {
     let said = |error: std::io::Error| AskError::Silent(error.to_string());
     let mut stream = place.connect()?.ok_or_else(|| AskError::Nobody(place.path()))?;
     stream.set_read_timeout(Some(SILENCE)).and_then(|()| stream.set_write_timeout(Some(SILENCE))).map_err(said)?;
-    let request = Request { v: VERSION, command: "explain".to_owned(), issue: issue.map(str::to_owned) };
-    let mut line = serde_json::to_vec(&request).map_err(|error| AskError::Silent(error.to_string()))?;
+    let mut line = serde_json::to_vec(request).map_err(|error| AskError::Silent(error.to_string()))?;
     line.push(b'\n');
     // An answer may come before all is read: too long a question is refused.
     let written = stream.write_all(&line);
@@ -47,7 +63,7 @@ pub fn ask(place: &Place, issue: Option<&str>) -> Result<Answer, AskError> {
         written.map_err(said)?;
         return Err(AskError::Silent("it closed the connection".to_owned()));
     }
-    match serde_json::from_slice::<Line<Answer, Refusal>>(&answer) {
+    match serde_json::from_slice::<Line<T, Refusal>>(&answer) {
         Ok(Line::Answered(answer)) => Ok(answer),
         Ok(Line::Refused { error }) => Err(AskError::Refused(error)),
         Err(error) => Err(AskError::Silent(format!("it speaks another version ({error})"))),

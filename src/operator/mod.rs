@@ -1,7 +1,7 @@
 //! The operator's local door: a unix socket on which programs of the same user ask a running symphony.
 //!
-//! One JSON object a line in, one out, one request a connection. It reads snapshots only; nothing here changes
-//! anything, and without it symphony runs all the same.
+//! One JSON object a line in, one out, one request a connection. It reads snapshots, and hands a person's words to the
+//! conductor as the dashboard does; without it symphony runs all the same.
 
 mod ask;
 mod place;
@@ -10,7 +10,7 @@ mod serve;
 mod tests;
 mod wire;
 
-pub use ask::{AskError, ask};
-pub use place::{Place, PlaceError, Socket};
+pub use ask::{AskError, ask, tell};
+pub use place::{Place, PlaceError, Socket, is_same_file};
 pub use serve::serve;
-pub use wire::{Answer, Explanation, LastEnd, Of, Refusal, Request, Run, VERSION};
+pub use wire::{Accepted, Answer, Explanation, LastEnd, Of, Refusal, Request, Run, VERSION};

@@ -153,6 +153,12 @@ impl Drop for Socket {
     }
 }
 
+/// Whether both paths name one workflow file: a directory has one symphony and may have several, some of them links.
+pub fn is_same_file(asked: &Path, runs: &Path) -> bool {
+    asked.file_name() == runs.file_name()
+        || matches!((asked.canonicalize(), runs.canonicalize()), (Ok(asked), Ok(runs)) if asked == runs)
+}
+
 /// A short path to `name` in the directory behind the handle, whatever has become of the directory's own path.
 fn through(dir: &OwnedFd, name: &str) -> PathBuf {
     format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()).into()

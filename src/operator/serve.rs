@@ -1,11 +1,15 @@
 //! The listening end: who may ask, how much, for how long.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 use symphony_core::explain;
+use symphony_core::ids::Identifier;
+use symphony_core::steering::By;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -13,14 +17,14 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::place::{Socket, own_uid};
-use super::wire::{Answer, Refusal, Request, VERSION, line};
-use crate::conductor::handle::Handle;
+use super::place::{Socket, is_same_file, own_uid};
+use super::wire::{Accepted, Answer, Refusal, Request, VERSION, instant, line};
+use crate::conductor::handle::{AnswerError, Handle};
 
 /// Connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16;
 /// Longest request, in bytes, its line end included.
-pub(super) const MAX_LINE: u64 = 64 * 1024;
+pub(super) const MAX_LINE: u64 = 1_000_000;
 /// From the first byte to the last one of the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -91,7 +95,7 @@ async fn converse(stream: UnixStream, handle: &Handle) -> io::Result<()> {
     let answer = if too_long {
         Err(Refusal::new("too-long", format!("a request ends at {MAX_LINE} bytes"), "send one short line"))
     } else {
-        respond(&request, handle)
+        respond(&request, handle).await
     };
     writing.write_all(&line(&answer)).await?;
     writing.shutdown().await?;
@@ -104,7 +108,15 @@ async fn converse(stream: UnixStream, handle: &Handle) -> io::Result<()> {
     Ok(())
 }
 
-fn respond(request: &[u8], handle: &Handle) -> Result<Answer, Refusal> {
+/// What goes back to who asked.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answered {
+    Explained(Box<Answer>),
+    Taken(Accepted),
+}
+
+async fn respond(request: &[u8], handle: &Handle) -> Result<Answered, Refusal> {
     let hint = || format!("send {{\"v\":{VERSION},\"command\":\"explain\",\"issue\":null}} and a line end");
     let bad = |message: String| Refusal::new("bad-request", message, hint());
     let value: Value = serde_json::from_slice(request).map_err(|error| bad(format!("not JSON: {error}")))?;
@@ -112,19 +124,72 @@ fn respond(request: &[u8], handle: &Handle) -> Result<Answer, Refusal> {
         let message = format!("this symphony speaks version {VERSION}, not {}", value["v"]);
         return Err(Refusal::new("unknown-version", message, "use the `symphony` program that is running"));
     }
-    match value["command"].as_str() {
-        Some("explain") => {}
-        Some(_) | None => {
-            let message = format!("no command is called {}", value["command"]);
-            return Err(Refusal::new("unknown-command", message, "`explain` is one"));
-        }
+    let command = value["command"].as_str().unwrap_or_default().to_owned();
+    if !["explain", "answer", "say"].contains(&command.as_str()) {
+        let message = format!("no command is called {}", value["command"]);
+        return Err(Refusal::new("unknown-command", message, "`explain`, `answer` and `say` are"));
     }
     let request: Request = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
-    let snapshot = handle.snapshot();
-    match request.issue {
-        None => Ok(Answer::overview(&snapshot)),
-        Some(name) => explain::find(&snapshot, &name)
-            .map(|found| Answer::of(&snapshot, &found))
-            .map_err(|missing| Refusal::new("no-such-issue", missing.to_string(), missing.hint())),
+    if command != "explain" {
+        return take(request, handle).await.map(Answered::Taken);
     }
+    let snapshot = handle.snapshot();
+    let answer = match &request.issue {
+        None => Answer::overview(&snapshot),
+        Some(name) => Answer::of(&snapshot, &explain::find(&snapshot, name).map_err(|missing| unknown(&missing))?),
+    };
+    Ok(Answered::Explained(Box::new(answer)))
+}
+
+fn unknown(missing: &explain::NoSuch) -> Refusal {
+    Refusal::new("no-such-issue", missing.to_string(), missing.hint())
+}
+
+/// A person's words, for the agent of exactly one issue of exactly this workflow.
+async fn take(request: Request, handle: &Handle) -> Result<Accepted, Refusal> {
+    let bad = |message: &str| Refusal::new("bad-request", message, "say which workflow, which issue, and what");
+    let workflow = request.workflow.as_deref().ok_or_else(|| bad("no workflow is named"))?;
+    let name = request.issue.as_deref().ok_or_else(|| bad("no issue is named"))?;
+    let text = request.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    let text = text.ok_or_else(|| bad("there are no words"))?.to_owned();
+    let snapshot = handle.snapshot();
+    if !is_same_file(Path::new(workflow), Path::new(&snapshot.workflow_path)) {
+        let hint = format!("the one in this directory runs {}; name it with --workflow", snapshot.workflow_path);
+        return Err(Refusal::new("other-workflow", format!("no symphony runs on {workflow}"), hint));
+    }
+    let found = explain::find(&snapshot, name).map_err(|missing| unknown(&missing))?;
+    let identifier = match found.as_slice() {
+        [one] if one.id.is_some() => Identifier(one.name.clone()),
+        [one] => return Err(Refusal::new("no-such-issue", format!("{name} is no issue: {}", one.reason), see(name))),
+        _ => return Err(Refusal::new("no-such-issue", format!("{name} may mean several issues"), see(name))),
+    };
+    let taken = match request.command.as_str() {
+        "answer" => handle.answer(identifier.clone(), request.question, text, By::Cli).await,
+        _ => handle.say(identifier.clone(), text, request.now, By::Cli).await,
+    };
+    let at = taken.map_err(|error| refused(&error, &identifier))?;
+    Ok(Accepted { v: VERSION, identifier: identifier.0, accepted_at: instant(at) })
+}
+
+fn see(name: &str) -> String {
+    format!("`symphony explain {name}` says more")
+}
+
+fn refused(error: &AnswerError, identifier: &Identifier) -> Refusal {
+    let (code, hint) = match error {
+        AnswerError::NotWaiting(_) => {
+            ("no-question", format!("`symphony say {identifier}` tells its agent something unasked"))
+        }
+        AnswerError::AnsweredAlready(_) => {
+            ("answered-already", "the first answer counts; this one was not sent".to_owned())
+        }
+        AnswerError::NoSuchIssue(_) => ("no-such-issue", see(&identifier.0)),
+        AnswerError::AsksItself(_) => ("not-listening", format!("use `symphony answer {identifier}`")),
+        AnswerError::NobodyWorks(_) => ("not-listening", see(&identifier.0)),
+        AnswerError::NotStored(_) => ("not-stored", "it was not sent; the log of symphony says more".to_owned()),
+        AnswerError::ShuttingDown => {
+            ("shutting-down", "say it again when symphony has ended, or was started again".to_owned())
+        }
+    };
+    Refusal::new(code, error.to_string(), hint)
 }

@@ -144,10 +144,30 @@ async fn what_is_no_request_is_refused_with_a_code_and_a_hint() {
 }
 
 #[tokio::test]
+async fn words_are_refused_that_are_not_for_exactly_one_issue_of_exactly_this_workflow() {
+    let house = House::open().await;
+    for (mut request, code) in [
+        (json!({"issue": "A-1", "text": "x"}), "bad-request"),
+        (json!({"issue": "A-1", "workflow": "", "text": " "}), "bad-request"),
+        (json!({"workflow": "", "text": "x"}), "bad-request"),
+        (json!({"issue": "A-1", "workflow": "/elsewhere/WORKFLOW.md", "text": "x"}), "other-workflow"),
+        (json!({"issue": "A-2", "workflow": "", "text": "x"}), "no-such-issue"),
+        // Nobody reads the mailbox of this house.
+        (json!({"issue": "A-1", "workflow": "", "text": "x"}), "shutting-down"),
+    ] {
+        for command in ["answer", "say"] {
+            request["v"] = json!(1);
+            request["command"] = json!(command);
+            assert_eq!(house.refusal(&request.to_string()).await, code, "{request}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_line_that_does_not_end_is_cut_off_and_refused() {
     let house = House::open().await;
     let long = |len: usize| vec![b'x'; len];
-    for len in [64 * 1024, 64 * 1024 + 1, 8 * 1024 * 1024] {
+    for len in [1_000_000, 1_000_001, 8 * 1024 * 1024] {
         let mut stream = house.connect();
         let answer = blocking(move || {
             let _ = stream.write_all(&long(len));

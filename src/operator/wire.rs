@@ -10,15 +10,38 @@ use symphony_core::workflow::Budget;
 /// Of the protocol; another number is another language.
 pub const VERSION: u32 = 1;
 
-/// A question.
-#[derive(Debug, Serialize, Deserialize)]
+/// A question, or a person's words.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Request {
     /// [`VERSION`]
     pub v: u32,
-    /// `explain`
+    /// `explain`, `answer` or `say`
     pub command: String,
     /// Which issue, file or name; none is all of them.
     pub issue: Option<String>,
+    /// The words of `answer` and `say`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The workflow that is meant, absolute: `answer` and `say` change nothing in another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// The question that `answer` answers; without it, the one that is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<u64>,
+    /// Whether `say` cancels the turn under way.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// The answer to `answer` and `say`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    /// [`VERSION`]
+    pub v: u32,
+    /// The issue whose agent gets the words.
+    pub identifier: String,
+    /// When they were accepted, RFC 3339.
+    pub accepted_at: String,
 }
 
 /// The answer to `explain`.
@@ -66,6 +89,9 @@ pub struct Explanation {
     pub notes: Vec<String>,
     /// The live run.
     pub run: Option<Run>,
+    /// The question that no run waits with, one line; a run's own stands there.
+    #[serde(default)]
+    pub question: Option<String>,
     /// When the next run is due, RFC 3339.
     pub due_at: Option<String>,
     /// How the last ended run ended.
@@ -141,7 +167,7 @@ pub(super) enum Line<A, R> {
     Answered(A),
 }
 
-pub(super) fn line(answer: &Result<Answer, Refusal>) -> Vec<u8> {
+pub(super) fn line<A: Serialize>(answer: &Result<A, Refusal>) -> Vec<u8> {
     let line = match answer {
         Ok(answer) => Line::Answered(answer),
         Err(error) => Line::Refused { error },
@@ -151,7 +177,7 @@ pub(super) fn line(answer: &Result<Answer, Refusal>) -> Vec<u8> {
     bytes
 }
 
-fn instant(at: Timestamp) -> String {
+pub(super) fn instant(at: Timestamp) -> String {
     format!("{at:.3}")
 }
 
@@ -206,6 +232,7 @@ impl Explanation {
                 started_at: instant(run.started_at),
                 question: run.question.clone(),
             }),
+            question: one.question.clone(),
             due_at: one.due_at.map(instant),
             last_end: one.last.as_ref().map(LastEnd::of),
             used: used.unwrap_or_default(),

@@ -2,8 +2,8 @@
 //! [`markdown`] made safe.
 
 use symphony_core::explain;
-use symphony_core::ids::{StateName, hash16};
-use symphony_core::snapshot::{IdleRow, RunningRow, Snapshot};
+use symphony_core::ids::{Identifier, StateName, hash16};
+use symphony_core::snapshot::{AskedRow, IdleRow, Question, RunningRow, Snapshot};
 use symphony_core::workflow::Role;
 
 use super::decide;
@@ -21,8 +21,13 @@ pub(super) struct Asking {
     pub(super) path: String,
     pub(super) title: String,
     pub(super) url: Option<String>,
-    pub(super) turn: u32,
+    /// The turn that waits; `None` when no sandbox does: the answer starts the issue again.
+    pub(super) turn: Option<u32>,
+    /// The number of the question, so that no answer is taken for one to a later question.
+    pub(super) number: u64,
     pub(super) asked: Clock,
+    /// When a default counts as the answer.
+    pub(super) default_at: Option<Clock>,
     pub(super) question: Safe,
     pub(super) context: Option<Safe>,
     pub(super) body: Option<Safe>,
@@ -76,22 +81,40 @@ impl Attention {
         let proposals = snapshot.idle.iter().filter(|row| row.is_proposal());
         let more = proposals.clone().count().saturating_sub(MAX_SHELF);
         let deciding = parked.chain(proposals.take(MAX_SHELF)).map(|row| Deciding::of(row, snapshot)).collect();
-        Self { asking: snapshot.running.iter().filter_map(Asking::of).collect(), deciding, more }
+        let waiting = snapshot.running.iter().filter_map(Asking::running);
+        Self { asking: waiting.chain(snapshot.asked.iter().filter_map(Asking::released)).collect(), deciding, more }
     }
 }
 
 impl Asking {
-    fn of(row: &RunningRow) -> Option<Self> {
-        let question = row.question.as_ref().filter(|question| !question.answered)?;
-        let (body, context) = (row.body.as_deref(), question.context.as_deref());
-        Some(Self {
-            key: format!("run-{}", row.run),
-            identifier: row.identifier.0.clone(),
-            path: percent_encoded(&row.identifier.0),
-            title: row.title.clone(),
-            url: link(row.url.as_deref()),
-            turn: row.turn_count,
+    fn running(row: &RunningRow) -> Option<Self> {
+        let issue = (&row.identifier, row.title.as_str(), row.url.as_deref(), row.body.as_deref());
+        Self::of(row.question.as_ref()?, issue, Some(row.turn_count))
+    }
+
+    fn released(row: &AskedRow) -> Option<Self> {
+        let issue = (&row.identifier, row.title.as_str(), row.url.as_deref(), row.body.as_deref());
+        Self::of(&row.question, issue, None)
+    }
+
+    fn of(
+        question: &Question,
+        (identifier, title, url, body): (&Identifier, &str, Option<&str>, Option<&str>),
+        turn: Option<u32>,
+    ) -> Option<Self> {
+        let context = question.context.as_deref();
+        (!question.answered).then(|| Self {
+            // Of the question, not of the run: what a person types stays when the run is released, and goes when
+            // another question is asked.
+            key: format!("question-{}", question.id),
+            identifier: identifier.0.clone(),
+            path: percent_encoded(&identifier.0),
+            title: title.to_owned(),
+            url: link(url),
+            turn,
+            number: question.id,
             asked: Clock::of(question.asked_at),
+            default_at: question.default_at.map(Clock::of),
             question: markdown::render(&question.question),
             context: context.map(markdown::render),
             body: body.map(markdown::render),
@@ -129,7 +152,7 @@ impl Deciding {
             last: row.last.as_ref().map(|last| LastEnd::of(last, &row.reason())),
             remedy: match is_proposal {
                 true => vec![],
-                false => explain::remedy(row.why.as_ref(), snapshot).map_or_else(Vec::new, |text| pieces(&text)),
+                false => explain::remedy_of(row, snapshot).map_or_else(Vec::new, |text| pieces(&text)),
             },
             reason,
             source: row.proposal.as_deref().filter(|text| !text.is_empty()).map(in_the_open),

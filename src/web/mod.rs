@@ -18,6 +18,7 @@ mod listen;
 mod markdown;
 mod page;
 mod router;
+mod say;
 mod steer;
 mod token;
 mod view;

@@ -13,6 +13,7 @@ use super::error::ApiError;
 use super::form::NewIssueForm;
 use super::guard::Made;
 use super::markdown::Safe;
+use super::say::SayForm;
 use super::{App, Shared, assets, inbox, view};
 
 #[derive(Template)]
@@ -52,6 +53,14 @@ struct AttentionPart {
 struct SessionsPart {
     rows: Vec<view::Session>,
     first_active: String,
+    csrf: String,
+}
+
+#[derive(Template)]
+#[template(path = "say.html")]
+struct SayPart {
+    form: SayForm,
+    csrf: String,
 }
 
 #[derive(Template)]
@@ -95,7 +104,7 @@ pub(super) fn page(
         version: snapshot.version,
         header: header(app, snapshot)?,
         attention: attention(app, snapshot, error)?,
-        sessions: sessions(snapshot)?,
+        sessions: sessions(app, snapshot)?,
         disk: Safe::rendered(&DiskPart { view: view::Disk::of(snapshot) })?,
         new_issue: new_issue(app, form)?,
         totals: Safe::rendered(&TotalsPart { view: view::Footer::of(&snapshot.totals) })?,
@@ -109,7 +118,7 @@ pub(super) async fn partial(State(app): State<Shared>, Path(name): Path<String>)
     let part = match name.as_str() {
         "header" => header(&app, &snapshot)?,
         "attention" => attention(&app, &snapshot, None)?,
-        "sessions" => sessions(&snapshot)?,
+        "sessions" => sessions(&app, &snapshot)?,
         "disk" => Safe::rendered(&DiskPart { view: view::Disk::of(&snapshot) })?,
         "totals" => Safe::rendered(&TotalsPart { view: view::Footer::of(&snapshot.totals) })?,
         _ => {
@@ -147,8 +156,14 @@ pub(super) fn after(app: &App, made: Made, outcome: Result<Response, ApiError>) 
     }
 }
 
-fn sessions(snapshot: &Snapshot) -> Result<Safe, askama::Error> {
-    Safe::rendered(&SessionsPart { rows: view::sessions(snapshot), first_active: view::first_active(snapshot) })
+fn sessions(app: &App, snapshot: &Snapshot) -> Result<Safe, askama::Error> {
+    let (rows, first_active) = (view::sessions(snapshot), view::first_active(snapshot));
+    Safe::rendered(&SessionsPart { rows, first_active, csrf: app.token.csrf_value() })
+}
+
+/// The form that tells an agent something, with what became of it.
+pub(super) fn say(app: &App, form: SayForm) -> Result<Safe, askama::Error> {
+    Safe::rendered(&SayPart { form, csrf: app.token.csrf_value() })
 }
 
 /// The new-issue form.

@@ -78,7 +78,12 @@ async fn answer(app: &App, id: &str, reply: &Reply, by: By) -> Result<wire::Inst
     let taken = timeout(ANSWER_DEADLINE, answered)
         .await
         .map_err(|_| ApiError::unavailable("the conductor did not answer in time; look before you send it again"))?;
-    taken.map(wire::Instant).map_err(|e| match e {
+    taken.map(wire::Instant).map_err(refused)
+}
+
+/// Why words of a person were not taken.
+pub(super) fn refused(e: AnswerError) -> ApiError {
+    match e {
         AnswerError::NotWaiting(_) | AnswerError::AnsweredAlready(_) => {
             ApiError::new(StatusCode::CONFLICT, "no_pending_steering", e.to_string())
         }
@@ -88,5 +93,5 @@ async fn answer(app: &App, id: &str, reply: &Reply, by: By) -> Result<wire::Inst
         }
         AnswerError::NotStored(_) => ApiError::internal(e.to_string()),
         AnswerError::ShuttingDown => ApiError::unavailable(e.to_string()),
-    })
+    }
 }

@@ -17,8 +17,10 @@ use symphony_core::board::{EndReason, LastRun, NotNow, ParkReason, Parked};
 use symphony_core::ids::{Identifier, IssueId, RunId, StateName};
 use symphony_core::issue::{Ambiguity, Malformed, Scan};
 use symphony_core::snapshot::{
-    EventRow, FinishedRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, Spent, Stage, StateRow, Tokens, Totals,
+    AskedRow, EventRow, FinishedRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, Spent, Stage, StateRow, Tokens,
+    Totals,
 };
+use symphony_core::steering::By;
 use symphony_core::time::Tick;
 use symphony_core::workflow::{Auth, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,12 +96,16 @@ impl Tracker for Shelf {
     }
 }
 
+type Said = Arc<Mutex<Vec<(String, bool, By)>>>;
+
 /// A door that is open, and both sides of it.
 pub(super) struct House {
     pub(super) address: SocketAddr,
     pub(super) token: String,
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(super) tracker: Arc<Shelf>,
+    /// What people said unasked, whether at once, and which way.
+    pub(super) said: Said,
     pub(super) shutdown: CancellationToken,
     pub(super) serving: JoinHandle<Result<(), ServeError>>,
     _dir: tempfile::TempDir,
@@ -142,6 +148,8 @@ impl House {
         let link = token.login_link("x");
         let (snapshots, readers) = watch::channel(Arc::new(snapshot));
         let (requests, mut mailbox) = mpsc::channel(8);
+        let said = Said::default();
+        let heard = said.clone();
         tokio::spawn(async move {
             let mut asked = false;
             while let Some(request) = mailbox.recv().await {
@@ -150,7 +158,21 @@ impl House {
                         let _ = reply.send(asked);
                         asked = true;
                     }
-                    Request::Say { reply, .. } => drop(reply.send(Ok(at("2026-01-02T03:04:05.678Z")))),
+                    Request::Say { identifier, text, now, by, reply } => {
+                        let taken = match identifier.0.as_str() {
+                            "BUSY/1 ä" => Ok(at("2026-01-02T03:04:05.678Z")),
+                            "ASK-1" => Err(AnswerError::AsksItself(identifier)),
+                            "PARKED-1" => Err(AnswerError::NobodyWorks(identifier)),
+                            _ => Err(AnswerError::NoSuchIssue(identifier)),
+                        };
+                        if taken.is_ok() {
+                            heard.lock().expect("lock").push((text, now, by));
+                        }
+                        let _ = reply.send(taken);
+                    }
+                    Request::Answer { identifier, question: Some(other), reply, .. } if other != 7 => {
+                        let _ = reply.send(Err(AnswerError::AnsweredAlready(identifier)));
+                    }
                     Request::Answer { identifier, text, reply, .. } => {
                         let taken = match (identifier.0.as_str(), text.as_str()) {
                             ("ASK-1", "disk full") => Err(AnswerError::NotStored(text)),
@@ -175,7 +197,7 @@ impl House {
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(serve(listener, door, shutdown.clone()));
         let token = link.split_once("token=").expect("link").1.to_owned();
-        Self { address, token, snapshots, tracker, shutdown, serving, _dir: dir }
+        Self { address, token, snapshots, tracker, said, shutdown, serving, _dir: dir }
     }
 
     /// Sends raw lines after `Host`; `\n` in `head` becomes a line break.
@@ -394,6 +416,26 @@ fn idle(identifier: &str, state: &str, role: Role, why: NotNow) -> IdleRow {
         proposed_by: None,
         proposal: None,
         labels: vec![],
+    }
+}
+
+/// A question whose run gave its sandbox up.
+fn released() -> AskedRow {
+    AskedRow {
+        id: IssueId("away-1".into()),
+        identifier: Identifier("AWAY-1".into()),
+        title: "<script>alert('away')</script>".into(),
+        body: None,
+        url: Some("javascript:alert(4)".into()),
+        run: RunId(4),
+        question: Question {
+            id: 6,
+            question: "Go **on**? <img src=x onerror=alert(5)>".into(),
+            context: Some("<iframe src=//evil.example>".into()),
+            asked_at: at("2026-01-02T01:00:00Z"),
+            default_at: Some(at("2026-01-02T04:05:06Z")),
+            answered: false,
+        },
     }
 }
 

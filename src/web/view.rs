@@ -5,9 +5,11 @@
 use jiff::Timestamp;
 use symphony_core::board::LastRun;
 use symphony_core::explain;
-use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Totals};
+use symphony_core::ids::IssueId;
+use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Stage, Totals};
 use symphony_core::workflow::Role;
 
+use super::say::SayForm;
 use super::wire::waits;
 use super::words::{Piece, count, duration, link, pieces, short};
 
@@ -100,6 +102,8 @@ pub(super) struct Session {
     pub(super) sandbox: String,
     /// How the run before it ended, if there was one.
     pub(super) last: Option<LastEnd>,
+    /// Where a person can tell the agent something: while it works and asks nothing itself.
+    pub(super) say: Option<SayForm>,
 }
 
 /// One issue in an active state that does not run now.
@@ -155,17 +159,18 @@ pub(super) struct Footer {
 impl Header {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let asking = snapshot.running.iter().filter(|row| waits(row)).count();
-        let needs_you = asking + snapshot.idle.iter().filter(|row| row.needs_human()).count();
+        let needs_you = asking + snapshot.asked.len() + snapshot.idle.iter().filter(|row| row.needs_human()).count();
         let badge = match (needs_you, snapshot.running.is_empty()) {
             (1.., _) => "attention",
             (0, false) => "working",
             (0, true) => "idle",
         };
-        let queued = snapshot.idle.iter().filter(|row| row.role == Role::Active && !row.is_parked()).count();
+        let queued = snapshot.idle.iter().filter(|row| is_queued(snapshot, row)).count();
+        let retrying = snapshot.retrying.iter().filter(|row| !is_asked(snapshot, &row.id)).count();
         let counts = [
             (needs_you, if needs_you == 1 { "needs you" } else { "need you" }),
             (snapshot.running.len() - asking, "running"),
-            (snapshot.retrying.len() + queued, "waiting"),
+            (retrying + queued, "waiting"),
         ];
         Self {
             workflow_name: snapshot.workflow_path.rsplit('/').next().unwrap_or_default().to_owned(),
@@ -180,6 +185,16 @@ impl Header {
             problems: problems(snapshot),
         }
     }
+}
+
+/// Whether an answer is all that the issue waits for: then it stands among what needs a human.
+fn is_asked(snapshot: &Snapshot, id: &IssueId) -> bool {
+    snapshot.asked.iter().any(|row| row.id == *id)
+}
+
+/// Whether it is active and neither claimed, parked nor waiting for an answer.
+pub(super) fn is_queued(snapshot: &Snapshot, row: &IdleRow) -> bool {
+    row.role == Role::Active && !row.is_parked() && !is_asked(snapshot, &row.id)
 }
 
 fn problems(snapshot: &Snapshot) -> Vec<Problem> {
@@ -237,6 +252,7 @@ impl Session {
             (false, true) => "done",
             (false, false) => "running",
         };
+        let listens = row.stage == Stage::Running && row.question.is_none() && !row.marked_done;
         let hint = [session.as_deref(), row.last_event.as_deref(), row.workspace.as_deref()];
         Self {
             identifier: row.identifier.0.clone(),
@@ -254,6 +270,7 @@ impl Session {
             started: Clock::of(row.started_at),
             sandbox: row.sandbox.clone(),
             last: row.last.as_ref().filter(|_| row.attempt.is_some()).map(|last| LastEnd::of(last, "")),
+            say: listens.then(|| SayForm::empty(&row.identifier.0)),
         }
     }
 }
@@ -261,8 +278,10 @@ impl Session {
 impl Disk {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let is_shown = |row: &&IdleRow| snapshot.finished.iter().any(|finished| finished.id == row.id);
-        let idle = snapshot.idle.iter().filter(|row| !row.needs_human() && !is_shown(row));
-        let mut waiting: Vec<_> = snapshot.retrying.iter().map(Waiting::retry).collect();
+        let idle =
+            snapshot.idle.iter().filter(|row| !row.needs_human() && !is_shown(row) && !is_asked(snapshot, &row.id));
+        let retrying = snapshot.retrying.iter().filter(|row| !is_asked(snapshot, &row.id));
+        let mut waiting: Vec<_> = retrying.map(Waiting::retry).collect();
         waiting.extend(idle.clone().filter(|row| row.role == Role::Active).map(|row| Waiting::idle(row, snapshot)));
         let shelf = |name, role| {
             let rows = idle.clone().filter(|row| row.role == role);

@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use symphony_core::board::NotNow;
 use symphony_core::explain;
-use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Tokens, Totals};
+use symphony_core::snapshot::{AskedRow, FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Tokens, Totals};
 use symphony_core::workflow::Role;
 
 pub(super) use detail::Detail;
 
+use super::view::is_queued;
 use crate::operator::LastEnd;
 
 /// An instant as text, with milliseconds.
@@ -40,6 +41,8 @@ pub(super) struct State<'a> {
     draining: bool,
     counts: Counts,
     running: Vec<Running<'a>>,
+    /// Questions that no run waits with.
+    asked: Vec<Asked<'a>>,
     retrying: Vec<Retrying<'a>>,
     idle: Vec<Idle<'a>>,
     finished: Vec<Finished<'a>>,
@@ -96,7 +99,7 @@ struct Counts {
     retrying: usize,
     /// Open questions, parked issues and proposals: what waits for a human.
     blocked: usize,
-    /// Issues in an active state that are neither claimed nor parked.
+    /// Issues in an active state that are neither claimed nor parked and wait for no answer.
     queued: usize,
     idle: usize,
 }
@@ -141,9 +144,28 @@ struct Running<'a> {
     steering_context: Option<&'a str>,
     steering_asked_at: Option<Instant>,
     steering_answered: bool,
+    /// Its number: a reply with another one is refused.
+    steering_question_id: Option<u64>,
+    steering_default_at: Option<Instant>,
     marked_done: bool,
     workspace_path: Option<&'a str>,
     last_end: Option<LastEnd>,
+}
+
+/// A question of an issue whose run gave its sandbox up, or ended.
+#[derive(Serialize)]
+struct Asked<'a> {
+    issue_id: &'a str,
+    issue_identifier: &'a str,
+    issue_title: &'a str,
+    issue_body: Option<&'a str>,
+    issue_url: Option<&'a str>,
+    run_id: u64,
+    steering_question_id: u64,
+    steering_question: &'a str,
+    steering_context: Option<&'a str>,
+    steering_asked_at: Instant,
+    steering_default_at: Option<Instant>,
 }
 
 #[derive(Serialize)]
@@ -202,7 +224,7 @@ impl<'a> State<'a> {
     pub(super) fn of(snapshot: &'a Snapshot) -> Self {
         let questions = snapshot.running.iter().filter(|row| waits(row)).count();
         let deciding = snapshot.idle.iter().filter(|row| row.needs_human()).count();
-        let queued = snapshot.idle.iter().filter(|row| row.role == Role::Active && !row.is_parked()).count();
+        let queued = snapshot.idle.iter().filter(|row| is_queued(snapshot, row)).count();
         Self {
             generated_at: Instant(snapshot.generated_at),
             version: snapshot.version,
@@ -239,11 +261,12 @@ impl<'a> State<'a> {
             counts: Counts {
                 running: snapshot.running.len(),
                 retrying: snapshot.retrying.len(),
-                blocked: questions + deciding,
+                blocked: questions + snapshot.asked.len() + deciding,
                 queued,
                 idle: snapshot.idle.len(),
             },
             running: snapshot.running.iter().map(Running::of).collect(),
+            asked: snapshot.asked.iter().map(Asked::of).collect(),
             retrying: snapshot.retrying.iter().map(Retrying::of).collect(),
             idle: snapshot.idle.iter().map(|row| Idle::of(snapshot, row)).collect(),
             finished: snapshot.finished.iter().map(Finished::of).collect(),
@@ -298,9 +321,29 @@ impl<'a> Running<'a> {
             steering_context: question.and_then(|question| question.context.as_deref()),
             steering_asked_at: question.map(|question| Instant(question.asked_at)),
             steering_answered: question.is_some_and(|question| question.answered),
+            steering_question_id: question.map(|question| question.id),
+            steering_default_at: question.and_then(|question| question.default_at).map(Instant),
             marked_done: row.marked_done,
             workspace_path: row.workspace.as_deref(),
             last_end: row.last.as_ref().map(LastEnd::of),
+        }
+    }
+}
+
+impl<'a> Asked<'a> {
+    fn of(row: &'a AskedRow) -> Self {
+        Self {
+            issue_id: &row.id.0,
+            issue_identifier: &row.identifier.0,
+            issue_title: &row.title,
+            issue_body: row.body.as_deref(),
+            issue_url: row.url.as_deref(),
+            run_id: row.run.0,
+            steering_question_id: row.question.id,
+            steering_question: &row.question.question,
+            steering_context: row.question.context.as_deref(),
+            steering_asked_at: Instant(row.question.asked_at),
+            steering_default_at: row.question.default_at.map(Instant),
         }
     }
 }

@@ -29,5 +29,6 @@ mod soak;
 mod states;
 mod steering;
 mod takeover;
+mod told;
 mod webdriver;
 mod words_given;

@@ -1,6 +1,7 @@
 //! What a person can do about a reason.
 
 use crate::board::{Closed, NotNow, Whose};
+use crate::ids::Identifier;
 use crate::snapshot::{IdleRow, Snapshot};
 use crate::workflow::Role;
 
@@ -12,12 +13,20 @@ pub fn remedy_of(row: &IdleRow, snapshot: &Snapshot) -> Option<String> {
             "Read it, then approve or discard it on the dashboard; moving its file to `{}/` approves it too.",
             active.name
         )),
-        None => remedy(row.why.as_ref(), snapshot),
+        None => remedy(row.why.as_ref(), &row.identifier, snapshot),
     }
 }
 
-/// What to do next, as a sentence; `None` when waiting is all there is to do.
-pub fn remedy(why: Option<&NotNow>, snapshot: &Snapshot) -> Option<String> {
+/// What to do about a question: the command, as one types it into a shell.
+pub(super) fn answer(identifier: &Identifier) -> String {
+    let name = &identifier.0;
+    let plain = name.chars().all(|c| c.is_alphanumeric() || "._-".contains(c)) && !name.starts_with('-');
+    let name = if plain { name.clone() } else { format!("'{}'", name.replace('\'', r"'\''")) };
+    format!("Answer its question on the dashboard, or with `symphony answer {name} \"…\"`.")
+}
+
+/// What to do next about this issue, as a sentence; `None` when waiting is all there is to do.
+pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot) -> Option<String> {
     Some(match why? {
         NotNow::Holding => {
             let active = snapshot.states.iter().find(|row| row.role == Role::Active)?;
@@ -27,7 +36,7 @@ pub fn remedy(why: Option<&NotNow>, snapshot: &Snapshot) -> Option<String> {
         NotNow::MissingLabel(label) if label.trim().is_empty() => {
             "Remove the blank entry from `tracker.required_labels`: no issue can have that label.".to_owned()
         }
-        NotNow::AwaitingAnswer => "Answer its question on the dashboard, or with `symphony answer`.".to_owned(),
+        NotNow::AwaitingAnswer => answer(identifier),
         NotNow::MissingLabel(label) => format!("Add `{label}` to `labels` in its front matter."),
         NotNow::UnknownProfile { .. } => {
             "Correct `profile` in its front matter, or list it below `sandbox.profiles`.".to_owned()

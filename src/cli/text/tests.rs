@@ -15,6 +15,7 @@ fn blank(name: &str, status: &str, group: &str) -> Explanation {
         reason_code: None,
         notes: vec![],
         run: None,
+        question: None,
         due_at: None,
         last_end: None,
         used: vec![],

@@ -32,6 +32,7 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
             "steering_question": "Which **way**? <img src=x onerror=alert(1)>",
             "steering_context": "[look](javascript:alert(2)) and [this](https://example.org/)",
             "steering_asked_at": "2026-01-02T02:59:00.000Z", "steering_answered": false,
+            "steering_question_id": 7, "steering_default_at": null,
             "marked_done": false, "workspace_path": "/home/me/project/.symphony/workspaces/ASK-1", "last_end": null
         })
     );
@@ -75,6 +76,37 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
     assert_eq!(state["workflow"]["states"][0], json!({"name": "Todo", "role": "active"}));
     assert_eq!(state["tracker"]["malformed"][0]["line"], 3);
     assert_eq!(state["tracker"]["ambiguous"][0]["files"], json!(["Todo/TWICE.md", "Done/TWICE.md"]));
+}
+
+#[tokio::test]
+async fn a_question_that_no_run_waits_with_is_listed_and_counted() {
+    let house = House::open().await;
+    house.publish(|snapshot| {
+        let mut row = super::idle("AWAY-1", "Todo", super::Role::Active, super::NotNow::AwaitingAnswer);
+        row.id = super::IssueId("away-1".into());
+        snapshot.idle.push(row);
+        snapshot.asked.push(super::released());
+    });
+    let state = house.get("/api/v1/state").await.json();
+    assert_eq!(state["counts"], json!({"running": 2, "retrying": 1, "blocked": 3, "queued": 1, "idle": 6}));
+    assert_eq!(
+        state["asked"],
+        json!([{
+            "issue_id": "away-1", "issue_identifier": "AWAY-1", "issue_title": "<script>alert('away')</script>",
+            "issue_body": null, "issue_url": "javascript:alert(4)", "run_id": 4, "steering_question_id": 6,
+            "steering_question": "Go **on**? <img src=x onerror=alert(5)>",
+            "steering_context": "<iframe src=//evil.example>",
+            "steering_asked_at": "2026-01-02T01:00:00.000Z", "steering_default_at": "2026-01-02T04:05:06.000Z"
+        }])
+    );
+    let detail = house.get("/api/v1/issues/AWAY-1").await.json();
+    assert_eq!(
+        (&detail["status"], &detail["explanation"]["reason_code"]),
+        (&json!("asking"), &json!("awaiting-answer"))
+    );
+    assert_eq!(detail["explanation"]["question"], "Go **on**? <img src=x onerror=alert(5)>");
+    let remedy = detail["explanation"]["remedy"].as_str().expect("a remedy");
+    assert!(remedy.contains("`symphony answer AWAY-1 \"…\"`"), "{remedy}");
 }
 
 #[tokio::test]
@@ -176,6 +208,7 @@ async fn wrong_methods_get_405_with_allow_and_the_envelope() {
         ("DELETE", "/api/v1/issues", "POST"),
         ("PUT", "/api/v1/issues/ASK-1", "GET"),
         ("GET", "/api/v1/issues/ASK-1/steering-reply", "POST"),
+        ("GET", "/api/v1/issues/ASK-1/message", "POST"),
         ("POST", "/api/v1/partials/header", "GET"),
         ("POST", "/api/v1/events", "GET"),
         ("POST", "/healthz", "GET"),

@@ -7,10 +7,11 @@ use super::House;
 
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
 const JSON: &str = "Content-Type: application/json";
-const ROUTES: [&str; 5] = [
+const ROUTES: [&str; 6] = [
     "/api/v1/refresh",
     "/api/v1/issues",
     "/api/v1/issues/ASK-1/steering-reply",
+    "/api/v1/issues/BUSY%2F1%20%C3%A4/message",
     "/api/v1/issues/PARKED-1/approve",
     "/api/v1/issues/PARKED-1/discard",
 ];
@@ -54,6 +55,7 @@ async fn a_request_a_foreign_page_could_make_changes_nothing() {
             assert_eq!(reply.refusal(), (403, "forbidden".into()), "{path} {body}");
         }
     }
+    assert!(house.said.lock().expect("lock").is_empty());
     assert!(house.tracker.created.lock().expect("lock").is_empty());
     assert!(house.tracker.moved.lock().expect("lock").is_empty());
 }
@@ -62,7 +64,7 @@ async fn a_request_a_foreign_page_could_make_changes_nothing() {
 async fn a_body_over_the_cap_is_refused() {
     let house = House::open().await;
     let big = format!("{{\"text\":\"{}\",\"title\":\"t\"}}", "x".repeat(1_000_001));
-    for path in ["/api/v1/issues", "/api/v1/issues/ASK-1/steering-reply"] {
+    for path in ["/api/v1/issues", "/api/v1/issues/ASK-1/steering-reply", "/api/v1/issues/ASK-1/message"] {
         let head = format!(
             "POST {path} HTTP/1.1\nHost: {}\n{}\n{JSON}\nContent-Length: {}",
             house.address,
@@ -155,6 +157,69 @@ async fn a_plain_form_reply_needs_its_csrf_value_and_returns_to_the_page() {
     let late = house.ask("POST", path, &[&cookie, FORM, &house.origin()], &format!("csrf={csrf}&text=late")).await;
     assert_eq!(late.status, 409);
     assert!(late.body.contains("<!doctype html>") && late.body.contains("answered already"));
+}
+
+#[tokio::test]
+async fn a_form_that_shows_an_older_question_answers_no_newer_one() {
+    let house = House::open().await;
+    let (cookie, csrf, origin) = (house.log_in().await, house.csrf().await, house.origin());
+    let path = "/api/v1/issues/ASK-1/steering-reply";
+    let stale = house.ask("POST", path, &[&cookie, FORM, &origin], &format!("csrf={csrf}&question=3&text=left")).await;
+    assert_eq!(stale.status, 409);
+    assert!(stale.body.contains("the question of ASK-1 was answered already"), "{}", stale.body);
+    let fresh = house.ask("POST", path, &[&cookie, FORM, &origin], &format!("csrf={csrf}&question=7&text=left")).await;
+    assert_eq!(fresh.status, 303);
+    let api = house.post(path, r#"{"text":"left","question":3}"#).await;
+    assert!(api.body.contains("answered already"), "{}", api.body);
+    assert_eq!(api.refusal(), (409, "no_pending_steering".into()));
+}
+
+#[tokio::test]
+async fn words_for_an_agent_are_taken_for_the_next_turn_or_at_once() {
+    let house = House::open().await;
+    let path = "/api/v1/issues/BUSY%2F1%20%C3%A4/message";
+    let next = house.post(path, r#"{"text":" mind the tests "}"#).await;
+    assert_eq!(next.status, 202);
+    let accepted = "2026-01-02T03:04:05.678Z";
+    assert_eq!(next.json(), json!({"identifier": "BUSY/1 ä", "when": "next_turn", "accepted_at": accepted}));
+    let now = house.post(path, r#"{"text":"stop that","when":"now"}"#).await;
+    assert_eq!((now.status, &now.json()["when"]), (202, &json!("now")));
+    for wrong in [r#"{"text":" "}"#, "{}", "{", r#"{"text":"t","when":"tomorrow"}"#] {
+        assert_eq!(house.post(path, wrong).await.refusal(), (400, "bad_request".into()), "{wrong}");
+    }
+    let to = async |id: &str| house.post(&format!("/api/v1/issues/{id}/message"), r#"{"text":"t"}"#).await.refusal();
+    assert_eq!(to("NOPE").await, (404, "issue_not_found".into()));
+    assert_eq!(to("ASK-1").await, (409, "not_listening".into()));
+    assert_eq!(to("PARKED-1").await, (409, "not_listening".into()));
+    assert_eq!(house.ask("POST", path, &[JSON], r#"{"text":"t"}"#).await.refusal(), (401, "unauthorized".into()));
+
+    let (cookie, csrf, origin) = (house.log_in().await, house.csrf().await, house.origin());
+    let htmx = [cookie.as_str(), FORM, origin.as_str(), "HX-Request: true"];
+    let taken = house.ask("POST", path, &htmx, "text=by+htmx&when=now").await;
+    assert!(
+        taken.body.contains("taken; the turn is being cancelled") && !taken.body.contains("by htmx"),
+        "{}",
+        taken.body
+    );
+    let refused = house.ask("POST", "/api/v1/issues/ASK-1/message", &htmx, "text=%3Cb%3Ekept").await;
+    assert!(
+        refused.body.contains("answer its question") && refused.body.contains("&#60;b&#62;kept"),
+        "{}",
+        refused.body
+    );
+    let plain = house.ask("POST", path, &[&cookie, FORM, &origin], &format!("csrf={csrf}&text=plain")).await;
+    assert_eq!((plain.status, plain.header("location")), (303, Some("/")));
+
+    use symphony_core::steering::By::{Api, Dashboard};
+    let said = house.said.lock().expect("lock").clone();
+    let said: Vec<_> = said.iter().map(|(text, now, by)| (text.as_str(), *now, *by)).collect();
+    let wanted = [
+        ("mind the tests", false, Api),
+        ("stop that", true, Api),
+        ("by htmx", true, Dashboard),
+        ("plain", false, Dashboard),
+    ];
+    assert_eq!(said, wanted);
 }
 
 #[tokio::test]

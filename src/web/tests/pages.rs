@@ -25,6 +25,7 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "ASK-1",
         "turn 2",
         "original task &#38; agent&#39;s context",
+        "name=\"question\" value=\"7\"",
         "send reply",
         "PARKED-1",
         "move this file back to <code>In Progress/</code>",
@@ -33,6 +34,9 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "<h2>sessions (2)</h2>",
         "awaiting",
         "BUSY/1 ä",
+        "tell the agent",
+        "nothing is interrupted",
+        "cancels the turn under way",
         "attempt 2 · turn 2 · qemu (TCG)",
         "last run <span class=\"tag\">stalled</span>",
         "<h2>on disk (2)</h2>",
@@ -75,6 +79,7 @@ async fn nothing_an_agent_or_issue_wrote_becomes_markup() {
         snapshot.running[1].workspace = Some("</p><script>w".into());
         snapshot.running[1].phase = "<script>".into();
         snapshot.discard_target = symphony_core::ids::StateName::new("\"><script>d");
+        snapshot.asked.push(super::released());
         snapshot.idle.push(super::proposal("\"><script>p", "**Do** <script>alert(3)</script> [x](javascript:y)"));
     });
     let mut pages = vec![house.get("/").await.body];
@@ -96,9 +101,47 @@ async fn nothing_an_agent_or_issue_wrote_becomes_markup() {
         }
     }
     let attention = house.get("/api/v1/partials/attention").await.body;
+    assert!(attention.contains("Go <strong>on</strong>?"), "{attention}");
     assert!(attention.contains("Which <strong>way</strong>?"), "{attention}");
     assert!(attention.contains("&lt;img src=x"), "{attention}");
     assert!(attention.contains("<a href=\"https://example.org/\" rel=\"noopener noreferrer\">this</a>"), "{attention}");
+}
+
+#[tokio::test]
+async fn a_question_that_no_sandbox_waits_with_stands_with_the_others_and_nowhere_else() {
+    let house = House::with(Auth::Token, empty()).await;
+    house.publish(|snapshot| {
+        let mut row = super::idle("AWAY-1", "Todo", super::Role::Active, super::NotNow::AwaitingAnswer);
+        row.id = super::IssueId("away-1".into());
+        snapshot.idle.push(row);
+        snapshot.asked.push(super::released());
+    });
+    let page = house.get("/").await.body;
+    assert!(page.contains("1 needs you</span>") && page.contains("badge attention"), "{page}");
+    for next in [
+        "released",
+        "answered by default at <time datetime=\"2026-01-02T04:05:06.000Z\">",
+        "name=\"question\" value=\"6\"",
+    ] {
+        assert!(page.contains(next), "no {next} in {page}");
+    }
+    assert!(!page.contains(">turn "), "no turn waits: {page}");
+    let disk = house.get("/api/v1/partials/disk").await.body;
+    assert!(!disk.contains("AWAY-1"), "{disk}");
+}
+
+#[tokio::test]
+async fn only_an_agent_that_works_and_asks_nothing_can_be_told_something() {
+    let house = House::open().await;
+    let forms = async || house.get("/api/v1/partials/sessions").await.body.matches("/message\" hx-post").count();
+    assert_eq!(forms().await, 1);
+    house.publish(|snapshot| snapshot.running[1].marked_done = true);
+    assert_eq!(forms().await, 0);
+    house.publish(|snapshot| {
+        snapshot.running[1].marked_done = false;
+        snapshot.running[1].stage = symphony_core::snapshot::Stage::Finishing;
+    });
+    assert_eq!(forms().await, 0);
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ pub(crate) fn main() -> Result<(), String> {
     Ok(())
 }
 
+#[derive(Clone)]
 struct Session {
     id: String,
     cwd: PathBuf,
@@ -43,7 +44,8 @@ type Turn = Pin<Box<dyn Future<Output = (Session, Result<(), String>)>>>;
 
 struct Running {
     request: Value,
-    session: String,
+    /// As it was before the turn: what a cancelled one did to it does not count.
+    before: Session,
     turn: Turn,
 }
 
@@ -130,13 +132,15 @@ async fn serve() {
                 let asked_before = typed.is_some() && session.blocks.is_none();
                 session.asked |= asked_before;
                 let reply = typed.unwrap_or(&text).to_owned();
+                let before = session.clone();
                 let turn = Box::pin(take_turn(session, text, reply));
-                running = Some(Running { request: id, session: name, turn });
+                running = Some(Running { request: id, before, turn });
             }
             Some("session/cancel") => {
                 let named = params["sessionId"].as_str().unwrap_or("");
-                if let Some(cancelled) = running.take_if(|r| r.session == named) {
-                    // Dropping the turn kills the block's process group, and with it the session's place is lost.
+                if let Some(cancelled) = running.take_if(|r| r.before.id == named) {
+                    // Dropping the turn kills the block's process group; the next prompt runs that block again.
+                    sessions.insert(cancelled.before.id.clone(), Some(cancelled.before));
                     answer(&cancelled.request, json!({"stopReason": "cancelled"}));
                 }
             }

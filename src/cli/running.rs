@@ -1,0 +1,72 @@
+//! Which symphony a command means, and what to say when it does not answer.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::layout::Layout;
+use crate::lock;
+use crate::log::harmless;
+
+/// The workflow file in its canonical directory; the file itself need not be there. A directory is that of a
+/// `WORKFLOW.md`.
+pub(super) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+    let mut absolute = std::path::absolute(path)?;
+    if absolute.is_dir() {
+        absolute.push("WORKFLOW.md");
+    }
+    let dir = absolute.parent().unwrap_or(Path::new("/")).canonicalize()?;
+    Ok(absolute.file_name().map_or_else(|| dir.clone(), |name| dir.join(name)))
+}
+
+/// Whether a symphony may run in `dir` although nobody listens: one holds the lock, or another user's stands there.
+pub(super) fn may_run(dir: &Path) -> bool {
+    let lock = Layout::of(dir).lock();
+    let closed = |error: std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    std::fs::metadata(&lock).is_err_and(closed) || lock::holder(&lock).is_some()
+}
+
+/// Nobody listens: there may be one all the same.
+pub(super) fn nobody(workflow: &Path, dir: &Path, socket: &Path) -> ExitCode {
+    let lock = Layout::of(dir).lock();
+    if let Err(error) = std::fs::metadata(&lock)
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        let message =
+            format!("no symphony of yours listens for {}, and {}: {error}", workflow.display(), lock.display());
+        return refuse(1, &message, Some("another user runs symphony in this directory, or did; ask as that user"));
+    }
+    match lock::holder(&lock) {
+        Some(process) => refuse(
+            1,
+            &format!(
+                "a symphony runs in {} (process {process}), but does not listen at {}",
+                dir.display(),
+                socket.display()
+            ),
+            Some(
+                "another user started it, or with another XDG_RUNTIME_DIR; or it could not listen, and its log says why",
+            ),
+        ),
+        None => refuse(
+            1,
+            &format!("no symphony runs on {}", workflow.display()),
+            Some(&format!("start one: symphony {}", quoted(workflow))),
+        ),
+    }
+}
+
+/// As one types it into a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@%".contains(c));
+    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// Says why not on stderr; the exit code.
+pub(super) fn refuse(code: u8, message: &str, hint: Option<&str>) -> ExitCode {
+    let hint = hint.map_or(String::new(), |hint| format!("  {}\n", harmless(hint)));
+    let text = format!("symphony: {}\n{hint}", harmless(message));
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(code)
+}
