@@ -3,6 +3,7 @@
 //! A name that does not exist is an error wherever it stands (C58). Text of an issue is only ever a
 //! value, never a template (C235). No file is read: `include` and `render` are refused.
 
+mod bounds;
 mod engine;
 mod later;
 mod sample;
@@ -16,6 +17,7 @@ use liquid_core::{Object, Value};
 use crate::issue::Issue;
 use crate::workflow::{Problem, States};
 
+pub use bounds::MAX_FILLED;
 pub use later::{continuation, steering_reply};
 
 /// Most tags (`{% … %}`) in one template: the engine recurses into nested ones.
@@ -109,6 +111,9 @@ impl Prompt {
             let message = format!("more than {MAX_BRACKETS} brackets in one tag");
             return Err(PromptError::Parse { line: 1, message });
         }
+        if let Some((line, message)) = bounds::endless(text) {
+            return Err(PromptError::Parse { line, message });
+        }
         // The engine panics on a whole number that does not fit 64 bits.
         let parsed = catch_unwind(AssertUnwindSafe(|| engine::parser()?.parse(text)));
         match parsed {
@@ -129,7 +134,11 @@ impl Prompt {
     pub fn render(&self, issue: &Issue, attempt: &Attempt) -> Result<String, PromptError> {
         let scope = scope(issue, attempt);
         // The engine's arithmetic filters panic on overflow.
-        match catch_unwind(AssertUnwindSafe(|| self.template.render(&scope))) {
+        let fill = || {
+            let mut page = bounds::Page::default();
+            self.template.render_to(&mut page, &scope).map(|()| String::from_utf8_lossy(&page.0).into_owned())
+        };
+        match catch_unwind(AssertUnwindSafe(fill)) {
             Ok(Ok(mut text)) => {
                 if !self.text.contains("last_end") {
                     later::about_last_run(&mut text, attempt);

@@ -104,7 +104,8 @@ async fn converse(stream: UnixStream, handle: &Handle) -> io::Result<()> {
     Ok(())
 }
 
-fn respond(request: &[u8], handle: &Handle) -> Result<Answer, Refusal> {
+/// The answer to one line.
+pub(super) fn respond(request: &[u8], handle: &Handle) -> Result<Answer, Refusal> {
     let hint = || format!("send {{\"v\":{VERSION},\"command\":\"explain\",\"issue\":null}} and a line end");
     let bad = |message: String| Refusal::new("bad-request", message, hint());
     let value: Value = serde_json::from_slice(request).map_err(|error| bad(format!("not JSON: {error}")))?;

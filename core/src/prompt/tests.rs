@@ -176,3 +176,33 @@ fn nesting_is_bounded_before_the_engine_recurses() {
     }
     assert!(render(&"[link](there) ".repeat(1000)).is_ok());
 }
+
+#[test]
+fn a_range_that_would_take_all_memory_is_refused_with_its_line_and_a_small_one_is_not() {
+    for endless in [
+        "a\n{% for i in (1..9999999999) %}x{% endfor %}",
+        "a\n{% for i in (1..issue.priority) %}x{% endfor %}",
+        "a{% for i in (1..200) %}\n{%- for j in (1..200) %}{% endfor %}{% endfor %}",
+        "a\n{% tablerow i in (1..10001) %}x{% endtablerow %}",
+    ] {
+        match Prompt::parse(endless).map(drop).expect_err("refused") {
+            PromptError::Parse { line, message } => {
+                assert_eq!(line, 2, "{endless}");
+                assert!(message.contains("between two whole numbers"), "{message}");
+            }
+            other => panic!("{other}"),
+        }
+    }
+    let fine = "{% for i in (1..3) %}{{ i }}{% endfor %}{% for i in (1..9000) %}{% endfor %}";
+    let text = Prompt::parse(fine).expect("fine").render(&Issue::bare("A-1", "Todo"), &Attempt::default());
+    assert_eq!(text.as_deref(), Ok("123"));
+}
+
+#[test]
+fn a_prompt_that_grows_without_end_is_refused() {
+    let text = "{% for i in (1..10000) %}{{ issue.description }}{% endfor %}";
+    let mut issue = Issue::bare("A-1", "Todo");
+    issue.description = Some("x".repeat(4096));
+    let error = Prompt::parse(text).expect("a template").render(&issue, &Attempt::default()).expect_err("too long");
+    assert!(error.to_string().contains("longer than"), "{error}");
+}
