@@ -134,12 +134,13 @@ impl Prompt {
     pub fn render(&self, issue: &Issue, attempt: &Attempt) -> Result<String, PromptError> {
         let scope = scope(issue, attempt);
         // The engine's arithmetic filters panic on overflow.
-        let fill = || {
-            let mut page = bounds::Page::default();
-            self.template.render_to(&mut page, &scope).map(|()| String::from_utf8_lossy(&page.0).into_owned())
-        };
-        match catch_unwind(AssertUnwindSafe(fill)) {
-            Ok(Ok(mut text)) => {
+        let mut page = bounds::Page::default();
+        match catch_unwind(AssertUnwindSafe(|| self.template.render_to(&mut page, &scope))) {
+            Ok(_) if page.full => {
+                Err(PromptError::Render { line: 1, message: format!("it is longer than {MAX_FILLED} bytes") })
+            }
+            Ok(Ok(())) => {
+                let mut text = String::from_utf8_lossy(&page.text).into_owned();
                 if !self.text.contains("last_end") {
                     later::about_last_run(&mut text, attempt);
                 }

@@ -67,7 +67,8 @@ fn again(issue: &Issue) {
 /// A tree keeps its budgets, every value has a place in the text, and an error has one too.
 pub(super) fn yaml(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let last = lines(bytes) + u32::try_from(text.matches(['\u{85}', '\u{2028}', '\u{2029}']).count()).expect("short") + 7;
+    let last =
+        lines(bytes) + u32::try_from(text.matches(['\u{85}', '\u{2028}', '\u{2029}']).count()).expect("short") + 7;
     match yaml::parse(text, 7) {
         Ok(tree) => {
             let mut total = (0, 0);
@@ -103,7 +104,8 @@ fn walk(node: &Node, depth: usize, last: u32, total: &mut (usize, usize)) {
 /// that the environment holds is said.
 pub(super) fn workflow(bytes: &[u8]) {
     const SECRET: &str = "from-the-environment-4711";
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    // A file that names the value itself may be quoted; a fuzzer reads it off our comparison.
+    let Some(text) = std::str::from_utf8(bytes).ok().filter(|text| !text.contains(SECRET)) else { return };
     let env = |name: &str| (name == "S").then(|| SECRET.to_owned());
     let place = || Place { dir: PathBuf::from("/project"), home: Some(PathBuf::from("/home/me")), env: &env };
     let read = Workflow::parse(text, &place());

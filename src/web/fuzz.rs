@@ -25,8 +25,11 @@ pub(crate) async fn body(bytes: &[u8]) {
     let [route, kind, body @ ..] = bytes else { return };
     let stage = Stage::set("a title");
     let route = ["", "/A-1/steering-reply", "/P-1/approve", "/P-1/discard"][usize::from(route % 4)];
-    let kind = ["application/json", "application/x-www-form-urlencoded", "application/x-www-form-urlencoded\r\nHX-Request: true"]
-        [usize::from(kind % 3)];
+    let kind = [
+        "application/json",
+        "application/x-www-form-urlencoded",
+        "application/x-www-form-urlencoded\r\nHX-Request: true",
+    ][usize::from(kind % 3)];
     // A form of ours carries its own value; anything else is refused before it is looked at.
     let csrf = if kind.starts_with("application/json") { String::new() } else { format!("csrf={}&", stage.csrf()) };
     let head = format!(

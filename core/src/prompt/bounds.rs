@@ -12,14 +12,19 @@ const MAX_TURNS: u64 = 10_000;
 
 /// A writer that ends at [`MAX_FILLED`].
 #[derive(Default)]
-pub(super) struct Page(pub(super) Vec<u8>);
+pub(super) struct Page {
+    pub(super) text: Vec<u8>,
+    /// Whether more was to be written: the engine drops the words of a writer's error.
+    pub(super) full: bool,
+}
 
 impl Write for Page {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_FILLED {
-            return Err(io::Error::other(format!("it is longer than {MAX_FILLED} bytes")));
+        if self.text.len() + bytes.len() > MAX_FILLED {
+            self.full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.0.extend_from_slice(bytes);
+        self.text.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -45,14 +45,40 @@ fn tags(html: &str) -> Vec<Tag> {
 }
 
 fn is_harmless_address(value: &str) -> bool {
-    ["http://", "https://", "mailto:"].iter().any(|scheme| value.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
+    ["http:", "https:", "mailto:"]
+        .iter()
+        .any(|scheme| value.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
 }
 
 /// HTML that strangers' Markdown became.
 pub(super) fn of_strangers(html: &str) {
     const TAGS: [&str; 26] = [
-        "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre",
-        "strong", "table", "tbody", "td", "th", "thead", "tr", "ul", "s",
+        "a",
+        "blockquote",
+        "br",
+        "code",
+        "del",
+        "em",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "li",
+        "ol",
+        "p",
+        "pre",
+        "strong",
+        "table",
+        "tbody",
+        "td",
+        "th",
+        "thead",
+        "tr",
+        "ul",
+        "s",
     ];
     for tag in tags(html) {
         assert!(TAGS.contains(&tag.name.as_str()), "<{}>: {html}", tag.name);
@@ -73,10 +99,60 @@ pub(super) fn of_ours(html: &str) {
     let found = tags(html);
     for tag in &found {
         let known = [
-            "!doctype", "a", "article", "blockquote", "body", "br", "button", "code", "dd", "del", "details", "div", "dl",
-            "dt", "em", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html", "input", "label", "li",
-            "link", "main", "meta", "noscript", "ol", "option", "p", "pre", "script", "section", "select", "span",
-            "strong", "summary", "table", "tbody", "td", "textarea", "th", "thead", "time", "title", "tr", "ul",
+            "!doctype",
+            "a",
+            "article",
+            "blockquote",
+            "body",
+            "br",
+            "button",
+            "code",
+            "dd",
+            "del",
+            "details",
+            "div",
+            "dl",
+            "dt",
+            "em",
+            "footer",
+            "form",
+            "h1",
+            "h2",
+            "h3",
+            "h4",
+            "h5",
+            "h6",
+            "head",
+            "header",
+            "hr",
+            "html",
+            "input",
+            "label",
+            "li",
+            "link",
+            "main",
+            "meta",
+            "noscript",
+            "ol",
+            "option",
+            "p",
+            "pre",
+            "script",
+            "section",
+            "select",
+            "span",
+            "strong",
+            "summary",
+            "table",
+            "tbody",
+            "td",
+            "textarea",
+            "th",
+            "thead",
+            "time",
+            "title",
+            "tr",
+            "ul",
         ];
         assert!(known.contains(&tag.name.as_str()), "<{}>: {html}", tag.name);
         for (key, value) in &tag.attributes {
@@ -90,6 +166,9 @@ pub(super) fn of_ours(html: &str) {
     }
     let scripts: Vec<&Tag> = found.iter().filter(|tag| tag.name == "script").collect();
     assert!(matches!(scripts.len(), 0 | 4), "two scripts, opened and closed: {html}");
-    let sources = scripts.iter().flat_map(|tag| &tag.attributes).filter(|(key, value)| key == "src" && value.starts_with("/assets/"));
+    let sources = scripts
+        .iter()
+        .flat_map(|tag| &tag.attributes)
+        .filter(|(key, value)| key == "src" && value.starts_with("/assets/"));
     assert_eq!(sources.count(), scripts.len() / 2, "{html}");
 }

@@ -121,7 +121,8 @@ impl Stage {
             shutdown: closing.clone(),
         };
         let (mut client, door) = tokio::io::duplex(1 << 20);
-        let serving = tokio::spawn(async move { listen::converse(door, router::routes(Arc::new(app)), &closing).await });
+        let serving =
+            tokio::spawn(async move { listen::converse(door, router::routes(Arc::new(app)), &closing).await });
         client.write_all(bytes).await.expect("it fits");
         let mut said = vec![];
         let mut buffer = [0; 8192];
@@ -173,11 +174,7 @@ fn snapshot(words: &str) -> Snapshot {
         tracker_root: "/project/issues".into(),
         sandbox: "jail".into(),
         sandbox_reason: words.into(),
-        states: vec![
-            state("Todo", Role::Active),
-            state("Done", Role::Terminal),
-            state("Triage", Role::Holding),
-        ],
+        states: vec![state("Todo", Role::Active), state("Done", Role::Terminal), state("Triage", Role::Holding)],
         running: vec![running(words, last.clone())],
         idle: vec![proposal(words, last)],
         finished: vec![finished],
@@ -190,8 +187,7 @@ fn snapshot(words: &str) -> Snapshot {
 
 fn running(words: &str, last: LastRun) -> RunningRow {
     let at = Timestamp::UNIX_EPOCH;
-    let question =
-        Question { question: words.into(), context: Some(words.into()), asked_at: at, answered: false };
+    let question = Question { question: words.into(), context: Some(words.into()), asked_at: at, answered: false };
     RunningRow {
         run: RunId(5),
         id: IssueId("a-1".into()),
