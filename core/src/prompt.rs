@@ -5,10 +5,12 @@
 
 mod bounds;
 mod engine;
+mod filters;
 mod later;
 mod sample;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -111,11 +113,8 @@ impl Prompt {
             let message = format!("more than {MAX_BRACKETS} brackets in one tag");
             return Err(PromptError::Parse { line: 1, message });
         }
-        if let Some((line, message)) = bounds::endless(text) {
-            return Err(PromptError::Parse { line, message });
-        }
         // The engine panics on a whole number that does not fit 64 bits.
-        let parsed = catch_unwind(AssertUnwindSafe(|| engine::parser()?.parse(text)));
+        let parsed = catch_unwind(AssertUnwindSafe(|| engine::parser(text)?.parse(text)));
         match parsed {
             Ok(Ok(template)) => Ok(Self { template, text: text.to_owned() }),
             Ok(Err(error)) => {
