@@ -5,8 +5,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 // Its C++ part has `main`.
 use libfuzzer_sys as _;
@@ -33,6 +33,9 @@ unsafe impl GlobalAlloc for Counted {
     }
 }
 
+/// What panicked during this input.
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
 
@@ -55,10 +58,12 @@ fn target() -> &'static Target {
 #[unsafe(no_mangle)]
 extern "C" fn LLVMFuzzerInitialize(_: *const isize, _: *const *const *const u8) -> isize {
     target();
-    // Panics that the program itself catches are no news; the others are told below.
-    if std::env::var_os("SYMPHONY_FUZZ_QUIET").is_some() {
-        std::panic::set_hook(Box::new(|_| {}));
-    }
+    // A panic that the program itself catches is no news. Which one is not, shows at the end.
+    std::panic::set_hook(Box::new(|panic| {
+        let mut panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+        panics.truncate(9);
+        panics.push(panic.to_string());
+    }));
     0
 }
 
@@ -68,8 +73,12 @@ fn rust_fuzzer_test_input(input: &[u8]) -> i32 {
     let before = NOW.load(Relaxed);
     PEAK.store(before, Relaxed);
     if catch_unwind(AssertUnwindSafe(|| target.run(input))).is_err() {
+        for panic in &*PANICS.lock().unwrap_or_else(PoisonError::into_inner) {
+            eprintln!("{panic}");
+        }
         std::process::abort();
     }
+    PANICS.lock().unwrap_or_else(PoisonError::into_inner).clear();
     let took = PEAK.load(Relaxed) - before;
     if took > (target.most_mib << 20).cast_signed() {
         eprintln!("{took} bytes of memory for an input of {}", input.len());
