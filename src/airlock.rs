@@ -19,6 +19,8 @@ use crate::process::Input;
 use crate::workspace::Ready;
 
 mod branch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod header;
 mod import;
 mod seed;

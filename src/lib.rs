@@ -6,6 +6,8 @@ pub mod app;
 pub mod cli;
 pub mod conductor;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod gateway;
 pub mod git;
 pub mod handoff;

@@ -10,7 +10,7 @@ use symphony_core::workflow::{Place, Severity, Workflow};
 
 /// DESIGN §5: imports go down or sideways.
 const HOST_FLOORS: &[(u8, &[&str])] = &[
-    (5, &["main", "app", "cli", "hands"]),
+    (5, &["main", "app", "cli", "fuzz", "hands"]),
     (4, &["web", "gateway", "operator"]),
     (3, &["conductor", "run", "nudge", "storage"]),
     (

@@ -3,11 +3,14 @@
 //! A name that does not exist is an error wherever it stands (C58). Text of an issue is only ever a
 //! value, never a template (C235). No file is read: `include` and `render` are refused.
 
+mod bounds;
 mod engine;
+mod filters;
 mod later;
 mod sample;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -16,6 +19,7 @@ use liquid_core::{Object, Value};
 use crate::issue::Issue;
 use crate::workflow::{Problem, States};
 
+pub use bounds::MAX_FILLED;
 pub use later::{continuation, letters};
 
 /// Most tags (`{% … %}`) in one template: the engine recurses into nested ones.
@@ -110,7 +114,7 @@ impl Prompt {
             return Err(PromptError::Parse { line: 1, message });
         }
         // The engine panics on a whole number that does not fit 64 bits.
-        let parsed = catch_unwind(AssertUnwindSafe(|| engine::parser()?.parse(text)));
+        let parsed = catch_unwind(AssertUnwindSafe(|| engine::parser(text)?.parse(text)));
         match parsed {
             Ok(Ok(template)) => Ok(Self { template, text: text.to_owned() }),
             Ok(Err(error)) => {
@@ -129,8 +133,13 @@ impl Prompt {
     pub fn render(&self, issue: &Issue, attempt: &Attempt) -> Result<String, PromptError> {
         let scope = scope(issue, attempt);
         // The engine's arithmetic filters panic on overflow.
-        match catch_unwind(AssertUnwindSafe(|| self.template.render(&scope))) {
-            Ok(Ok(mut text)) => {
+        let mut page = bounds::Page::default();
+        match catch_unwind(AssertUnwindSafe(|| self.template.render_to(&mut page, &scope))) {
+            Ok(_) if page.full => {
+                Err(PromptError::Render { line: 1, message: format!("it is longer than {MAX_FILLED} bytes") })
+            }
+            Ok(Ok(())) => {
+                let mut text = String::from_utf8_lossy(&page.text).into_owned();
                 if !self.text.contains("last_end") {
                     later::about_last_run(&mut text, attempt);
                 }

@@ -5,6 +5,8 @@
 pub mod activity;
 pub mod error;
 pub mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod mark_done;
 mod peer;
 pub mod permission;

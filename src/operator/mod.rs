@@ -4,6 +4,8 @@
 //! conductor as the dashboard does; without it symphony runs all the same.
 
 mod ask;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod place;
 mod serve;
 #[cfg(test)]

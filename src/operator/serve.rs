@@ -111,12 +111,13 @@ async fn converse(stream: UnixStream, handle: &Handle) -> io::Result<()> {
 /// What goes back to who asked.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Answered {
+pub(super) enum Answered {
     Explained(Box<Answer>),
     Taken(Accepted),
 }
 
-async fn respond(request: &[u8], handle: &Handle) -> Result<Answered, Refusal> {
+/// The answer to one line.
+pub(super) async fn respond(request: &[u8], handle: &Handle) -> Result<Answered, Refusal> {
     let hint = || format!("send {{\"v\":{VERSION},\"command\":\"explain\",\"issue\":null}} and a line end");
     let bad = |message: String| Refusal::new("bad-request", message, hint());
     let value: Value = serde_json::from_slice(request).map_err(|error| bad(format!("not JSON: {error}")))?;

@@ -8,7 +8,7 @@ use std::fmt;
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd, html};
 
 /// How much Markdown is rendered, in bytes; the rest is cut with a note.
-const MAX_SOURCE: usize = 64 * 1024;
+pub(super) const MAX_SOURCE: usize = 64 * 1024;
 
 /// HTML that may stand in a page as it is.
 #[derive(Clone, Debug, Default)]

@@ -11,6 +11,8 @@ mod decide;
 mod error;
 mod events;
 mod form;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod guard;
 mod host;
 mod inbox;

@@ -1,32 +1,34 @@
 //! The Liquid engine, made strict.
 //!
-//! The engine itself reports unknown names everywhere but in a bare `{% if name %}` or
-//! `{% unless name %}`, where it takes them for false. So these two blocks see the scope through
-//! [`Strict`], which notes every name that was not found; the note fails the block.
+//! What loops, conditions and assignments may is in `watched.rs`, what filters may in `filters.rs`.
 
-use std::io::Write;
+use std::sync::Arc;
 
 use liquid_core::error::Result;
-use liquid_core::model::{KString, KStringCow, KStringRef, ScalarCow, ValueCow};
-use liquid_core::parser::{ParseBlock, ParseTag, TagReflection};
-use liquid_core::runtime::{PartialStore, Registers};
-use liquid_core::{
-    BlockReflection, Display_filter, Error, Filter, FilterReflection, Language, ParseFilter, Renderable, Runtime,
-    TagBlock, TagTokenIter, Value, ValueView,
-};
-use liquid_lib::stdlib::{IfBlock, UnlessBlock};
+use liquid_core::parser::{ParseTag, TagReflection};
+use liquid_core::{Error, Language, Renderable, TagTokenIter};
+use liquid_lib::stdlib::{AssignTag, ForBlock, IfBlock, TableRowBlock, UnlessBlock};
 
+use super::filters::{Join, Json, Replace};
+use super::watched::{CaptureBlock, Watched};
 use crate::workflow::problem::nearest;
 
-/// The standard language without files, with strict conditions and `json`.
-pub(super) fn parser() -> Result<liquid::Parser> {
+/// The standard language without files, with strict conditions, bounded work and `json`, for one template.
+pub(super) fn parser(template: &str) -> Result<liquid::Parser> {
+    let text: Arc<str> = template.into();
     let refused = |name| Box::new(Refused(name)) as Box<dyn ParseTag>;
     liquid::ParserBuilder::with_stdlib()
-        .block(Box::new(StrictBlock(IfBlock)) as Box<dyn ParseBlock>)
-        .block(Box::new(StrictBlock(UnlessBlock)) as Box<dyn ParseBlock>)
+        .block(Watched::block(IfBlock))
+        .block(Watched::block(UnlessBlock))
+        .block(Watched::turning(ForBlock, &text))
+        .block(Watched::turning(TableRowBlock, &text))
+        .block(Watched::block(CaptureBlock))
+        .tag(Watched::tag(AssignTag))
         .tag(refused("include"))
         .tag(refused("render"))
         .filter(Json)
+        .filter(Join)
+        .filter(Replace)
         .build()
 }
 
@@ -84,93 +86,6 @@ fn line_of(template: &str, needle: &str) -> Option<u32> {
     u32::try_from(index).ok()?.checked_add(1)
 }
 
-/// Names that conditions asked for in vain.
-#[derive(Default)]
-struct Missed(Option<String>);
-
-/// A scope that notes failed optional lookups.
-struct Strict<'r>(&'r dyn Runtime);
-
-impl Runtime for Strict<'_> {
-    fn partials(&self) -> &dyn PartialStore {
-        self.0.partials()
-    }
-
-    fn name(&self) -> Option<KStringRef<'_>> {
-        self.0.name()
-    }
-
-    fn roots(&self) -> std::collections::BTreeSet<KStringCow<'_>> {
-        self.0.roots()
-    }
-
-    fn try_get(&self, path: &[ScalarCow<'_>]) -> Option<ValueCow<'_>> {
-        match self.0.get(path) {
-            Ok(value) => Some(value),
-            Err(_) => {
-                let name = path.iter().map(|part| part.to_kstr().into_string()).collect::<Vec<_>>().join(".");
-                // A loop asks for the loop around it, and there need not be one.
-                if name != "forloop" {
-                    self.0.registers().get_mut::<Missed>().0.get_or_insert(name);
-                }
-                None
-            }
-        }
-    }
-
-    fn get(&self, path: &[ScalarCow<'_>]) -> Result<ValueCow<'_>> {
-        self.0.get(path)
-    }
-
-    fn set_global(&self, name: KString, value: Value) -> Option<Value> {
-        self.0.set_global(name, value)
-    }
-
-    fn set_index(&self, name: KString, value: Value) -> Option<Value> {
-        self.0.set_index(name, value)
-    }
-
-    fn get_index<'a>(&'a self, name: &str) -> Option<ValueCow<'a>> {
-        self.0.get_index(name)
-    }
-
-    fn registers(&self) -> &Registers {
-        self.0.registers()
-    }
-}
-
-/// A block whose conditions are strict.
-#[derive(Clone)]
-struct StrictBlock<B>(B);
-
-impl<B: ParseBlock + Clone + 'static> ParseBlock for StrictBlock<B> {
-    fn parse(
-        &self,
-        arguments: TagTokenIter<'_>,
-        block: TagBlock<'_, '_>,
-        options: &Language,
-    ) -> Result<Box<dyn Renderable>> {
-        Ok(Box::new(StrictRender(self.0.parse(arguments, block, options)?)))
-    }
-
-    fn reflection(&self) -> &dyn BlockReflection {
-        self.0.reflection()
-    }
-}
-
-#[derive(Debug)]
-struct StrictRender(Box<dyn Renderable>);
-
-impl Renderable for StrictRender {
-    fn render_to(&self, writer: &mut dyn Write, runtime: &dyn Runtime) -> Result<()> {
-        self.0.render_to(writer, &Strict(runtime))?;
-        match runtime.registers().get_mut::<Missed>().0.take() {
-            Some(name) => Err(Error::with_msg("Unknown variable").context("requested variable", name)),
-            None => Ok(()),
-        }
-    }
-}
-
 /// A tag of the standard language that would read files.
 #[derive(Clone)]
 struct Refused(&'static str);
@@ -192,25 +107,5 @@ impl TagReflection for Refused {
 
     fn description(&self) -> &'static str {
         ""
-    }
-}
-
-/// `json`: the value as JSON, keys sorted.
-#[derive(Clone, ParseFilter, FilterReflection)]
-#[filter(name = "json", description = "The value as JSON.", parsed(JsonFilter))]
-struct Json;
-
-#[derive(Debug, Default, Display_filter)]
-#[name = "json"]
-struct JsonFilter;
-
-impl Filter for JsonFilter {
-    fn evaluate(&self, input: &dyn ValueView, _runtime: &dyn Runtime) -> Result<Value> {
-        let json = serde_json::to_value(input.to_value()).and_then(|mut value| {
-            // The engine's objects have no order, and another crate may have asked serde_json to keep theirs.
-            value.sort_all_objects();
-            serde_json::to_string(&value)
-        });
-        json.map(Value::scalar).map_err(|error| Error::with_msg(format!("not expressible as JSON: {error}")))
     }
 }

@@ -176,3 +176,95 @@ fn nesting_is_bounded_before_the_engine_recurses() {
     }
     assert!(render(&"[link](there) ".repeat(1000)).is_ok());
 }
+
+#[test]
+fn a_range_that_would_take_all_memory_is_refused_with_its_line_and_a_small_one_is_not() {
+    for endless in [
+        "a\n{% for i in (1..9999999999) %}x{% endfor %}",
+        "a\n{% for i in (1..issue.priority) %}x{% endfor %}",
+        "ä{% raw %}{% for{% endraw %}\n\u{e4}{%- for j in (1..200000) %}{% endfor %}",
+        "a\r\n{% for i in (\"1\"..\"99999999\") %}{% endfor %}",
+        "a\n{% for i in (issue['..(1..2)']..99999999) %}{% endfor %}",
+        "a\n{% tablerow i in (1..10001) %}x{% endtablerow %}",
+    ] {
+        match Prompt::parse(endless).map(drop).expect_err("refused") {
+            PromptError::Parse { line, message } => {
+                assert_eq!(line, 2, "{endless}: {message}");
+                assert!(message.contains("between two whole numbers"), "{message}");
+            }
+            other => panic!("{other}"),
+        }
+    }
+    for (fine, filled) in [
+        ("{% for i in (1..3) %}{{ i }}{% endfor %}{% for i in (1..9000) %}{% endfor %}", "123"),
+        ("{% raw %}{% for i in (1..n) %}{% endraw %}", "{% for i in (1..n) %}"),
+        ("{% comment %}{% for i in (1..n) %}{% endfor %}{% endcomment %}.", "."),
+        ("{% assign a = 'b..%}(' | split: '..' %}{% for i in a %}{{ i }}{% endfor %}", "b%}("),
+        ("{% for i in (1..2) %}{% for j in (-1..0) %}{{ i }}{{ j }} {% endfor %}{% endfor %}", "1-1 10 2-1 20 "),
+    ] {
+        assert_eq!(render(fine).as_deref(), Ok(filled), "{fine}");
+    }
+}
+
+/// What is said of a template that an issue with long words and many labels fills in.
+fn refused(template: &str) -> String {
+    let mut issue = Issue::bare("A-1", "Todo");
+    issue.title = "y".repeat(4096);
+    issue.description = Some("x".repeat(100_000));
+    issue.labels = vec!["bug".to_owned(); 10_000];
+    let prompt = Prompt::parse(template).expect("a template");
+    prompt.render(&issue, &Attempt::default()).expect_err("too much").to_string()
+}
+
+#[test]
+fn a_prompt_that_grows_without_end_is_refused() {
+    let literal = format!("{{% for i in (1..10000) %}}{}{{% endfor %}}", "x".repeat(4096));
+    assert!(refused(&literal).contains("longer than"));
+    for inside in ["capture a %}{{ a }}{{ a }}{% endcapture", "assign a = a | append: a"] {
+        let doubled = format!("{{% assign a = issue.title %}}{{% for i in (1..60) %}}{{% {inside} %}}{{% endfor %}}");
+        assert!(refused(&doubled).contains("grows beyond"), "{inside}");
+        let by_hand = format!("{{% assign a = issue.title %}}{}", format!("{{% {inside} %}}").repeat(60));
+        assert!(refused(&by_hand).contains("grows beyond"), "{inside}");
+    }
+    let captured = format!("{{% capture a %}}{literal}{{% endcapture %}}");
+    assert!(refused(&captured).contains("grows beyond"));
+}
+
+#[test]
+fn words_of_an_issue_that_multiply_each_other_are_refused() {
+    for template in [
+        "{{ issue.description | replace: 'x', issue.title }}",
+        "{{ issue.description | split: '' | join: issue.title }}",
+    ] {
+        assert!(refused(template).contains("the result is longer than"), "{template}");
+    }
+    assert_eq!(render("{{ 'aXbX' | replace: 'X', '--' | replace: 'b' }}").as_deref(), Ok("a----"));
+    assert_eq!(render("{{ 'a,b' | split: ',' | join }}{{ 'a,b' | split: ',' | join: '+' }}").as_deref(), Ok("a ba+b"));
+}
+
+#[test]
+fn loops_that_walk_long_lists_in_each_other_end() {
+    for inside in [
+        "for b in issue.labels %}{% endfor",
+        "for i in (1..10000) %}{% endfor",
+        "capture b %}{% tablerow i in (1..1000) %}{% endtablerow %}{% endcapture",
+        "assign b = issue.description",
+    ] {
+        let error = refused(&format!("{{% for a in issue.labels %}}{{% {inside} %}}{{% endfor %}}"));
+        assert!(error.contains("too much work"), "{inside}: {error}");
+    }
+    let mut issue = Issue::bare("A-1", "Todo");
+    issue.labels = vec!["l".to_owned(); 300];
+    let pairs = "{% for a in issue.labels %}{% for b in issue.labels %}{{ a }}{% endfor %}{% endfor %}";
+    let text = Prompt::parse(pairs).expect("a template").render(&issue, &Attempt::default());
+    assert_eq!(text.map(|text| text.len()), Ok(300 * 300), "what a person may well write is filled in");
+}
+
+#[test]
+fn a_page_of_captured_and_assigned_words_is_as_the_engine_fills_it() {
+    let text = "{% capture a %}<{{ issue.identifier }}>{% endcapture %}{% assign b = a | append: '!' %}{{ b }}{{ a }}";
+    assert_eq!(render(text).as_deref(), Ok("<ABC-1>!<ABC-1>"));
+    assert!(render("{% capture %}{% endcapture %}").is_err());
+    assert!(render("{% capture a b %}{% endcapture %}").is_err());
+    assert!(render("{% capture a %}{{ nothing }}{% endcapture %}").is_err());
+}

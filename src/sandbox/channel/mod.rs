@@ -2,6 +2,8 @@
 //! checked and turned into a [`ChannelError`]; nothing a guest sends can make a call wait beyond its deadline.
 //! This module never starts or stops a sandbox and never interprets what an agent says.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod process;
 mod relay;
 #[cfg(test)]

@@ -10,6 +10,8 @@
 
 mod accel;
 mod argv;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod host;
 mod image;
 mod kvm;

@@ -1,0 +1,134 @@
+//! What a template may cost: how often its loops turn, how much it looks at, and how much it may say.
+//!
+//! The engine lists a range before it walks it, so `(1..9999999999)` would take all memory there is, and the end of a
+//! range may be a value that an issue's writer chose. So a range stands between two plain numbers here. The texts and
+//! lists of an issue are its writer's, too: what is done with them again and again is counted.
+
+use std::io::{self, Write};
+
+use liquid_core::ValueView;
+
+/// Longest prompt, in bytes.
+pub const MAX_FILLED: usize = 8 * 1024 * 1024;
+/// Most turns of one range.
+const MAX_TURNS: u64 = 10_000;
+/// What looking at a value costs, however small it is, and so what a turn costs; a byte of text costs 1.
+pub(super) const LOOK: u64 = 128;
+/// Most that a rendering may cost: 262,144 turns, or 32 MiB of text looked at.
+const MAX_SPENT: u64 = 32 * 1024 * 1024;
+/// Most that a value with a name may cost.
+const MAX_KEPT: u64 = MAX_FILLED as u64 + LOOK;
+/// Said of a text that has no end.
+pub(super) const TOO_LONG: &str = "a text or list in it grows beyond 8 MiB";
+
+/// A writer that ends at [`MAX_FILLED`].
+#[derive(Default)]
+pub(super) struct Page {
+    pub(super) text: Vec<u8>,
+    /// Whether more was to be written: the engine drops the words of a writer's error.
+    pub(super) full: bool,
+}
+
+impl Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.text.len() + bytes.len() > MAX_FILLED {
+            self.full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is wrong with a range.
+pub(super) fn rule() -> String {
+    format!("a range stands between two whole numbers, and turns at most {MAX_TURNS} times")
+}
+
+/// The inside of the tag whose name ends at the place that an error of the engine shows (`--> line:column`).
+pub(super) fn tag_at<'t>(template: &'t str, error: &str) -> Option<&'t str> {
+    let place = error.lines().find_map(|line| Some(line.split_once("--> ")?.1))?;
+    let (line, column) = place.split_once(':')?;
+    let (line, column): (usize, usize) = (line.parse().ok()?, column.trim().parse().ok()?);
+    let from: usize = template.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+    template[from..].char_indices().nth(column.checked_sub(1)?).map(|(at, _)| &template[from + at..])
+}
+
+/// How often the range of a loop turns, whose tag goes on like this: 1 for what is no range, nothing for a range whose
+/// ends are not plain numbers or that is too long.
+pub(super) fn turns(tag: &str) -> Option<u64> {
+    let mut quote = None;
+    let mut plain = String::new();
+    for c in tag.chars() {
+        match quote {
+            Some(end) if c == end => quote = None,
+            Some(_) => {}
+            None if c == '"' || c == '\'' => {
+                quote = Some(c);
+                plain.push('"');
+            }
+            None if c == '%' => break,
+            None => plain.push(c),
+        }
+    }
+    let Some((before, after)) = plain.split_once("..") else { return Some(1) };
+    let from: i64 = before.rsplit('(').next()?.trim().parse().ok()?;
+    let to: i64 = after.split(')').next()?.trim().parse().ok()?;
+    Some(to.abs_diff(from).saturating_add(1)).filter(|turns| *turns <= MAX_TURNS)
+}
+
+/// What a value costs: a look for each item in it, and each byte of its texts.
+pub(super) fn cost(value: &dyn ValueView) -> u64 {
+    let inside = if let Some(items) = value.as_array() {
+        items.values().map(cost).sum()
+    } else if let Some(fields) = value.as_object() {
+        fields.values().map(cost).sum()
+    } else {
+        value.as_scalar().map_or(0, |scalar| scalar.to_kstr().len() as u64)
+    };
+    inside.saturating_add(LOOK)
+}
+
+/// What a rendering has cost so far.
+#[derive(Default)]
+pub(super) struct Spent {
+    all: u64,
+    over: Option<&'static str>,
+    looking: bool,
+}
+
+impl Spent {
+    pub(super) fn spend(&mut self, cost: u64) {
+        self.all = self.all.saturating_add(cost);
+        if self.all > MAX_SPENT {
+            self.over.get_or_insert("it takes too much work: it looks at long texts and lists too often");
+        }
+    }
+
+    /// Keeps a value of this cost under a name.
+    pub(super) fn assign(&mut self, cost: u64) {
+        if cost > MAX_KEPT {
+            self.over.get_or_insert(TOO_LONG);
+        }
+        self.spend(cost);
+    }
+
+    /// Begins a lookup; false when it is part of another one.
+    pub(super) fn enter(&mut self) -> bool {
+        !std::mem::replace(&mut self.looking, true)
+    }
+
+    pub(super) fn leave(&mut self, cost: u64) {
+        self.looking = false;
+        self.spend(cost);
+    }
+
+    /// Why the rendering ends here, if it does.
+    pub(super) fn over(&self) -> Option<&'static str> {
+        self.over
+    }
+}
