@@ -5,6 +5,7 @@ pub mod airlock;
 pub mod app;
 pub mod cli;
 pub mod conductor;
+pub mod failpoint;
 pub mod files;
 pub mod gateway;
 pub mod git;
