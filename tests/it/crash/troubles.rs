@@ -1,0 +1,1 @@
+//! Troubles that are no kill: a full disk, a clock that jumps, a machine that sleeps.
