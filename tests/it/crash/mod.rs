@@ -87,7 +87,8 @@ fn matrix(orders: &[String], at_once: usize) -> Vec<String> {
                             vec![format!("the case could not be carried out: {text}")]
                         }
                     };
-                    println!("{order}: {} s, {}", begun.elapsed().as_secs(), if found.is_empty() { "well" } else { "WRONG" });
+                    let outcome = if found.is_empty() { "well".to_owned() } else { format!("WRONG: {found:#?}") };
+                    println!("{order}: {} s, {outcome}", begun.elapsed().as_secs());
                     wrong.lock().expect("lock").extend(found.into_iter().map(|what| format!("{order}: {what}")));
                 }
             });

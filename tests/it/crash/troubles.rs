@@ -41,17 +41,22 @@ fn a_journal_that_cannot_be_written_for_a_while_is_said_and_costs_no_work() {
 }
 
 #[test]
-fn finished_work_whose_issue_cannot_be_moved_is_kept_and_the_issue_says_where() {
+fn finished_work_whose_issue_cannot_be_moved_is_kept_and_the_next_start_hands_it_off() {
     let project = Project::new();
     project.issue("Todo", "A-1", WORKS);
-    // The move to Done, and the first tries to park it.
-    let env = [("SYMPHONY_FAILPOINT", "issue/move/before:1-3=eio")];
+    // Neither to Done nor to Parked, as in a directory that became read-only.
+    let env = [("SYMPHONY_FAILPOINT", "issue/move/before:1-=eio")];
     let running = project.start_in(&["WORKFLOW.md", "--port", "0"], &env);
-    let note = project.parked_note("A-1");
-    assert!(note.contains(".symphony/airlock/A-1.git"), "{note}");
-    assert!(running.log().contains("could not be parked"), "{}", running.log());
+    until("its trouble to be said", || running.log().contains("an issue could not be parked"));
+    running.until_state("the end of the run", |state| state["running"] == serde_json::json!([]));
+    assert!(project.exists("issues/Todo/A-1.md") && project.exists(".symphony/patches/agent_A-1.patch"));
+    assert_eq!(running.stop(), 0);
+
+    let running = project.start();
+    project.wait_for("issues/Done/A-1.md");
     assert_eq!(running.stop(), 0);
     is_whole(&project, "A-1");
+    assert_eq!(std::fs::read_dir(project.dir().join(".symphony/patches")).expect("patches").count(), 1);
 }
 
 /// All processes below one, and itself first.
