@@ -198,8 +198,11 @@ impl Workspaces {
             (_, false) => {}
         }
         let at = |phase| {
-            reach("workspace", "make", phase)
-                .map_err(|source| WorkspaceError::Io { action: "make", path: path.clone(), source })
+            reach("workspace", "make", phase).map_err(|source| WorkspaceError::Io {
+                action: "make",
+                path: path.clone(),
+                source,
+            })
         };
         at(Phase::Before)?;
         self.mark(wanted.key, &Marker { instance: self.instance.clone(), ready: false, base: None, shallow: vec![] })?;
@@ -268,8 +271,11 @@ impl Workspaces {
             let _ = hook.run().await;
         }
         let at = |phase| {
-            reach("workspace", "remove", phase)
-                .map_err(|source| WorkspaceError::Io { action: "remove", path: path.clone(), source })
+            reach("workspace", "remove", phase).map_err(|source| WorkspaceError::Io {
+                action: "remove",
+                path: path.clone(),
+                source,
+            })
         };
         at(Phase::Before)?;
         // The hook may have put something else there.

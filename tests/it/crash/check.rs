@@ -113,16 +113,21 @@ fn runs(scene: &Scene, db: &Connection) -> Vec<String> {
             wrong.push(format!("run {} has no end", run.number));
             continue;
         };
-        let text = std::fs::read_to_string(scene.project.dir().join(format!(".symphony/runs/{}/acp.jsonl", run.number)));
+        let text =
+            std::fs::read_to_string(scene.project.dir().join(format!(".symphony/runs/{}/acp.jsonl", run.number)));
         let frames: Vec<Value> =
             text.unwrap_or_default().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let prompts: Vec<&Value> = frames.iter().filter(|f| f.to_string().contains("session/prompt")).collect();
-        let counted = numbers(db, &format!("SELECT seq FROM events WHERE kind = 'turn_began' AND run = {}", run.number));
+        let counted =
+            numbers(db, &format!("SELECT seq FROM events WHERE kind = 'turn_began' AND run = {}", run.number));
         let (counted, prompted) = (counted.len(), prompts.len());
         // A kill may come between the count and the prompt, and take the last line of a transcript with it.
         let exact = if end == "cut-off" { counted <= prompted + 1 } else { counted == prompted };
         if counted < prompted || !exact {
-            wrong.push(format!("run {} of {} ({end}): {counted} turns counted, {prompted} prompts", run.number, run.issue));
+            wrong.push(format!(
+                "run {} of {} ({end}): {counted} turns counted, {prompted} prompts",
+                run.number, run.issue
+            ));
         }
         // Each session's first prompt is nobody's answer alone, so it counts.
         *own.entry(&run.issue).or_default() += i64::from(prompted > 0);
@@ -136,12 +141,15 @@ fn runs(scene: &Scene, db: &Connection) -> Vec<String> {
     }
     for (issue, ran) in sessions {
         let sql = format!("SELECT sessions, turns FROM counters WHERE issue = '{issue}'");
-        let (kept, turns): (i64, i64) =
-            db.query_row(&sql, [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap_or_default();
-        let began = numbers(db, &format!("SELECT seq FROM events WHERE kind = 'turn_began' AND issue = '{issue}'")).len();
+        let (kept, turns): (i64, i64) = db.query_row(&sql, [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap_or_default();
+        let began =
+            numbers(db, &format!("SELECT seq FROM events WHERE kind = 'turn_began' AND issue = '{issue}'")).len();
+        // A turn is counted before the event that it began: a kill in between counts one that never was, not one less.
+        let cut = runs.iter().filter(|run| run.issue == issue && run.end.as_deref() == Some("cut-off")).count();
+        let most = i64::try_from(began + cut).expect("few");
         let least = own.get(issue).copied().unwrap_or(0);
-        if kept != ran || turns < least || turns > i64::try_from(began).expect("few") {
-            wrong.push(format!("{issue}: {kept} sessions kept of {ran}, {turns} turns of {least} to {began}"));
+        if kept != ran || turns < least || turns > most {
+            wrong.push(format!("{issue}: {kept} sessions kept of {ran}, {turns} turns of {least} to {most}"));
         }
     }
     wrong
@@ -176,13 +184,16 @@ fn letters(scene: &Scene, db: &Connection) -> Vec<String> {
 
 /// How many turns that ended had this letter.
 fn takings(db: &Connection, id: i64) -> usize {
-    let mut query = db.prepare("SELECT kind, run, body FROM events WHERE kind LIKE 'letters_%' ORDER BY seq").expect("events");
+    let mut query =
+        db.prepare("SELECT kind, run, body FROM events WHERE kind LIKE 'letters_%' ORDER BY seq").expect("events");
     let rows = query.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get::<_, String>(2)?)));
     let (mut holder, mut takings) = (None, 0);
     for (kind, run, body) in rows.expect("rows").map(|row| row.expect("an event")) {
         let body: Value = serde_json::from_str(&body).expect("JSON");
         match kind.as_str() {
-            "letters_handed" if body["letters"].as_array().is_some_and(|l| l.contains(&id.into())) => holder = Some(run),
+            "letters_handed" if body["letters"].as_array().is_some_and(|l| l.contains(&id.into())) => {
+                holder = Some(run)
+            }
             "letters_taken" if holder == Some(run) => takings += 1,
             "letters_returned" if holder == Some(run) => holder = None,
             _ => {}

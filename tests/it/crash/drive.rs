@@ -78,7 +78,8 @@ impl Scene {
         let open = "SELECT count(*) FROM runs WHERE ended_at IS NULL";
         let idle = || self.journal().and_then(|db| db.query_row(open, [], |r| r.get::<_, i64>(0)).ok()) == Some(0);
         // Of a cancelled one the workspace goes, too; its disk stays while its work is nowhere else.
-        let left = || ENDS.iter().any(|(i, e)| *e != "Parked" && self.project.exists(&format!(".symphony/workspaces/{i}")));
+        let left =
+            || ENDS.iter().any(|(i, e)| *e != "Parked" && self.project.exists(&format!(".symphony/workspaces/{i}")));
         settled && parked() && idle() && !left()
     }
 
@@ -110,7 +111,8 @@ impl Scene {
     fn people(&self, running: &Running) {
         let Some(client) = running.client_if_any() else { return };
         if self.state_of("C-1").is_empty() {
-            let new = json!({"identifier": "C-1", "title": "The title of C-1", "description": "Do it.", "state": "Todo"});
+            let new =
+                json!({"identifier": "C-1", "title": "The title of C-1", "description": "Do it.", "state": "Todo"});
             let _ = client.try_post_json("/api/v1/issues", &new);
         }
         if self.is_asked("A-1") {
@@ -125,7 +127,8 @@ impl Scene {
             }
         }
         if self.is_asked("W-1") && self.state_of("W-1") == ["Todo"] {
-            let (from, to) = (self.project.dir().join("issues/Todo/W-1.md"), self.project.dir().join("issues/Cancelled"));
+            let (from, to) =
+                (self.project.dir().join("issues/Todo/W-1.md"), self.project.dir().join("issues/Cancelled"));
             std::fs::create_dir_all(&to).expect("made");
             std::fs::rename(from, to.join("W-1.md")).expect("moved");
         }
