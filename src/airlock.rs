@@ -13,6 +13,7 @@ use std::time::Duration;
 use symphony_core::board::Left;
 use symphony_core::ids::WorkspaceKey;
 
+use crate::failpoint::{Phase, reach};
 use crate::files::create_private_dir;
 use crate::git::{Call, Git, GitError, Oid};
 use crate::process::Input;
@@ -161,8 +162,12 @@ impl Airlock {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("clear", &making)(error)),
                 _ => {}
             }
+            let at = |phase| reach("airlock", "make", phase).map_err(io("make", &dir));
+            at(Phase::Before)?;
             import::make(&git, &making, ready).await?;
+            at(Phase::Torn)?;
             std::fs::rename(&making, &dir).map_err(io("put in place", &dir))?;
+            at(Phase::After)?;
         } else {
             sweep(&dir);
         }
@@ -351,8 +356,10 @@ impl Airlock {
             input.push('\n');
         }
         input.push_str("prepare\ncommit\n");
+        let at = |phase| reach("airlock", "refs", phase).map_err(io("move the refs of", &self.dir));
+        at(Phase::Before)?;
         self.repo().args(["update-ref", "--stdin"]).input(Input::Bytes(input.into_bytes())).run().await?;
-        Ok(())
+        at(Phase::After)
     }
 
     /// At handoff, uncommitted work becomes a commit with this message. `None` when there is none.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 /// such a name is removed later. No issue's key has a `+` in it, so no issue can be called like this.
 pub const DOOMED: &str = "+gone-";
 
+use crate::failpoint::{Phase, reach};
+
 /// Creates `path` and its parents, each new one 0700. An existing directory keeps its mode.
 ///
 /// # Errors
@@ -22,9 +24,15 @@ pub fn create_private_dir(path: &Path) -> std::io::Result<()> {
 /// What the file system says; then the old file is still there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
+    let at = |phase| reach("file", "write", phase);
+    at(Phase::Before)?;
     let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(dir)?;
-    file.write_all(bytes)?;
-    persist(file, path)
+    let (half, rest) = bytes.split_at(bytes.len() / 2);
+    file.write_all(half)?;
+    at(Phase::Torn)?;
+    file.write_all(rest)?;
+    persist(file, path)?;
+    at(Phase::After)
 }
 
 /// Puts a finished temporary file in its place, durably.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use symphony_core::ids::WorkspaceKey;
 use symphony_core::workflow;
 
+use crate::failpoint::{Phase, reach};
 use crate::files::{create_private_dir, remove_tree, write_atomically};
 use crate::git::{Git, GitError, Oid};
 use crate::hooks::{Hook, HookEnv, HookError, HookRun};
@@ -217,12 +218,22 @@ impl Workspaces {
             (None, true) => return Err(WorkspaceError::NotOurs(path)),
             (_, false) => {}
         }
+        let at = |phase| {
+            reach("workspace", "make", phase).map_err(|source| WorkspaceError::Io {
+                action: "make",
+                path: path.clone(),
+                source,
+            })
+        };
+        at(Phase::Before)?;
         self.mark(wanted.key, &Marker { instance: self.instance.clone(), ready: false, base: None, shallow: vec![] })?;
         match self.make(wanted, &path).await {
             Ok(git) => {
                 let base = git.as_ref().map(|git| git.base.to_string());
                 let shallow = git.iter().flat_map(|git| &git.shallow).map(ToString::to_string).collect();
+                at(Phase::Torn)?;
                 self.mark(wanted.key, &Marker { instance: self.instance.clone(), ready: true, base, shallow })?;
+                at(Phase::After)?;
                 Ok(Ready { path, created: true, git })
             }
             Err(error) => {
@@ -283,6 +294,14 @@ impl Workspaces {
             // The hook's failure is in the log already.
             let _ = hook.run().await;
         }
+        let at = |phase| {
+            reach("workspace", "remove", phase).map_err(|source| WorkspaceError::Io {
+                action: "remove",
+                path: path.clone(),
+                source,
+            })
+        };
+        at(Phase::Before)?;
         // The hook may have put something else there.
         self.look(&path)?;
         self.mark(wanted.key, &Marker { ready: false, ..marker })?;
@@ -291,8 +310,10 @@ impl Workspaces {
             std::fs::rename(&path, &doomed)
         };
         moved().map_err(|source| WorkspaceError::Io { action: "put away", path: path.clone(), source })?;
+        at(Phase::Torn)?;
         delete_tree(&doomed).await?;
         self.unmark(wanted.key)?;
+        at(Phase::After)?;
         Ok(true)
     }
 

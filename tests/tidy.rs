@@ -18,6 +18,7 @@ const HOST_FLOORS: &[(u8, &[&str])] = &[
         &[
             "agent",
             "airlock",
+            "failpoint",
             "files",
             "git",
             "handoff",

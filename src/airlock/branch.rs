@@ -4,7 +4,8 @@ use std::path::Path;
 
 use symphony_core::workflow::Checkout;
 
-use super::{Airlock, AirlockError, BRANCH, HEAD, import};
+use super::{Airlock, AirlockError, BRANCH, HEAD, import, io};
+use crate::failpoint::{Phase, reach};
 use crate::git::{GitError, Oid};
 
 /// What became of the branch.
@@ -41,6 +42,8 @@ impl Airlock {
         // Its objects, and a name to find them by whatever happens to the branch.
         import::fetch(&self.git, &git_dir, &self.dir, &format!("+{HEAD}:{HEAD}")).await?;
         let found = self.branch_in(workspace).await?;
+        let at = |phase| reach("branch", "advance", phase).map_err(io("move the agent's branch in", &git_dir));
+        at(Phase::Before)?;
         if found.as_ref() != Some(&head) {
             let known = self.lookup(BRANCH).await?;
             let (Some(at), true) = (&found, found == known) else { return Ok(Advance::Diverged { found }) };
@@ -53,7 +56,9 @@ impl Airlock {
                 Err(error) => return Err(error.into()),
             }
         }
+        at(Phase::Torn)?;
         self.transaction(&[format!("update {BRANCH} {head}")]).await?;
+        at(Phase::After)?;
         if checkout == Checkout::Agent {
             let branch = self.key.branch();
             match self.git.in_tree(workspace).args(["checkout", "--quiet", &branch, "--"]).run().await {

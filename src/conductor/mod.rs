@@ -21,7 +21,7 @@ use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
 use symphony_core::runtimes::Kind;
 use symphony_core::snapshot::Snapshot;
-use symphony_core::steering::{Letter, OpenQuestion};
+use symphony_core::steering::{Default as InTime, Letter, OpenQuestion};
 use symphony_core::time::Tick;
 use symphony_core::workflow::{Role, Workflow};
 use tokio::sync::{mpsc, watch};
@@ -406,7 +406,14 @@ impl<H: Hands> Conductor<H> {
                 let Some(live) = self.live.get_mut(&run) else { return };
                 live.turn_began(number, &letters);
                 let issue = live.issue.id.clone();
-                self.step(Event::TurnBegan(run, autonomous));
+                // Turn and count are kept together: a kill between them would leave one without the other.
+                let commands = self.board.step(self.now(), Event::TurnBegan(run, autonomous), &self.policy);
+                for command in commands {
+                    self.perform(command);
+                }
+                for other in self.board.take_changed().into_iter().filter(|other| *other != issue) {
+                    self.keep_counters(other);
+                }
                 let written = self.journal.turn_began(run, issue.clone(), self.board.counters(&issue), letters);
                 self.tasks.spawn(async move {
                     let written = written.await.map_err(|error| error.to_string());
@@ -494,7 +501,9 @@ fn past(memory: &Memory, max_backoff_ms: u64, now: Timestamp) -> Past {
         (id.clone(), Due { until: Tick(wait), kind: due.kind, error: due.error.clone() })
     };
     let asks = |(id, question): (&IssueId, &OpenQuestion)| {
-        let default_at = question.default.as_ref().map(|default| Tick(until(default.at, now).max(1)));
+        // Nor does it make a default wait longer than when it was asked.
+        let within = |default: &InTime| until(default.at, now).min(until(default.at, question.asked_at)).max(1);
+        let default_at = question.default.as_ref().map(|default| Tick(within(default)));
         (id.clone(), default_at)
     };
     Past {

@@ -2,6 +2,7 @@
 
 mod asked;
 mod bounds;
+mod clock;
 mod retries;
 mod rig;
 mod time;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::airlock::{Airlock, AirlockError};
+use crate::failpoint::{Phase, reach};
 use crate::files::{create_private_dir, persist, set_aside};
 use crate::git::{Call, GitError, Oid};
 use crate::process::Sink;
@@ -124,8 +125,12 @@ pub async fn write(airlock: &Airlock, dir: &Path, title: &str, summary: &str) ->
                 Ok(commits) => {
                     let path = dir.join(airlock.key().patch_name());
                     let written = std::fs::read(file.path()).map_err(io("read", file.path()))?;
+                    let at = |phase| reach("patch", "write", phase).map_err(io("write", &path));
+                    at(Phase::Before)?;
                     set_aside(&path, &written).map_err(io("set aside", &path))?;
+                    at(Phase::Torn)?;
                     persist(file, &path).map_err(io("write", &path))?;
+                    at(Phase::After)?;
                     let (files, insertions, deletions) = count(airlock, &base, &head).await?;
                     let tar = if airlock.has_repository() { None } else { Some(write_tar(airlock, &head, dir).await?) };
                     let squashed = is_squash;

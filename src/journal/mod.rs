@@ -32,6 +32,7 @@ use tokio::sync::oneshot;
 use self::chain::{Entry, signed};
 pub use self::error::JournalError;
 pub use self::memory::{Memory, Origin};
+use crate::failpoint::{Phase, reach};
 
 /// What a journal remembers, read without changing anything. Runs whose end is missing in it may be alive.
 ///
@@ -123,9 +124,7 @@ impl Journal {
         inspect::fit_for_use(path)?;
         let mut db = schema::connect(path)?;
         schema::prepare(&mut db, path, &origin.instance)?;
-        let tx = db.transaction().map_err(wrap)?;
-        memory::end_what_was_cut_off(&tx).map_err(wrap)?;
-        tx.commit().map_err(wrap)?;
+        transact(&mut db, "opened", memory::end_what_was_cut_off).map_err(wrap)?;
         let memory = memory::read(&db, origin).map_err(wrap)?;
         let writer = Writer { waiting: Mutex::default(), db: Mutex::new(db), trouble: Mutex::default() };
         Ok((Self { path: path.to_owned(), writer: Arc::new(writer) }, memory))
@@ -283,11 +282,24 @@ impl Journal {
 
 fn transact<T>(
     db: &mut Connection,
-    _name: &'static str,
+    name: &'static str,
     work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
+    let at = |phase| reach("journal", name, phase).map_err(failed);
+    at(Phase::Before)?;
     let tx = db.transaction()?;
     let done = work(&tx)?;
+    at(Phase::Torn)?;
     tx.commit()?;
+    at(Phase::After)?;
     Ok(done)
+}
+
+/// What SQLite says when the system says that.
+fn failed(error: std::io::Error) -> rusqlite::Error {
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull => rusqlite::ffi::SQLITE_FULL,
+        _ => rusqlite::ffi::SQLITE_IOERR_WRITE,
+    };
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(error.to_string()))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
 use serde_json::json;
 
 use super::JournalError;
@@ -123,20 +123,21 @@ pub(super) fn prepare(db: &mut Connection, path: &Path, instance: &str) -> Resul
         keep_copy(db, path, found)?;
     }
     // One transaction: a crash leaves the old format, whole.
-    let tx = db.transaction().map_err(wrap)?;
-    if found == 0 {
-        tx.execute_batch(TABLES).map_err(wrap)?;
-        tx.execute("INSERT INTO about VALUES ('instance', ?1)", [instance]).map_err(wrap)?;
-    }
-    if found < 2 {
-        tx.execute_batch(TO_2).map_err(wrap)?;
-    }
-    tx.execute_batch(TO_3).map_err(wrap)?;
-    let kind = if found == 0 { "journal_made" } else { "format_changed" };
-    let body = json!({"format": FORMAT, "before": found, "symphony": env!("CARGO_PKG_VERSION")});
-    chain::append(&tx, &Entry { kind, run: None, issue: None, body }).map_err(wrap)?;
-    tx.pragma_update(None, "user_version", FORMAT).map_err(wrap)?;
-    tx.commit().map_err(wrap)
+    let make = |tx: &Transaction<'_>| {
+        if found == 0 {
+            tx.execute_batch(TABLES)?;
+            tx.execute("INSERT INTO about VALUES ('instance', ?1)", [instance])?;
+        }
+        if found < 2 {
+            tx.execute_batch(TO_2)?;
+        }
+        tx.execute_batch(TO_3)?;
+        let kind = if found == 0 { "journal_made" } else { "format_changed" };
+        let body = json!({"format": FORMAT, "before": found, "symphony": env!("CARGO_PKG_VERSION")});
+        chain::append(tx, &Entry { kind, run: None, issue: None, body })?;
+        tx.pragma_update(None, "user_version", FORMAT)
+    };
+    super::transact(db, "made", make).map_err(wrap)
 }
 
 /// The way back to an older symphony. A copy that stands there already is of an earlier try, and stays.

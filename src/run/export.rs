@@ -11,6 +11,7 @@ use super::inside::{DiskState, GUEST_GRACE};
 use super::line::{Line, Report};
 use super::{Attempt, failed};
 use crate::airlock::{Airlock, AirlockError, Checkpoint, Claim, Limits};
+use crate::failpoint::{Phase, reach};
 use crate::git::Oid;
 use crate::sandbox::channel::{Channel, ChannelError};
 
@@ -155,7 +156,13 @@ impl Attempt {
     ) -> Result<Checkpoint, ExportError> {
         let (bundle, claim, limits) = self.receive(airlock, channel, message).await?;
         let checkpoint = airlock.take_export(bundle.as_deref(), &claim, &limits).await?;
+        let at = |phase| {
+            let write = |source| ExportError::Write { path: self.disk_of(&self.picked).display().to_string(), source };
+            reach("disk", "marker", phase).map_err(write)
+        };
+        at(Phase::Before)?;
         channel.marker(&self.marker(airlock).await?).await?;
+        at(Phase::After)?;
         Ok(checkpoint)
     }
 

@@ -6,13 +6,16 @@ use std::path::PathBuf;
 
 use symphony_core::ids::WorkspaceKey;
 
+use crate::failpoint::{Phase, reach};
 use crate::layout::Layout;
 
 /// Marks the issue: the work disk of this runtime may hold what is nowhere else.
 pub(super) fn set(layout: &Layout, key: &WorkspaceKey, runtime: &str) -> io::Result<()> {
     let place = layout.unexported(key);
+    reach("disk", "mark", Phase::Before)?;
     place.parent().map_or(Ok(()), crate::files::create_private_dir)?;
-    crate::files::write_atomically(&place, runtime.as_bytes())
+    crate::files::write_atomically(&place, runtime.as_bytes())?;
+    reach("disk", "mark", Phase::After)
 }
 
 /// The marks that stand: one, and perhaps one of an older symphony.
@@ -35,10 +38,12 @@ pub(crate) fn standing(layout: &Layout, key: &WorkspaceKey) -> io::Result<Vec<Pa
 
 /// The work is out: nothing is marked any more.
 pub(super) fn clear(layout: &Layout, key: &WorkspaceKey) -> io::Result<()> {
+    reach("disk", "unmark", Phase::Before)?;
     standing(layout, key)?.into_iter().try_for_each(|place| {
         std::fs::remove_file(&place)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", place.display())))
-    })
+    })?;
+    reach("disk", "unmark", Phase::After)
 }
 
 /// The runtime that a mark names, of those that there are; `holding`: those whose work disk stands.

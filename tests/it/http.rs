@@ -42,8 +42,17 @@ impl Client {
     }
 
     pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let mut stream = TcpStream::connect(&self.address).expect("connects");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+        self.try_send(method, path, headers, body).expect("an answer")
+    }
+
+    /// The same, of a server that may die any moment.
+    pub(crate) fn try_post_json(&self, path: &str, body: &Value) -> std::io::Result<Answer> {
+        self.try_send("POST", path, &[("Content-Type", "application/json")], &body.to_string())
+    }
+
+    fn try_send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<Answer> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
@@ -57,28 +66,28 @@ impl Client {
         }
         request.push_str("\r\n");
         request.push_str(body);
-        stream.write_all(request.as_bytes()).expect("written");
-        let text = String::from_utf8_lossy(&read(stream)).into_owned();
+        stream.write_all(request.as_bytes())?;
+        let text = String::from_utf8_lossy(&read(stream)?).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.split_whitespace().nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
         let body =
             if head.to_lowercase().contains("transfer-encoding: chunked") { unchunk(body) } else { body.to_owned() };
-        Answer { status, head: head.to_owned(), body }
+        Ok(Answer { status, head: head.to_owned(), body })
     }
 }
 
 /// To the end of the answer, or of the connection where the answer does not say how long it is.
-fn read(stream: TcpStream) -> Vec<u8> {
+fn read(stream: TcpStream) -> std::io::Result<Vec<u8>> {
     let mut stream = BufReader::new(stream);
     let (mut raw, mut length) = (Vec::new(), None);
-    while stream.read_until(b'\n', &mut raw).expect("read") > 0 && !raw.ends_with(b"\r\n\r\n") {
+    while stream.read_until(b'\n', &mut raw)? > 0 && !raw.ends_with(b"\r\n\r\n") {
         let line = raw.rsplit(|byte| *byte == b'\n').nth(1).unwrap_or_default();
         let line = String::from_utf8_lossy(line).to_lowercase();
         length = length.or(line.strip_prefix("content-length:").and_then(|n| n.trim().parse::<u64>().ok()));
     }
     // An endless limit: the server closes, as it was asked to.
-    stream.take(length.unwrap_or(u64::MAX)).read_to_end(&mut raw).expect("read");
-    raw
+    stream.take(length.unwrap_or(u64::MAX)).read_to_end(&mut raw)?;
+    Ok(raw)
 }
 
 fn unchunk(mut rest: &str) -> String {

@@ -5,6 +5,7 @@ mod bounds;
 mod browser;
 mod cli;
 mod conformance;
+mod crash;
 mod doctor;
 mod edges;
 mod explain;

@@ -154,10 +154,18 @@ impl Project {
     }
 
     pub(crate) fn start_with(&self, args: &[&str]) -> Running {
-        self.start_command(self.command(args))
+        self.start_in(args, &[])
     }
 
-    /// Starts the program by a command that [`Self::command`] made, or by one around it.
+    /// Starts the program with these variables.
+    pub(crate) fn start_in(&self, args: &[&str], env: &[(&str, &str)]) -> Running {
+        let mut command = self.command(args);
+        command.envs(env.iter().copied());
+        self.start_command(command)
+    }
+
+    /// Starts the program by a command that [`Self::command`] made, or by one around it, and waits for its dashboard or
+    /// its end.
     pub(crate) fn start_command(&self, mut command: Command) -> Running {
         let mut child = command
             .env("SYMPHONY_LOG_LEVEL", "debug")
@@ -213,12 +221,16 @@ impl Running {
 
     /// A client that carries the operator token as a bearer.
     pub(crate) fn client(&self) -> Client {
+        self.client_if_any().unwrap_or_else(|| panic!("no link: {}", self.log()))
+    }
+
+    /// The same; none while the program has not said where it listens.
+    pub(crate) fn client_if_any(&self) -> Option<Client> {
         let log = self.log();
-        let link =
-            log.lines().find_map(|l| l.trim().strip_prefix("dashboard")).unwrap_or_else(|| panic!("no link: {log}"));
+        let link = log.lines().find_map(|l| l.trim().strip_prefix("dashboard"))?;
         let link = link.trim().strip_prefix("http://").expect("a link");
         let (address, token) = link.split_once("/login?token=").expect("a login link");
-        Client { address: address.to_owned(), bearer: Some(token.to_owned()) }
+        Some(Client { address: address.to_owned(), bearer: Some(token.to_owned()) })
     }
 
     /// `GET /api/v1/state`.
@@ -270,7 +282,23 @@ impl Running {
         status.and_then(|s| s.code()).expect("ended by itself")
     }
 
-    fn ended(&self) -> bool {
+    /// Waits for the end; whether a signal made it.
+    pub(crate) fn killed(&mut self) -> bool {
+        use std::os::unix::process::ExitStatusExt as _;
+        let mut status = None;
+        let log = self.log.clone();
+        until_or(
+            "the program to end",
+            || {
+                status = self.child.try_wait().expect("a child");
+                status.is_some()
+            },
+            || log.lock().expect("lock").clone(),
+        );
+        status.is_some_and(|status| status.signal().is_some())
+    }
+
+    pub(crate) fn ended(&self) -> bool {
         let pid = rustix::process::Pid::from_raw(self.pid()).expect("a pid");
         rustix::process::waitid(
             rustix::process::WaitId::Pid(pid),

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use crate::failpoint::{Phase, reach};
+
 /// How long a creator waits for its turn.
 const LOCK_DEADLINE: Duration = Duration::from_secs(10);
 /// How often an append starts over because the file changed under it.
@@ -65,10 +67,14 @@ pub(super) fn ensure_dir(path: &Path) -> io::Result<()> {
 /// `AlreadyExists` when something has the name.
 pub(super) fn place(path: &Path, text: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
+    let at = |phase| reach("issue", "create", phase);
+    at(Phase::Before)?;
     let mut draft = draft(dir)?;
     draft.write_all(text)?;
+    at(Phase::Torn)?;
     draft.as_file().sync_all()?;
     draft.persist_noclobber(path).map_err(|e| e.error)?;
+    at(Phase::After)?;
     sync_dir(dir)
 }
 
@@ -83,11 +89,13 @@ pub(super) fn draft(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
 /// # Errors
 /// `AlreadyExists` when it is not, `NotFound` when the file is gone.
 pub(super) fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
+    reach("issue", "move", Phase::Before)?;
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => {}
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_and_unlink(from, to)?,
         Err(e) => return Err(e.into()),
     }
+    reach("issue", "move", Phase::After)?;
     for dir in [to.parent(), from.parent()].into_iter().flatten() {
         sync_dir(dir)?;
     }
@@ -132,6 +140,7 @@ pub(super) fn append(path: &Path, note: &str, cap: usize) -> io::Result<Appended
             return Ok(Appended::TooLong);
         }
         let dir = path.parent().unwrap_or(Path::new("."));
+        reach("issue", "note", Phase::Before)?;
         let mut draft = draft(dir)?;
         draft.write_all(&new)?;
         let owner = (rustix::fs::Uid::from_raw(meta.uid()), rustix::fs::Gid::from_raw(meta.gid()));
@@ -140,6 +149,7 @@ pub(super) fn append(path: &Path, note: &str, cap: usize) -> io::Result<Appended
         draft.as_file().set_permissions(meta.permissions())?;
         draft.as_file().sync_all()?;
         if swap_if_unchanged(draft, path, &old, &new, cap)? {
+            reach("issue", "note", Phase::After)?;
             sync_dir(dir)?;
             return Ok(Appended::Yes);
         }
@@ -167,6 +177,7 @@ pub(super) fn swap_if_unchanged(
     }
     // From here on the draft's name holds somebody's text: it goes only when that text is accounted for.
     let (_, displaced) = draft.keep().map_err(|e| e.error)?;
+    reach("issue", "note", Phase::Torn)?;
     let (mut expected, mut put) = (old.to_vec(), new.to_vec());
     for turn in 0..APPEND_TRIES {
         let found = read_capped(&open(&displaced)?, cap)?;

@@ -1,0 +1,29 @@
+# What the agents of the crash matrix do: scenario of tests/it/agents/acp.sh. Each turn makes one commit, `Turn 1`,
+# `Turn 2`…, and only then counts it outside the repository: a commit that got lost leaves a gap.
+# The lock is the machine's word that no agent works on this disk beside us.
+exec 8>>"$HOME/lock"
+flock -n 8 || echo "run beside another" >>overlap.txt
+step() {
+    n=$(($(cat "$HOME/count" 2>/dev/null || echo 0) + 1))
+    rm -f .git/index.lock .git/HEAD.lock
+    echo "$n" >>log.txt
+    git add -A && git commit -qm "Turn $n"
+    echo "$n" >"$HOME/count.new" && mv "$HOME/count.new" "$HOME/count"
+    # Never committed by the agent: it travels as uncommitted work.
+    echo "$n" >end.txt
+}
+finish() { call mark_done '{"title":"The end","summary":"All of it."}'; }
+turn() {
+    [[ $prompt =~ ([A-Z]-1):\ .*\ in\ (Todo|Review)\. ]] && issue=${BASH_REMATCH[1]} state=${BASH_REMATCH[2]}
+    [ "$issue" = B-1 ] && exit 1
+    step
+    case $issue/$state in
+    A-1/*)
+        [ -e "$HOME/failed" ] || { touch "$HOME/failed"; exit 1; }
+        if [[ $prompt =~ (green-[0-9]+) ]]; then echo "${BASH_REMATCH[1]}" >>answer.txt; fi
+        if [ -e answer.txt ]; then finish; else call request_human_steering '{"question":"Which colour?"}'; fi ;;
+    W-1/*) call request_human_steering '{"question":"Is it wanted?"}' ;;
+    T-1/Todo) call transition '{"to_state":"Review","notes":"Look at it."}' ;;
+    *) finish ;;
+    esac
+}
