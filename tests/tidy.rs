@@ -315,7 +315,8 @@ fn no_machine_stands_in_a_tracked_text() {
     machine.extend(Some(name.trim().to_owned()).filter(|n| n.len() > 7 && n.chars().any(|c| c.is_ascii_digit())));
     let (sparse, replace) = (concat!("spa", "rse+"), concat!("replace", "-with"));
     let mut broken = vec![];
-    for (name, text) in tracked() {
+    // What a fuzzer wrote names hosts that are nobody's.
+    for (name, text) in tracked().into_iter().filter(|(name, _)| !name.starts_with("fuzz/corpus/")) {
         if name.contains(".cargo/") {
             broken.push(format!("{name}: cargo settings belong to a machine"));
         }

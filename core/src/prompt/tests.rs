@@ -222,9 +222,12 @@ fn a_prompt_that_grows_without_end_is_refused() {
     assert!(refused(&literal).contains("longer than"));
     for inside in ["capture a %}{{ a }}{{ a }}{% endcapture", "assign a = a | append: a"] {
         let doubled = format!("{{% assign a = issue.title %}}{{% for i in (1..60) %}}{{% {inside} %}}{{% endfor %}}");
-        assert!(refused(&doubled).contains("grows beyond"), "{inside}");
+        let why = refused(&doubled);
+        // What is looked at on the way may be too much first.
+        assert!(why.contains("grows beyond") || why.contains("too much"), "{inside}: {why}");
         let by_hand = format!("{{% assign a = issue.title %}}{}", format!("{{% {inside} %}}").repeat(60));
-        assert!(refused(&by_hand).contains("grows beyond"), "{inside}");
+        let why = refused(&by_hand);
+        assert!(why.contains("grows beyond") || why.contains("too much"), "{inside}: {why}");
     }
     let captured = format!("{{% capture a %}}{literal}{{% endcapture %}}");
     assert!(refused(&captured).contains("grows beyond"));

@@ -47,7 +47,7 @@ const IMAGE_HINT: &str = "set smolvm.image or smolvm.from to one that has it; sc
 /// For calls that start nothing.
 const QUICK: Duration = Duration::from_secs(30);
 /// A start that takes longer is tried again: emulated inside another machine one takes up to a minute.
-const STARTING: Duration = Duration::from_secs(60);
+const STARTING: Duration = Duration::from_secs(180);
 /// Making a machine may unpack an image.
 const CREATING: Duration = Duration::from_secs(120);
 /// Stopping flushes the machine's disks.

@@ -16,7 +16,7 @@ fn is_whole(project: &Project, key: &str) {
     assert_eq!(git(&clone, &["log", "-2", "--format=%s"]), format!("The title of {key}\nEarly"));
     let journal =
         symphony::journal::inspect::check(&project.dir().join(".symphony/journal.db"), None).expect("readable");
-    journal.chain.expect("whole");
+    journal.chain.expect("our format").expect("whole");
 }
 
 #[test]
