@@ -109,3 +109,21 @@ fn a_retry_keeps_its_due_time_and_its_count_over_a_kill() {
     assert!(apart < jiff::SignedDuration::from_secs(2), "{apart:?}");
     assert_eq!(state["retrying"][0]["attempt"], json!(1));
 }
+
+#[test]
+fn a_word_that_comes_before_the_agent_says_done_is_heard_before_the_work_is_handed_off() {
+    let project = Project::new();
+    project.issue(
+        "Todo",
+        "M-1",
+        "```sh\necho 1 > one.txt\ntouch begun\nwhile [ ! -e go ]; do sleep 0.1; done\nrm -f begun go\n```",
+    );
+    let running = project.start();
+    let tree = project.dir().join(".symphony/disks/M-1/tree");
+    until("the turn", || tree.join("begun").exists());
+    let said = running.post("/api/v1/issues/M-1/message", &json!({"text": "Use tabs.", "when": "next_turn"}));
+    assert_eq!(said.status, 202);
+    std::fs::write(tree.join("go"), "").expect("written");
+    project.wait_for("issues/Done/M-1.md");
+    assert_eq!(prompts_with(&project, "Use tabs."), 1);
+}
