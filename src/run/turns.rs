@@ -7,7 +7,7 @@ use symphony_core::issue::Issue;
 use symphony_core::patience::TurnLimits;
 use symphony_core::prompt;
 use symphony_core::snapshot::Tokens;
-use symphony_core::steering::Letter;
+use symphony_core::steering::{By, Letter};
 use symphony_core::turn::{Facts, Next, Outcome, Sight, after_turn};
 use symphony_core::workflow::Role;
 use tokio::sync::mpsc;
@@ -76,7 +76,8 @@ impl Words {
             text: prompt::letters(&letters, tools),
             answer: (!typed.is_empty()).then(|| typed.join("\n\n")),
             letters: letters.iter().map(|letter| letter.id).collect(),
-            free: true,
+            // A default is nobody's word: asking and never being answered must come to an end.
+            free: letters.iter().any(|letter| letter.by != By::Deadline),
         }
     }
 
