@@ -220,15 +220,15 @@ fn refused(template: &str) -> String {
 fn a_prompt_that_grows_without_end_is_refused() {
     let literal = format!("{{% for i in (1..10000) %}}{}{{% endfor %}}", "x".repeat(4096));
     assert!(refused(&literal).contains("longer than"));
+    // Doubled again and again, what is looked at is too much before any value is.
     for inside in ["capture a %}{{ a }}{{ a }}{% endcapture", "assign a = a | append: a"] {
         let doubled = format!("{{% assign a = issue.title %}}{{% for i in (1..60) %}}{{% {inside} %}}{{% endfor %}}");
-        let why = refused(&doubled);
-        // What is looked at on the way may be too much first.
-        assert!(why.contains("grows beyond") || why.contains("too much"), "{inside}: {why}");
+        assert!(refused(&doubled).contains("too much work"), "{inside}");
         let by_hand = format!("{{% assign a = issue.title %}}{}", format!("{{% {inside} %}}").repeat(60));
-        let why = refused(&by_hand);
-        assert!(why.contains("grows beyond") || why.contains("too much"), "{inside}: {why}");
+        assert!(refused(&by_hand).contains("too much work"), "{inside}");
     }
+    let wide = format!("{{% assign a = issue.description{} %}}", " | append: issue.description".repeat(99));
+    assert!(refused(&wide).contains("grows beyond"));
     let captured = format!("{{% capture a %}}{literal}{{% endcapture %}}");
     assert!(refused(&captured).contains("grows beyond"));
 }

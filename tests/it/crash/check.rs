@@ -144,9 +144,8 @@ fn runs(scene: &Scene, db: &Connection) -> Vec<String> {
         let (kept, turns): (i64, i64) = db.query_row(&sql, [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap_or_default();
         let began =
             numbers(db, &format!("SELECT seq FROM events WHERE kind = 'turn_began' AND issue = '{issue}'")).len();
-        // A turn is counted before the event that it began: a kill in between counts one that never was, not one less.
-        let cut = runs.iter().filter(|run| run.issue == issue && run.end.as_deref() == Some("cut-off")).count();
-        let most = i64::try_from(began + cut).expect("few");
+        // A turn is counted in the transaction of the event that it began.
+        let most = i64::try_from(began).expect("few");
         let least = own.get(issue).copied().unwrap_or(0);
         if kept != ran || turns < least || turns > most {
             wrong.push(format!("{issue}: {kept} sessions kept of {ran}, {turns} turns of {least} to {most}"));
