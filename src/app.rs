@@ -17,7 +17,7 @@ use crate::conductor::{Chosen, Conductor, Facts, Hands as _};
 use crate::gateway::mcp::{Bearer, Endpoint};
 use crate::git::Git;
 use crate::hands::World;
-use crate::journal::{self, Journal, Origin};
+use crate::journal::{Journal, Origin};
 use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::operator::{self, Place};
@@ -29,10 +29,6 @@ use crate::workflow_file::{Environment, WorkflowFile};
 
 /// The start waits so long for trials; what takes longer goes on beside the dashboard.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(15);
-
-/// Events that a start keeps in the journal once there are so many more.
-const EVENTS_KEPT: u64 = 50_000;
-const EVENTS_MORE: u64 = 50_000;
 
 /// Why the program did not start, and the exit code that says so (0.1.0 §1.1).
 struct Refused {
@@ -84,7 +80,6 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let origin = origin(&layout).map_err(Refused::start)?;
     let (journal, memory) = Journal::open(&layout.journal(), origin).map_err(Refused::start)?;
     keep_instance(&layout, &memory.instance);
-    keep_small(&journal, &layout, &memory.instance).await;
     let git = Git::new(layout.root()).map_err(Refused::start)?;
     let exe =
         std::env::current_exe().map_err(|error| Refused::start(format!("cannot find the running program: {error}")))?;
@@ -112,9 +107,11 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let (tracker, in_force) = (world.tracker(), Arc::new(world.in_force()));
     let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once };
     let (no_sandbox, sandbox) = (first.closed.clone(), first.sandbox.clone());
+    let kept = journal.clone();
     let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
 
-    let upkeep = Upkeep { layout: layout.clone(), instance, templates, next_run, snapshots: handle.watch(), in_force };
+    let (snapshots, layout_of) = (handle.watch(), layout.clone());
+    let upkeep = Upkeep { layout: layout_of, journal: kept, instance, templates, next_run, snapshots, in_force };
     tokio::spawn(upkeep.run());
     let doors = CancellationToken::new();
     let local =
@@ -195,23 +192,6 @@ fn keep_instance(layout: &Layout, instance: &str) {
     }
     if let Err(error) = crate::files::write_atomically(&path, instance.as_bytes()) {
         tracing::warn!(path = %path.display(), %error, "cannot write; should the journal be lost, what is ours could not be told");
-    }
-}
-
-/// Old events go behind a signed checkpoint. A journal that cannot be made smaller is no reason not to start.
-async fn keep_small(journal: &Journal, layout: &Layout, instance: &str) {
-    let compacted = match journal::key::load_or_create(&layout.journal_key()) {
-        Ok(secret) => journal.compacted(EVENTS_KEPT, EVENTS_MORE, instance.to_owned(), secret).await,
-        Err(error) => Err(error),
-    };
-    match compacted {
-        Ok(removed) if removed.events == 0 => {}
-        Ok(removed) => tracing::info!(
-            removed = removed.events,
-            upto = removed.upto,
-            "old events of the journal went behind a signed checkpoint"
-        ),
-        Err(error) => tracing::warn!(%error, "the journal stays as large as it is"),
     }
 }
 

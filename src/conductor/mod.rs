@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use symphony_core::board::{
-    Board, Closed, Command, Due, Event, NotNow, Past, Policy, RunEnd, Settled, Stocks, StopCause,
+    Board, Closed, Command, Due, Event, NotNow, Parked, Past, Policy, RunEnd, Settled, Stocks, StopCause,
 };
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
@@ -148,6 +148,8 @@ pub struct Conductor<H: Hands> {
     letters: BTreeMap<IssueId, Vec<Letter>>,
     /// The workflow of each issue's newest run: its workspace stands where that one says (C155).
     homes: BTreeMap<IssueId, Arc<Workflow>>,
+    /// Issues that an earlier process put aside, until their files were looked at for the note that says so.
+    unread: BTreeMap<IssueId, Parked>,
     ended: Ended,
     origin: Instant,
     version: u64,
@@ -190,6 +192,7 @@ impl<H: Hands> Conductor<H> {
             answering: BTreeSet::new(),
             letters: memory.letters,
             homes: BTreeMap::new(),
+            unread: memory.parked,
             ended: Ended::default(),
             origin: Instant::now(),
             version: 0,
@@ -347,8 +350,12 @@ impl<H: Hands> Conductor<H> {
             &looked.stocks,
         );
         self.stocks = looked.stocks;
+        let seen = looked.scan.is_ok();
         let before = (self.board.malformed().to_vec(), self.board.ambiguous().to_vec());
         self.step(Event::PollEnded(looked.scan));
+        if seen {
+            self.add_missing_notes();
+        }
         for file in self.board.malformed().iter().filter(|f| !before.0.contains(f)) {
             tracing::warn!(file = %file.file, line = file.line.unwrap_or(0), error = %file.message, "not an issue");
         }

@@ -8,6 +8,7 @@ use futures::FutureExt as _;
 use symphony_core::board::{FailureCode, ParkReason, Parked, Plan, RunEnd, RunFailure, StopCause, one_line};
 use symphony_core::ids::{IssueId, StateName};
 use symphony_core::issue::Issue;
+use symphony_core::workflow::Role;
 use tokio::sync::{mpsc, watch};
 
 use super::view::Live;
@@ -96,6 +97,24 @@ impl<H: Hands> Conductor<H> {
         });
     }
 
+    /// A kill came between our move and its note, if the file does not say why it was put aside. What is in nobody's way
+    /// is looked at once.
+    pub(super) fn add_missing_notes(&mut self) {
+        for (id, Parked { reason, from }) in std::mem::take(&mut self.unread) {
+            let Some(issue) = self.board.issue(&id) else { continue };
+            let is_told = issue.description.as_ref().is_some_and(|text| text.contains(&parked_line(&reason)));
+            if is_told || self.workflow.states.role(&issue.state) != Role::Holding {
+                continue;
+            }
+            let (tracker, to, name) = (self.tracker.clone(), issue.state.clone(), issue.identifier.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) = moved(tracker.append_note(&id, &note(&now(), &from, &to, &reason))).await {
+                    tracing::warn!(issue_id = %id, issue_identifier = %name, %error, "why it was parked could not be written into its file");
+                }
+            });
+        }
+    }
+
     pub(super) fn spawn_resume(&self, issue: IssueId, from: StateName, to: StateName) {
         let (tracker, to_self) = (self.tracker.clone(), self.to_self.clone());
         tracing::info!(issue_id = %issue, %from, %to, "the prompt changed; a parked issue goes back");
@@ -145,15 +164,21 @@ async fn park(
     reason: &ParkReason,
 ) -> Result<(), TrackerError> {
     tracker.move_issue(issue, from, to).await?;
-    let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    tracker.append_note(issue, &note(&at, from, to, reason)).await
+    tracker.append_note(issue, &note(&now(), from, to, reason)).await
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn parked_line(reason: &ParkReason) -> String {
+    format!("Parked: {}.", one_line(&reason.to_string(), REASON_MAX))
 }
 
 /// The note of a parked issue. The reason may quote what came out of a sandbox, and the file is the next run's
 /// prompt: on one line after our own word it can neither begin a fenced block nor a heading.
 fn note(at: &str, from: &StateName, to: &StateName, reason: &ParkReason) -> String {
-    let line = one_line(&reason.to_string(), REASON_MAX);
-    format!("## symphony · {at} · {from} → {to}\n\nParked: {line}.\n\n{}", reason.remedy(from))
+    format!("## symphony · {at} · {from} → {to}\n\n{}\n\n{}", parked_line(reason), reason.remedy(from))
 }
 
 fn failed(code: FailureCode, message: String) -> Ended {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::JournalError;
 pub use super::chain::{Chain, Checkpoint, Removed, fingerprint, public};
-use super::{chain, schema};
+use super::{chain, limit, schema};
 
 /// Bytes of a journal that a start still looks through for damage; a larger one is checked on demand.
 const LOOK_THROUGH: i64 = 64 << 20;
@@ -218,7 +218,7 @@ pub fn compact_file(path: &Path, keep: u64, secret: &[u8; 32]) -> Result<(Remove
     }
     let mut db = schema::connect(path)?;
     let tx = db.transaction().map_err(wrap)?;
-    let removed = chain::compact(&tx, &report.instance, keep, secret).map_err(wrap)?;
+    let removed = limit::make_room(&tx, &report.instance, keep, secret).map_err(wrap)?;
     let removed = removed.map_err(|message| JournalError::Broken { path: path.to_owned(), message })?;
     tx.commit().map_err(wrap)?;
     let room = db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);");

@@ -9,6 +9,7 @@ mod error;
 pub mod inspect;
 pub mod key;
 mod letters;
+mod limit;
 mod memory;
 mod schema;
 mod state;
@@ -31,6 +32,7 @@ use tokio::sync::oneshot;
 
 use self::chain::{Entry, signed};
 pub use self::error::JournalError;
+pub use self::limit::Limit;
 pub use self::memory::{Memory, Origin};
 use crate::failpoint::{Phase, reach};
 
@@ -95,6 +97,8 @@ struct Writer {
     db: Mutex<Connection>,
     /// Why the newest write failed, if it did.
     trouble: Mutex<Option<String>>,
+    /// How large it may grow.
+    limit: Mutex<Option<Limit>>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -109,7 +113,25 @@ impl Writer {
         let job = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         if let Some(job) = job {
             job(&mut db);
+            self.keep_small(&mut db);
         }
+    }
+
+    /// A journal that cannot be made smaller is no trouble of the write before it: it grows, and that is said once.
+    fn keep_small(&self, db: &mut Connection) {
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = limit.as_ref().and_then(|limit| limit::keep(db, limit).transpose());
+        let error = match kept {
+            None => return,
+            Some(Ok(Ok(removed))) => {
+                let (removed, upto) = (removed.events, removed.upto);
+                return tracing::info!(removed, upto, "old events of the journal went behind a signed checkpoint");
+            }
+            Some(Ok(Err(fault))) => fault,
+            Some(Err(error)) => error.to_string(),
+        };
+        *limit = None;
+        tracing::warn!(%error, "the journal stays as large as it is, and grows; `symphony journal check` looks it through");
     }
 }
 
@@ -126,13 +148,23 @@ impl Journal {
         schema::prepare(&mut db, path, &origin.instance)?;
         transact(&mut db, "opened", memory::end_what_was_cut_off).map_err(wrap)?;
         let memory = memory::read(&db, origin).map_err(wrap)?;
-        let writer = Writer { waiting: Mutex::default(), db: Mutex::new(db), trouble: Mutex::default() };
+        let writer = Writer {
+            waiting: Mutex::default(),
+            db: Mutex::new(db),
+            trouble: Mutex::default(),
+            limit: Mutex::default(),
+        };
         Ok((Self { path: path.to_owned(), writer: Arc::new(writer) }, memory))
     }
 
     /// Why the newest write failed; `None` once one went well again.
     pub fn trouble(&self) -> Option<String> {
         self.writer.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From here on it makes room by itself, after a write that passes the limit.
+    pub fn keep_within(&self, limit: Option<Limit>) {
+        *self.writer.limit.lock().unwrap_or_else(PoisonError::into_inner) = limit;
     }
 
     /// Writes something of no meaning, to learn whether writing works.
@@ -236,22 +268,6 @@ impl Journal {
                 json!({"why": parked.reason.code(), "words": parked.reason.to_string(), "from": parked.from.as_str()});
             chain::append(tx, &Entry { kind: "parked", run: None, issue: Some(&issue), body })
         })
-    }
-
-    /// Removes old events and leaves a signed checkpoint, when there are more than enough and the chain is whole.
-    ///
-    /// # Errors
-    /// The journal cannot be written, or its chain is broken; then nothing was removed.
-    pub fn compacted(&self, keep: u64, slack: u64, instance: String, secret: [u8; 32]) -> Written<chain::Removed> {
-        let path = self.path.clone();
-        let written = self.write("compacted", move |tx| {
-            let count: i64 = tx.query_row("SELECT count(*) FROM events", [], |r| r.get(0))?;
-            if count <= signed(keep.saturating_add(slack)) {
-                return Ok(Ok(chain::Removed { events: 0, upto: 0 }));
-            }
-            chain::compact(tx, &instance, keep, &secret)
-        });
-        Box::pin(async move { written.await?.map_err(|message| JournalError::Broken { path, message }) })
     }
 
     /// Queues the work at once, so calls are carried out in the order they were made, also when

@@ -257,6 +257,7 @@ mod tests {
         templates: Bounds { max: 0, days: 1 },
         transcripts: Transcripts { days: 1, max_mib: 0 },
         journal_backups: Bounds { max: 0, days: 1 },
+        journal_events: 0,
     };
 
     fn aged(path: &Path) {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Stock;
+use crate::journal::{self, Journal, Limit};
 use crate::layout::Layout;
 use crate::sandbox::qemu::Templates;
 
@@ -24,6 +25,8 @@ const BETWEEN: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Upkeep {
     /// Where things stand. The workflow's lock is held.
     pub layout: Layout,
+    /// It is told how large it may grow.
+    pub journal: Journal,
     /// Who this symphony is, across restarts.
     pub instance: String,
     /// They know which of them are in use.
@@ -61,9 +64,16 @@ impl Upkeep {
     /// One look and what follows from it. What is not running now never runs again.
     fn pass(&self, running: BTreeSet<u64>) -> impl FnOnce() + Send + 'static {
         let (layout, instance, templates) = (self.layout.clone(), self.instance.clone(), self.templates.clone());
+        let journal = self.journal.clone();
         let (next_run, snapshots, in_force) = (self.next_run, self.snapshots.clone(), self.in_force.clone());
         move || {
             let workflow = in_force();
+            match journal::key::load_or_create(&layout.journal_key()) {
+                Ok(secret) => {
+                    journal.keep_within(Limit::of(workflow.retention.journal_events, &instance, secret));
+                }
+                Err(error) => tracing::warn!(%error, "the journal grows without a limit"),
+            }
             let mut stock = Stock::default();
             stock.templates(&layout, templates.as_ref());
             stock.runs(&layout, next_run, &running);

@@ -13,6 +13,7 @@ fn policy() -> Retention {
         templates: Bounds { max: 2, days: 30 },
         transcripts: Transcripts { days: 30, max_mib: 10 },
         journal_backups: Bounds { max: 1, days: 0 },
+        journal_events: 0,
     }
 }
 
@@ -176,6 +177,7 @@ fn policies() -> impl Strategy<Value = Retention> {
         templates: Bounds { max: n[3] / 10, days: n[4] },
         transcripts: Transcripts { days: n[5], max_mib: n[6] },
         journal_backups: Bounds { max: n[7] / 10, days: n[8] },
+        journal_events: 0,
     })
 }
 

@@ -134,6 +134,7 @@ pub const KEYS: &[Key] = &[
     key("retention.journal_backups", ""),
     key("retention.journal_backups.max", "5"),
     key("retention.journal_backups.days", "0"),
+    key("retention.journal_events", "50000"),
 ];
 
 /// Keys of 0.1.0 that are read without complaint and do nothing here; the template leaves them out.

@@ -21,6 +21,8 @@ pub struct Retention {
     pub transcripts: Transcripts,
     /// Copies of the journal from before it was changed.
     pub journal_backups: Bounds,
+    /// Events that stay in the journal; older ones go behind a signed checkpoint.
+    pub journal_events: u64,
 }
 
 /// How many of a kind stay, and how long.
@@ -63,5 +65,14 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Retention {
     };
     let backups = reader.section(&section, "journal_backups", "retention.journal_backups");
     let journal_backups = Bounds { max: number(reader, &backups, "max", 5), days: days(reader, &backups, "days", 0) };
-    Retention { workspaces_days, work_disks_days, airlocks_days, templates, transcripts, journal_backups }
+    let journal_events = number(reader, &section, "journal_events", 50_000);
+    Retention {
+        workspaces_days,
+        work_disks_days,
+        airlocks_days,
+        templates,
+        transcripts,
+        journal_backups,
+        journal_events,
+    }
 }

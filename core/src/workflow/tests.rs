@@ -523,7 +523,7 @@ fn retention_reads_every_key_and_a_wrong_type_in_it_is_an_error_with_its_place()
     let with =
         |settings: &str| parse(&format!("---\ntracker: {{kind: local}}\nacp: {{adapter: script}}\n{settings}\n---\n"));
     let (workflow, problems) = with(
-        "retention:\n  workspaces_days: 1\n  work_disks_days: 2\n  airlocks_days: 0\n  templates: {max: 3, days: 4}\n  transcripts: {days: 5, max_mib: 6}\n  journal_backups: {max: 7, days: 8}",
+        "retention:\n  workspaces_days: 1\n  work_disks_days: 2\n  airlocks_days: 0\n  templates: {max: 3, days: 4}\n  transcripts: {days: 5, max_mib: 6}\n  journal_backups: {max: 7, days: 8}\n  journal_events: 9",
     )
     .expect("in force");
     assert_eq!(problems, []);
@@ -534,6 +534,7 @@ fn retention_reads_every_key_and_a_wrong_type_in_it_is_an_error_with_its_place()
         templates: Bounds { max: 3, days: 4 },
         transcripts: Transcripts { days: 5, max_mib: 6 },
         journal_backups: Bounds { max: 7, days: 8 },
+        journal_events: 9,
     };
     assert_eq!(workflow.retention, expected);
     for (settings, about, place) in [

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
+use crate::journal::Limit;
 
 const SECRET: [u8; 32] = [7; 32];
 
@@ -118,22 +119,69 @@ async fn a_forged_checkpoint_shows() {
 }
 
 #[tokio::test]
-async fn a_running_journal_is_compacted_only_when_there_is_enough() {
+async fn a_running_journal_makes_room_when_its_bound_is_passed_and_only_then() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("journal.db");
     let (journal, memory) = open(&path).expect("opens");
+    let within = |keep, slack| Some(Limit { keep, slack, instance: memory.instance.clone(), secret: SECRET });
     worked(&journal, 1..4).await;
-    let compacted = |keep, slack| journal.compacted(keep, slack, memory.instance.clone(), SECRET);
-    assert_eq!(compacted(5, 5).await.expect("looks").events, 0, "ten events are not more than ten");
-    assert_eq!(compacted(5, 4).await.expect("compacts").events, 5);
-    worked(&journal, 4..6).await;
-    assert_eq!((whole(&path).events, whole(&path).head.seq), (12, 17));
-    // A broken chain is said, kept, and no trouble of writing.
-    by_force(&path, "UPDATE events SET body = '{}' WHERE seq = 12");
-    let refused = compacted(2, 2).await.expect_err("refused");
-    assert!(matches!(&refused, JournalError::Broken { message, .. } if message.starts_with("event 12 ")), "{refused}");
+    journal.keep_within(within(5, 5));
+    journal.probed().await.expect("writes");
+    assert_eq!(whole(&path).events, 10, "ten events are not more than ten");
+    journal.keep_within(within(5, 4));
+    journal.probed().await.expect("writes");
+    assert_eq!((whole(&path).events, whole(&path).head.seq), (6, 11), "the compaction is an event, too");
+    for round in 0..40 {
+        worked(&journal, 4 + 2 * round..6 + 2 * round).await;
+        assert!(whole(&path).events <= 10, "{} in round {round}", whole(&path).events);
+    }
+    let rows = |table: &str| {
+        let db = Connection::open(&path).expect("db");
+        db.query_row(&format!("SELECT count(*) FROM {table}"), [], |r| r.get::<_, i64>(0)).expect("counted")
+    };
+    assert!(rows("runs") <= 5, "ended runs of which no event is left go, too: {}", rows("runs"));
+    // A broken chain is kept, and no trouble of writing.
+    let last = whole(&path).head.seq;
+    by_force(&path, &format!("UPDATE events SET body = '{{}}' WHERE seq = {last}"));
+    journal.keep_within(within(2, 2));
+    worked(&journal, 100..103).await;
     assert_eq!(journal.trouble(), None);
-    worked(&journal, 6..7).await;
+    assert!(rows("events") > 9, "nothing was removed");
+    assert!(fault(&path, None).starts_with(&format!("event {last} ")));
+    assert_eq!(open(&path).expect("opens").1.next_run, 103);
+}
+
+#[tokio::test]
+async fn making_room_keeps_what_an_answer_on_its_way_answers_and_repeats_no_number() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("journal.db");
+    let (journal, memory) = open(&path).expect("opens");
+    let issue = |name: &str| IssueId(name.into());
+    for (run, name) in [(1, "late"), (2, "taken")] {
+        journal.run_started(RunId(run), issue(name), counters(1)).await.expect("writes");
+        journal.asked(RunId(run), issue(name), asked("Which?"), None).await.expect("writes");
+        let told = journal.answered(issue(name), None, format!("to {name}"), By::Cli).await.expect("writes");
+        assert!(matches!(told, Answered::Taken(_)), "{told:?}");
+    }
+    journal.turn_began(RunId(2), issue("taken"), counters(1), vec![2]).await.expect("writes");
+    journal.turn_ended(RunId(2), issue("taken")).await.expect("writes");
+    for (run, name) in [(1, "late"), (2, "taken")] {
+        journal.run_ended(RunId(run), issue(name), ending(1, None)).await.expect("writes");
+    }
+    journal.said(issue("late"), "and more".into(), By::Cli).await.expect("writes");
+    journal.keep_within(Some(Limit { keep: 4, slack: 0, instance: memory.instance.clone(), secret: SECRET }));
+    worked(&journal, 3..9).await;
+    let question = journal.asked(RunId(8), issue("late"), asked("And now?"), None).await.expect("writes");
+    assert_eq!(question.id, 3);
+    drop(journal);
+    let (_, after) = open(&path).expect("opens");
+    let letters = &after.letters[&issue("late")];
+    assert_eq!(letters[0].answers, Some(asked("Which?")));
+    assert_eq!(letters.iter().map(|letter| letter.id).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!((after.letters.len(), after.next_run), (1, 9));
+    let db = Connection::open(&path).expect("db");
+    let left: String = db.query_row("SELECT group_concat(id) FROM letters", [], |r| r.get(0)).expect("read");
+    assert_eq!(left, "1,3", "the one that was taken is gone");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use symphony_core::board::RetryKind;
 
 use super::*;
+use crate::journal::Limit;
 
 /// Sequences, and calls in each.
 const SEEDS: u64 = 24;
@@ -122,7 +123,13 @@ async fn step(journal: &Journal, model: &mut Model, dice: &mut Dice) {
             memory.counters.insert(issue.clone(), some);
             memory.parked.insert(issue, parked);
         }
-        (9, _) => drop(journal.compacted(6, 6, memory.instance.clone(), [7; 32]).await.expect("compacts")),
+        (9, _) => {
+            journal.keep_within(Some(Limit { keep: 6, slack: 6, instance: memory.instance.clone(), secret: [7; 32] }));
+            journal.probed().await.expect("writes");
+            if dice.below(2) == 0 {
+                journal.keep_within(None);
+            }
+        }
         _ => {
             journal.counted(issue.clone(), some.clone()).await.expect("writes");
             memory.counters.insert(issue, some);

@@ -18,7 +18,9 @@ pub(crate) struct Scene {
     pub(crate) project: Project,
     /// Answers that were accepted, whatever became of the program.
     pub(crate) accepted: RefCell<Vec<String>>,
-    /// Answers that were sent.
+    /// Words without a question that were accepted.
+    pub(crate) said: RefCell<Vec<String>>,
+    /// Answers and words that were sent.
     sent: RefCell<usize>,
     /// What went wrong meanwhile.
     pub(crate) wrong: RefCell<Vec<String>>,
@@ -40,7 +42,13 @@ impl Scene {
         for name in ["A-1", "B-1", "T-1", "W-1"] {
             project.issue("Todo", name, "Do it.");
         }
-        Self { project, accepted: RefCell::default(), sent: RefCell::default(), wrong: RefCell::default() }
+        Self {
+            project,
+            accepted: RefCell::default(),
+            said: RefCell::default(),
+            sent: RefCell::default(),
+            wrong: RefCell::default(),
+        }
     }
 
     pub(crate) fn journal_path(&self) -> PathBuf {
@@ -74,7 +82,7 @@ impl Scene {
 
     fn is_settled(&self) -> bool {
         let settled = ENDS.iter().all(|(issue, end)| self.state_of(issue) == [*end]);
-        let parked = || self.project.read("issues/Parked/B-1.md").contains("Parked: ") || self.is_marked_parked();
+        let parked = || self.project.read("issues/Parked/B-1.md").contains("Parked: ") && self.is_marked_parked();
         let open = "SELECT count(*) FROM runs WHERE ended_at IS NULL";
         let idle = || self.journal().and_then(|db| db.query_row(open, [], |r| r.get::<_, i64>(0)).ok()) == Some(0);
         // Of a cancelled one the workspace goes, too; its disk stays while its work is nowhere else.
@@ -114,6 +122,16 @@ impl Scene {
             let new =
                 json!({"identifier": "C-1", "title": "The title of C-1", "description": "Do it.", "state": "Todo"});
             let _ = client.try_post_json("/api/v1/issues", &new);
+        }
+        // It is never done before its answer, so a turn for this comes.
+        if self.said.borrow().is_empty() && self.accepted.borrow().is_empty() {
+            *self.sent.borrow_mut() += 1;
+            let text = format!("mind-{}", self.sent.borrow());
+            let words = json!({"text": text, "when": "next_turn"});
+            let told = client.try_post_json("/api/v1/issues/A-1/message", &words);
+            if told.is_ok_and(|told| told.status == 202) {
+                self.said.borrow_mut().push(text);
+            }
         }
         if self.is_asked("A-1") {
             if !self.accepted.borrow().is_empty() {

@@ -60,6 +60,32 @@ fn finished_work_whose_issue_cannot_be_moved_is_kept_and_the_next_start_hands_it
     assert_eq!(std::fs::read_dir(project.dir().join(".symphony/patches")).expect("patches").count(), 1);
 }
 
+#[test]
+fn a_kill_while_the_journal_makes_room_leaves_the_old_chain_or_the_new_one() {
+    let one_by_one = FRONT.replace("agent:\n", "agent:\n  max_concurrent_agents: 1\n");
+    for point in ["before", "torn", "after"] {
+        let project = Project::with(&format!("{one_by_one}retention:\n  journal_events: 10\n"));
+        let names: Vec<String> = (1..=8).map(|number| format!("A-{number}")).collect();
+        for name in &names {
+            project.issue("Todo", name, "```sh\ntrue\n```");
+        }
+        let order = format!("journal/compacted/{point}");
+        let mut running = project.start_in(&["WORKFLOW.md", "--port", "0"], &[("SYMPHONY_FAILPOINT", &order)]);
+        until("the kill", || running.ended());
+        assert!(running.killed(), "{}", running.log());
+        let running = project.start();
+        until("all to be done", || names.iter().all(|name| project.exists(&format!("issues/Done/{name}.md"))));
+        running.until_state("the last end", |state| state["running"] == serde_json::json!([]));
+        assert_eq!(running.stop(), 0);
+        let path = project.dir().join(".symphony/journal.db");
+        let report = symphony::journal::inspect::check(&path, None).expect("readable");
+        let chain = report.chain.expect("our format").expect("whole");
+        assert!(chain.checkpoint.is_some() && chain.events <= 26, "{point}: {chain:?}");
+        let rows = |table| report.rows.iter().find(|(name, _)| *name == table).expect("counted").1;
+        assert!(rows("runs") < 8 && rows("counters") == 8, "{point}: {:?}", report.rows);
+    }
+}
+
 /// All processes below one, and itself first.
 fn family(top: i32) -> Vec<i32> {
     let parent_of = |pid: i32| -> Option<i32> {
