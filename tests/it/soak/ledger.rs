@@ -57,7 +57,7 @@ impl Ledger {
             mounts: fs::read_to_string("/proc/self/mountinfo").expect("readable").lines().map(str::to_owned).collect(),
             cgroups: cgroups(marks.maker),
             files: found.len(),
-            disk_kib: found.iter().filter_map(|path| Some(fs::symlink_metadata(path).ok()?.blocks() / 2)).sum(),
+            disk_kib: size_kib(&marks.place),
             temporary: entries(&marks.place.join("tmp")),
             rss_kib: number("/proc/self/status", "VmRSS:"),
             available_mib: number("/proc/meminfo", "MemAvailable:") / 1024,
@@ -201,6 +201,13 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
+/// What a file, or everything below a directory, takes on the disk.
+pub(super) fn size_kib(at: &Path) -> u64 {
+    let mut found = vec![at.to_owned()];
+    walk(at, &mut found);
+    found.iter().filter_map(|path| Some(fs::symlink_metadata(path).ok()?.blocks() / 2)).sum()
+}
+
 fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
     for path in entries(dir) {
         if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
@@ -210,7 +217,8 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn number(file: &str, key: &str) -> i64 {
+/// The number after this word of a file in `/proc`; 0 when there is none.
+pub(super) fn number(file: &str, key: &str) -> i64 {
     let text = fs::read_to_string(file).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
     line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)

@@ -5,6 +5,7 @@
 
 mod host;
 mod ledger;
+mod program;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
