@@ -29,6 +29,7 @@ pub(crate) async fn lines(bytes: &[u8]) {
         transcript: None,
         activity: Activity::new(),
         fault: Arc::new(OnceLock::new()),
+        replay: Arc::default(),
         max_line: MAX_LINE,
     };
     // Nobody answers, so the queue never fills.

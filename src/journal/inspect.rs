@@ -31,7 +31,7 @@ pub struct Report {
 }
 
 /// The tables that a check counts and an export writes, besides the events.
-const TABLES: [&str; 6] = ["runs", "counters", "parked", "waiting", "questions", "letters"];
+const TABLES: [&str; 7] = ["runs", "counters", "parked", "waiting", "questions", "letters", "sessions"];
 
 /// Opens for reading alone. Nothing is made or changed, except for the two files beside it that SQLite reads by.
 pub(super) fn look_at(path: &Path) -> Result<Connection, JournalError> {

@@ -11,6 +11,7 @@ pub mod key;
 mod letters;
 mod memory;
 mod schema;
+mod sessions;
 mod state;
 #[cfg(test)]
 mod tests;

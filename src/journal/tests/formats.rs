@@ -58,15 +58,15 @@ async fn of_a_newer_journal_neither_the_file_nor_its_log_is_touched() {
     let from = dir.path().join("from.db");
     let (journal, _) = open(&from).expect("opens");
     worked(&journal, 1..3).await;
-    journal.writer.db.lock().expect("free").pragma_update(None, "user_version", 4).expect("set");
+    journal.writer.db.lock().expect("free").pragma_update(None, "user_version", 5).expect("set");
     let path = dir.path().join("journal.db");
     as_killed(&from, &path);
     let bytes = |end: &str| std::fs::read(format!("{}{end}", path.display())).expect("reads");
     let before = (bytes(""), bytes("-wal"));
     assert!(before.1.len() > 4096);
     let refused = open(&path).expect_err("refused").to_string();
-    assert!(refused.contains("format 4") && refused.contains("journal.db.format-3"), "{refused}");
-    assert!(matches!(inspect::check(&path, None), Err(JournalError::Newer { found: 4, .. })));
+    assert!(refused.contains("format 5") && refused.contains("journal.db.format-4"), "{refused}");
+    assert!(matches!(inspect::check(&path, None), Err(JournalError::Newer { found: 5, .. })));
     assert!(matches!(inspect::compact_file(&path, 0, &[7; 32]), Err(JournalError::Newer { .. })));
     assert_eq!((bytes(""), bytes("-wal")), before);
 }
