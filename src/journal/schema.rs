@@ -8,6 +8,9 @@ use serde_json::json;
 use super::JournalError;
 use super::chain::{self, Entry};
 
+/// The first format with a chain of events.
+pub(super) const CHAINED: i64 = 3;
+
 /// The newest format: this program writes it.
 pub(super) const FORMAT: i64 = 4;
 
@@ -41,7 +44,7 @@ ALTER TABLE parked ADD COLUMN came_from TEXT NOT NULL DEFAULT 'Todo';
 /// From format 2 to 3: the chain of events, when issues are tried again, letters. Questions of format 2 died with
 /// their runs, so none of them is open any more. Events can be added, and removed from their beginning only while
 /// a checkpoint covers them; nothing can change one.
-pub(super) const TO_3: &str = "
+const TO_3: &str = "
 CREATE TABLE events (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, run INTEGER, issue TEXT,
     body TEXT NOT NULL, hash BLOB NOT NULL) STRICT;
 CREATE TABLE checkpoints (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, events INTEGER NOT NULL, at TEXT NOT NULL,

@@ -48,9 +48,11 @@ connect() {
     [[ $line =~ Bearer\ ([A-Za-z0-9_-]+) ]] && token=${BASH_REMATCH[1]}
     new=$line
 }
-# What was, as an agent tells it that loads a session: words, and a call that seems to be open.
+# What was, as an agent tells it that loads a session: words, and a call that seems to be open. That it did stands in
+# history.txt of the work tree.
 history() {
     local _
+    echo "$session" >>history.txt
     while IFS= read -r _; do
         say "words of old"
         emit "{\"jsonrpc\":\"2.0\",\"method\":\"session/update\",\"params\":{\"sessionId\":\"$session\",\"update\":{\"sessionUpdate\":\"tool_call\",\"toolCallId\":\"old\",\"title\":\"a call of old\",\"status\":\"pending\"}}}"
@@ -72,8 +74,10 @@ while IFS= read -r line; do
     session/new)
         connect
         if [ -n "$sessions" ]; then
-            n=1
-            while [ -e "$HOME/session-s-$n" ]; do n=$((n + 1)); done
+            # No name is used twice.
+            echo >>"$HOME/sessions"
+            n=0
+            while IFS= read -r _; do n=$((n + 1)); done <"$HOME/sessions"
             session=s-$n
             : >"$HOME/session-$session"
         fi

@@ -7,6 +7,7 @@ use tokio::io::{
 
 use super::*;
 
+mod continued;
 mod faults;
 mod start;
 mod turns;
