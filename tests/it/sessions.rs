@@ -27,7 +27,7 @@ fn becomes(project: &Project, scenario: &str) {
 /// Our messages of this method to the agent of one run, oldest first.
 fn sent(project: &Project, run: u32, method: &str) -> Vec<Value> {
     let frames = frames(project, run);
-    let ours = frames.iter().filter(|frame| frame["dir"] == json!("out")).map(|frame| message(frame));
+    let ours = frames.iter().filter(|frame| frame["dir"] == json!("out")).map(message);
     ours.filter(|message| message["method"] == json!(method)).map(|message| message["params"].clone()).collect()
 }
 
@@ -70,14 +70,24 @@ fn in_tree(project: &Project, name: &str) {
 
 #[test]
 fn a_run_that_was_cut_off_goes_on_in_its_session_and_nothing_of_its_history_is_news() {
-    let turn = "[ $past = 1 ] && { say 'words of mine'; touch begun; sleep 300; }\nsay 'new words'; echo $past >past.txt; finish";
+    let turn = "[ $past = 1 ] && { touch begun; sleep 300; }\nsay 'new words'; echo $past >past.txt\n\
+                while [ ! -e go ]; do sleep 0.1; done; rm -f begun go; finish";
     let project = acting("load", turn, "");
     let running = project.start();
     in_tree(&project, "begun");
     killed(running);
     let running = project.start();
+    in_tree(&project, "past.txt");
+    let state = running.until_state("the second run", |s| s["running"][0]["turn_count"] == json!(1));
+    let row = &state["running"][0];
+    assert_eq!((&row["session_id"], &row["session_continued"]), (&json!("s-1"), &json!(true)), "{row}");
+    let explained = project.run(&["explain", "S-1"]);
+    let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
+    assert!(explained.contains(" · session continued · since "), "{explained}");
+    std::fs::write(project.dir().join(".symphony/disks/S-1/tree/go"), "").expect("written");
     project.wait_for("issues/Done/S-1.md");
-    assert!(running.log().contains("agent session continued"));
+    let log = running.log();
+    assert!(log.contains("agent session continued") && !log.contains("not continued"), "{log}");
     assert_eq!((sent(&project, 1, "session/new").len(), sent(&project, 2, "session/new").len()), (1, 0));
     let loads = sent(&project, 2, "session/load");
     assert_eq!((loads.len(), &loads[0]["sessionId"], &loads[0]["cwd"]), (1, &json!("s-1"), &json!("/work")));
@@ -124,6 +134,7 @@ fn a_retry_goes_on_in_the_session_and_hears_why_and_what_changed_in_its_issue() 
     let running = project.start();
     in_tree(&project, "begun");
     project.issue("Todo", "S-1", "Do it better.");
+    running.until_state("the new text", |s| s["running"][0]["issue_body"].to_string().contains("better"));
     std::fs::write(project.dir().join(".symphony/disks/S-1/tree/go"), "").expect("written");
     project.wait_for("issues/Done/S-1.md");
     assert_eq!((runs(&project), prompted(&project, 2)), (2, vec!["s-1".to_owned()]));
