@@ -61,6 +61,7 @@ pub const STEPS: &[Step] = &[
     step("journal/answered", IN_PARTS),
     step("journal/said", IN_PARTS),
     step("journal/withdrawn", IN_PARTS),
+    step("journal/session", IN_PARTS),
     step("journal/compacted", IN_PARTS),
     // A file of our own is replaced; torn: half of the temporary one is written.
     step("file/write", IN_PARTS),

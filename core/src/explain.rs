@@ -121,6 +121,8 @@ pub struct Run {
     pub sandbox: String,
     /// Turns started.
     pub turn: u32,
+    /// Whether its agent goes on with the session of an earlier run.
+    pub session_continued: bool,
     /// `None` on a first run.
     pub attempt: Option<u32>,
     /// Since when.
@@ -214,6 +216,7 @@ impl Explained {
                 phase: row.phase.clone(),
                 sandbox: row.sandbox.clone(),
                 turn: row.turn_count,
+                session_continued: row.session_continued,
                 attempt: row.attempt,
                 started_at: row.started_at,
                 question: question.map(|question| one_line(&question.question, QUOTE_MAX)),

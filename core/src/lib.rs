@@ -2,7 +2,7 @@
 //!
 //! Floor 0 (plain data): [`ids`], [`issue`], [`front_matter`], [`time`], [`yaml`], [`json_weight`].
 //! Floor 1 (decisions): [`board`], [`budget`], [`turn`], [`prompt`], [`patience`], [`retention`], [`runtimes`],
-//! [`snapshot`], [`explain`], and [`workflow`], because reading a workflow test-renders its prompt. `tests/tidy.rs` keeps imports going down.
+//! [`session`], [`snapshot`], [`explain`], and [`workflow`], because reading a workflow test-renders its prompt. `tests/tidy.rs` keeps imports going down.
 //!
 //! Nothing in this crate reads a clock, a file, the environment or a socket, and nothing logs:
 //! time and facts are arguments, the answer is data. See `ARCHITECTURE.md` at the repository root.
@@ -18,6 +18,7 @@ pub mod patience;
 pub mod prompt;
 pub mod retention;
 pub mod runtimes;
+pub mod session;
 pub mod snapshot;
 pub mod steering;
 pub mod time;

@@ -7,6 +7,7 @@ mod bounds;
 mod engine;
 mod filters;
 mod later;
+mod resumed;
 mod sample;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use crate::workflow::{Problem, States};
 
 pub use bounds::MAX_FILLED;
 pub use later::{continuation, letters};
+pub use resumed::{Task, resumed};
 
 /// Most tags (`{% … %}`) in one template: the engine recurses into nested ones.
 const MAX_TAGS: usize = 500;

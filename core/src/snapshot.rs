@@ -168,6 +168,8 @@ pub struct RunningRow {
     pub attempt: Option<u32>,
     /// ACP session id.
     pub session_id: Option<String>,
+    /// Whether that session is one of an earlier run, continued.
+    pub session_continued: bool,
     /// Turns started in this run.
     pub turn_count: u32,
     /// Kind of the newest event.

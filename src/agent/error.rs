@@ -71,6 +71,19 @@ impl AgentError {
     }
 }
 
+impl AgentError {
+    /// Whether it happened while an older session was to be continued. A new one may work all the same.
+    pub fn is_of_continuing(&self) -> bool {
+        match self {
+            Self::NotFound { .. } | Self::McpCapability => false,
+            Self::Transport { during, .. }
+            | Self::Protocol { during, .. }
+            | Self::Agent { during, .. }
+            | Self::Response { during, .. } => matches!(*during, LOAD_SESSION | RESUME_SESSION),
+        }
+    }
+}
+
 /// The category of a limit that ran out during a prompt (C178, C120).
 pub fn timeout_code(which: Impatience) -> FailureCode {
     match which {
@@ -82,5 +95,7 @@ pub fn timeout_code(which: Impatience) -> FailureCode {
 
 pub(crate) const INITIALIZE: &str = "initialize";
 pub(crate) const NEW_SESSION: &str = "session/new";
+pub(crate) const LOAD_SESSION: &str = "session/load";
+pub(crate) const RESUME_SESSION: &str = "session/resume";
 pub(crate) const SET_MODE: &str = "session/set_mode";
 pub(crate) const PROMPT: &str = "session/prompt";

@@ -13,15 +13,41 @@ use super::permission;
 use super::redact::Secrets;
 use super::turn::{TurnEnd, Usage};
 use super::update::Updates;
-use super::wire::{OUTGOING, Taps, incoming};
+use super::wire::{OUTGOING, Replay, Taps, incoming};
 
 /// Known to the session; an agent may well say it.
 const SECRET: &str = "hunter22";
 /// Short, so that the limit is within reach.
 const MAX_LINE: usize = 2048;
 
-/// Any bytes on the agent's standard output.
+/// Any bytes on the agent's standard output: of a turn, and of a session that tells its history.
 pub(crate) async fn lines(bytes: &[u8]) {
+    of_a_turn(bytes).await;
+    of_a_history(bytes).await;
+}
+
+async fn of_a_history(bytes: &[u8]) {
+    let (to, _shown) = mpsc::channel(1 << 14);
+    let replay = Arc::<Replay>::default();
+    replay.begin();
+    let taps = Taps {
+        events: Events::new(to, Secrets::default()),
+        transcript: None,
+        activity: Activity::new(),
+        fault: Arc::new(OnceLock::new()),
+        replay: replay.clone(),
+        max_line: MAX_LINE,
+    };
+    let (outgoing, _queue) = mpsc::channel(OUTGOING);
+    let mut stream = Box::pin(incoming(std::io::Cursor::new(bytes.to_vec()), outgoing, taps));
+    while let Some(Ok(line)) = stream.next().await {
+        let message = serde_json::from_str::<Value>(&line).unwrap_or_default();
+        assert!(message["method"] != "session/update", "{line}");
+    }
+    assert!(replay.end() <= bytes.len() as u64);
+}
+
+async fn of_a_turn(bytes: &[u8]) {
     let (to, mut shown) = mpsc::channel(1 << 14);
     let events = Events::new(to, Secrets::new([SECRET.to_owned()]));
     let taps = Taps {
@@ -29,6 +55,7 @@ pub(crate) async fn lines(bytes: &[u8]) {
         transcript: None,
         activity: Activity::new(),
         fault: Arc::new(OnceLock::new()),
+        replay: Arc::default(),
         max_line: MAX_LINE,
     };
     // Nobody answers, so the queue never fills.

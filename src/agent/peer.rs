@@ -11,13 +11,14 @@ use super::activity::Activity;
 use super::event::Events;
 use super::permission::{self, Decision};
 use super::update::Updates;
-use super::wire::Fault;
+use super::wire::{Fault, Replay};
 
 /// What the dispatch side and the session share.
 pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) activity: Activity,
     pub(crate) fault: Arc<OnceLock<Fault>>,
+    pub(crate) replay: Arc<Replay>,
     pub(crate) updates: Mutex<Updates>,
     pub(crate) cancelling: AtomicBool,
     /// Wakes the prompt's loop when a tool call opened or closed.

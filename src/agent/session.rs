@@ -1,4 +1,4 @@
-//! One ACP session: initialize, session/new, prompts, cancel, close. The SDK stays behind this file.
+//! One ACP session: initialize, session/new (or the continuation of an older one, `continued.rs`), prompts, cancel, close. The SDK stays behind this file.
 //!
 //! Requests we send are built from the SDK's types; what the agent sends is read as plain JSON, because
 //! the SDK's types refuse or drop whole messages for one unknown word in them (an update's kind, an
@@ -30,6 +30,8 @@ use super::transcript::Transcript;
 use super::turn::{Turn, TurnEnd, Usage};
 use super::wire::{self, Fault, Taps};
 
+mod continued;
+
 /// How long an agent may take to end a turn it was told to cancel; real ones need up to 420 ms.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// Longest session id an agent may choose, in bytes; real ones are UUIDs.
@@ -39,6 +41,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// Milliseconds since anything crossed the sandbox's channel.
 pub type ChannelIdle<'a> = &'a (dyn Fn() -> u64 + Sync);
+
+pub use self::continued::Begun;
+use self::continued::Way;
 
 /// Our MCP endpoint as the agent reaches it.
 #[derive(Clone)]
@@ -59,6 +64,8 @@ pub struct StartOptions {
     pub title: String,
     /// `None`: the agent gets no tools.
     pub mcp: Option<McpServer>,
+    /// An older session of this agent to go on with, if the agent can.
+    pub resume: Option<String>,
     /// A mode to set once, if the agent offers it.
     pub mode: Option<String>,
     /// Limit of each start-up request.
@@ -74,6 +81,8 @@ pub struct StartOptions {
 /// A session with a live agent. Dropping it ends the connection at once.
 pub struct Session {
     id: String,
+    begun: Begun,
+    continuable: bool,
     connection: ConnectionTo<Agent>,
     shared: Arc<Shared>,
     stop: CancellationToken,
@@ -106,6 +115,7 @@ impl Session {
             transcript,
             activity: Activity::new(),
             fault: Arc::new(OnceLock::new()),
+            replay: Arc::default(),
             max_line: if options.max_line == 0 { wire::MAX_LINE } else { options.max_line },
         };
         let mut session = Self::connect(reader, writer, taps).await?;
@@ -127,6 +137,7 @@ impl Session {
             activity: taps.activity.clone(),
             fault: taps.fault.clone(),
             updates: Mutex::default(),
+            replay: taps.replay.clone(),
             cancelling: AtomicBool::new(false),
             tools: Notify::new(),
         });
@@ -156,7 +167,8 @@ impl Session {
             let message = "it closed before it opened".to_owned();
             return Err(AgentError::Transport { during: error::INITIALIZE, message });
         };
-        Ok(Self { id: String::new(), connection, shared, stop, driver, writer, lost: false })
+        let (id, begun, continuable) = (String::new(), Begun::New, false);
+        Ok(Self { id, begun, continuable, connection, shared, stop, driver, writer, lost: false })
     }
 
     async fn shake_hands(&mut self, options: &StartOptions) -> Result<(), AgentError> {
@@ -182,13 +194,31 @@ impl Session {
             return Err(AgentError::McpCapability);
         }
 
-        let servers = options.mcp.iter().map(|mcp| {
-            let bearer = acp::HttpHeader::new("Authorization", format!("Bearer {}", mcp.bearer));
-            acp::McpServer::Http(acp::McpServerHttp::new("symphony", mcp.url.clone()).headers(vec![bearer]))
-        });
+        let way = Way::offered(&agent);
+        self.continuable = way.is_some();
+        let continued = match (way, &options.resume) {
+            (Some(way), Some(id)) => self.go_on(way, id, options, limit).await?,
+            _ => None,
+        };
+        let session = match continued {
+            Some(session) => session,
+            None => self.begin(options, limit).await?,
+        };
+        if let Some(mode) = &options.mode {
+            self.set_mode(mode, &session, limit).await;
+        }
+        let name = agent.pointer("/agentInfo/name").and_then(Value::as_str).unwrap_or("agent");
+        let version = agent.pointer("/agentInfo/version").and_then(Value::as_str).unwrap_or_default();
+        let kind = if self.begun == Begun::Continued { "session_continued" } else { "session_started" };
+        self.shared.events.send(kind, &format!("{} · {name} {version}", self.id), false);
+        Ok(())
+    }
+
+    /// A session of its own.
+    async fn begin(&mut self, options: &StartOptions, limit: Duration) -> Result<Value, AgentError> {
         let mut meta = acp::Meta::new();
         meta.insert("symphony/title".into(), json!(options.title));
-        let new = acp::NewSessionRequest::new(options.cwd.clone()).mcp_servers(servers.collect()).meta(meta);
+        let new = acp::NewSessionRequest::new(options.cwd.clone()).mcp_servers(servers(options)).meta(meta);
         let session = self.call(error::NEW_SESSION, &new, limit).await?;
         match session.get("sessionId").and_then(Value::as_str) {
             // The id is shown and sent back with every request.
@@ -198,13 +228,7 @@ impl Session {
                 return Err(AgentError::Protocol { during: error::NEW_SESSION, message });
             }
         }
-        if let Some(mode) = &options.mode {
-            self.set_mode(mode, &session, limit).await;
-        }
-        let name = agent.pointer("/agentInfo/name").and_then(Value::as_str).unwrap_or("agent");
-        let version = agent.pointer("/agentInfo/version").and_then(Value::as_str).unwrap_or_default();
-        self.shared.events.send("session_started", &format!("{} · {name} {version}", self.id), false);
-        Ok(())
+        Ok(session)
     }
 
     /// Sets the mode if the agent offers it. Without it the agent asks, and permissions are answered.
@@ -223,6 +247,16 @@ impl Session {
     /// The agent's name for this session; one for all turns of a run (C164).
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// How it began.
+    pub fn begun(&self) -> &Begun {
+        &self.begun
+    }
+
+    /// Whether the agent says that a later run could go on with it.
+    pub fn is_continuable(&self) -> bool {
+        self.continuable
     }
 
     /// When the agent last put out a line.
@@ -265,6 +299,7 @@ impl Session {
             Err(error) => return self.ended(TurnEnd::Failed(self.classify(error::PROMPT, &error)), None),
         };
         self.shared.cancelling.store(false, Ordering::SeqCst);
+        self.end_of_history();
         let mut response = pin!(self.connection.send_request(message).block_task());
         let waited = tokio::select! {
             biased;
@@ -391,6 +426,15 @@ impl Session {
         let message = self.shared.events.presentable(&format!("{}{detail}", error.message));
         AgentError::Agent { during, code: i64::from(i32::from(error.code)), message }
     }
+}
+
+/// Our tools, as every way to a session names them.
+fn servers(options: &StartOptions) -> Vec<acp::McpServer> {
+    let server = |mcp: &McpServer| {
+        let bearer = acp::HttpHeader::new("Authorization", format!("Bearer {}", mcp.bearer));
+        acp::McpServer::Http(acp::McpServerHttp::new("symphony", mcp.url.clone()).headers(vec![bearer]))
+    };
+    options.mcp.iter().map(server).collect()
 }
 
 #[cfg(test)]

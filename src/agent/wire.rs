@@ -4,7 +4,9 @@
 //! been through here. Only JSON objects pass, one at a time, and nothing more is read while the
 //! agent leaves our answers unread: its own flood then fills its own pipe, not our memory.
 
+use std::borrow::Cow;
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -37,6 +39,43 @@ pub(crate) enum Fault {
     Broken(String),
 }
 
+/// An agent that loads a session tells its whole history again. That is old: nobody is shown it, it is no sign of life,
+/// and it is only counted.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    running: AtomicBool,
+    dropped: AtomicU64,
+}
+
+impl Replay {
+    /// From here on updates are history.
+    pub(crate) fn begin(&self) {
+        self.running.store(true, Ordering::SeqCst);
+    }
+
+    /// From here on they are news. Says how many there were that were not.
+    pub(crate) fn end(&self) -> u64 {
+        self.running.store(false, Ordering::SeqCst);
+        self.dropped.swap(0, Ordering::SeqCst)
+    }
+
+    /// Whether this line is history.
+    fn takes(&self, line: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow)]
+            method: Option<Cow<'a, str>>,
+        }
+        let is_update = || {
+            serde_json::from_slice::<Head<'_>>(line)
+                .is_ok_and(|head| head.method.is_some_and(|method| method == "session/update"))
+        };
+        let takes = self.running.load(Ordering::SeqCst) && is_update();
+        self.dropped.fetch_add(u64::from(takes), Ordering::SeqCst);
+        takes
+    }
+}
+
 /// What the wire tells others.
 #[derive(Clone, Debug)]
 pub(crate) struct Taps {
@@ -44,6 +83,7 @@ pub(crate) struct Taps {
     pub(crate) transcript: Option<Transcript>,
     pub(crate) activity: Activity,
     pub(crate) fault: Arc<OnceLock<Fault>>,
+    pub(crate) replay: Arc<Replay>,
     pub(crate) max_line: usize,
 }
 
@@ -82,6 +122,7 @@ pub(crate) fn incoming(
                 Ok(Read::Line(bytes)) if json_weight::values(&bytes) > MAX_VALUES => {
                     return Some((Err(taps.too_large()), None));
                 }
+                Ok(Read::Line(bytes)) if taps.replay.takes(&bytes) => {}
                 Ok(Read::Line(bytes)) => {
                     taps.activity.touch();
                     if let Some(line) = message(bytes, &taps) {

@@ -91,10 +91,9 @@ fn detail(one: &Explanation, now: Timestamp) -> Vec<String> {
     }
     if let Some(run) = &one.run {
         let attempt = run.attempt.map_or(String::new(), |attempt| format!(" · attempt {attempt}"));
-        fact(
-            "run",
-            &format!("{} · {} · turn {}{attempt} · since {}", run.run_id, run.phase, run.turn, clock(&run.started_at)),
-        );
+        let session = if run.session_continued { " · session continued" } else { "" };
+        let (number, phase, since) = (run.run_id, &run.phase, clock(&run.started_at));
+        fact("run", &format!("{number} · {phase} · turn {}{attempt}{session} · since {since}", run.turn));
         fact("sandbox", &run.sandbox);
         run.question.iter().for_each(|question| fact("asks", question));
     } else {

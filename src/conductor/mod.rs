@@ -4,6 +4,7 @@
 pub mod handle;
 mod letters;
 mod perform;
+mod sessions;
 mod shutdown;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use symphony_core::board::{
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
 use symphony_core::runtimes::Kind;
+use symphony_core::session::Kept;
 use symphony_core::snapshot::Snapshot;
 use symphony_core::steering::{Default as InTime, Letter, OpenQuestion};
 use symphony_core::time::Tick;
@@ -146,6 +148,8 @@ pub struct Conductor<H: Hands> {
     answering: BTreeSet<IssueId>,
     /// Letters that no turn has taken, oldest first.
     letters: BTreeMap<IssueId, Vec<Letter>>,
+    /// The newest session of each issue's agent.
+    sessions: BTreeMap<IssueId, Kept>,
     /// The workflow of each issue's newest run: its workspace stands where that one says (C155).
     homes: BTreeMap<IssueId, Arc<Workflow>>,
     /// Issues that an earlier process put aside, until their files were looked at for the note that says so.
@@ -191,6 +195,7 @@ impl<H: Hands> Conductor<H> {
             questions: memory.questions,
             answering: BTreeSet::new(),
             letters: memory.letters,
+            sessions: memory.sessions,
             homes: BTreeMap::new(),
             unread: memory.parked,
             ended: Ended::default(),
@@ -431,6 +436,7 @@ impl<H: Hands> Conductor<H> {
                     let _ = kept.send(written);
                 });
             }
+            FromRun::Session { run, session, kept } => self.keep_session(run, session, kept),
             FromRun::TurnEnded { run, kept } => self.turn_ended(run, kept),
             FromRun::Ended(run, ended) => self.run_ended(run, ended),
         }

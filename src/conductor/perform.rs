@@ -66,7 +66,9 @@ impl<H: Hands> Conductor<H> {
         self.homes.insert(plan.issue.id.clone(), self.workflow.clone());
         let line = Line { run, reports: self.to_runs.clone(), stop: stop_seen, letters: letters_in };
         let letters = self.letters.get(&plan.issue.id).cloned().unwrap_or_default();
-        let start = Start { plan, workflow: self.workflow.clone(), tracker: self.tracker.clone(), letters, line };
+        let session = self.sessions.get(&plan.issue.id).cloned();
+        let (workflow, tracker) = (self.workflow.clone(), self.tracker.clone());
+        let start = Start { plan, workflow, tracker, letters, session, line };
         let (hands, to_runs): (Arc<H>, _) = (self.hands.clone(), self.to_runs.clone());
         let kill = self.kill.clone();
         self.tasks.spawn(async move {
@@ -125,6 +127,7 @@ impl<H: Hands> Conductor<H> {
     }
 
     pub(super) fn spawn_removal(&mut self, issue: Issue) {
+        self.forget_session(&issue.id);
         let workflow = self.homes.remove(&issue.id).unwrap_or_else(|| self.workflow.clone());
         let (removal, to_self) = (self.hands.remove_workspace(issue.clone(), workflow), self.to_self.clone());
         let kill = self.kill.clone();

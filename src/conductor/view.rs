@@ -43,6 +43,8 @@ pub(super) struct Live {
     sandbox: String,
     workspace: Option<PathBuf>,
     pub(super) session: Option<String>,
+    /// Whether the session is that of an earlier run.
+    continued: bool,
     pub(super) turns: u32,
     pub(super) tokens: Tokens,
     pub(super) marked_done: bool,
@@ -106,6 +108,7 @@ impl Live {
             sandbox: sandbox.to_owned(),
             workspace: None,
             session: None,
+            continued: false,
             turns: 0,
             tokens: Tokens::default(),
             marked_done: false,
@@ -135,10 +138,11 @@ impl Live {
             }
             Report::Sandbox(label) => self.sandbox = label.to_owned(),
             Report::Workspace(path) => self.workspace = Some(path),
-            Report::Session(id) => {
+            Report::Session { id, continued } => {
+                let how = if continued { "continued" } else { "started" };
                 tracing::info!(issue_id = %self.issue.id, issue_identifier = %self.issue.identifier, session_id = %id,
-                    "agent session started");
-                self.session = Some(id);
+                    "agent session {how}");
+                (self.session, self.continued) = (Some(id), continued);
             }
             Report::Tokens(tokens) => self.tokens = tokens,
             Report::Asked(question) => {
@@ -264,6 +268,7 @@ impl<H: Hands> Conductor<H> {
             sandbox: live.sandbox.clone(),
             attempt: live.attempt,
             session_id: live.session.clone(),
+            session_continued: live.continued,
             turn_count: live.turns,
             last_event: last.map(|e| e.event.clone()),
             last_message: last.map(|e| e.message.clone()),

@@ -31,7 +31,7 @@ pub struct Report {
 }
 
 /// The tables that a check counts and an export writes, besides the events.
-const TABLES: [&str; 6] = ["runs", "counters", "parked", "waiting", "questions", "letters"];
+const TABLES: [&str; 7] = ["runs", "counters", "parked", "waiting", "questions", "letters", "sessions"];
 
 /// Opens for reading alone. Nothing is made or changed, except for the two files beside it that SQLite reads by.
 pub(super) fn look_at(path: &Path) -> Result<Connection, JournalError> {
@@ -121,7 +121,7 @@ pub fn check(path: &Path, pinned: Option<&[u8; 32]>) -> Result<Report, JournalEr
     // An empty file is a journal that was not begun.
     let instance = if format == 0 { None } else { schema::instance(&tx).map_err(wrap)? }.unwrap_or_default();
     let chain = match format {
-        schema::FORMAT => Some(chain::verify(&tx, &instance, pinned).map_err(wrap)?),
+        schema::CHAINED..=schema::FORMAT => Some(chain::verify(&tx, &instance, pinned).map_err(wrap)?),
         _ => None,
     };
     Ok(Report { format, instance, chain, rows })
@@ -212,9 +212,9 @@ pub fn compact_file(path: &Path, keep: u64, secret: &[u8; 32]) -> Result<(Remove
     let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
     let report = check(path, Some(&public(secret)))?;
     match report.chain {
-        Some(Ok(_)) => {}
         Some(Err(message)) => return Err(JournalError::Broken { path: path.to_owned(), message }),
-        None => return Err(JournalError::Older { path: path.to_owned(), found: report.format, known: schema::FORMAT }),
+        Some(Ok(_)) if report.format == schema::FORMAT => {}
+        _ => return Err(JournalError::Older { path: path.to_owned(), found: report.format, known: schema::FORMAT }),
     }
     let mut db = schema::connect(path)?;
     let tx = db.transaction().map_err(wrap)?;

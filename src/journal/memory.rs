@@ -8,10 +8,11 @@ use serde_json::json;
 use symphony_core::board::{Due, EndReason, LastRun, Parked};
 use symphony_core::budget::Counters;
 use symphony_core::ids::{IssueId, RunId, StateName};
+use symphony_core::session::Kept;
 use symphony_core::steering::{Letter, OpenQuestion};
 
 use super::chain::{self, Entry, signed};
-use super::{letters, schema, state};
+use super::{letters, schema, sessions, state};
 
 /// How a run ended that its process did not outlive.
 const CUT_OFF: &str = "symphony ended without a word while this run was under way; what was exported is kept";
@@ -42,6 +43,8 @@ pub struct Memory {
     pub questions: BTreeMap<IssueId, OpenQuestion>,
     /// Letters that no turn has taken, oldest first.
     pub letters: BTreeMap<IssueId, Vec<Letter>>,
+    /// The newest session of each issue's agent, if it may be continued.
+    pub sessions: BTreeMap<IssueId, Kept>,
 }
 
 /// Ends the runs that are said to be under way: their process is gone, for we hold the lock.
@@ -86,5 +89,6 @@ pub(super) fn read(db: &Connection, origin: Origin) -> rusqlite::Result<Memory> 
         })?,
         questions: letters::open(db)?,
         letters: letters::pending(db)?,
+        sessions: sessions::all(db)?,
     })
 }

@@ -12,6 +12,7 @@ mod letters;
 mod limit;
 mod memory;
 mod schema;
+mod sessions;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,11 @@ use serde_json::json;
 use super::JournalError;
 use super::chain::{self, Entry};
 
+/// The first format with a chain of events.
+pub(super) const CHAINED: i64 = 3;
+
 /// The newest format: this program writes it.
-pub(super) const FORMAT: i64 = 3;
+pub(super) const FORMAT: i64 = 4;
 
 pub(super) const TABLES: &str = "
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -68,6 +71,12 @@ ALTER TABLE questions DROP COLUMN answered_at;
 CREATE UNIQUE INDEX questions_open ON questions (issue) WHERE closed_at IS NULL;
 ALTER TABLE runs ADD COLUMN tokens INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX runs_open ON runs (run) WHERE ended_at IS NULL;
+";
+
+/// From format 3 to 4: the newest session of each issue's agent.
+const TO_4: &str = "
+CREATE TABLE sessions (issue TEXT PRIMARY KEY, id TEXT NOT NULL, agent TEXT NOT NULL, state TEXT NOT NULL,
+    runtime TEXT NOT NULL, cwd TEXT NOT NULL, told TEXT, tried INTEGER NOT NULL) STRICT;
 ";
 
 /// The name of the copy that is kept of a journal in an older format.
@@ -131,7 +140,10 @@ pub(super) fn prepare(db: &mut Connection, path: &Path, instance: &str) -> Resul
         if found < 2 {
             tx.execute_batch(TO_2)?;
         }
-        tx.execute_batch(TO_3)?;
+        if found < 3 {
+            tx.execute_batch(TO_3)?;
+        }
+        tx.execute_batch(TO_4)?;
         let kind = if found == 0 { "journal_made" } else { "format_changed" };
         let body = json!({"format": FORMAT, "before": found, "symphony": env!("CARGO_PKG_VERSION")});
         chain::append(tx, &Entry { kind, run: None, issue: None, body })?;

@@ -118,6 +118,9 @@ pub struct Run {
     pub sandbox: String,
     /// Turns started.
     pub turn: u32,
+    /// Whether its agent goes on with the session of an earlier run.
+    #[serde(default)]
+    pub session_continued: bool,
     /// `null` on a first run.
     pub attempt: Option<u32>,
     /// RFC 3339.
@@ -227,6 +230,7 @@ impl Explanation {
                 run_id: run.run.0,
                 phase: run.phase.clone(),
                 sandbox: run.sandbox.clone(),
+                session_continued: run.session_continued,
                 turn: run.turn,
                 attempt: run.attempt,
                 started_at: instant(run.started_at),

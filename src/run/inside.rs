@@ -6,20 +6,16 @@ use std::time::Duration;
 use symphony_core::board::{FailureCode, ParkReason, RunEnd};
 use symphony_core::runtimes::Kind;
 use symphony_core::workflow::{AgentOf, Sizes};
-use symphony_guest::wire::{Program as GuestProgram, SpawnRequest};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use super::export::ExportError;
 use super::line::{Line, Report};
+use super::session::{Agent, Opening};
 use super::turns::Talk;
 use super::word::Word;
 use super::{Attempt, ServeStream, failed, marker};
-use crate::agent::event::{AgentEvent, Events};
-use crate::agent::profile::{self, Inside};
-use crate::agent::redact::Secrets;
-use crate::agent::session::{McpServer, Session, StartOptions};
-use crate::agent::transcript::Transcript;
+use crate::agent::event::AgentEvent;
 use crate::airlock::Airlock;
 use crate::sandbox::channel::Channel;
 use crate::sandbox::choose::Picked;
@@ -28,10 +24,8 @@ use crate::workspace::Ready;
 
 /// Our MCP endpoint on the guest's own loopback. Fixed: nothing else listens in a fresh sandbox.
 const MCP_PORT: u16 = 8484;
-/// Where the guest program has the work tree and the agent's home.
-const HOME: &str = "/home/agent";
-const TREE: &str = "/work";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where the guest program has the work tree.
+pub(super) const TREE: &str = "/work";
 /// What an agent gets to end by itself after its input closed.
 const AGENT_GRACE: Duration = Duration::from_secs(2);
 /// What a guest program gets to kill everything, sync and exit.
@@ -47,7 +41,7 @@ pub(super) enum Left {
 
 impl Attempt {
     /// Boots, works, exports, and takes everything down again, whatever happened.
-    pub(super) async fn inside(&self, airlock: &Airlock, ready: &Ready, prompt: String, line: &mut Line) -> Left {
+    pub(super) async fn inside(&self, airlock: &Airlock, ready: &Ready, opening: Opening, line: &mut Line) -> Left {
         let taken_over = tokio::select! {
             taken_over = self.take_over(airlock, line) => taken_over,
             cause = line.stopped() => return Left::Ended(RunEnd::Stopped(cause)),
@@ -75,7 +69,7 @@ impl Attempt {
         }
         let mut talk = Talk::default();
         let end = match self.prepare_disk(airlock, &channel, &disk, line).await {
-            Ok(()) => self.converse(airlock, &channel, ready, prompt, &mut talk, line).await,
+            Ok(()) => self.converse(airlock, &channel, ready, (disk.tree, opening), &mut talk, line).await,
             Err(end) => Err(end),
         };
         let handing_off = end.is_ok();
@@ -223,7 +217,7 @@ impl Attempt {
         airlock: &Airlock,
         channel: &Channel,
         ready: &Ready,
-        prompt: String,
+        (stood, opening): (bool, Opening),
         talk: &mut Talk,
         line: &mut Line,
     ) -> Result<Word, RunEnd> {
@@ -237,54 +231,22 @@ impl Attempt {
             }
             false => None,
         };
-        let secrets = Secrets::new(mcp.iter().map(|door| door.bearer.clone()));
         let relay = match &mcp {
             Some(door) => Some(self.relay_mcp(channel, door.serve.clone()).await?),
             None => None,
         };
-        let inside = Inside { path: PATH.into(), home: HOME.into() };
-        let launch = profile::launch(&self.agent(), &self.workflow.acp.shell, &self.plan.issue, &inside)
-            .map_err(|error| failed(FailureCode::AgentNotConfigured, error))?;
-        let program = match launch.program {
-            profile::Program::Builtin => GuestProgram::ScriptAgent,
-            profile::Program::Command(argv) => GuestProgram::Argv(argv),
-        };
-        let request = SpawnRequest { program, env: launch.env, cwd: None };
-        let process = channel.spawn(request).await.map_err(|error| failed(FailureCode::AgentNotFound, error))?;
-        let (events_to, events) = mpsc::channel(256);
-        let transcript = Transcript::open(&self.dir.join("acp.jsonl"), secrets.clone())
-            .map_err(|error| tracing::warn!(%error, "frames of this run are not recorded"))
-            .ok();
-        let forwarding = Door(tokio::spawn(forward(events, line.run, line.reports.clone())));
-        let sink = Events::new(events_to.clone(), secrets.clone());
-        let stderr = Door(tokio::spawn(crate::agent::stderr::forward(process.stderr, sink, transcript.clone())));
-        let identifier = &self.plan.issue.identifier;
-        let options = StartOptions {
-            cwd: TREE.into(),
-            client_version: env!("CARGO_PKG_VERSION").into(),
-            title: format!("{identifier}: {}", self.plan.issue.title),
-            mcp: mcp.as_ref().map(|door| McpServer { url: door.url.clone(), bearer: door.bearer.clone() }),
-            mode: launch.mode.map(str::to_owned),
-            read_timeout: Duration::from_millis(self.workflow.acp.read_timeout_ms),
-            max_line: 0,
-            secrets,
-            transcript,
-        };
-        let started = tokio::select! {
-            started = Session::start(process.stdout, process.stdin, options, events_to) => started,
-            cause = line.stopped() => return Err(RunEnd::Stopped(cause)),
-        };
-        let mut session = started.map_err(|error| failed(error.code(), error))?;
-        line.report(Report::Session(session.id().to_owned())).await;
+        let agent = self.start_agent(channel, stood, mcp.as_ref(), opening, line).await?;
+        let Agent { mut session, exit, killer, prompt, answered, doors } = agent;
+        talk.session = answered;
         let end = self.turns(airlock, channel, &mut session, &mut calls, ready, prompt, talk, line).await;
         if let Some(door) = mcp {
             (door.close)();
         }
         session.close(AGENT_GRACE).await;
-        if tokio::time::timeout(AGENT_GRACE, process.exit).await.is_err() {
-            process.killer.kill();
+        if tokio::time::timeout(AGENT_GRACE, exit).await.is_err() {
+            killer.kill();
         }
-        drop((forwarding, stderr, relay));
+        drop((doors, relay));
         end
     }
 
@@ -313,7 +275,7 @@ pub(super) struct DiskState {
 }
 
 /// A task that ends with its scope.
-struct Door(tokio::task::JoinHandle<()>);
+pub(super) struct Door(pub(super) tokio::task::JoinHandle<()>);
 
 impl Drop for Door {
     fn drop(&mut self) {
@@ -321,7 +283,7 @@ impl Drop for Door {
     }
 }
 
-async fn forward(
+pub(super) async fn forward(
     mut events: mpsc::Receiver<AgentEvent>,
     run: symphony_core::ids::RunId,
     reports: mpsc::Sender<super::line::FromRun>,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use symphony_core::board::{Left, RunEnd, StopCause};
 use symphony_core::ids::RunId;
+use symphony_core::session::Kept;
 use symphony_core::snapshot::{EventRow, Tokens};
 use symphony_core::steering::{Letter, OpenQuestion};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,8 +25,13 @@ pub enum Report {
     Sandbox(&'static str),
     /// Where its host workspace is.
     Workspace(PathBuf),
-    /// The agent's session began.
-    Session(String),
+    /// The agent has a session.
+    Session {
+        /// The agent's name for it.
+        id: String,
+        /// Whether it is that of an earlier run.
+        continued: bool,
+    },
     /// Something the agent did, for the history.
     Event(EventRow),
     /// Consumption of this run so far.
@@ -80,6 +86,15 @@ pub enum FromRun {
         /// Told once the journal holds it.
         kept: oneshot::Sender<Result<(), String>>,
     },
+    /// What is to be remembered of the agent's session.
+    Session {
+        /// Whose.
+        run: RunId,
+        /// `None`: nothing.
+        session: Option<Kept>,
+        /// Told once the journal holds it.
+        kept: oneshot::Sender<Result<(), String>>,
+    },
     /// Exactly one, last.
     Ended(RunId, Ended),
 }
@@ -131,6 +146,16 @@ impl Line {
         let (kept, counted) = oneshot::channel();
         let _ = self.reports.send(FromRun::TurnEnded { run: self.run, kept }).await;
         Self::kept(counted).await
+    }
+
+    /// Says what is to be remembered of the agent's session, and waits until that is kept.
+    ///
+    /// # Errors
+    /// As for [`Line::turn`], but nothing has to stop: a later run then begins a new session.
+    pub async fn session(&self, session: Option<Kept>) -> Result<(), String> {
+        let (kept, written) = oneshot::channel();
+        let _ = self.reports.send(FromRun::Session { run: self.run, session, kept }).await;
+        Self::kept(written).await
     }
 
     async fn kept(counted: oneshot::Receiver<Result<(), String>>) -> Result<(), String> {

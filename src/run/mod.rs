@@ -8,6 +8,7 @@ mod finish;
 mod inside;
 pub mod line;
 pub(crate) mod marker;
+mod session;
 mod takeover;
 mod tools;
 mod turns;
@@ -20,8 +21,9 @@ use futures::future::BoxFuture;
 use symphony_core::board::{FailureCode, Left as LeftBehind, NotNow, ParkReason, Plan, RunEnd, RunFailure, Whose};
 use symphony_core::ids::{Identifier, WorkspaceKey};
 use symphony_core::issue::Issue;
-use symphony_core::prompt::Prompt;
+use symphony_core::prompt::{self, Prompt};
 use symphony_core::runtimes::Kind;
+use symphony_core::session::Kept;
 use symphony_core::steering::Letter;
 use symphony_core::workflow::{Sizes, Workflow};
 use symphony_guest::mux::MuxStream;
@@ -29,6 +31,7 @@ use tokio::sync::mpsc;
 
 use self::inside::Left;
 use self::line::{Ended, Line, Report};
+use self::session::Opening;
 use self::word::Word;
 use crate::agent::tools::ToolCall;
 use crate::airlock::{Advance, Airlock};
@@ -86,6 +89,8 @@ pub struct Start {
     pub tracker: Arc<dyn Tracker>,
     /// What humans said that no turn has taken yet, oldest first.
     pub letters: Vec<Letter>,
+    /// The newest session of its agent.
+    pub session: Option<Kept>,
     /// To and from the conductor.
     pub line: Line,
 }
@@ -103,13 +108,15 @@ pub(crate) struct Attempt {
     key: WorkspaceKey,
     /// What humans said before it began.
     letters: Vec<Letter>,
+    /// The session that an earlier run left.
+    session: Option<Kept>,
     /// This run's directory below `.symphony/runs`.
     dir: PathBuf,
 }
 
 /// Carries out one attempt.
 pub async fn attempt(parts: Arc<Parts>, start: Start) -> Ended {
-    let Start { plan, workflow, tracker, letters, mut line } = start;
+    let Start { plan, workflow, tracker, letters, session, mut line } = start;
     let key = match WorkspaceKey::of(&plan.issue.identifier) {
         Ok(key) => key,
         Err(error) => return failed(FailureCode::InvalidWorkspaceKey, error).into(),
@@ -128,7 +135,7 @@ pub async fn attempt(parts: Arc<Parts>, start: Start) -> Ended {
         Ok(sizes) => sizes,
         Err(why) => return failed(FailureCode::SandboxBootFailed, why).into(),
     };
-    let attempt = Attempt { parts, plan, workflow, tracker, picked, sizes, key, letters, dir };
+    let attempt = Attempt { parts, plan, workflow, tracker, picked, sizes, key, letters, session, dir };
     let mut left = None;
     let end = attempt.carry_out(&mut line, &mut left).await;
     // Bundles are only on their way; what they carried stands in the airlock.
@@ -154,8 +161,8 @@ fn sizes(workflow: &Workflow, issue: &Issue, kind: Kind) -> Result<Sizes, String
 impl Attempt {
     async fn carry_out(&self, line: &mut Line, left: &mut Option<LeftBehind>) -> RunEnd {
         // Cheap failures first: nothing is booted for a prompt that does not render (C179).
-        let prompt = match self.first_prompt() {
-            Ok(prompt) => prompt,
+        let opening = match self.opening() {
+            Ok(opening) => opening,
             Err(end) => return end,
         };
         let workspaces =
@@ -178,7 +185,7 @@ impl Attempt {
         line.report(Report::Workspace(ready.path.clone())).await;
 
         let end = match self.before_run(&wanted, &ready, line).await {
-            Ok(()) => self.work(&ready, prompt, line, left).await,
+            Ok(()) => self.work(&ready, opening, line, left).await,
             Err(end) => end,
         };
         // Symmetric with `before_run`, whatever became of the run (trap T7).
@@ -201,7 +208,7 @@ impl Attempt {
     }
 
     /// Airlock, sandbox, turns, and what they left.
-    async fn work(&self, ready: &Ready, prompt: String, line: &mut Line, behind: &mut Option<LeftBehind>) -> RunEnd {
+    async fn work(&self, ready: &Ready, opening: Opening, line: &mut Line, behind: &mut Option<LeftBehind>) -> RunEnd {
         let opened = tokio::select! {
             opened = Airlock::open(self.parts.git.clone(), self.parts.layout.root(), &self.key, ready) => opened,
             cause = line.stopped() => return RunEnd::Stopped(cause),
@@ -211,7 +218,7 @@ impl Attempt {
             Err(error) => return failed(FailureCode::AirlockError, error),
         };
         let before = airlock.newest_tree().await.ok();
-        let left = self.inside(&airlock, ready, prompt, line).await;
+        let left = self.inside(&airlock, ready, opening, line).await;
         *behind = airlock.left_since(before.as_ref()).await.ok();
         match left {
             Left::Said(Word::Done(claim)) => self.hand_off(&airlock, &claim, line).await,
@@ -241,15 +248,17 @@ impl Attempt {
         }
     }
 
-    fn first_prompt(&self) -> Result<String, RunEnd> {
+    fn opening(&self) -> Result<Opening, RunEnd> {
         let plan = &self.plan;
-        Prompt::parse(&self.workflow.prompt)
-            .and_then(|prompt| prompt.render(&plan.issue, &turns::attempt_of(plan)))
-            // Only an edit mends it: trying again would not.
-            .map_err(|error| {
-                let (detail, prompt) = (error.to_string(), self.workflow.prompt_key());
-                RunEnd::NeedsHuman(ParkReason::Template { detail, prompt })
-            })
+        let rendered = Prompt::parse(&self.workflow.prompt).and_then(|prompt| {
+            let full = prompt.render(&plan.issue, &turns::attempt_of(plan))?;
+            Ok(Opening { full, task: prompt.render(&plan.issue, &prompt::Attempt::default())? })
+        });
+        // Only an edit mends it: trying again would not.
+        rendered.map_err(|error| {
+            let (detail, prompt) = (error.to_string(), self.workflow.prompt_key());
+            RunEnd::NeedsHuman(ParkReason::Template { detail, prompt })
+        })
     }
 
     fn hook_env(&self, outcome: Option<String>) -> HookEnv {

@@ -6,6 +6,7 @@ use symphony_core::board::{FailureCode, Plan, RetryKind, RunEnd, StopCause};
 use symphony_core::issue::Issue;
 use symphony_core::patience::TurnLimits;
 use symphony_core::prompt;
+use symphony_core::session::Kept;
 use symphony_core::snapshot::Tokens;
 use symphony_core::steering::{By, Letter};
 use symphony_core::turn::{Facts, Next, Outcome, Sight, after_turn};
@@ -45,6 +46,8 @@ pub(super) struct Talk {
     letters: Vec<Letter>,
     /// Whether a human's word cut the turn short.
     interrupted: bool,
+    /// What is kept of the agent's session once it has answered.
+    pub(super) session: Option<Kept>,
     tokens: Tokens,
 }
 
@@ -128,6 +131,13 @@ impl Attempt {
             // What broke is said again to whoever comes next.
             if ended && !words.letters.is_empty() {
                 line.turn_ended().await.map_err(|error| failed(FailureCode::Journal, error))?;
+            }
+            // A turn that was answered shows that the session works, and knows what it was told.
+            let answered = ended || (turn.usable && turn.end == TurnEnd::Cancelled);
+            if let Some(kept) = talk.session.take_if(|_| answered)
+                && let Err(error) = line.session(Some(kept)).await
+            {
+                tracing::warn!(issue_id = %self.plan.issue.id, %error, "the agent's session could not be remembered");
             }
             match stopped {
                 // Our own limits do not undo what was accepted: finished work is handed off.

@@ -359,6 +359,7 @@ fn asking() -> RunningRow {
         sandbox: "qemu (TCG)".into(),
         attempt: None,
         session_id: Some("sess-0123456789".into()),
+        session_continued: true,
         turn_count: 2,
         last_event: Some("tool_call".into()),
         last_message: Some("<b>asks</b>".into()),

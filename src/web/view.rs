@@ -253,7 +253,8 @@ impl Session {
             (false, false) => "running",
         };
         let listens = row.stage == Stage::Running && row.question.is_none() && !row.marked_done;
-        let hint = [session.as_deref(), row.last_event.as_deref(), row.workspace.as_deref()];
+        let continued = row.session_continued.then_some("continued");
+        let hint = [session.as_deref(), continued, row.last_event.as_deref(), row.workspace.as_deref()];
         Self {
             identifier: row.identifier.0.clone(),
             title: row.title.clone(),

@@ -80,7 +80,7 @@ fn the_journal_is_checked_and_exported_while_symphony_runs_and_compacted_only_af
     let running = project.start();
     let (code, said, _) = journal(&project, &["check"]);
     assert_eq!(code, 0, "{said}");
-    for part in ["format    3", "whole from the beginning", "runs 1", "key  ", "instance  "] {
+    for part in ["format    4", "whole from the beginning", "runs 1", "key  ", "instance  "] {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
     assert!(!said.contains(secret.trim()));

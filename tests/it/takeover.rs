@@ -121,7 +121,14 @@ impl Bench {
             });
             attempt(
                 parts,
-                Start { plan, workflow, tracker, letters: vec![], line: Line { run, reports, stop: stopped, letters } },
+                Start {
+                    plan,
+                    workflow,
+                    tracker,
+                    letters: vec![],
+                    session: None,
+                    line: Line { run, reports, stop: stopped, letters },
+                },
             )
             .await
         })

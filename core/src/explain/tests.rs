@@ -71,6 +71,7 @@ fn row(issue: &Issue, run: RunId) -> RunningRow {
         sandbox: "jail".into(),
         attempt: None,
         session_id: None,
+        session_continued: false,
         turn_count: 1,
         last_event: None,
         last_message: None,

@@ -58,6 +58,7 @@ pub const KEYS: &[Key] = &[
     key("acp.command", "null"),
     key("acp.shell", "bash"),
     key("acp.model", "null"),
+    key("acp.resume", "true"),
     key("acp.boot_timeout_ms", "60000"),
     key("acp.read_timeout_ms", "30000"),
     key("acp.turn_timeout_ms", "3600000"),

@@ -316,9 +316,11 @@ pub struct Acp {
     pub shell: String,
     /// Model of the agent, handed to it in its environment.
     pub model: Option<String>,
+    /// Whether a run continues the session of the one before, where the agent offers that.
+    pub resume: bool,
     /// Total time of one prompt, in milliseconds.
     pub prompt_timeout_ms: u64,
-    /// Answer to `initialize` and `session/new`, in milliseconds.
+    /// Answer to `initialize`, and to making or continuing a session, in milliseconds.
     pub read_timeout_ms: u64,
     /// From starting the sandbox to the guest program's hello, in milliseconds.
     pub boot_timeout_ms: u64,

@@ -186,6 +186,7 @@ fn acp(reader: &mut Reader<'_>, section: &Section<'_>) -> Acp {
         command,
         shell: reader.filled(section, "shell").unwrap_or_else(|| "bash".to_owned()),
         model: reader.filled(section, "model"),
+        resume: reader.boolean(section, "resume", true),
         prompt_timeout_ms: big(reader.number(section, "prompt_timeout_ms", 3_600_000, 1..=MAX_MS)),
         read_timeout_ms: big(reader.number(section, "read_timeout_ms", 30_000, 1..=MAX_MS)),
         boot_timeout_ms: big(reader.number(section, "boot_timeout_ms", 60_000, 1..=MAX_MS)),

@@ -38,17 +38,21 @@ fn answer(issues: Vec<Explanation>) -> Answer {
     }
 }
 
-#[test]
-fn an_overview_has_a_line_for_each_below_its_heading() {
-    let run = |question: Option<&str>| Run {
+fn run(question: Option<&str>) -> Run {
+    Run {
         run_id: 7,
         phase: "working".into(),
         sandbox: "jail".into(),
         turn: 2,
+        session_continued: true,
         attempt: None,
         started_at: "2026-01-02T02:59:00.000Z".into(),
         question: question.map(str::to_owned),
-    };
+    }
+}
+
+#[test]
+fn an_overview_has_a_line_for_each_below_its_heading() {
     let bad = Explanation {
         id: None,
         state: None,
@@ -117,4 +121,13 @@ fn the_details_say_when_how_far_and_what_next() {
         "  next      Do this.",
     ];
     assert_eq!(details(&answer(vec![one]), now), expected);
+}
+
+#[test]
+fn a_run_says_in_two_words_that_its_agent_s_session_goes_on() {
+    let now = "2026-01-02T03:00:02.500Z".parse().expect("an instant");
+    let of = |run| details(&answer(vec![Explanation { run: Some(run), ..blank("R-1", "running", "running") }]), now);
+    let line = |session: &str| format!("  run       7 · working · turn 2{session} · since 2026-01-02T02:59:00Z");
+    assert!(of(run(None)).contains(&line(" · session continued")), "{:?}", of(run(None)));
+    assert!(of(Run { session_continued: false, ..run(None) }).contains(&line("")));
 }

@@ -58,15 +58,15 @@ async fn of_a_newer_journal_neither_the_file_nor_its_log_is_touched() {
     let from = dir.path().join("from.db");
     let (journal, _) = open(&from).expect("opens");
     worked(&journal, 1..3).await;
-    journal.writer.db.lock().expect("free").pragma_update(None, "user_version", 4).expect("set");
+    journal.writer.db.lock().expect("free").pragma_update(None, "user_version", 5).expect("set");
     let path = dir.path().join("journal.db");
     as_killed(&from, &path);
     let bytes = |end: &str| std::fs::read(format!("{}{end}", path.display())).expect("reads");
     let before = (bytes(""), bytes("-wal"));
     assert!(before.1.len() > 4096);
     let refused = open(&path).expect_err("refused").to_string();
-    assert!(refused.contains("format 4") && refused.contains("journal.db.format-3"), "{refused}");
-    assert!(matches!(inspect::check(&path, None), Err(JournalError::Newer { found: 4, .. })));
+    assert!(refused.contains("format 5") && refused.contains("journal.db.format-4"), "{refused}");
+    assert!(matches!(inspect::check(&path, None), Err(JournalError::Newer { found: 5, .. })));
     assert!(matches!(inspect::compact_file(&path, 0, &[7; 32]), Err(JournalError::Newer { .. })));
     assert_eq!((bytes(""), bytes("-wal")), before);
 }
@@ -79,4 +79,26 @@ fn another_program_s_database_is_not_taken_over() {
     let before = std::fs::read(&path).expect("reads");
     assert!(matches!(open(&path), Err(JournalError::Damaged { .. })));
     assert_eq!(std::fs::read(&path).expect("reads"), before);
+}
+
+#[tokio::test]
+async fn a_journal_of_the_third_format_keeps_its_chain_and_learns_of_sessions() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("journal.db");
+    let (journal, _) = open(&path).expect("opens");
+    worked(&journal, 1..3).await;
+    drop(journal);
+    let db = Connection::open(&path).expect("db");
+    db.execute_batch("DROP TABLE sessions; PRAGMA user_version = 3;").expect("as it was");
+    drop(db);
+    let before = whole(&path);
+    assert!(matches!(inspect::compact_file(&path, 1, &[7; 32]), Err(JournalError::Older { found: 3, .. })));
+    let (journal, memory) = open(&path).expect("opens");
+    assert_eq!((memory.next_run, memory.sessions.len()), (3, 0));
+    drop(journal);
+    let after = whole(&path);
+    assert_eq!(after.events, before.events + 1, "the change itself");
+    let copy = Connection::open(dir.path().join("journal.db.format-3")).expect("the way back");
+    assert_eq!(copy.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0)).expect("read"), 3);
+    assert!(!copy.table_exists(None, "sessions").expect("known"));
 }

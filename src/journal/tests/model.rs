@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use symphony_core::board::RetryKind;
+use symphony_core::session::{Kept, Place};
 
 use super::*;
 use crate::journal::Limit;
@@ -57,7 +58,7 @@ async fn step(journal: &Journal, model: &mut Model, dice: &mut Dice) {
     let (some, run) = (counters(u32::try_from(dice.below(9)).expect("small")), model.running.get(&issue).copied());
     let text = format!("words {}", dice.below(1000));
     let memory = &mut model.memory;
-    match (dice.below(10), run) {
+    match (dice.below(11), run) {
         (0..=2, None) => {
             let run = RunId(memory.next_run);
             journal.run_started(run, issue.clone(), some.clone()).await.expect("writes");
@@ -129,6 +130,18 @@ async fn step(journal: &Journal, model: &mut Model, dice: &mut Dice) {
             if dice.below(2) == 0 {
                 journal.keep_within(None);
             }
+        }
+        (10, _) => {
+            let place =
+                Place { agent: text, state: StateName::new("Todo"), runtime: "jail".into(), cwd: "/work".into() };
+            let told = Some("told".to_owned()).filter(|_| dice.below(2) == 0);
+            let kept = Kept { id: "s-1".into(), place, told, tried: dice.below(2) == 0 };
+            let kept = Some(kept).filter(|_| dice.below(3) > 0);
+            journal.session(run, issue.clone(), kept.clone()).await.expect("writes");
+            match kept {
+                Some(kept) => memory.sessions.insert(issue, kept),
+                None => memory.sessions.remove(&issue),
+            };
         }
         _ => {
             journal.counted(issue.clone(), some.clone()).await.expect("writes");

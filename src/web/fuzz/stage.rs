@@ -212,6 +212,7 @@ fn running(words: &str, last: LastRun) -> RunningRow {
         sandbox: "jail".into(),
         attempt: None,
         session_id: Some(words.into()),
+        session_continued: false,
         turn_count: 2,
         last_event: Some("tool_call".into()),
         last_message: Some(words.into()),

@@ -24,7 +24,7 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
             "issue_body": "Do *this*.\n\n<script>alert('body')</script>", "issue_url": "javascript:alert(1)",
             "run_id": 5, "state": "Todo", "phase": "waiting for a human",
             "sandbox": "qemu (TCG)", "attempt": null,
-            "session_id": "sess-0123456789", "turn_count": 2, "last_event": "tool_call",
+            "session_id": "sess-0123456789", "session_continued": true, "turn_count": 2, "last_event": "tool_call",
             "last_message": "<b>asks</b>", "started_at": "2026-01-02T02:50:00.000Z",
             "last_event_at": "2026-01-02T02:59:00.000Z",
             "tokens": {"input_tokens": 1200, "output_tokens": 300, "total_tokens": 1500},

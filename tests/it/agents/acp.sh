@@ -9,11 +9,15 @@
 #   mcp BODY         a POST to the endpoint with everything it wants
 #   call TOOL JSON   a tools/call
 #   note NAME        $answer under a heading, in notes.txt of the work tree
+#   $sessions        set by the scenario, or SESSIONS in the environment: sessions are kept as files in the home. `load`
+#                    offers session/load and tells the history again, `resume` offers session/resume; `refuse`, `hang`
+#                    and `die` offer session/load, and do that when it comes
+#   $session $past   the session's name, and how many prompts it ever had, this one included
 # `turn` ends with end_turn, or with what it left in $reason.
 LC_ALL=C
-turn=0
+turn=0 past=0 session=s-1 sessions=${SESSIONS:-}
 emit() { printf '%s\n' "$1"; }
-say() { emit "{\"jsonrpc\":\"2.0\",\"method\":\"session/update\",\"params\":{\"sessionId\":\"s-1\",\"update\":{\"sessionUpdate\":\"agent_message_chunk\",\"content\":{\"type\":\"text\",\"text\":\"$1\"}}}}"; }
+say() { emit "{\"jsonrpc\":\"2.0\",\"method\":\"session/update\",\"params\":{\"sessionId\":\"$session\",\"update\":{\"sessionUpdate\":\"agent_message_chunk\",\"content\":{\"type\":\"text\",\"text\":\"$1\"}}}}"; }
 http() {
     local method=$1 where=$2 body=$3
     shift 3
@@ -36,23 +40,69 @@ note() { printf '== %s\n%s\n' "$1" "$answer" >>notes.txt; }
 # The first string that stands under a name.
 field() { [[ $line =~ \"$1\":\"(([^\"\\]|\\.)*)\" ]] && printf '%s' "${BASH_REMATCH[1]}"; }
 reply() { emit "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":$1}"; }
+refuse() { emit "{\"jsonrpc\":\"2.0\",\"id\":$id,\"error\":{\"code\":-32002,\"message\":\"$1\"}}"; }
+connect() {
+    url=$(field url)
+    host=${url#http://} path=/${url#http://*/}
+    host=${host%%/*}
+    [[ $line =~ Bearer\ ([A-Za-z0-9_-]+) ]] && token=${BASH_REMATCH[1]}
+    new=$line
+}
+# What was, as an agent tells it that loads a session: words, and a call that seems to be open. That it did stands in
+# history.txt of the work tree.
+history() {
+    local _
+    echo "$session" >>history.txt
+    while IFS= read -r _; do
+        say "words of old"
+        emit "{\"jsonrpc\":\"2.0\",\"method\":\"session/update\",\"params\":{\"sessionId\":\"$session\",\"update\":{\"sessionUpdate\":\"tool_call\",\"toolCallId\":\"old\",\"title\":\"a call of old\",\"status\":\"pending\"}}}"
+    done <"$HOME/session-$session"
+}
 
 . "$1"
 while IFS= read -r line; do
     [[ $line =~ \"id\":(\"[^\"]*\"|[0-9]+) ]] && id=${BASH_REMATCH[1]}
     case $(field method) in
-    initialize) reply '{"protocolVersion":1,"authMethods":[],"agentCapabilities":{"mcpCapabilities":{"http":true}}}' ;;
+    initialize) 
+        case $sessions in
+        '') offer= ;;
+        resume) offer=',"sessionCapabilities":{"resume":{}}' ;;
+        *) offer=',"loadSession":true' ;;
+        esac
+        reply "{\"protocolVersion\":1,\"authMethods\":[],\"agentCapabilities\":{\"mcpCapabilities\":{\"http\":true}$offer}}"
+        ;;
     session/new)
-        url=$(field url)
-        host=${url#http://} path=/${url#http://*/}
-        host=${host%%/*}
-        [[ $line =~ Bearer\ ([A-Za-z0-9_-]+) ]] && token=${BASH_REMATCH[1]}
-        new=$line
-        reply '{"sessionId":"s-1"}'
+        connect
+        if [ -n "$sessions" ]; then
+            # No name is used twice.
+            echo >>"$HOME/sessions"
+            n=0
+            while IFS= read -r _; do n=$((n + 1)); done <"$HOME/sessions"
+            session=s-$n
+            : >"$HOME/session-$session"
+        fi
+        reply "{\"sessionId\":\"$session\"}"
+        ;;
+    session/load | session/resume)
+        wanted=$(field sessionId)
+        case $sessions in
+        hang) sleep 300 ;;
+        die) exit 1 ;;
+        esac
+        if [ "$sessions" = refuse ] || [ ! -e "$HOME/session-$wanted" ]; then
+            refuse "there is no session $wanted"
+            continue
+        fi
+        connect
+        session=$wanted
+        while IFS= read -r _; do past=$((past + 1)); done <"$HOME/session-$session"
+        [ "$sessions" != load ] || history
+        reply '{}'
         ;;
     session/prompt)
         turn=$((turn + 1))
-        prompt=$(field text)
+        prompt=$(field text) past=$((past + 1))
+        [ -z "$sessions" ] || printf '%s\n' "$line" >>"$HOME/session-$session"
         reason=end_turn
         turn
         reply "{\"stopReason\":\"$reason\"}"

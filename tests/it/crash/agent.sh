@@ -1,6 +1,7 @@
 # What the agents of the crash matrix do: scenario of tests/it/agents/acp.sh. Each turn makes one commit, `Turn 1`,
 # `Turn 2`…, and only then counts it outside the repository: a commit that got lost leaves a gap.
 # The lock is the machine's word that no agent works on this disk beside us.
+sessions=load
 exec 8>>"$HOME/lock"
 flock -n 8 || echo "run beside another" >>overlap.txt
 step() {
@@ -15,6 +16,8 @@ step() {
 finish() { call mark_done '{"title":"The end","summary":"All of it."}'; }
 turn() {
     [[ $prompt =~ ([A-Z]-1):\ .*\ in\ (Todo|Review)\. ]] && issue=${BASH_REMATCH[1]} state=${BASH_REMATCH[2]}
+    # A session that goes on is not told the state again.
+    if [ -n "$issue" ]; then echo "$issue $state" >"$HOME/where-$session"; else read -r issue state <"$HOME/where-$session"; fi
     [ "$issue" = B-1 ] && exit 1
     step
     case $issue/$state in

@@ -83,3 +83,39 @@ fn work_in_a_machine_survives_a_kill_of_symphony() {
     assert!(log.contains("One"), "the commit of the killed run came out: {log}");
     drop(running);
 }
+
+#[test]
+fn a_late_answer_goes_to_the_session_that_asked_on_the_disk_of_its_machine() {
+    if !have_machines() {
+        return;
+    }
+    let scenario = "sessions=load\nturn() { if [ $past = 1 ]; then call request_human_steering '{\"question\":\"Which colour?\"}'; \
+                    else call mark_done '{\"title\":\"The end\",\"summary\":\"All.\"}'; fi; }\n";
+    let mut project = Project::acting(scenario, "");
+    project.microvms = true;
+    // Nothing of the host is seen in there: the agent travels in its command.
+    let place = project.beside("agent").canonicalize().expect("there");
+    let command = format!("bash {0}/acp.sh {0}/scenario.sh", place.display());
+    let file = |text: &str| text.replace('\'', "'\\''");
+    let brought = format!(
+        "printf %s '{}' >~/acp.sh; printf %s '{}' >~/scenario.sh; exec bash ~/acp.sh ~/scenario.sh",
+        file(include_str!("../agents/acp.sh")),
+        file(scenario)
+    );
+    let workflow = project.read("WORKFLOW.md");
+    let (before, after) = workflow.split_once("sandbox:\n").expect("a section");
+    let (_, body) = after.split_once("---\n").expect("its end");
+    let front = before.replace(&command, &serde_json::to_string(&brought).expect("a string"));
+    let sandbox =
+        "sandbox: {runtime: qemu, memory_mib: 512, cpus: 1, disk_mib: 1024}\nsteering: {release_after_ms: 300}\n";
+    project.write("WORKFLOW.md", &format!("{front}{sandbox}---\n{body}"));
+    project.issue("Todo", "S-1", "Do it well.");
+    let running = project.start();
+    running.until_state("the release", |s| s["running"] == json!([]) && s["asked"][0]["steering_question"].is_string());
+    assert_eq!(running.post("/api/v1/issues/S-1/steering-reply", &json!({"text": "green"})).status, 202);
+    until("the issue to be done", || project.exists("issues/Done/S-1.md"));
+    let log = running.log();
+    assert!(log.contains("agent session continued") && !log.contains("not continued"), "{log}");
+    let prompts = project.transcripts().lines().filter(|line| line.contains("session/prompt")).count();
+    assert_eq!(prompts, 2);
+}

@@ -7,6 +7,7 @@ use tokio::io::{
 
 use super::*;
 
+mod continued;
 mod faults;
 mod start;
 mod turns;
@@ -78,6 +79,7 @@ fn options() -> StartOptions {
             url: "http://127.0.0.1:1/api/v1/issues/A-1/mcp".into(),
             bearer: "the-run-s-token".into(),
         }),
+        resume: None,
         mode: None,
         read_timeout: Duration::from_secs(30),
         max_line: 0,

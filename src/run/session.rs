@@ -1,0 +1,212 @@
+//! The agent of a run and its session: the one of an earlier run where that can go on, else a new one. Nothing that goes
+//! wrong over an older session fails the run.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use symphony_core::board::{FailureCode, RunEnd};
+use symphony_core::prompt::{self, Task};
+use symphony_core::session::{Fresh, Kept, Place, candidate, digest, identity};
+use symphony_core::snapshot::EventRow;
+use symphony_guest::wire::{Program as GuestProgram, SpawnRequest};
+use tokio::sync::mpsc;
+
+use super::inside::{Door, GUEST_GRACE, TREE, forward};
+use super::line::{Line, Report};
+use super::turns::attempt_of;
+use super::{Attempt, McpDoor, failed};
+use crate::agent::error::AgentError;
+use crate::agent::event::Events;
+use crate::agent::profile::{self, Inside};
+use crate::agent::redact::Secrets;
+use crate::agent::session::{Begun, McpServer, Session, StartOptions};
+use crate::agent::transcript::Transcript;
+use crate::sandbox::channel::{Channel, ExitFuture, Killer};
+
+/// Where the guest program has the agent's home: on the work disk, beside the tree.
+const HOME: &str = "/home/agent";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What an agent is told first, rendered before anything boots.
+pub(super) struct Opening {
+    /// To one that knows nothing.
+    pub(super) full: String,
+    /// The task alone, without a word of earlier runs.
+    pub(super) task: String,
+}
+
+/// A live agent with a session.
+pub(super) struct Agent {
+    pub(super) session: Session,
+    pub(super) exit: ExitFuture,
+    pub(super) killer: Killer,
+    /// What it is told first.
+    pub(super) prompt: String,
+    /// What is kept of its session once it has answered a turn; none of one that could not be continued.
+    pub(super) answered: Option<Kept>,
+    /// Its words on their way to readers.
+    pub(super) doors: [Door; 2],
+}
+
+/// A program with a session, or why not.
+struct Started {
+    session: Session,
+    exit: ExitFuture,
+    killer: Killer,
+    doors: [Door; 2],
+}
+
+enum Broken {
+    /// The older session broke it.
+    Continuing(AgentError),
+    /// Everything else.
+    End(RunEnd),
+}
+
+impl Attempt {
+    /// Starts the agent. `stood`: the work disk held a tree, and the agent's home beside it, before this run.
+    pub(super) async fn start_agent(
+        &self,
+        channel: &Channel,
+        stood: bool,
+        mcp: Option<&McpDoor>,
+        opening: Opening,
+        line: &Line,
+    ) -> Result<Agent, RunEnd> {
+        let secrets = Secrets::new(mcp.iter().map(|door| door.bearer.clone()));
+        let transcript = Transcript::open(&self.dir.join("acp.jsonl"), secrets.clone())
+            .map_err(|error| tracing::warn!(%error, "frames of this run are not recorded"))
+            .ok();
+        let options = |resume: Option<String>| StartOptions {
+            cwd: TREE.into(),
+            client_version: env!("CARGO_PKG_VERSION").into(),
+            title: format!("{}: {}", self.plan.issue.identifier, self.plan.issue.title),
+            mcp: mcp.map(|door| McpServer { url: door.url.clone(), bearer: door.bearer.clone() }),
+            resume,
+            mode: None,
+            read_timeout: Duration::from_millis(self.workflow.acp.read_timeout_ms),
+            max_line: 0,
+            secrets: secrets.clone(),
+            transcript: transcript.clone(),
+        };
+        let older = self.older_session(stood, line).await;
+        let started = match &older {
+            None => self.start(channel, options(None), line).await,
+            Some(kept) => match self.start(channel, options(Some(kept.id.clone())), line).await {
+                Err(Broken::Continuing(error)) => {
+                    self.not_continued(&error.to_string());
+                    let row = EventRow {
+                        at: Timestamp::now(),
+                        event: "session_not_continued".into(),
+                        message: crate::agent::event::one_line(&error.to_string()),
+                    };
+                    line.report(Report::Event(row)).await;
+                    // Whatever hangs in there must not meet the new one.
+                    if let Err(error) = channel.clear(GUEST_GRACE).await {
+                        tracing::debug!(run_id = self.plan.run.0, %error, "the agent could not be cleared away");
+                    }
+                    self.start(channel, options(None), line).await
+                }
+                started => started,
+            },
+        };
+        let Started { session, exit, killer, doors } = started.map_err(|broken| match broken {
+            Broken::Continuing(error) => failed(error.code(), error),
+            Broken::End(end) => end,
+        })?;
+        if let Begun::Refused(why) = session.begun() {
+            self.not_continued(why);
+        }
+        let continued = older.filter(|_| *session.begun() == Begun::Continued);
+        line.report(Report::Session { id: session.id().to_owned(), continued: continued.is_some() }).await;
+        let task = digest(&opening.task);
+        let answered = self.remember(&session, continued.is_some(), task.clone(), line).await;
+        let prompt = match continued.as_ref().and_then(|kept| kept.told.as_ref()) {
+            None => opening.full,
+            Some(told) => {
+                let task = if *told == task { Task::Known } else { Task::Changed(&opening.task) };
+                prompt::resumed(&self.plan.issue, &attempt_of(&self.plan), task, self.workflow.mcp.enabled)
+            }
+        };
+        Ok(Agent { session, exit, killer, prompt, answered, doors })
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            agent: identity(&self.agent(), &self.workflow.acp.shell),
+            state: self.plan.issue.state.clone(),
+            runtime: self.picked.kind.runtime().to_owned(),
+            cwd: TREE.to_owned(),
+        }
+    }
+
+    /// The session to go on with. That it is tried is kept first: a session that kills its agent, or us, does so once.
+    async fn older_session(&self, stood: bool, line: &Line) -> Option<Kept> {
+        let kept = match candidate(self.session.as_ref(), &self.place(), stood, self.workflow.acp.resume) {
+            Ok(kept) => kept.clone(),
+            Err(Fresh::None) => return None,
+            Err(why) => {
+                self.not_continued(&why.to_string());
+                return None;
+            }
+        };
+        match line.session(Some(Kept { tried: true, ..kept.clone() })).await {
+            Ok(()) => Some(kept),
+            Err(error) => {
+                self.not_continued(&error);
+                None
+            }
+        }
+    }
+
+    fn not_continued(&self, why: &str) {
+        let issue = &self.plan.issue;
+        tracing::info!(issue_id = %issue.id, issue_identifier = %issue.identifier, run_id = self.plan.run.0, %why,
+            "the agent's last session is not continued");
+    }
+
+    /// Keeps the name of a new session, and says what to keep once a turn of it was answered.
+    async fn remember(&self, session: &Session, continued: bool, task: String, line: &Line) -> Option<Kept> {
+        let keeps = session.is_continuable() && self.workflow.acp.resume;
+        let fresh = keeps
+            .then(|| Kept { id: session.id().to_owned(), place: self.place(), told: None, tried: false })
+            .filter(|_| !continued);
+        if (fresh.is_some() || (!keeps && self.session.is_some()))
+            && let Err(error) = line.session(fresh).await
+        {
+            // Then the next run begins a new one.
+            tracing::warn!(issue_id = %self.plan.issue.id, %error, "the agent's session could not be remembered");
+        }
+        keeps.then(|| Kept { id: session.id().to_owned(), place: self.place(), told: Some(task), tried: false })
+    }
+
+    /// One program, one try at a session.
+    async fn start(&self, channel: &Channel, options: StartOptions, line: &Line) -> Result<Started, Broken> {
+        let inside = Inside { path: PATH.into(), home: HOME.into() };
+        let end = |code, error: &dyn std::fmt::Display| Broken::End(failed(code, error));
+        let launch = profile::launch(&self.agent(), &self.workflow.acp.shell, &self.plan.issue, &inside)
+            .map_err(|error| end(FailureCode::AgentNotConfigured, &error))?;
+        let program = match launch.program {
+            profile::Program::Builtin => GuestProgram::ScriptAgent,
+            profile::Program::Command(argv) => GuestProgram::Argv(argv),
+        };
+        let request = SpawnRequest { program, env: launch.env, cwd: None };
+        let process = channel.spawn(request).await.map_err(|error| end(FailureCode::AgentNotFound, &error))?;
+        let (events_to, events) = mpsc::channel(256);
+        let sink = Events::new(events_to.clone(), options.secrets.clone());
+        let doors = [
+            Door(tokio::spawn(forward(events, line.run, line.reports.clone()))),
+            Door(tokio::spawn(crate::agent::stderr::forward(process.stderr, sink, options.transcript.clone()))),
+        ];
+        let options = StartOptions { mode: launch.mode.map(str::to_owned), ..options };
+        let started = tokio::select! {
+            started = Session::start(process.stdout, process.stdin, options, events_to) => started,
+            cause = line.stopped() => return Err(Broken::End(RunEnd::Stopped(cause))),
+        };
+        match started {
+            Ok(session) => Ok(Started { session, exit: process.exit, killer: process.killer, doors }),
+            Err(error) if error.is_of_continuing() => Err(Broken::Continuing(error)),
+            Err(error) => Err(Broken::End(failed(error.code(), error))),
+        }
+    }
+}
