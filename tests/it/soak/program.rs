@@ -15,7 +15,9 @@ use crate::rig::{FRONT, Project, Running, git, processes_with};
 
 /// Issues that wait for a slot.
 const AHEAD: usize = 6;
-/// Allocators keep some, and the board remembers each issue.
+/// Finished issues that stay in their directory.
+const PRESENT: usize = 20;
+/// Allocators keep some.
 const RSS_MIB: i64 = 24;
 /// SQLite's log may hold 1000 pages before they go into the file; the events that stay take less than one MiB.
 const JOURNAL_KIB: i64 = 6 * 1024;
@@ -107,6 +109,25 @@ fn count(project: &Project, state: &str) -> usize {
     files.filter(|file| !file.file_name().to_string_lossy().starts_with('.')).count()
 }
 
+/// People put finished issues away: what the program holds for an issue that is there is no leak. How many went.
+fn put_away(project: &Project, keep: usize) -> usize {
+    let away = project.beside("away");
+    fs::create_dir_all(&away).expect("made");
+    let files = fs::read_dir(project.dir().join("issues/Done")).into_iter().flatten().flatten();
+    let mut done: Vec<_> =
+        files.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path()))).collect();
+    done.sort();
+    done.truncate(done.len().saturating_sub(keep));
+    for (_, path) in &done {
+        // Its workspace goes when symphony sees it in Done; a file that went at once would not be seen.
+        let key = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        if !project.exists(&format!(".symphony/workspaces/{key}")) {
+            fs::rename(path, away.join(path.file_name().expect("a name"))).expect("moved");
+        }
+    }
+    fs::read_dir(away).expect("there").count()
+}
+
 /// A project whose runs may be as many and as bad as they like, and `at_once` of them.
 fn project(at_once: usize) -> Project {
     let front = FRONT.replace("agent:\n", &format!("agent:\n  max_concurrent_agents: {at_once}\n"));
@@ -134,7 +155,7 @@ fn end(project: &Project, running: Running, issues: usize) {
     let left = left();
     assert!(left.is_empty(), "work places of finished issues stay: {left:#?}");
     assert_eq!(running.stop(), 0);
-    assert_eq!(count(project, "Done"), issues);
+    assert_eq!(put_away(project, PRESENT) + count(project, "Done"), issues);
     let patches = fs::read_dir(own.join("patches")).expect("patches").count();
     assert!(patches >= issues, "{patches} patches of {issues} issues");
     let report = symphony::journal::inspect::check(&own.join("journal.db"), None).expect("readable");
@@ -237,7 +258,7 @@ fn kills_at_random_lose_no_issue_and_leave_nothing_behind() {
     let (mut kills, mut restarts) = (0, 0);
     let mut last = (0, Instant::now());
     loop {
-        let done = count(&project, "Done");
+        let done = put_away(&project, PRESENT) + count(&project, "Done");
         if done > last.0 {
             last = (done, Instant::now());
         }
