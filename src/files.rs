@@ -99,6 +99,16 @@ pub fn remove_tree(path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// Says of a directory of ours that it was used now: what was not used for long goes. A link is not followed.
+pub fn touch(dir: &Path) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let open = std::fs::File::options().read(true).custom_flags(flags).open(dir);
+    if let Err(error) = open.and_then(|dir| dir.set_modified(std::time::SystemTime::now())) {
+        tracing::debug!(path = %dir.display(), %error, "it does not say that it was used");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,7 +20,7 @@ use crate::hooks::HookEnv;
 use crate::layout::Layout;
 use crate::run::marker;
 use crate::sandbox::choose::Sandboxes;
-use crate::sandbox::jail;
+use crate::sandbox::{jail, qemu};
 use crate::workspace::{Wanted, Workspaces, making};
 
 /// What looking and removing need. Held by the one process that has the workflow's lock.
@@ -97,6 +97,10 @@ impl Keeper<'_> {
             let way = if rest.is_some() { Way::DiskRest } else { Way::Disk(runtime) };
             let owner = stock.owner(&key);
             let at = stock.put(if aside { Kind::PutAside } else { Kind::WorkDisk }, &path, mark, way);
+            stock.used_below(at, &path);
+            if runtime == "qemu" {
+                stock.used_at(at, &path.join("state/work.img"));
+            }
             stock.change(at, |item| {
                 (item.owner, item.doomed) = (owner, rest.is_some());
                 item.unexported = unexported.contains(&key);
@@ -115,6 +119,7 @@ impl Keeper<'_> {
             let way = known.filter(|_| ours).map_or(Way::None, Way::Workspace);
             let owner = stock.owner(&name);
             let at = stock.put(Kind::Workspace, &path, if ours { Mark::Ours } else { Mark::Missing }, way);
+            stock.used_below(at, &path);
             stock.change(at, |item| item.owner = owner);
         }
         stock.half_removed(workspaces.root(), self.instance);
@@ -179,6 +184,9 @@ fn is_disk(runtime: &str, path: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(path) else { return false };
     let names: Option<Vec<String>> =
         entries.map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect();
-    let parts: &[&str] = if runtime == "smolvm" { &["smolvm"] } else { &jail::PARTS };
+    let mut parts: Vec<&str> = if runtime == "smolvm" { vec!["smolvm"] } else { jail::PARTS.to_vec() };
+    if runtime == "qemu" {
+        parts.push(qemu::GRANTED);
+    }
     names.is_some_and(|names| !names.is_empty() && names.iter().all(|name| parts.contains(&name.as_str())))
 }

@@ -98,6 +98,7 @@ impl Attempt {
         }
         drop(channel);
         let ending = guest.stop(GUEST_GRACE).await;
+        crate::files::touch(&self.disk_of(&self.picked));
         tracing::debug!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, run_id = self.plan.run.0, ?ending, "sandbox gone");
         let exported = match exported {
             Err(error) if error.is_guest_gone() => {
@@ -207,7 +208,11 @@ impl Attempt {
         let (io, mut guest) = guest.into_parts();
         let token = crate::random::token(16).map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
         match Channel::open(io, &token, deadline).await {
-            Ok((channel, hello)) => Ok((guest, channel, DiskState { tree: hello.tree, marker: hello.marker })),
+            Ok((channel, hello)) => {
+                // What a guest writes changes no time at the top.
+                crate::files::touch(&self.disk_of(picked));
+                Ok((guest, channel, DiskState { tree: hello.tree, marker: hello.marker }))
+            }
             Err(error) => {
                 let ending = guest.stop(Duration::ZERO).await;
                 let said = ending.stderr.trim();

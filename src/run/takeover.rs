@@ -79,6 +79,8 @@ impl Attempt {
         tokio::fs::rename(self.disk_of(other), &aside)
             .await
             .map_err(|error| format!("it cannot be put aside at {}: {error}", aside.display()))?;
+        // From now on it stays as long as any that is not used.
+        crate::files::touch(&aside);
         Ok(aside)
     }
 

@@ -84,11 +84,10 @@ impl Stock {
             // Notes stand here until they are in their issue.
             let notes = std::fs::symlink_metadata(path.join("notes.md"));
             let none = notes.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-            let last = newest_below(&path);
+            self.used_below(at, &path);
             self.change(at, |item| {
                 (item.unexported, item.doomed) = (!none, doomed);
                 item.live = run.is_some_and(|run| running.contains(&run));
-                item.idle_ms = item.idle_ms.min(last);
             });
         }
     }
@@ -188,6 +187,19 @@ impl Stock {
         });
         self.ways.push(way);
         self.inventory.items.len() - 1
+    }
+
+    /// A time below counts as its last use as well: whoever writes into a tree changes no time at its top. One that a
+    /// guest forged can only lengthen the stay.
+    pub(super) fn used_below(&mut self, at: usize, path: &Path) {
+        let last = newest_below(path);
+        self.change(at, |item| item.idle_ms = item.idle_ms.min(last));
+    }
+
+    /// The same of one file, where it is.
+    pub(super) fn used_at(&mut self, at: usize, file: &Path) {
+        let last = std::fs::symlink_metadata(file).ok().and_then(|about| about.modified().ok()).map(idle_ms);
+        self.change(at, |item| item.idle_ms = item.idle_ms.map(|idle| idle.min(last.unwrap_or(idle))));
     }
 
     pub(super) fn change(&mut self, at: usize, change: impl FnOnce(&mut Item)) {

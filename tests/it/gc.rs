@@ -13,6 +13,14 @@ fn old(path: &Path) {
     File::open(path).expect("there").set_modified(then).expect("aged");
 }
 
+/// A directory with all that stands directly in it: the time of any of it keeps it.
+fn old_with_parts(dir: &Path) {
+    for entry in fs::read_dir(dir).expect("a directory").flatten() {
+        old(&entry.path());
+    }
+    old(dir);
+}
+
 /// A project that ran once, with an old work disk of a finished issue and an old rest of a removal.
 fn project() -> Project {
     let project = Project::new();
@@ -21,7 +29,7 @@ fn project() -> Project {
     for name in ["A-1", "+gone-B-1"] {
         let disk = project.dir().join(".symphony/disks").join(name);
         fs::create_dir_all(disk.join("tree/deep")).expect("a disk");
-        old(&disk);
+        old_with_parts(&disk);
     }
     project
 }
@@ -96,6 +104,47 @@ fn a_dry_run_says_what_the_next_one_removes_and_patches_and_fresh_runs_stay() {
     assert!(project.exists(".symphony/patches/agent_A-1.patch"));
 }
 
+/// Regression: the time of its top directory was taken for that of its last use, and no write below changes it.
+#[test]
+fn a_disk_or_workspace_that_was_written_into_lately_stays_however_old_its_directory_is() {
+    let project = with_workspace("exit 0");
+    let symphony = project.dir().join(".symphony");
+    let parts = ["disks/A-1", "disks/A-1+left-7", "machines/qemu/A-1"];
+    for place in parts {
+        let disk = symphony.join(place);
+        fs::create_dir_all(disk.join("tree")).expect("a disk");
+        fs::create_dir_all(disk.join("state")).expect("a disk");
+        old_with_parts(&disk);
+    }
+    fs::write(symphony.join("machines/qemu/A-1/granted-mib"), "8192").expect("written");
+    fs::write(symphony.join("machines/qemu/A-1/state/work.img"), "an image").expect("written");
+    fs::write(symphony.join("disks/A-1/tree/f"), "now").expect("written");
+    fs::write(symphony.join("disks/A-1+left-7/tree/f"), "now").expect("written");
+    fs::write(symphony.join("workspaces/A-1/f"), "now").expect("written");
+    let all = parts.into_iter().chain(["workspaces/A-1"]);
+    for place in all.clone() {
+        // A file in place of a directory changes the time of what is above it.
+        if place.starts_with("machines") {
+            for part in ["state", "granted-mib"] {
+                old(&symphony.join(place).join(part));
+            }
+        }
+        old(&symphony.join(place));
+    }
+    let (code, report) = gc(&project, &[]);
+    assert_eq!(code, 0, "{report:#}");
+    for place in all {
+        assert_eq!(reason(&report, &format!(".symphony/{place}")), words("kept", "not-yet"), "{place}");
+    }
+    for file in ["disks/A-1/tree", "disks/A-1+left-7/tree", "machines/qemu/A-1/state/work.img", "workspaces/A-1/f"] {
+        old(&symphony.join(file));
+    }
+    let (_, report) = gc(&project, &[]);
+    for place in parts.into_iter().chain(["workspaces/A-1"]) {
+        assert_eq!(reason(&report, &format!(".symphony/{place}")), words("removed", "issue-finished"), "{place}");
+    }
+}
+
 #[test]
 fn links_marks_strangers_and_issues_that_are_not_finished_keep_a_disk() {
     let project = project();
@@ -105,7 +154,7 @@ fn links_marks_strangers_and_issues_that_are_not_finished_keep_a_disk() {
     fs::create_dir_all(outside.join("tree")).expect("outside");
     for name in ["C-1", "D-1"] {
         fs::create_dir_all(disks.join(name).join("tree")).expect("a disk");
-        old(&disks.join(name));
+        old_with_parts(&disks.join(name));
     }
     fs::create_dir_all(project.dir().join(".symphony/unexported")).expect("made");
     project.write(".symphony/unexported/A-1", "jail");
@@ -113,7 +162,7 @@ fn links_marks_strangers_and_issues_that_are_not_finished_keep_a_disk() {
     project.issue("Done", "F-1", "Done.");
     std::os::unix::fs::symlink(&outside, disks.join("E-1")).expect("a link");
     fs::create_dir_all(disks.join("F-1/precious")).expect("a stranger");
-    old(&disks.join("F-1"));
+    old_with_parts(&disks.join("F-1"));
     let (code, report) = gc(&project, &[]);
     assert_eq!(code, 0);
     for (end, why) in [
@@ -198,7 +247,7 @@ fn with_workspace(hook: &str) -> Project {
     assert_eq!(project.once(), 3);
     fs::create_dir_all(project.dir().join("issues/Done")).expect("a state");
     fs::rename(project.dir().join("issues/Parked/A-1.md"), project.dir().join("issues/Done/A-1.md")).expect("moved");
-    old(&project.dir().join(".symphony/workspaces/A-1"));
+    old_with_parts(&project.dir().join(".symphony/workspaces/A-1"));
     project
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use symphony::git::Git;
@@ -243,10 +244,19 @@ async fn a_disk_without_a_repository_is_put_aside_and_not_deleted() {
     let mut bench = Bench::new();
     bench.leave_work_in_the_jail().await;
     std::fs::remove_dir_all(bench.disk("jail").join("tree/.git")).expect("removed");
+    let workspace = bench.layout().root().join("workspaces/W-1");
+    let long_ago = SystemTime::now() - Duration::from_secs(30 * 24 * 60 * 60);
+    for dir in [&bench.disk("jail"), &workspace] {
+        std::fs::File::open(dir).and_then(|dir| dir.set_modified(long_ago)).expect("aged");
+    }
     let ended = bench.begin("qemu", "test ! -e loose.txt", true).await.expect("ends");
     assert_eq!(ended.end, RunEnd::TurnsUsed);
     let aside = bench.layout().given_up("jail", &key(), RunId(2));
     assert!(aside.join("tree/loose.txt").exists() && !bench.disk("jail").exists());
+    // They are kept for some days since their last use, which was now.
+    for dir in [&aside, &workspace] {
+        assert!(std::fs::metadata(dir).and_then(|about| about.modified()).expect("a time") > long_ago, "{dir:?}");
+    }
     assert_eq!(bench.marker(), None);
 }
 
