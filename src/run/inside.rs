@@ -65,16 +65,10 @@ impl Attempt {
             Ok(booted) => booted,
             Err(end) => return Left::Ended(end),
         };
-        // Without the mark, another runtime would take what the agent is about to do for an older copy.
-        if let Err(error) = marker::set(&self.parts.layout, &self.key, self.picked.kind.runtime()) {
-            drop(channel);
-            guest.stop(GUEST_GRACE).await;
-            let place = self.parts.layout.unexported(&self.key);
-            let message = format!("cannot mark the work disk as in use: {}: {error}", place.display());
-            return Left::Ended(failed(FailureCode::SandboxBootFailed, message));
-        }
         let mut talk = Talk::default();
-        let end = match self.prepare_disk(airlock, &channel, &disk, line).await {
+        // Without the mark, another runtime would take what the agent is about to do for an older copy.
+        let prepared = self.prepare_disk(airlock, &channel, &disk, stood, line).await.and_then(|()| self.mark());
+        let end = match prepared {
             Ok(()) => self.converse(airlock, &channel, ready, prompt, &mut talk, line).await,
             Err(end) => Err(end),
         };
@@ -115,6 +109,15 @@ impl Attempt {
             tracing::warn!(issue_id = %self.plan.issue.id, %error, "the work is out, but its work disk stays marked");
         }
         self.conclude(end, exported, ending.out_of_memory)
+    }
+
+    /// Marks a disk that holds what the airlock holds: from now on it may be ahead.
+    fn mark(&self) -> Result<(), RunEnd> {
+        marker::set(&self.parts.layout, &self.key, self.picked.kind.runtime()).map_err(|error| {
+            let place = self.parts.layout.unexported(&self.key);
+            let message = format!("cannot mark the work disk as in use: {}: {error}", place.display());
+            failed(FailureCode::SandboxBootFailed, message)
+        })
     }
 
     /// Joins how the talk ended with whether its work arrived.
@@ -315,6 +318,13 @@ impl Attempt {
 pub(super) struct DiskState {
     pub(super) tree: bool,
     pub(super) marker: Option<String>,
+}
+
+impl DiskState {
+    /// Whether it was seeded to its end: anything else is nobody's work.
+    pub(super) fn holds_work(&self) -> bool {
+        self.tree && self.marker.is_some()
+    }
 }
 
 /// A task that ends with its scope.
