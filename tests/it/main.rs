@@ -25,6 +25,7 @@ mod overload;
 mod profiles;
 mod proposals;
 mod rig;
+mod skip;
 mod smolvm;
 mod soak;
 mod states;
