@@ -99,6 +99,27 @@ pub fn remove_tree(path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// Opens a file to read it; a link is followed. What a look must not wait for, such as a pipe, is an error.
+///
+/// # Errors
+/// What the file system says, or that it is no file.
+pub fn open_plain(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = std::fs::File::options().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no regular file")) }
+}
+
+/// Says of a directory of ours that it was used now: what was not used for long goes. A link is not followed.
+pub fn touch(dir: &Path) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let open = std::fs::File::options().read(true).custom_flags(flags).open(dir);
+    if let Err(error) = open.and_then(|dir| dir.set_modified(std::time::SystemTime::now())) {
+        tracing::debug!(path = %dir.display(), %error, "it does not say that it was used");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ mod stock;
 mod upkeep;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use symphony_core::ids::{Identifier, WorkspaceKey};
 use symphony_core::issue::Scan;
@@ -20,7 +20,7 @@ use crate::hooks::HookEnv;
 use crate::layout::Layout;
 use crate::run::marker;
 use crate::sandbox::choose::Sandboxes;
-use crate::sandbox::jail;
+use crate::sandbox::{jail, qemu, smolvm};
 use crate::workspace::{Wanted, Workspaces, making};
 
 /// What looking and removing need. Held by the one process that has the workflow's lock.
@@ -42,11 +42,12 @@ pub struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
-    /// Lists everything. What cannot be looked at is an error in the inventory, never an empty list. Blocking.
-    pub fn look(&self, scan: Result<Scan, String>) -> Stock {
+    /// Lists everything. What cannot be looked at is an error in the inventory, never an empty list. Blocking, but
+    /// for what a runtime is asked.
+    pub async fn look(&self, scan: Result<Scan, String>) -> Stock {
         let mut stock = Stock::default();
         match scan {
-            Ok(scan) => stock.know(scan.issues, self.workflow),
+            Ok(scan) => stock.know(scan, self.workflow),
             Err(error) => stock.inventory.errors.push(format!("the issues could not be read: {error}")),
         }
         let unexported = stock.listed(&self.layout.root().join("unexported"));
@@ -79,7 +80,46 @@ impl Keeper<'_> {
             stock.put(Kind::Patches, &self.layout.patches(), Mark::Ours, Way::None);
         }
         stock.journal(self.layout);
+        let mut listed = vec!["airlock", "disks", "machines", "patches", "runs"];
+        if self.workspaces.is_some_and(|workspaces| is_same(workspaces.root(), &self.layout.root().join("workspaces")))
+        {
+            listed.push("workspaces");
+        }
+        let machines = self.machines(&mut stock).await;
+        if machines.is_some_and(|machines| is_same(&machines, &self.layout.root().join("smolvm"))) {
+            listed.push("smolvm");
+        }
+        stock.others(self.layout, &listed);
         stock
+    }
+
+    /// What smolvm keeps, wherever that is; the machine of a work disk counts as that disk. Says where.
+    async fn machines(&self, stock: &mut Stock) -> Option<PathBuf> {
+        let place = match smolvm::directory(self.layout.root()) {
+            Ok(place) => place,
+            Err(error) => {
+                stock.inventory.errors.push(format!("cannot tell where the machines of smolvm are: {error}"));
+                return None;
+            }
+        };
+        if std::fs::symlink_metadata(&place).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return None;
+        }
+        let mut counted = 0_u64;
+        for at in stock.of_runtime("smolvm") {
+            let Some(disk) = stock.inventory.items.get(at).map(|item| PathBuf::from(&item.place)) else { continue };
+            let owner = self.sandboxes.owner("smolvm");
+            let machine = match &owner {
+                Some(owner) => owner.sandbox.elsewhere(&disk).await,
+                None => None,
+            };
+            let bytes = machine.and_then(|machine| stock::size(&machine));
+            counted = counted.saturating_add(bytes.unwrap_or(0));
+            stock.change(at, |item| item.bytes = item.bytes.and_then(|note| Some(note.saturating_add(bytes?))));
+        }
+        let at = stock.put(Kind::Other, &place, Mark::Ours, Way::None);
+        stock.change(at, |item| item.bytes = item.bytes.map(|all| all.saturating_sub(counted)));
+        Some(place)
     }
 
     fn disks(&self, stock: &mut Stock, runtime: &'static str, place: &Path, unexported: &BTreeSet<String>) {
@@ -97,6 +137,10 @@ impl Keeper<'_> {
             let way = if rest.is_some() { Way::DiskRest } else { Way::Disk(runtime) };
             let owner = stock.owner(&key);
             let at = stock.put(if aside { Kind::PutAside } else { Kind::WorkDisk }, &path, mark, way);
+            stock.used_below(at, &path);
+            if runtime == "qemu" {
+                stock.used_at(at, &path.join("state/work.img"));
+            }
             stock.change(at, |item| {
                 (item.owner, item.doomed) = (owner, rest.is_some());
                 item.unexported = unexported.contains(&key);
@@ -115,6 +159,7 @@ impl Keeper<'_> {
             let way = known.filter(|_| ours).map_or(Way::None, Way::Workspace);
             let owner = stock.owner(&name);
             let at = stock.put(Kind::Workspace, &path, if ours { Mark::Ours } else { Mark::Missing }, way);
+            stock.used_below(at, &path);
             stock.change(at, |item| item.owner = owner);
         }
         stock.half_removed(workspaces.root(), self.instance);
@@ -174,11 +219,19 @@ impl Keeper<'_> {
     }
 }
 
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    real(one) == real(other)
+}
+
 /// Whether a directory has at its top what this runtime puts there, and nothing else.
 fn is_disk(runtime: &str, path: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(path) else { return false };
     let names: Option<Vec<String>> =
         entries.map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect();
-    let parts: &[&str] = if runtime == "smolvm" { &["smolvm"] } else { &jail::PARTS };
+    let mut parts: Vec<&str> = if runtime == "smolvm" { vec!["smolvm"] } else { jail::PARTS.to_vec() };
+    if runtime == "qemu" {
+        parts.push(qemu::GRANTED);
+    }
     names.is_some_and(|names| !names.is_empty() && names.iter().all(|name| parts.contains(&name.as_str())))
 }

@@ -100,7 +100,7 @@ impl Gc {
             sandboxes: &sandboxes,
             workspaces: workspaces.as_ref(),
         };
-        let mut stock = keeper.look(scan);
+        let mut stock = keeper.look(scan).await;
         stock.inventory.errors.extend(errors);
         let verdicts = plan(&stock.inventory, &workflow.retention);
         let mut outcomes = vec![];

@@ -9,7 +9,7 @@ use symphony_guest::wire::{ExportRequest, Identity, RefusalKind, SeedRequest};
 
 use super::inside::{DiskState, GUEST_GRACE};
 use super::line::{Line, Report};
-use super::{Attempt, failed};
+use super::{Attempt, failed, marker};
 use crate::airlock::{Airlock, AirlockError, Checkpoint, Claim, Limits};
 use crate::failpoint::{Phase, reach};
 use crate::git::Oid;
@@ -70,17 +70,28 @@ impl ExportError {
 
 impl Attempt {
     /// Makes the work disk hold exactly the newest work: keeps a tree that does, rescues one that is
-    /// ahead of the airlock, seeds everything else.
+    /// ahead of the airlock, seeds everything else. `stood`: the disk is marked, so a tree must be on it; a mark is set
+    /// behind a seed only, and goes before the next one.
     pub(super) async fn prepare_disk(
         &self,
         airlock: &Airlock,
         channel: &Channel,
         disk: &DiskState,
+        stood: bool,
         line: &Line,
     ) -> Result<(), RunEnd> {
+        if stood && !disk.holds_work() {
+            let (place, mark) = (self.disk_of(&self.picked), self.parts.layout.unexported(&self.key));
+            let message = format!(
+                "work that never came out stood on the work disk {}, and no work tree is on it any more; nothing was removed (hint: put the disk back, or the project where it was when the disk was made, or remove {} to give that work up)",
+                place.display(),
+                mark.display()
+            );
+            return Err(failed(FailureCode::RescueFailed, message));
+        }
         let work = async {
             let current = self.marker(airlock).await.map_err(|error| failed(FailureCode::AirlockError, error))?;
-            if disk.tree && disk.marker.is_some() {
+            if disk.holds_work() {
                 let kept = disk.marker.as_deref() == Some(&current);
                 // Asked of a tree we know too: an agent may have broken it, and then no run could ever end.
                 if !kept {
@@ -105,6 +116,12 @@ impl Attempt {
                         return Err(failed(FailureCode::RescueFailed, message));
                     }
                 }
+            }
+            if stood {
+                // What the tree held is taken or given up. A kill in the middle of a seed must not look like its loss.
+                marker::clear(&self.parts.layout, &self.key).map_err(|error| {
+                    failed(FailureCode::RescueFailed, format!("the work is out, but its mark stays: {error}"))
+                })?;
             }
             self.seed(airlock, channel, disk.tree, line).await
         };
@@ -226,7 +243,10 @@ impl Attempt {
             Ok(booted) => booted,
             Err(end) => return Err(ChannelError::Protocol(format!("no sandbox for the rescue: {end}")).into()),
         };
-        let exported = if disk.tree { self.export(airlock, &channel, message).await.map(drop) } else { Ok(()) };
+        let exported = match disk.tree {
+            true => self.export(airlock, &channel, message).await.map(drop),
+            false => Err(ChannelError::Protocol("no work tree is on its work disk any more".to_owned()).into()),
+        };
         if let Err(error) = channel.shutdown(GUEST_GRACE).await {
             tracing::debug!(run_id = self.plan.run.0, %error, "the rescue's guest did not say goodbye");
         }

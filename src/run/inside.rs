@@ -59,16 +59,10 @@ impl Attempt {
             Ok(booted) => booted,
             Err(end) => return Left::Ended(end),
         };
-        // Without the mark, another runtime would take what the agent is about to do for an older copy.
-        if let Err(error) = marker::set(&self.parts.layout, &self.key, self.picked.kind.runtime()) {
-            drop(channel);
-            guest.stop(GUEST_GRACE).await;
-            let place = self.parts.layout.unexported(&self.key);
-            let message = format!("cannot mark the work disk as in use: {}: {error}", place.display());
-            return Left::Ended(failed(FailureCode::SandboxBootFailed, message));
-        }
         let mut talk = Talk::default();
-        let end = match self.prepare_disk(airlock, &channel, &disk, line).await {
+        // Without the mark, another runtime would take what the agent is about to do for an older copy.
+        let prepared = self.prepare_disk(airlock, &channel, &disk, stood, line).await.and_then(|()| self.mark());
+        let end = match prepared {
             Ok(()) => self.converse(airlock, &channel, ready, (disk.tree, opening), &mut talk, line).await,
             Err(end) => Err(end),
         };
@@ -92,6 +86,7 @@ impl Attempt {
         }
         drop(channel);
         let ending = guest.stop(GUEST_GRACE).await;
+        crate::files::touch(&self.disk_of(&self.picked));
         tracing::debug!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, run_id = self.plan.run.0, ?ending, "sandbox gone");
         let exported = match exported {
             Err(error) if error.is_guest_gone() => {
@@ -108,6 +103,15 @@ impl Attempt {
             tracing::warn!(issue_id = %self.plan.issue.id, %error, "the work is out, but its work disk stays marked");
         }
         self.conclude(end, exported, ending.out_of_memory)
+    }
+
+    /// Marks a disk that holds what the airlock holds: from now on it may be ahead.
+    fn mark(&self) -> Result<(), RunEnd> {
+        marker::set(&self.parts.layout, &self.key, self.picked.kind.runtime()).map_err(|error| {
+            let place = self.parts.layout.unexported(&self.key);
+            let message = format!("cannot mark the work disk as in use: {}: {error}", place.display());
+            failed(FailureCode::SandboxBootFailed, message)
+        })
     }
 
     /// Joins how the talk ended with whether its work arrived.
@@ -201,7 +205,11 @@ impl Attempt {
         let (io, mut guest) = guest.into_parts();
         let token = crate::random::token(16).map_err(|error| failed(FailureCode::SandboxBootFailed, error))?;
         match Channel::open(io, &token, deadline).await {
-            Ok((channel, hello)) => Ok((guest, channel, DiskState { tree: hello.tree, marker: hello.marker })),
+            Ok((channel, hello)) => {
+                // What a guest writes changes no time at the top.
+                crate::files::touch(&self.disk_of(picked));
+                Ok((guest, channel, DiskState { tree: hello.tree, marker: hello.marker }))
+            }
             Err(error) => {
                 let ending = guest.stop(Duration::ZERO).await;
                 let said = ending.stderr.trim();
@@ -272,6 +280,13 @@ impl Attempt {
 pub(super) struct DiskState {
     pub(super) tree: bool,
     pub(super) marker: Option<String>,
+}
+
+impl DiskState {
+    /// Whether it was seeded to its end: anything else is nobody's work.
+    pub(super) fn holds_work(&self) -> bool {
+        self.tree && self.marker.is_some()
+    }
 }
 
 /// A task that ends with its scope.

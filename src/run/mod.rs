@@ -195,6 +195,7 @@ impl Attempt {
             // Its failure is logged there and changes nothing (C147).
             let _ = hook.run().await;
         }
+        crate::files::touch(&ready.path);
         end
     }
 

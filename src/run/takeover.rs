@@ -79,6 +79,8 @@ impl Attempt {
         tokio::fs::rename(self.disk_of(other), &aside)
             .await
             .map_err(|error| format!("it cannot be put aside at {}: {error}", aside.display()))?;
+        // From now on it stays as long as any that is not used.
+        crate::files::touch(&aside);
         Ok(aside)
     }
 
@@ -99,10 +101,9 @@ impl Attempt {
         let (mut guest, channel, disk) =
             booted.map_err(|end| refused(format!("it could not be asked for it: {end}")))?;
         let current = self.marker(airlock).await.map_err(|error| failed(FailureCode::AirlockError, error))?;
-        let taken = match (disk.tree, &disk.marker) {
-            (true, Some(marker)) => Some(self.take_tree(airlock, &channel, *marker == current).await),
-            // Never seeded to its end: nobody's work.
-            _ => None,
+        let taken = match disk.holds_work() {
+            true => Some(self.take_tree(airlock, &channel, disk.marker.as_ref() == Some(&current)).await),
+            false => None,
         };
         if let Err(error) = channel.shutdown(GUEST_GRACE).await {
             tracing::debug!(run_id = self.plan.run.0, %error, "the rescue's guest did not say goodbye");
@@ -110,7 +111,9 @@ impl Attempt {
         drop(channel);
         guest.stop(GUEST_GRACE).await;
         match taken {
-            None | Some(Ok(true)) => Ok(()),
+            // Marked, it was seeded to its end: this is another disk, or half of that one.
+            None => Err(refused("no work tree is on it any more".to_owned())),
+            Some(Ok(true)) => Ok(()),
             Some(Ok(false)) => {
                 tracing::warn!(issue_id = %self.plan.issue.id, "the agent's branch moved on without what the work disk of {holder} holds, which is kept in the airlock below refs/symphony/left");
                 Ok(())

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::future::join_all;
 use symphony_core::board::{Closed, Stock, Stocks};
 use symphony_core::runtimes::{Kind, NoChoice, Trial, Trials, choose, untried, worth_another_trial};
 use symphony_core::workflow::Workflow;
@@ -30,13 +31,14 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Between trials of what failed: twice as long each time, from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LAST_PAUSE: Duration = Duration::from_secs(3600);
-/// A file system that hangs must not hold up looks.
-const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 /// For machines to be stopped in order.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(60);
 
+mod looks;
 #[cfg(test)]
 mod tests;
+
+use self::looks::Looks;
 
 /// How a trial stands.
 #[derive(Clone, Debug)]
@@ -67,6 +69,7 @@ pub struct Tried {
 pub struct Sandboxes {
     slots: Arc<BTreeMap<Kind, Arc<dyn Sandbox>>>,
     trials: Arc<watch::Sender<BTreeMap<Kind, Tried>>>,
+    looks: Looks,
     templates: Option<Templates>,
 }
 
@@ -111,6 +114,7 @@ impl Sandboxes {
         Self {
             slots: Arc::new(slots.into_iter().collect()),
             trials: Arc::new(watch::channel(BTreeMap::new()).0),
+            looks: Looks::default(),
             templates: None,
         }
     }
@@ -195,10 +199,12 @@ impl Sandboxes {
     /// Looks for the images of the runtimes that failed: one whose image came since then is tried again at once, by
     /// [`Sandboxes::begin`] what else it needs in its time.
     pub async fn notice(&self, workflow: &Workflow) {
-        for kind in worth_another_trial(workflow, &self.trials(workflow)) {
-            let Some(sandbox) = self.slots.get(&kind).cloned() else { continue };
-            let image = image_of(workflow, kind);
-            let found = stock(sandbox.as_ref(), image.clone(), vec![]).await;
+        let kinds = worth_another_trial(workflow, &self.trials(workflow));
+        let looks = kinds.into_iter().filter_map(|kind| {
+            let (sandbox, image) = (self.slots.get(&kind)?, image_of(workflow, kind));
+            Some(self.looks.at(kind, sandbox, image.clone(), vec![]).map(move |found| (kind, image, found)))
+        });
+        for (kind, image, found) in join_all(looks).await {
             let mut came = false;
             // Nobody needs to look again because of this one.
             self.trials.send_if_modified(|tried| {
@@ -223,21 +229,13 @@ impl Sandboxes {
     pub async fn stocks(&self, workflow: &Workflow, kind: Kind) -> Stocks {
         let Some(sandbox) = self.slots.get(&kind) else { return Stocks::new() };
         let profiles = workflow.sandbox.profiles.iter().map(|(name, profile)| (Some(name), Some(profile)));
-        let (mut stocks, mut known) = (Stocks::new(), Vec::new());
-        for (name, profile) in profiles.chain([(None, None)]) {
+        let looks = profiles.chain([(None, None)]).map(|(name, profile)| {
             let sizes = workflow.sandbox.sizes(profile, kind, &workflow.smolvm);
-            let wanted = (sizes.image, sizes.packages);
-            let found = match known.iter().find(|(asked, _)| *asked == wanted) {
-                Some((_, found)) => Stock::clone(found),
-                None => {
-                    let found = stock(sandbox.as_ref(), wanted.0.clone(), wanted.1.clone()).await;
-                    known.push((wanted, found.clone()));
-                    found
-                }
-            };
-            stocks.insert(name.cloned(), found);
-        }
-        stocks
+            let found = self.looks.at(kind, sandbox, sizes.image, sizes.packages);
+            found.map(move |found| (name.cloned(), found))
+        });
+        // One that hangs must not use up the time of the others.
+        join_all(looks).await.into_iter().collect()
     }
 
     fn begin_one(&self, kind: Kind, image: Option<PathBuf>) {
@@ -257,10 +255,10 @@ impl Sandboxes {
 
     fn try_one(&self, kind: Kind, image: Option<PathBuf>) {
         let Some(sandbox) = self.slots.get(&kind).cloned() else { return };
-        let trials = self.trials.clone();
+        let (trials, looks) = (self.trials.clone(), self.looks.clone());
         tokio::spawn(async move {
             // Before the trial: what comes while it runs is noticed.
-            let lacking = matches!(stock(sandbox.as_ref(), image.clone(), vec![]).await, Stock::Lacking { .. });
+            let lacking = matches!(looks.at(kind, &sandbox, image.clone(), vec![]).await, Stock::Lacking { .. });
             let trial = AssertUnwindSafe(sandbox.trial(image.clone())).catch_unwind();
             tokio::pin!(trial);
             let told = tokio::time::timeout(QUIET, &mut trial).await;
@@ -392,16 +390,6 @@ fn smolvm(exe: &Path, root: PathBuf, instance: &str, workflow: &Workflow) -> Smo
     let guest = guests.iter().find(|guest| guest.is_file()).or(guests.last()).cloned().unwrap_or_default();
     let places = smolvm::Places { root, guest, instance: instance.to_owned(), kvm: "/dev/kvm".into() };
     Smolvm::new(smolvm::Settings::of(&workflow.smolvm), places)
-}
-
-/// What can be told of one image now.
-async fn stock(sandbox: &dyn Sandbox, image: Option<PathBuf>, packages: Vec<String>) -> Stock {
-    match tokio::time::timeout(LOOK_DEADLINE, sandbox.has(image, packages)).await {
-        Ok(Ok(())) => Stock::Complete,
-        Ok(Err(BootError::Missing { what, hint })) => Stock::Lacking { what, hint },
-        Ok(Err(error)) => Stock::Unclear(error.to_string()),
-        Err(_) => Stock::Unclear(format!("it did not answer within {} s", LOOK_DEADLINE.as_secs())),
-    }
 }
 
 fn pause(failures: u32) -> Duration {

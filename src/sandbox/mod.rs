@@ -47,6 +47,11 @@ pub trait Sandbox: Send + Sync {
         Box::pin(async { Ok(()) })
     }
 
+    /// Where this runtime keeps what an issue's work disk stands for; `None`: in that disk, or it could not be told.
+    fn elsewhere<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, Option<PathBuf>> {
+        Box::pin(async { None })
+    }
+
     /// Removes an issue's work disk, whatever a guest made of it. A missing one is success; a failure
     /// keeps the rest.
     fn discard_disk<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Result<(), BootError>>;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use symphony_core::ids::WorkspaceKey;
-use symphony_core::issue::Issue;
+use symphony_core::ids::{Identifier, WorkspaceKey};
+use symphony_core::issue::{Issue, Scan};
 use symphony_core::retention::{Inventory, Item, Kind, Mark, Owner};
 use symphony_core::workflow::{Role, Workflow};
 
@@ -19,6 +19,19 @@ use crate::sandbox::qemu::Templates;
 
 /// A tree with more entries is measured as far as this: a guest may have made millions.
 const MOST_ENTRIES: u32 = 1_000_000;
+
+/// Files that are ours beside all that is listed, and the marks of work disks.
+const OWN: [&str; 9] = [
+    ".gitignore",
+    "gitconfig",
+    "instance",
+    "journal-key",
+    "journal.db-shm",
+    "journal.db-wal",
+    "lock",
+    "operator-token",
+    "unexported",
+];
 
 /// What removes a thing.
 #[derive(Clone, Debug)]
@@ -47,11 +60,18 @@ pub struct Stock {
 }
 
 impl Stock {
-    pub(super) fn know(&mut self, issues: Vec<Issue>, workflow: &Workflow) {
-        for issue in issues {
+    /// Takes what a look found. Of a name that a file has which cannot be read, too, nobody knows which of them counts.
+    pub(super) fn know(&mut self, scan: Scan, workflow: &Workflow) {
+        for issue in scan.issues {
             let Ok(key) = WorkspaceKey::of(&issue.identifier) else { continue };
             self.roles.insert(key.as_str().to_owned(), workflow.states.role(&issue.state));
             self.issues.insert(key.as_str().to_owned(), (key, issue));
+        }
+        for broken in scan.malformed {
+            let name = Path::new(&broken.file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if let Ok(key) = WorkspaceKey::of(&Identifier(name)) {
+                self.roles.remove(key.as_str());
+            }
         }
     }
 
@@ -84,26 +104,47 @@ impl Stock {
             // Notes stand here until they are in their issue.
             let notes = std::fs::symlink_metadata(path.join("notes.md"));
             let none = notes.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-            let last = newest_below(&path);
+            self.used_below(at, &path);
             self.change(at, |item| {
                 (item.unexported, item.doomed) = (!none, doomed);
                 item.live = run.is_some_and(|run| running.contains(&run));
-                item.idle_ms = item.idle_ms.min(last);
             });
         }
     }
 
-    /// The journal, and copies of it.
+    /// The journal, and the copies that symphony made of it.
     pub(super) fn journal(&mut self, layout: &Layout) {
-        for (name, path) in self.listed(layout.root()) {
+        for (name, path) in self.listed_root(layout) {
             if name == "journal.db" {
                 self.put(Kind::Journal, &path, Mark::Ours, Way::None);
-            } else if name.starts_with("journal.db.") {
+            } else if is_copy(&name) {
                 let plain = std::fs::symlink_metadata(&path).is_ok_and(|about| about.is_file());
                 let mark = if plain { Mark::Ours } else { Mark::Missing };
                 self.put(Kind::JournalBackup, &path, mark, Way::Backup);
             }
         }
+    }
+
+    /// What stands directly in our directory beside the journal: files of our own, which nothing removes, and what is not
+    /// known. `listed` are directories whose contents are listed elsewhere.
+    pub(super) fn others(&mut self, layout: &Layout, listed: &[&str]) {
+        for (name, path) in self.listed_root(layout) {
+            if name == "journal.db" || is_copy(&name) || listed.contains(&name.as_str()) {
+                continue;
+            }
+            let mark = if OWN.contains(&name.as_str()) { Mark::Ours } else { Mark::Missing };
+            self.put(Kind::Other, &path, mark, Way::None);
+        }
+    }
+
+    /// Our directory may be a link, which is followed at every start; nothing below it may.
+    fn listed_root(&mut self, layout: &Layout) -> Vec<(String, PathBuf)> {
+        let root = std::fs::canonicalize(layout.root()).unwrap_or_else(|_| layout.root().to_owned());
+        let below = |(name, _)| {
+            let path = layout.root().join(&name);
+            (name, path)
+        };
+        self.listed(&root).into_iter().map(below).collect()
     }
 
     /// Workspaces that this instance did not remove to the end.
@@ -190,11 +231,39 @@ impl Stock {
         self.inventory.items.len() - 1
     }
 
+    /// Work disks of a runtime, by where they are in the list.
+    pub(super) fn of_runtime(&self, runtime: &str) -> Vec<usize> {
+        let is_one = |(_, way): &(usize, &Way)| matches!(way, Way::Disk(of) if *of == runtime);
+        self.ways.iter().enumerate().filter(is_one).map(|(at, _)| at).collect()
+    }
+
+    /// A time below counts as its last use as well: whoever writes into a tree changes no time at its top. One that a
+    /// guest forged can only lengthen the stay.
+    pub(super) fn used_below(&mut self, at: usize, path: &Path) {
+        let last = newest_below(path);
+        self.change(at, |item| item.idle_ms = item.idle_ms.min(last));
+    }
+
+    /// The same of one file, where it is.
+    pub(super) fn used_at(&mut self, at: usize, file: &Path) {
+        let last = std::fs::symlink_metadata(file).ok().and_then(|about| about.modified().ok()).map(idle_ms);
+        self.change(at, |item| item.idle_ms = item.idle_ms.map(|idle| idle.min(last.unwrap_or(idle))));
+    }
+
     pub(super) fn change(&mut self, at: usize, change: impl FnOnce(&mut Item)) {
         if let Some(item) = self.inventory.items.get_mut(at) {
             change(item);
         }
     }
+}
+
+/// Whether a name is one that we give to a copy of the journal: what a person calls theirs is theirs.
+fn is_copy(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.strip_prefix("journal.db.format-").is_some_and(|end| match end.split_once('.') {
+        Some((format, number)) => is_number(format) && is_number(number),
+        None => is_number(end),
+    })
 }
 
 /// A time that has not come yet counts as now.
@@ -213,7 +282,7 @@ fn newest_below(dir: &Path) -> Option<u64> {
 }
 
 /// What a tree takes on the disk, without following a link or entering another mount; `None`: it cannot be told.
-fn size(top: &Path) -> Option<u64> {
+pub(super) fn size(top: &Path) -> Option<u64> {
     let about = std::fs::symlink_metadata(top).ok()?;
     let blocks = |blocks: u64| blocks.saturating_mul(512);
     if !about.is_dir() {

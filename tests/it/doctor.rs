@@ -10,6 +10,7 @@ use symphony::sandbox::{BootError, BootSpec, Guest, Sandbox, TrialReport};
 
 use crate::jail::bench::both_ways;
 use crate::rig::{FRONT, Project};
+use crate::skip::skip_part;
 
 fn doctor(project: &Project, args: &[&str]) -> (i32, String) {
     let output = project.run(&[&["doctor"], args].concat());
@@ -61,7 +62,7 @@ fn a_demand_that_this_machine_cannot_meet_is_exit_code_1_and_says_what_auto_woul
     let microvm = ["smolvm", "qemu-kvm"].iter().any(|name| runtime(&found, name)["works"] == true);
     assert_eq!(code, i32::from(!microvm));
     if microvm {
-        println!("skipped: this machine has a microVM");
+        skip_part("this machine has a microVM");
         return;
     }
     assert_eq!(found["chosen"]["runtime"], Value::Null);

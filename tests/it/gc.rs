@@ -13,6 +13,14 @@ fn old(path: &Path) {
     File::open(path).expect("there").set_modified(then).expect("aged");
 }
 
+/// A directory with all that stands directly in it: the time of any of it keeps it.
+fn old_with_parts(dir: &Path) {
+    for entry in fs::read_dir(dir).expect("a directory").flatten() {
+        old(&entry.path());
+    }
+    old(dir);
+}
+
 /// A project that ran once, with an old work disk of a finished issue and an old rest of a removal.
 fn project() -> Project {
     let project = Project::new();
@@ -21,7 +29,7 @@ fn project() -> Project {
     for name in ["A-1", "+gone-B-1"] {
         let disk = project.dir().join(".symphony/disks").join(name);
         fs::create_dir_all(disk.join("tree/deep")).expect("a disk");
-        old(&disk);
+        old_with_parts(&disk);
     }
     project
 }
@@ -44,8 +52,8 @@ fn what_no_run_needs(project: &Project) {
     aged(project, "runs/+gone-1", "acp.jsonl");
     aged(project, &template('a'), "about.json");
     aged(project, "machines/templates/+gone-x", "ram");
-    project.write(".symphony/journal.db.1", "x");
-    old(&project.dir().join(".symphony/journal.db.1"));
+    project.write(".symphony/journal.db.format-1", "x");
+    old(&project.dir().join(".symphony/journal.db.format-1"));
 }
 
 fn template(digit: char) -> String {
@@ -56,7 +64,7 @@ const GOING: [&str; 5] = [
     "runs/1",
     "runs/+gone-1",
     "machines/templates/+gone-x",
-    "journal.db.1",
+    "journal.db.format-1",
     "templates/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
 
@@ -96,6 +104,47 @@ fn a_dry_run_says_what_the_next_one_removes_and_patches_and_fresh_runs_stay() {
     assert!(project.exists(".symphony/patches/agent_A-1.patch"));
 }
 
+/// Regression: the time of its top directory was taken for that of its last use, and no write below changes it.
+#[test]
+fn a_disk_or_workspace_that_was_written_into_lately_stays_however_old_its_directory_is() {
+    let project = with_workspace("exit 0");
+    let symphony = project.dir().join(".symphony");
+    let parts = ["disks/A-1", "disks/A-1+left-7", "machines/qemu/A-1"];
+    for place in parts {
+        let disk = symphony.join(place);
+        fs::create_dir_all(disk.join("tree")).expect("a disk");
+        fs::create_dir_all(disk.join("state")).expect("a disk");
+        old_with_parts(&disk);
+    }
+    fs::write(symphony.join("machines/qemu/A-1/granted-mib"), "8192").expect("written");
+    fs::write(symphony.join("machines/qemu/A-1/state/work.img"), "an image").expect("written");
+    fs::write(symphony.join("disks/A-1/tree/f"), "now").expect("written");
+    fs::write(symphony.join("disks/A-1+left-7/tree/f"), "now").expect("written");
+    fs::write(symphony.join("workspaces/A-1/f"), "now").expect("written");
+    let all = parts.into_iter().chain(["workspaces/A-1"]);
+    for place in all.clone() {
+        // A file in place of a directory changes the time of what is above it.
+        if place.starts_with("machines") {
+            for part in ["state", "granted-mib"] {
+                old(&symphony.join(place).join(part));
+            }
+        }
+        old(&symphony.join(place));
+    }
+    let (code, report) = gc(&project, &[]);
+    assert_eq!(code, 0, "{report:#}");
+    for place in all {
+        assert_eq!(reason(&report, &format!(".symphony/{place}")), words("kept", "not-yet"), "{place}");
+    }
+    for file in ["disks/A-1/tree", "disks/A-1+left-7/tree", "machines/qemu/A-1/state/work.img", "workspaces/A-1/f"] {
+        old(&symphony.join(file));
+    }
+    let (_, report) = gc(&project, &[]);
+    for place in parts.into_iter().chain(["workspaces/A-1"]) {
+        assert_eq!(reason(&report, &format!(".symphony/{place}")), words("removed", "issue-finished"), "{place}");
+    }
+}
+
 #[test]
 fn links_marks_strangers_and_issues_that_are_not_finished_keep_a_disk() {
     let project = project();
@@ -105,7 +154,7 @@ fn links_marks_strangers_and_issues_that_are_not_finished_keep_a_disk() {
     fs::create_dir_all(outside.join("tree")).expect("outside");
     for name in ["C-1", "D-1"] {
         fs::create_dir_all(disks.join(name).join("tree")).expect("a disk");
-        old(&disks.join(name));
+        old_with_parts(&disks.join(name));
     }
     fs::create_dir_all(project.dir().join(".symphony/unexported")).expect("made");
     project.write(".symphony/unexported/A-1", "jail");
@@ -113,7 +162,7 @@ fn links_marks_strangers_and_issues_that_are_not_finished_keep_a_disk() {
     project.issue("Done", "F-1", "Done.");
     std::os::unix::fs::symlink(&outside, disks.join("E-1")).expect("a link");
     fs::create_dir_all(disks.join("F-1/precious")).expect("a stranger");
-    old(&disks.join("F-1"));
+    old_with_parts(&disks.join("F-1"));
     let (code, report) = gc(&project, &[]);
     assert_eq!(code, 0);
     for (end, why) in [
@@ -182,12 +231,90 @@ fn old_frames_templates_and_copies_of_the_journal_go_but_notes_and_what_looks_li
     for end in ["runs/2", "runs/01", "templates/b", "disks/.discard-A-1"] {
         assert_eq!(reason(&report, end), words("kept", "not-ours"), "{end}");
     }
-    assert!(["runs/1", "runs/+gone-1", "journal.db.1"].iter().all(|end| !project.exists(&format!(".symphony/{end}"))));
+    assert!(
+        ["runs/1", "runs/+gone-1", "journal.db.format-1"]
+            .iter()
+            .all(|end| !project.exists(&format!(".symphony/{end}")))
+    );
     // Notes that may not be in their issue yet, even where they cannot be read.
     fs::create_dir_all(project.dir().join(".symphony/runs/1")).expect("made");
     std::os::unix::fs::symlink("nowhere", project.dir().join(".symphony/runs/1/notes.md")).expect("a link");
     old(&project.dir().join(".symphony/runs/1"));
     assert_eq!(reason(&gc(&project, &[]).1, "runs/1"), words("kept", "unexported"));
+}
+
+/// Regression: any `journal.db.*` was taken for a copy that symphony made, and the operator's own went by default.
+#[test]
+fn copies_of_the_journal_that_a_person_made_stay_and_only_those_with_a_name_of_ours_go() {
+    let project = project();
+    project.write("WORKFLOW.md", &project.read("WORKFLOW.md").replacen("---\n", &format!("---\n{WITH_BACKUPS}"), 1));
+    let (own, theirs) = (
+        ["format-1", "format-2.1"],
+        ["1", "bak", "2026-01-01", "format-", "format-1.bak", "format-x", "format-1.1.1", "formats-1"],
+    );
+    for name in own.into_iter().chain(theirs) {
+        project.write(&format!(".symphony/journal.db.{name}"), "x");
+        old(&project.dir().join(format!(".symphony/journal.db.{name}")));
+    }
+    let (code, report) = gc(&project, &[]);
+    assert_eq!(code, 0, "{report:#}");
+    for name in own {
+        assert_eq!(reason(&report, &format!("/journal.db.{name}")).0, "removed", "{name}");
+    }
+    for name in theirs {
+        assert_eq!(reason(&report, &format!("/journal.db.{name}")), words("kept", "not-ours"), "{name}");
+        assert!(project.exists(&format!(".symphony/journal.db.{name}")), "{name}");
+    }
+}
+
+/// Regression: machines of smolvm and what nobody knows took room that no list showed.
+#[test]
+fn everything_in_our_directory_is_listed_with_its_size_and_what_is_not_known_stays() {
+    let project = project();
+    project.write(".symphony/strange/deep", &"x".repeat(3 << 20));
+    project.write(".symphony/smolvm/d/disk.raw", &"x".repeat(5 << 20));
+    project.write(".symphony/machines/smolvm/A-1/smolvm/machine", "sy-abcd-a-1-abcdef");
+    let (code, report) = gc(&project, &[]);
+    assert_eq!(code, 0, "{report:#}");
+    let items = report["items"].as_array().expect("items");
+    let bytes = |end: &str| {
+        let found = items.iter().find(|item| item["path"].as_str().is_some_and(|path| path.ends_with(end)));
+        found.unwrap_or_else(|| panic!("no {end} in {report:#}"))["bytes"].as_u64()
+    };
+    assert_eq!(reason(&report, ".symphony/strange"), words("kept", "not-ours"));
+    assert!(bytes(".symphony/strange").is_some_and(|bytes| bytes >= 3 << 20));
+    assert!(bytes(".symphony/smolvm").is_some_and(|bytes| bytes >= 5 << 20));
+    assert_eq!(bytes("machines/smolvm/A-1"), None, "where smolvm cannot be asked its size is not known");
+    assert_eq!(reason(&report, ".symphony/lock"), words("kept", "always"));
+    let containers = ["airlock", "disks", "machines", "runs", "workspaces"];
+    for entry in fs::read_dir(project.dir().join(".symphony")).expect("ours").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let listed = items.iter().filter(|item| item["path"].as_str() == entry.path().to_str()).count();
+        assert_eq!(listed, usize::from(!containers.contains(&name.as_str())), "{name}");
+    }
+}
+
+/// Regression: a symphony starts on such a directory, and nothing of it was ever cleaned up.
+#[test]
+fn our_directory_itself_may_be_a_link() {
+    let project = project();
+    let (place, real) = (project.dir().join(".symphony"), project.beside("elsewhere"));
+    fs::rename(&place, &real).expect("moved");
+    std::os::unix::fs::symlink(&real, &place).expect("linked");
+    let (code, report) = gc(&project, &[]);
+    assert_eq!((code, reason(&report, "disks/A-1")), (0, words("removed", "issue-finished")), "{report:#}");
+    assert!(!real.join("disks/A-1").exists() && real.join("patches").exists());
+}
+
+/// Regression: the finished one counted, although nobody knows what the other is to be.
+#[test]
+fn a_name_that_a_file_has_too_that_cannot_be_read_is_certainly_nobodys() {
+    let project = project();
+    project.write("issues/Todo/A-1.md", "---\ntitle: [\n---\nHalf of it.\n");
+    let (_, report) = gc(&project, &[]);
+    assert_eq!(reason(&report, "disks/A-1"), words("kept", "issue-unknown"), "{report:#}");
+    fs::remove_file(project.dir().join("issues/Todo/A-1.md")).expect("removed");
+    assert_eq!(reason(&gc(&project, &[]).1, "disks/A-1").0, "removed", "the control");
 }
 
 /// A project whose issue was parked and then given up by a person, so that its workspace still stands.
@@ -198,7 +325,7 @@ fn with_workspace(hook: &str) -> Project {
     assert_eq!(project.once(), 3);
     fs::create_dir_all(project.dir().join("issues/Done")).expect("a state");
     fs::rename(project.dir().join("issues/Parked/A-1.md"), project.dir().join("issues/Done/A-1.md")).expect("moved");
-    old(&project.dir().join(".symphony/workspaces/A-1"));
+    old_with_parts(&project.dir().join(".symphony/workspaces/A-1"));
     project
 }
 

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::rig::{FRONT, Project, until};
+use crate::skip::skip;
 
 const SCRIPT: &str = "```sh\necho done > done.txt; git add done.txt; git commit -qm Done\n```";
 
@@ -159,7 +160,7 @@ fn a_journal_that_may_not_be_written_is_refused_with_its_reason_and_can_still_be
             .filter(|dir| dir.is_dir())
             .all(|dir| std::fs::metadata(dir).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0));
         if !reachable {
-            println!("skipped: another user than root cannot reach {}", binary.display());
+            skip(format_args!("another user than root cannot reach {}", binary.display()));
             return;
         }
         mode(project.dir().parent().expect("parent"), 0o755);
@@ -198,7 +199,7 @@ fn a_journal_that_may_not_be_written_is_refused_with_its_reason_and_can_still_be
 #[test]
 fn on_a_full_disk_nothing_new_starts_and_with_room_it_goes_on_by_itself() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can mount a small disk");
+        skip("only root can mount a small disk");
         return;
     }
     let project = Project::new();
@@ -209,7 +210,7 @@ fn on_a_full_disk_nothing_new_starts_and_with_room_it_goes_on_by_itself() {
     let args = ["--mount", "--propagation", "private", "sh", "-c", &enter, "sh", program, "WORKFLOW.md", "--port", "0"];
     let running = project.start_command(project.around("unshare", &args));
     if running.log().contains("mount: ") {
-        println!("skipped: no small disk can be mounted here: {}", running.log());
+        skip(format_args!("no small disk can be mounted here: {}", running.log()));
         return;
     }
     // From outside, through its root.

@@ -26,6 +26,7 @@ mod profiles;
 mod proposals;
 mod rig;
 mod sessions;
+mod skip;
 mod smolvm;
 mod soak;
 mod states;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use symphony::git::Git;
@@ -250,10 +251,19 @@ async fn a_disk_without_a_repository_is_put_aside_and_not_deleted() {
     let mut bench = Bench::new();
     bench.leave_work_in_the_jail().await;
     std::fs::remove_dir_all(bench.disk("jail").join("tree/.git")).expect("removed");
+    let workspace = bench.layout().root().join("workspaces/W-1");
+    let long_ago = SystemTime::now() - Duration::from_secs(30 * 24 * 60 * 60);
+    for dir in [&bench.disk("jail"), &workspace] {
+        std::fs::File::open(dir).and_then(|dir| dir.set_modified(long_ago)).expect("aged");
+    }
     let ended = bench.begin("qemu", "test ! -e loose.txt", true).await.expect("ends");
     assert_eq!(ended.end, RunEnd::TurnsUsed);
     let aside = bench.layout().given_up("jail", &key(), RunId(2));
     assert!(aside.join("tree/loose.txt").exists() && !bench.disk("jail").exists());
+    // They are kept for some days since their last use, which was now.
+    for dir in [&aside, &workspace] {
+        assert!(std::fs::metadata(dir).and_then(|about| about.modified()).expect("a time") > long_ago, "{dir:?}");
+    }
     assert_eq!(bench.marker(), None);
 }
 
@@ -284,4 +294,34 @@ async fn a_mark_of_an_unknown_word_is_refused_and_an_empty_one_in_the_old_place_
     assert_eq!(ended.end, RunEnd::TurnsUsed);
     assert!(subjects(&bench).contains("Kept"), "{}", subjects(&bench));
     assert!(!bench.layout().unexported_before(&key()).exists() && !bench.disk("jail").exists());
+}
+
+/// Regression: the mark went without a word, the issue ran to its end on what was left, and nobody knew that work was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_whose_disk_is_gone_stops_the_run_and_stays_until_the_disk_is_back_or_the_mark_is_removed() {
+    for next in ["jail", "qemu"] {
+        let mut bench = Bench::new();
+        bench.leave_work_in_the_jail().await;
+        let (disk, away) = (bench.disk("jail"), bench.project.beside("away"));
+        std::fs::rename(&disk, &away).expect("moved");
+        // The second time an empty disk stands there.
+        for _ in 0..2 {
+            let message = rescue_failed(bench.begin(next, "true", true).await.expect("ends").end);
+            let mark = bench.layout().unexported(&key());
+            let hint = format!("{} to give that work up", mark.display());
+            assert!(message.contains("no work tree is on it") && message.contains(&hint), "{message}");
+            assert_eq!(bench.marker().as_deref(), Some("jail"), "{next}");
+        }
+        std::fs::remove_dir_all(&disk).expect("removed");
+        std::fs::rename(&away, &disk).expect("moved back");
+        let ended = bench.begin(next, "test -e loose.txt", true).await.expect("ends");
+        assert_eq!(ended.end, RunEnd::TurnsUsed, "{next}");
+        assert!(subjects(&bench).contains("Kept"), "{next}: {}", subjects(&bench));
+    }
+    let mut bench = Bench::new();
+    bench.leave_work_in_the_jail().await;
+    std::fs::remove_dir_all(bench.disk("jail")).expect("removed");
+    std::fs::remove_file(bench.layout().unexported(&key())).expect("given up");
+    let ended = bench.begin("jail", "test ! -e loose.txt", true).await.expect("ends");
+    assert_eq!((ended.end, bench.marker()), (RunEnd::TurnsUsed, None));
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::http::Client;
 use crate::rig::until;
+use crate::skip::skip;
 
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -37,7 +38,7 @@ impl Browser {
     fn start_with(prefs: &Value) -> Option<Self> {
         let found = |name: &str| Command::new(name).arg("--version").stderr(Stdio::null()).output().is_ok();
         if !found("chromium") || !found("chromedriver") {
-            println!("skipped: chromium and chromedriver are not installed");
+            skip("chromium and chromedriver are not installed");
             return None;
         }
         let mut driver = Command::new("chromedriver")

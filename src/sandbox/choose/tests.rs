@@ -254,3 +254,60 @@ async fn a_runtime_whose_image_came_is_tried_again_at_the_next_look_and_once() {
     assert_eq!(stocks[&Some("far".to_owned())], Stock::Unclear("EIO: mend it".to_owned()));
     assert_eq!((&stocks[&Some("small".to_owned())], &stocks[&None]), (&Stock::Complete, &Stock::Complete));
 }
+
+/// Has two good images; every other one hangs, as on a file system that is gone.
+struct Hanging(AtomicUsize);
+
+impl Sandbox for Hanging {
+    fn label(&self) -> &'static str {
+        "hanging"
+    }
+
+    fn trial(&self, _: Option<PathBuf>) -> BoxFuture<'_, Result<TrialReport, BootError>> {
+        Box::pin(async { Err(BootError::Missing { what: "no image".to_owned(), hint: "build one".to_owned() }) })
+    }
+
+    fn has(&self, image: Option<PathBuf>, _: Vec<String>) -> BoxFuture<'_, Result<(), BootError>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            match image.as_deref() {
+                None => Ok(()),
+                Some(image) if image == Path::new("/w/good") => Ok(()),
+                Some(_) => std::future::pending().await,
+            }
+        })
+    }
+
+    fn boot(&self, _: BootSpec) -> BoxFuture<'_, Result<Guest, BootError>> {
+        Box::pin(async { Err(BootError::Deadline(Duration::ZERO)) })
+    }
+
+    fn discard_disk<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, Result<(), BootError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Regression: each took its five seconds of the half minute that a look at the issues has, and none was ever known; and each
+/// look left another thread that waited for ever.
+#[tokio::test(start_paused = true)]
+async fn images_that_hang_cost_one_deadline_together_and_one_look_each_and_only_their_profiles_wait() {
+    let hanging = Arc::new(Hanging(AtomicUsize::new(0)));
+    let all = Sandboxes::new([(Kind::QemuKvm, hanging.clone() as Arc<dyn Sandbox>)]);
+    let hung: String = (0..7).map(|n| format!("h{n}: {{image: hung/{n}}}, ")).collect();
+    let profiles = workflow(&format!("profiles: {{{hung} good: {{image: good}}, small: {{cpus: 1}}}}"));
+    let begun = Instant::now();
+    let stocks = all.stocks(&profiles, Kind::QemuKvm).await;
+    assert_eq!(begun.elapsed(), looks::LOOK_DEADLINE, "all of them together");
+    let unclear = |stocks: &Stocks| stocks.values().filter(|stock| matches!(stock, Stock::Unclear(_))).count();
+    let complete = |stocks: &Stocks| ["good", "small"].map(|name| stocks[&Some(name.to_owned())].clone());
+    assert_eq!((unclear(&stocks), complete(&stocks)), (7, [Stock::Complete, Stock::Complete]));
+    assert_eq!((&stocks[&None], hanging.0.load(Ordering::Relaxed)), (&Stock::Complete, 9), "the usual one once");
+    // The next looks know at once, and begin none of those anew.
+    for more in 1..4 {
+        let begun = Instant::now();
+        let stocks = all.stocks(&profiles, Kind::QemuKvm).await;
+        assert_eq!((unclear(&stocks), begun.elapsed()), (7, Duration::ZERO));
+        assert_eq!(complete(&stocks), [Stock::Complete, Stock::Complete]);
+        assert_eq!(hanging.0.load(Ordering::Relaxed), 9 + 2 * more);
+    }
+}

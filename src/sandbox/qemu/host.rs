@@ -25,10 +25,13 @@ pub(super) fn has_memory(memory_mib: u64) -> Result<(), BootError> {
     }
 }
 
+/// Beside what a guest writes of its disk.
+pub(crate) const GRANTED: &str = "granted-mib";
+
 /// The room a work disk has: what is asked for now, or what it once had, since its file system is that large and must
 /// not meet a smaller limit in the middle of a write. Kept beside the disk, where no guest writes.
 pub(super) async fn grant(disk: &Path, wanted: u64) -> Result<u64, BootError> {
-    let place = disk.join("granted-mib");
+    let place = disk.join(GRANTED);
     let keep = move || -> Result<u64, BootError> {
         crate::files::create_private_dir(place.parent().unwrap_or(&place))
             .map_err(|error| stage("made its disk", error))?;

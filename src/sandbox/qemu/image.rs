@@ -100,7 +100,7 @@ impl Image {
                 _ => BootError::Unreadable { what, hint: rebuild.clone() },
             }
         };
-        let file = fs::File::open(&path).map_err(|error| unreadable(&path, &error))?;
+        let file = crate::files::open_plain(&path).map_err(|error| unreadable(&path, &error))?;
         file.take(LONGEST_MANIFEST).read_to_end(&mut text).map_err(|error| unreadable(&path, &error))?;
         let manifest: Manifest = serde_json::from_slice(&text)
             .map_err(|error| missing(format!("{} is not a manifest: {error}", path.display()), rebuild))?;
@@ -121,7 +121,8 @@ impl Image {
             }
             let file = dir.join(name);
             let length = match fs::metadata(&file) {
-                Ok(meta) => meta.len(),
+                Ok(meta) if meta.is_file() => meta.len(),
+                Ok(_) => return Err(unreadable(&file, &std::io::Error::other("it is no regular file"))),
                 Err(error) => return Err(unreadable(&file, &error)),
             };
             if length != output.bytes {
@@ -240,6 +241,12 @@ mod tests {
             assert!(what.contains("cannot read ") && what.contains("manifest.json"), "{what}");
         }
         std::fs::remove_dir(&manifest_file).expect("removed");
+        // Regression: the look at a pipe never ended.
+        rustix::fs::mkfifoat(rustix::fs::CWD, &manifest_file, 0o600.into()).expect("a pipe");
+        for named in [Some(place.path()), None] {
+            assert!(matches!(said(named), BootError::Unreadable { .. }), "a pipe");
+        }
+        std::fs::remove_file(&manifest_file).expect("removed");
         std::os::unix::fs::symlink("manifest.json", &manifest_file).expect("linked");
         assert!(matches!(said(None), BootError::Unreadable { .. }), "it is not passed over for the next place");
         std::fs::remove_file(&manifest_file).expect("removed");

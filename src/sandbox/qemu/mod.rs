@@ -36,6 +36,7 @@ use tokio::time::Instant;
 
 use self::accel::Accelerator;
 use self::argv::{IMAGE_DIR, Machine, Ram};
+pub(crate) use self::host::GRANTED;
 use self::image::Image;
 use self::monitor::Monitor;
 pub use self::template::Templates;

@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use sha2::{Digest, Sha256};
@@ -151,7 +150,7 @@ impl Templates {
             Slot::Good(template) => {
                 // Nobody waits for it.
                 let place = self.dir.join(key.name());
-                drop(tokio::task::spawn_blocking(move || touch(&place)));
+                drop(tokio::task::spawn_blocking(move || files::touch(&place)));
                 return Some(Arc::clone(template));
             }
             Slot::Bad => return None,
@@ -255,7 +254,7 @@ fn load(place: &Path, key: &Key) -> io::Result<Option<Template>> {
     let ram = blank_ram(bytes / (1024 * 1024))?;
     copy_data(&file, &File::from(ram.try_clone()?), bytes)?;
     seal(&ram)?;
-    touch(place);
+    files::touch(place);
     Ok(Some(Template { ram, state }))
 }
 
@@ -281,13 +280,6 @@ fn store(template: &Template, place: &Path, key: &Key) -> io::Result<()> {
     // Renamed: there is nothing left to remove under the old name.
     let _ = new.keep();
     Ok(())
-}
-
-/// It was used now: what was not used for long goes.
-fn touch(place: &Path) {
-    if let Err(error) = File::open(place).and_then(|dir| dir.set_modified(SystemTime::now())) {
-        tracing::debug!(path = %place.display(), %error, "a template does not say that it was used");
-    }
 }
 
 fn discard(place: &Path) {
@@ -325,6 +317,8 @@ fn copy_data(from: &File, to: &File, bytes: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     fn ram(text: &[u8]) -> OwnedFd {

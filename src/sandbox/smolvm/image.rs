@@ -80,7 +80,7 @@ fn untold(path: &Path, error: &io::Error) -> BootError {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = Vec::new();
-    fs::File::open(path)?.take(LONGEST).read_to_end(&mut text)?;
+    crate::files::open_plain(path)?.take(LONGEST).read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -137,6 +137,11 @@ mod tests {
             );
         }
         said(Some(place.path()), &[]).expect("nothing of it needs to be read");
+        // Regression: the look at a pipe never ended.
+        fs::remove_dir(place.path().join(STATUS)).expect("removed");
+        rustix::fs::mkfifoat(rustix::fs::CWD, place.path().join(STATUS), 0o600.into()).expect("a pipe");
+        let error = said(Some(place.path()), &["git"]).expect_err("nobody knows");
+        assert!(matches!(&error, BootError::Unreadable { .. }), "{error:?}");
     }
 
     /// Regression: under smolvm `packages` of a profile were not asked for at all.

@@ -10,7 +10,7 @@ use super::cli::Cli;
 use super::exec::Exec;
 use super::machine::Name;
 use super::place::Place;
-use super::{STOPPING, failed, sweep};
+use super::{STOPPING, failed, stage, sweep};
 use crate::sandbox::{BootError, Ending};
 
 /// How long the call may take to notice that its machine stopped.
@@ -107,9 +107,13 @@ impl crate::sandbox::Life for Life {
 }
 
 /// Stops a machine, then deletes it and what belongs to it on the host.
-pub(super) async fn remove(cli: &Cli, place: &Place, name: &Name) -> Result<(), BootError> {
+pub(super) async fn remove(cli: &Cli, place: &Place, instance: &str, name: &Name) -> Result<(), BootError> {
     let dir = match cli.machines().await {
         Ok(rows) if rows.iter().all(|row| row.name != name.as_str()) => None,
+        // Whatever a note says: only what is labelled as ours is.
+        Ok(rows) if rows.iter().any(|row| row.name == name.as_str() && !row.is_of(instance)) => {
+            return Err(stage("removed its machine", &format!("{name} exists and is not ours")));
+        }
         Ok(_) => {
             // Never the other way round: a deleted machine's monitor may live on, unseen.
             cli.stop(name).await.map_err(|error| failed("stopped its machine", error))?;

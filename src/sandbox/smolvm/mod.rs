@@ -364,16 +364,36 @@ impl Sandbox for Smolvm {
         .boxed()
     }
 
+    fn elsewhere<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Option<PathBuf>> {
+        async move {
+            let name = machine::remembered(disk).ok()??;
+            let (cli, _) = self.ready().await.ok()?;
+            // One that does not exist is not asked for: it would get a stray directory.
+            let rows = cli.machines().await.ok()?;
+            let there = rows.iter().any(|row| row.name == name.as_str() && row.is_of(&self.places.instance));
+            if there { cli.directory(&name).await } else { None }
+        }
+        .boxed()
+    }
+
     fn discard_disk<'a>(&'a self, disk: &'a Path) -> BoxFuture<'a, Result<(), BootError>> {
         async move {
             if let Some(name) = machine::remembered(disk)? {
                 let (cli, place) = self.ready().await?;
-                life::remove(cli, place, &name).await?;
+                life::remove(cli, place, &self.places.instance, &name).await?;
             }
             machine::forget(disk)
         }
         .boxed()
     }
+}
+
+/// Where the machines are of the workflow whose private directory is `root`. It may not be there.
+///
+/// # Errors
+/// No path is short enough.
+pub fn directory(root: &Path) -> std::io::Result<PathBuf> {
+    place::directory(root)
 }
 
 /// A fresh listener at our path; what stood there was an earlier boot's.

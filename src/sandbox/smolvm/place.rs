@@ -12,6 +12,8 @@ use super::machine::Name;
 
 /// The longest data directory: what smolvm adds for its own sockets (`/.cache/smolvm/vms/<16 digits>/…`) fits behind it.
 const LONGEST: usize = 50;
+/// How the directory of a trial is called.
+const TRIAL: &str = "trial-";
 /// What is kept of a console's last words.
 const LAST_WORDS: u64 = 400;
 
@@ -24,7 +26,7 @@ pub(super) struct Place {
 impl Place {
     /// The place of the workflow whose private directory is `root`, made where it is missing.
     pub(super) fn make(root: &Path) -> io::Result<Self> {
-        let dir = choose(root, std::env::var_os("HOME").map(PathBuf::from), rustix::process::geteuid().as_raw())?;
+        let dir = directory(root)?;
         if let Some(above) = dir.parent()
             && above != root
         {
@@ -40,7 +42,7 @@ impl Place {
 
     /// The same, if it was ever made.
     pub(super) fn existing(root: &Path) -> io::Result<Option<Self>> {
-        let dir = choose(root, std::env::var_os("HOME").map(PathBuf::from), rustix::process::geteuid().as_raw())?;
+        let dir = directory(root)?;
         match std::fs::symlink_metadata(dir.join("d")) {
             Ok(_) => Self::make(root).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -60,7 +62,16 @@ impl Place {
 
     /// A new directory that stands in for a work disk while a trial runs.
     pub(super) fn trial_disk(&self) -> io::Result<PathBuf> {
-        Ok(tempfile::Builder::new().prefix("trial-").tempdir_in(&self.dir)?.keep())
+        Ok(tempfile::Builder::new().prefix(TRIAL).tempdir_in(&self.dir)?.keep())
+    }
+
+    /// Those that trials left which were killed.
+    pub(super) fn trial_disks(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let is_one = |entry: &std::fs::DirEntry| {
+            entry.file_name().to_string_lossy().starts_with(TRIAL) && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        };
+        entries.filter(is_one).map(|entry| entry.path()).collect()
     }
 }
 
@@ -83,6 +94,11 @@ pub(super) fn last_words(machine: &Path) -> String {
         }
     }
     String::new()
+}
+
+/// Where that place is.
+pub(super) fn directory(root: &Path) -> io::Result<PathBuf> {
+    choose(root, std::env::var_os("HOME").map(PathBuf::from), rustix::process::geteuid().as_raw())
 }
 
 fn choose(root: &Path, home: Option<PathBuf>, uid: u32) -> io::Result<PathBuf> {

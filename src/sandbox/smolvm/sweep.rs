@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::cli::Cli;
 use super::machine::{Name, Row};
 use super::place::Place;
-use super::{failed, life};
+use super::{failed, life, machine};
 use crate::sandbox::BootError;
 
 /// What a monitor gets to end by itself.
@@ -37,11 +37,17 @@ pub(super) async fn sweep(cli: &Cli, place: &Place, instance: &str, live: &[Name
         let name = Name::read(&row.name);
         match name {
             Some(name) if row.is_of(instance) && !live.contains(&name) => {
-                tidy(cli, place, row, &name, &mut swept).await?
+                tidy(cli, place, instance, row, &name, &mut swept).await?
             }
             Some(name) => kept.extend(cli.directory(&name).await),
             // A name we do not make: its directory cannot be asked for safely, so no monitor is ended at all.
             None => return Ok(swept),
+        }
+    }
+    // Their machines are gone.
+    for disk in place.trial_disks() {
+        if let Err(error) = machine::forget(&disk) {
+            tracing::debug!(%error, "what a trial left stays");
         }
     }
     let data = place.data();
@@ -50,9 +56,16 @@ pub(super) async fn sweep(cli: &Cli, place: &Place, instance: &str, live: &[Name
     Ok(swept)
 }
 
-async fn tidy(cli: &Cli, place: &Place, row: &Row, name: &Name, swept: &mut Swept) -> Result<(), BootError> {
+async fn tidy(
+    cli: &Cli,
+    place: &Place,
+    instance: &str,
+    row: &Row,
+    name: &Name,
+    swept: &mut Swept,
+) -> Result<(), BootError> {
     if row.is_trial() {
-        life::remove(cli, place, name).await?;
+        life::remove(cli, place, instance, name).await?;
         swept.deleted.push(row.name.clone());
         return Ok(());
     }

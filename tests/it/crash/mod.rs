@@ -15,6 +15,7 @@ use std::time::Instant;
 use symphony::failpoint;
 
 use self::drive::Scene;
+use crate::skip::skip;
 
 /// Points that the scenario cannot come to, each with the reason.
 const OUT_OF_REACH: &[(&str, &str)] = &[
@@ -108,7 +109,7 @@ fn a_kill_at_one_point_of_each_kind_loses_nothing_and_starts_nothing_twice() {
 #[test]
 fn a_kill_at_every_point_loses_nothing_and_starts_nothing_twice() {
     let Some(only) = std::env::var("SYMPHONY_CRASH_MATRIX").ok() else {
-        println!("skipped: the whole matrix takes a while; scripts/test-crash runs it");
+        skip("the whole matrix takes a while; scripts/test-crash runs it");
         return;
     };
     let passes = passes();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::skip::{pass_on, skip, skip_part};
 use symphony::sandbox::jail::Jail;
 use symphony::sandbox::{BootError, BootSpec, Ending, Guest, Sandbox};
 use symphony_core::ids::RunId;
@@ -28,29 +29,41 @@ pub(crate) fn both_ways<F: Future<Output = ()>>(name: &str, body: impl FnOnce(Be
                 "unshare --user --map-root-user --mount --net --ipc --uts --pid --fork mount -t proc proc /proc";
             let refused = outside(&format!("{others} 2>/dev/null && echo allowed"));
             assert_eq!(refused, "", "this machine allows namespaces, but the jail says: {message}");
-            println!("skipped: {message}: {hint}");
+            skip(format_args!("{message}: {hint}"));
             return;
         }
         body(bench).await;
     });
-    if !is_root() {
-        return;
+    if is_root() {
+        as_user(name);
     }
+}
+
+/// Runs the test of this name once more as an ordinary user. Only root can.
+pub(crate) fn as_user(name: &str) {
     let me = std::env::current_exe().expect("this test program has a path");
     let mut again = Command::new("/proc/self/exe");
     again.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(AS_USER, "1").env("TMPDIR", "/tmp");
     again.current_dir("/").uid(USER).gid(USER);
     let reachable = Command::new("test").arg("-x").arg(&me).uid(USER).gid(USER).status();
     if !reachable.is_ok_and(|status| status.success()) {
-        println!("skipped: an ordinary user cannot reach {}", me.display());
+        skip_part(format_args!("an ordinary user cannot reach {}", me.display()));
         return;
     }
     let output = again.output().expect("the test program starts as an ordinary user");
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
+    pass_on(&format!("as user {USER}"), &errors);
     println!("--- as user {USER}:\n{text}{errors}");
     assert!(output.status.success(), "as user {USER}:\n{text}{errors}");
     assert!(text.contains("1 passed"), "the test must run as user {USER}: {text}");
+}
+
+/// What only one user can do was done by that one when this is the second round.
+pub(crate) fn skip_unless_again(reason: &str) {
+    if std::env::var_os(AS_USER).is_none() {
+        skip(reason);
+    }
 }
 
 pub(crate) fn is_root() -> bool {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 
 use super::bench::{appears, both_ways, held_by_the_keepers, is_root, outside};
+use crate::skip::skip;
 
 type Answers = BTreeMap<String, i32>;
 
@@ -123,7 +124,7 @@ fn landlock_forbids_what_the_mounts_would_allow() {
     both_ways("jail::kernel::landlock_forbids_what_the_mounts_would_allow", |bench| async move {
         let report = symphony::sandbox::Sandbox::trial(&bench.jail, None).await.expect("the trial passes");
         if report.landlock_abi == 0 {
-            println!("skipped: this kernel has no Landlock");
+            skip("this kernel has no Landlock");
             return;
         }
         let rename = "{ echo renamed > /proc/self/comm; } 2>/dev/null; cat /proc/$$/comm";

@@ -7,7 +7,8 @@ use symphony::sandbox::{BootError, Sandbox};
 use symphony_guest::wire::{CheckRequest, Exit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::bench::{SOON, both_ways, is_root, outside};
+use super::bench::{SOON, both_ways, is_root, outside, skip_unless_again};
+use crate::skip::skip_part;
 
 #[test]
 fn a_program_runs_and_speaks_over_descriptor_three() {
@@ -58,7 +59,7 @@ fn interpreters_that_the_host_has_run() {
             spec.memory_mib = 2048;
             let (said, ending) = bench.run_spec(spec).await;
             if said.trim() == "absent" {
-                println!("skipped: {name} is not below /usr here");
+                skip_part(format_args!("{name} is not below /usr here"));
                 continue;
             }
             assert_eq!(said.trim(), "42", "{name}: {ending:?}");
@@ -115,7 +116,7 @@ fn where_namespaces_are_refused_the_error_says_what_to_do() {
 fn a_root_without_the_right_to_mount_is_told_so() {
     both_ways("jail::works::a_root_without_the_right_to_mount_is_told_so", |bench| async move {
         if !is_root() {
-            println!("skipped: an ordinary user needs no such right");
+            skip_unless_again("an ordinary user needs no such right");
             return;
         }
         let refused = std::thread::spawn(move || {
@@ -135,7 +136,7 @@ fn a_toolchain_listed_as_readable_builds_and_runs_a_program() {
     both_ways("jail::works::a_toolchain_listed_as_readable_builds_and_runs_a_program", |bench| async move {
         let sysroot = outside("rustc --print sysroot 2>/dev/null");
         if sysroot.is_empty() {
-            println!("skipped: this user has no Rust toolchain");
+            skip_unless_again("this user has no Rust toolchain");
             return;
         }
         let build = "cd /work && cargo init -q --vcs none --name small . && cargo run -q";

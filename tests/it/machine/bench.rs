@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::skip::skip;
 use symphony::sandbox::channel::{Channel, CheckRequest, Exit, HelloInfo};
 use symphony::sandbox::qemu::Qemu;
 use symphony::sandbox::{BootSpec, Ending, Life, Sandbox};
@@ -25,7 +26,7 @@ pub(crate) fn have_machines() -> bool {
         return true;
     };
     assert!(std::env::var_os("SYMPHONY_REQUIRE_VM").is_none(), "{missing}");
-    println!("skipped: {missing}");
+    skip(missing);
     false
 }
 

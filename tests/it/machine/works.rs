@@ -9,6 +9,7 @@ use symphony::sandbox::qemu::Qemu;
 use symphony::sandbox::{BootSpec, Sandbox};
 
 use super::bench::{Awake, Bench, have_machines};
+use crate::skip::skip_part;
 
 /// The default of `sandbox.disk_mib`: the image brings a file system of this size.
 const USUAL_MIB: u64 = 8192;
@@ -29,7 +30,7 @@ fn sound(spec: &BootSpec) {
     let path = "/usr/sbin:/sbin:/usr/bin:/bin";
     match Command::new("e2fsck").env("PATH", path).args(["-f", "-n"]).arg(image).output() {
         Ok(said) => assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stdout)),
-        Err(error) => println!("skipped: the check of a work disk; e2fsck does not start: {error}"),
+        Err(error) => skip_part(format_args!("the check of a work disk; e2fsck does not start: {error}")),
     }
 }
 

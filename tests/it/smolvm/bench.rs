@@ -10,6 +10,7 @@ use symphony::sandbox::smolvm::{Places, Settings, Smolvm};
 use symphony_core::ids::RunId;
 
 use crate::rig::SOON;
+use crate::skip::skip;
 
 pub(crate) const INSTANCE: &str = "0123456789abcdef";
 
@@ -25,7 +26,7 @@ impl Bench {
         let own: &[&str] = if root { &[] } else { &["--user", "--map-root-user"] };
         let allowed = Command::new("unshare").args(own).args(["--mount", "--pid", "--fork", "true"]).output();
         if !allowed.is_ok_and(|output| output.status.success()) {
-            println!("skipped: this machine does not allow namespaces, in which the stand-in's machines run");
+            skip("this machine does not allow namespaces, in which the stand-in's machines run");
             return None;
         }
         let bench = Self { tmp: tempfile::tempdir().expect("a directory") };

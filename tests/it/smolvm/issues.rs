@@ -17,7 +17,7 @@ use symphony_core::board::Settled;
 use symphony_core::runtimes::Kind;
 
 use super::bench::{Bench, block_on};
-use crate::rig::{Project, SOON};
+use crate::rig::{FRONT, Project, SOON};
 
 fn open_mcp() -> OpenMcp {
     Arc::new(|identifier, port, calls| {
@@ -94,4 +94,20 @@ fn a_failed_run_leaves_its_machine_stopped_and_the_next_run_takes_it_up() {
     let log = bench.log();
     let made = log.lines().filter(|line| line.starts_with("machine create --name") && line.contains("issue=APP-2"));
     assert_eq!(made.count(), 1, "{log}");
+}
+
+/// Regression: where a project was moved its machines are not found under their names, and an empty one was made in place of
+/// the one that held the only copy of some work.
+#[test]
+fn a_machine_that_is_gone_while_its_work_disk_is_marked_stops_the_run_and_the_mark_stays() {
+    let Some(bench) = Bench::new() else { return };
+    let project = Project::with(&format!("{FRONT}budget:\n  failures_in_a_row: 1\n"));
+    project.issue("Todo", "APP-3", "```sh\necho x > x.txt\n```");
+    project.write(".symphony/unexported/APP-3", "smolvm");
+    project.write(".symphony/machines/smolvm/APP-3/smolvm/machine", "sy-abcd-app-3-abcdef\n");
+    block_on(work(&project.dir(), Arc::new(bench.runtime())));
+    let parked = parked(&project, "APP-3");
+    assert!(parked.contains("no work tree is on it any more") && parked.contains("unexported/APP-3"), "{parked}");
+    assert_eq!(project.read(".symphony/unexported/APP-3"), "smolvm");
+    assert!(!project.exists("issues/Done/APP-3.md"), "{}", bench.log());
 }

@@ -15,6 +15,7 @@ use super::bench::{INSTANCE, block_on};
 use super::issues::{parked, work};
 use super::machines::says;
 use crate::rig::{FRONT, Project};
+use crate::skip::skip;
 
 /// A start may be tried twice, each an emulated machine within an emulated machine.
 const BOOT: Duration = Duration::from_secs(300);
@@ -25,7 +26,7 @@ fn a_real_machine_works_on_an_issue_is_started_again_and_leaves_nothing() {
     let (Some(cli), Some(image), Some(guest)) =
         (from("SYMPHONY_TEST_SMOLVM"), from("SYMPHONY_TEST_IMAGE"), from("SYMPHONY_TEST_GUEST"))
     else {
-        println!("skipped: no place with real machines was named; scripts/test-smolvm has one");
+        skip("no place with real machines was named; scripts/test-smolvm has one");
         return;
     };
     let settings = Settings {

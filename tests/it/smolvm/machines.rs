@@ -275,3 +275,59 @@ fn a_trial_boots_for_real_and_leaves_nothing() {
     let left: Vec<_> = std::fs::read_dir(bench.root().join("smolvm")).expect("there").flatten().collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }
+
+/// Regression: the size of a machine was that of the note with its name.
+#[test]
+fn a_machine_is_found_where_smolvm_keeps_it_and_one_that_does_not_exist_is_not_asked_for() {
+    let Some(bench) = Bench::new() else { return };
+    block_on(async {
+        let runtime = bench.runtime();
+        assert_eq!(runtime.elsewhere(&bench.disk("A-1")).await, None, "no machine is remembered");
+        let guest = runtime.boot(bench.spec("A-1")).await.expect("boots");
+        guest.stop(GRACE).await;
+        let place = runtime.elsewhere(&bench.disk("A-1")).await.expect("it has a machine");
+        assert!(place.is_dir() && place.starts_with(bench.data()), "{}", place.display());
+        let note = bench.disk("B-1").join("smolvm");
+        std::fs::create_dir_all(&note).expect("made");
+        std::fs::write(note.join("machine"), "sy-gone").expect("written");
+        assert_eq!(runtime.elsewhere(&bench.disk("B-1")).await, None);
+        assert!(!bench.log().contains("data-dir --name sy-gone"), "{}", bench.log());
+    });
+}
+
+/// Regression: whatever machine a note named was deleted.
+#[test]
+fn a_machine_of_somebody_else_is_not_removed_whatever_a_note_says() {
+    let Some(bench) = Bench::new() else { return };
+    block_on(async {
+        let runtime = bench.runtime();
+        let guest = runtime.boot(bench.spec("A-1")).await.expect("boots");
+        guest.stop(GRACE).await;
+        bench.call(&["machine", "create", "--name", "sy-others", "--label", "owner=somebody"]);
+        std::fs::write(bench.disk("A-1").join("smolvm/machine"), "sy-others").expect("written");
+        let refused = runtime.discard_disk(&bench.disk("A-1")).await.expect_err("it is not ours").to_string();
+        assert!(refused.contains("sy-others exists and is not ours"), "{refused}");
+        assert!(bench.machines().iter().any(|(name, _)| name == "sy-others"));
+        assert!(bench.disk("A-1").join("smolvm/machine").exists());
+    });
+}
+
+/// Regression: each trial that was killed left its directory for ever.
+#[test]
+fn what_a_killed_trial_left_is_swept_with_its_machine() {
+    let Some(bench) = Bench::new() else { return };
+    block_on(async {
+        bench.runtime().trial(None).await.expect("passes");
+        let place = bench.root().join("smolvm");
+        let (noted, bare) = (place.join("trial-a1"), place.join("trial-b2"));
+        std::fs::create_dir_all(noted.join("smolvm")).expect("made");
+        std::fs::create_dir_all(&bare).expect("made");
+        std::fs::write(noted.join("smolvm/machine"), "sy-trial").expect("written");
+        let labels = ["--label", "owner=symphony", "--label", "issue=(trial)"];
+        let instance = format!("instance={INSTANCE}");
+        bench.call(&[&["machine", "create", "--name", "sy-trial"][..], &labels, &["--label", &instance]].concat());
+        let swept = bench.runtime().sweep_but(&[]).await.expect("sweeps");
+        assert_eq!(swept.deleted, ["sy-trial"]);
+        assert!(!noted.exists() && !bare.exists() && place.join("d").is_dir());
+    });
+}

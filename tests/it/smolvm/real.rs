@@ -10,11 +10,12 @@ use symphony::sandbox::Sandbox as _;
 use symphony::sandbox::smolvm::{Settings, Smolvm};
 
 use super::bench::{Bench, block_on};
+use crate::skip::skip;
 
 fn real() -> Option<PathBuf> {
     let dir = std::env::var_os("SYMPHONY_TEST_SMOLVM").map(PathBuf::from);
     if dir.is_none() {
-        println!("skipped: SYMPHONY_TEST_SMOLVM does not name the directory of the real smolvm (scripts/smolvm-cli)");
+        skip("SYMPHONY_TEST_SMOLVM does not name the directory of the real smolvm (scripts/smolvm-cli)");
     }
     dir
 }

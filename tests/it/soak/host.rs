@@ -11,6 +11,7 @@ use symphony::sandbox::Sandbox;
 use super::ledger::{Marks, buried, cgroups, processes};
 use super::{Soak, alone, spec};
 use crate::machine::bench::{Awake, have_machines};
+use crate::skip::{skip, skip_part};
 
 const HOST: &str = "SYMPHONY_SOAK_HOST";
 const EACH: u64 = 3;
@@ -23,7 +24,7 @@ fn a_killed_host_leaves_nothing_and_others_are_untouched() {
     alone("soak::host::a_killed_host_leaves_nothing_and_others_are_untouched", || async {
         let soak = Soak::new();
         if let Err(error) = soak.jail().trial(None).await {
-            println!("skipped: {error}");
+            skip(error);
             return;
         }
         let mut host = Command::new("/proc/self/exe");
@@ -113,7 +114,7 @@ impl Others {
             }
         }
         if groups.is_empty() {
-            println!("skipped: no control groups can be made here, so none of others is looked for");
+            skip_part("no control groups can be made here, so none of others is looked for");
         }
         Self { process, groups }
     }

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use self::ledger::{Ledger, Marks, RUNS, buried, cgroups, children};
 use crate::jail::bench::is_root;
 use crate::machine::bench::{Awake, SOON, have_machines};
+use crate::skip::{pass_on, skip};
 
 const ALONE: &str = "SYMPHONY_SOAK_ALONE";
 const CYCLES: &str = "SYMPHONY_SOAK_CYCLES";
@@ -31,7 +32,7 @@ fn jails_leave_this_machine_as_it_was() {
     alone("soak::jails_leave_this_machine_as_it_was", || async {
         let soak = Soak::new();
         if let Err(error) = soak.jail().trial(None).await {
-            println!("skipped: {error}");
+            skip(error);
             return;
         }
         soak.run("jail", &soak.jail(), cycles(12)).await;
@@ -79,7 +80,9 @@ fn alone<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
     }
     let output = again.output().expect("the test program starts once more");
     let text = String::from_utf8_lossy(&output.stdout);
-    println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    pass_on("alone", &errors);
+    println!("{text}{errors}");
     assert!(output.status.success() && text.contains("1 passed"), "the soak failed; its words are above");
 }
 

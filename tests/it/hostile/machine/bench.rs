@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use crate::machine::bench::{Bench, SOON, have_machines};
+use crate::skip::skip;
 
 /// Runs that no other test has.
 fn run(number: u64) -> u64 {
@@ -32,7 +33,7 @@ impl Hostile {
         if !program().exists() {
             let missing = "there is no hostile program; run scripts/build-guest --example hostile";
             assert!(std::env::var_os("SYMPHONY_REQUIRE_VM").is_none(), "{missing}");
-            println!("skipped: {missing}");
+            skip(missing);
             return None;
         }
         let images = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("directory");
