@@ -71,7 +71,9 @@ impl Words<'_> {
             Ok(accepted) => {
                 let what = match (self.errand, accepted.waits) {
                     (Errand::Answer { .. }, _) => "the answer is on its way to the agent".to_owned(),
-                    (Errand::Say { .. }, Some(why)) => format!("kept for the issue's next run; none is under way: {why}"),
+                    (Errand::Say { .. }, Some(why)) => {
+                        format!("kept for the issue's next run; none is under way: {why}")
+                    }
                     (Errand::Say { now: true }, None) => {
                         "a turn under way is cancelled; the agent is prompted with it".to_owned()
                     }

@@ -1,8 +1,8 @@
 //! The loop that owns the board. It never awaits the outside world: whatever a command asks for is
 //! spawned, and its result comes back through the mailbox as an event.
 
-pub mod handle;
 mod ends;
+pub mod handle;
 mod letters;
 mod perform;
 mod shutdown;

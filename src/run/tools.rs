@@ -332,9 +332,8 @@ mod tests {
         // Writes are carried out in order: behind this one, both are done.
         journal.probed().await.expect("writes");
         let asked: i64 = disk.query_row("SELECT count(*) FROM questions", [], |r| r.get(0)).expect("counts");
-        let open: i64 = disk
-            .query_row("SELECT count(*) FROM questions WHERE closed_at IS NULL", [], |r| r.get(0))
-            .expect("counts");
+        let open: i64 =
+            disk.query_row("SELECT count(*) FROM questions WHERE closed_at IS NULL", [], |r| r.get(0)).expect("counts");
         assert_eq!((asked, open), (1, 0), "it was kept late, and nobody is to answer it");
         ask(TRACKER_DEADLINE).await.expect("kept");
     }

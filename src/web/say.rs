@@ -100,7 +100,8 @@ pub(super) async fn message(
     }
     let accepted = |Taken { at, waits }: Taken| {
         let accepted_at = wire::Instant(at);
-        (StatusCode::ACCEPTED, Json(Accepted { identifier: &id, when: message.when, accepted_at, waits })).into_response()
+        (StatusCode::ACCEPTED, Json(Accepted { identifier: &id, when: message.when, accepted_at, waits }))
+            .into_response()
     };
     page::after(&app, made, outcome.map(accepted))
 }
