@@ -21,6 +21,8 @@ pub use remedy::{remedy, remedy_of};
 
 /// Longest question and file error that is quoted.
 const QUOTE_MAX: usize = 500;
+/// Words that no agent heard, as many as are quoted.
+const UNHEARD_MAX: usize = 3;
 
 /// What an issue, a file or a name is doing, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,7 +273,10 @@ impl Explained {
             title: Some(row.title.clone()),
             state: Some(row.state.clone()),
             why: row.why.clone(),
-            notes: notes(snapshot, row.why.as_ref(), &row.id, &row.identifier.0, row.role == Role::Active),
+            notes: notes(snapshot, row.why.as_ref(), &row.id, &row.identifier.0, row.role == Role::Active)
+                .into_iter()
+                .chain(unheard(snapshot, &row.id))
+                .collect(),
             last: row.last.clone(),
             spent: Some(row.spent),
             remedy: remedy_of(row, snapshot),
@@ -330,6 +335,18 @@ pub fn notices(snapshot: &Snapshot) -> Vec<String> {
 
 fn blind(problem: &str) -> String {
     format!("the issues could not be read: {problem}; nothing new starts until they can")
+}
+
+/// What was said too late for any agent: at most three, and how many more.
+pub fn unheard(snapshot: &Snapshot, id: &IssueId) -> Vec<String> {
+    let Some(words) = snapshot.unheard.get(id) else { return vec![] };
+    let quoted = words.iter().take(UNHEARD_MAX).map(|text| one_line(text, QUOTE_MAX));
+    let mut notes: Vec<_> = quoted.map(|text| format!("no agent heard: {text}")).collect();
+    if words.len() > UNHEARD_MAX {
+        notes.push(format!("nor {} more", words.len() - UNHEARD_MAX));
+    }
+    notes.push("its next run gets these words, if somebody puts it back to work".to_owned());
+    notes
 }
 
 fn notes(snapshot: &Snapshot, why: Option<&NotNow>, id: &IssueId, name: &str, active: bool) -> Vec<String> {

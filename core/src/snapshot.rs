@@ -4,6 +4,8 @@
 
 mod rows;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use crate::board::{EndReason, LastRun, NotNow, StopCause, one_line};
@@ -42,6 +44,8 @@ pub struct Snapshot {
     pub running: Vec<RunningRow>,
     /// Questions that no run waits with.
     pub asked: Vec<AskedRow>,
+    /// What humans said and no agent heard, of issues that no agent takes up by itself.
+    pub unheard: BTreeMap<IssueId, Vec<String>>,
     /// Claimed and waiting for a time.
     pub retrying: Vec<RetryRow>,
     /// Known issues that hold no claim, each with the board's reason.
@@ -81,6 +85,7 @@ impl Snapshot {
             budget: None,
             running: vec![],
             asked: vec![],
+            unheard: BTreeMap::new(),
             retrying: vec![],
             idle: vec![],
             finished: vec![],

@@ -47,6 +47,8 @@ pub struct Facts {
     pub autonomous_turns: u32,
     /// How many of those are allowed in one run.
     pub max_turns: u32,
+    /// Whether a human said something that stands in no prompt yet: the turn that says it is free.
+    pub letters_waiting: bool,
 }
 
 /// What to do next.
@@ -84,6 +86,8 @@ pub fn after_turn(facts: Facts) -> Next {
             Next::End(RunEnd::Failed(RunFailure { code: FailureCode::IssueRefreshFailed, message }))
         }
         (Outcome::Ended, Sight::NotActive) => Next::End(RunEnd::NoLongerActive),
+        // What a human said must be heard, and costs nothing.
+        (Outcome::Ended, Sight::Active) if facts.letters_waiting => Next::Continue,
         (Outcome::Ended, Sight::Active) if facts.autonomous_turns >= facts.max_turns => Next::End(RunEnd::TurnsUsed),
         (Outcome::Ended, Sight::Active) => Next::Continue,
     }
@@ -101,6 +105,7 @@ mod tests {
             sight: Sight::Active,
             autonomous_turns: 1,
             max_turns: 2,
+            letters_waiting: false,
         }
     }
 
@@ -113,6 +118,14 @@ mod tests {
         assert_eq!(after_turn(facts()), Next::Continue);
         let last = Facts { autonomous_turns: 2, ..facts() };
         assert_eq!(after_turn(last), Next::End(RunEnd::TurnsUsed));
+    }
+
+    #[test]
+    fn a_human_s_words_are_heard_also_after_the_last_turn() {
+        let last = Facts { autonomous_turns: 2, letters_waiting: true, ..facts() };
+        assert_eq!(after_turn(last.clone()), Next::Continue);
+        let gone = Facts { sight: Sight::NotActive, ..last };
+        assert_eq!(after_turn(gone), Next::End(RunEnd::NoLongerActive), "nobody is to work on it");
     }
 
     #[test]

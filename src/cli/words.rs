@@ -69,10 +69,15 @@ impl Words<'_> {
         };
         match tell(&Place::of(dir), &request) {
             Ok(accepted) => {
-                let what = match self.errand {
-                    Errand::Answer { .. } => "the answer is on its way to the agent",
-                    Errand::Say { now: true } => "a turn under way is cancelled; the agent is prompted with it",
-                    Errand::Say { now: false } => "it goes with the agent's next prompt",
+                let what = match (self.errand, accepted.waits) {
+                    (Errand::Answer { .. }, _) => "the answer is on its way to the agent".to_owned(),
+                    (Errand::Say { .. }, Some(why)) => {
+                        format!("kept for the issue's next run; none is under way: {why}")
+                    }
+                    (Errand::Say { now: true }, None) => {
+                        "a turn under way is cancelled; the agent is prompted with it".to_owned()
+                    }
+                    (Errand::Say { now: false }, None) => "it goes with the agent's next prompt".to_owned(),
                 };
                 done(&format!("{}: {what}", accepted.identifier))
             }

@@ -40,8 +40,17 @@ pub enum Request {
         /// Which way it came.
         by: By,
         /// Taken, or why not.
-        reply: oneshot::Sender<Result<Timestamp, AnswerError>>,
+        reply: oneshot::Sender<Result<Taken, AnswerError>>,
     },
+}
+
+/// Words that the journal holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// When they were taken.
+    pub at: Timestamp,
+    /// Why no run hears them now; `None` when one does.
+    pub waits: Option<String>,
 }
 
 /// Why an answer was not taken.
@@ -62,8 +71,11 @@ pub enum AnswerError {
     /// No agent would hear it.
     #[error("no agent works on {0} now, or will by itself; move it to an active state first")]
     NobodyWorks(Identifier),
+    /// The agent said that it is done, and works no more.
+    #[error("the agent of {0} is done and its work is being handed off: it hears nothing any more")]
+    HandingOff(Identifier),
     /// The journal could not keep it.
-    #[error("the answer could not be stored: {0}")]
+    #[error("what you said could not be stored: {0}")]
     NotStored(String),
     /// The program is going down.
     #[error("symphony is shutting down")]
@@ -122,16 +134,16 @@ impl Handle {
     ///
     /// # Errors
     /// When no agent would hear it.
-    pub async fn say(&self, identifier: Identifier, text: String, now: bool, by: By) -> Result<Timestamp, AnswerError> {
+    pub async fn say(&self, identifier: Identifier, text: String, now: bool, by: By) -> Result<Taken, AnswerError> {
         let (reply, told) = oneshot::channel();
         self.send(Request::Say { identifier, text, now, by, reply }, told).await
     }
 
-    async fn send(
+    async fn send<T>(
         &self,
         request: Request,
-        told: oneshot::Receiver<Result<Timestamp, AnswerError>>,
-    ) -> Result<Timestamp, AnswerError> {
+        told: oneshot::Receiver<Result<T, AnswerError>>,
+    ) -> Result<T, AnswerError> {
         self.requests.send(request).await.map_err(|_| AnswerError::ShuttingDown)?;
         told.await.map_err(|_| AnswerError::ShuttingDown)?
     }

@@ -1,27 +1,31 @@
 //! What the doors ask for, a look at the tracker above all, and the words between humans and agents: open questions,
 //! and letters that no turn has taken. Both are the journal's; what stands here is its copy.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
-use symphony_core::board::{Due, Event};
+use symphony_core::board::{Due, Event, RunEnd};
 use symphony_core::ids::{Identifier, IssueId, RunId};
 use symphony_core::steering::{By, Letter, OpenQuestion};
 use symphony_core::time::Tick;
+use symphony_core::workflow::Role;
 use tokio::sync::oneshot;
 
-use super::handle::{AnswerError, Request};
+use super::handle::{AnswerError, Request, Taken};
+use super::view::Live;
 use super::{Conductor, Hands, Message};
 use crate::journal::Answered;
 use crate::run::line::Posted;
 
 /// Told when words are accepted, or why they are not.
-pub(super) type Told = Option<oneshot::Sender<Result<Timestamp, AnswerError>>>;
+type Reply<T> = oneshot::Sender<Result<T, AnswerError>>;
 
-/// What became of words that were to be kept.
+/// What became of words that were to be kept, and who wants to know.
 pub(super) enum Stored {
-    /// An answer to the question of this number.
-    Answer(Result<Answered, String>),
+    /// An answer to the question of this number; a default has nobody who asks.
+    Answer { question: u64, kept: Result<Answered, String>, reply: Option<Reply<Timestamp>> },
     /// A message, and whether it cuts the turn short.
-    Message(Result<Letter, String>, bool),
+    Message { kept: Result<Letter, String>, now: bool, reply: Reply<Taken> },
 }
 
 /// Milliseconds from `now` to `at`; none when that is over.
@@ -46,8 +50,8 @@ impl<H: Hands> Conductor<H> {
                 Ok(issue) => {
                     let (written, to_self) = (self.journal.said(issue.clone(), text, by), self.to_self.clone());
                     self.tasks.spawn(async move {
-                        let stored = Stored::Message(written.await.map_err(|error| error.to_string()), now);
-                        let _ = to_self.send(Message::Stored(issue, stored, Some(reply)));
+                        let kept = written.await.map_err(|error| error.to_string());
+                        let _ = to_self.send(Message::Stored(issue, Stored::Message { kept, now, reply }));
                     });
                 }
                 Err(error) => drop(reply.send(Err(error))),
@@ -64,8 +68,12 @@ impl<H: Hands> Conductor<H> {
     fn question_of(&self, identifier: &Identifier, number: Option<u64>) -> Result<(IssueId, u64), AnswerError> {
         let none = || AnswerError::NotWaiting(identifier.clone());
         let issue = self.issue_called(identifier).ok_or_else(none)?;
-        if self.answering.contains(&issue) {
+        if self.answering.contains_key(&issue) {
             return Err(AnswerError::AnsweredAlready(identifier.clone()));
+        }
+        // Whoever said that it is done went on without the answer.
+        if self.live_of(&issue).is_some_and(|live| live.finishing) {
+            return Err(AnswerError::HandingOff(identifier.clone()));
         }
         match (self.questions.get(&issue), number) {
             (Some(open), None) => Ok((issue, open.id)),
@@ -75,95 +83,152 @@ impl<H: Hands> Conductor<H> {
         }
     }
 
+    fn live_of(&self, issue: &IssueId) -> Option<&Live> {
+        self.live.values().find(|live| live.issue.id == *issue)
+    }
+
+    fn is_active(&self, issue: &IssueId) -> bool {
+        let state = self.board.issue(issue).map(|issue| &issue.state);
+        state.is_some_and(|state| self.policy.states.role(state) == Role::Active)
+    }
+
     /// Who can be told something unasked: an issue that an agent works on, or will.
     fn addressee(&self, identifier: &Identifier) -> Result<IssueId, AnswerError> {
         let issue = self.issue_called(identifier).ok_or_else(|| AnswerError::NoSuchIssue(identifier.clone()))?;
+        let live = self.live_of(&issue);
+        if live.is_some_and(|live| live.finishing) {
+            return Err(AnswerError::HandingOff(identifier.clone()));
+        }
         if self.questions.contains_key(&issue) {
             return Err(AnswerError::AsksItself(identifier.clone()));
         }
-        let state = self.board.issue(&issue).map(|issue| &issue.state);
-        let is_worked_on = self.live.values().any(|live| live.issue.id == issue && !live.marked_done)
-            || state.is_some_and(|state| self.policy.states.role(state) == symphony_core::workflow::Role::Active);
-        if is_worked_on { Ok(issue) } else { Err(AnswerError::NobodyWorks(identifier.clone())) }
+        let hears = live.is_some_and(|live| live.stop.borrow().is_none());
+        if hears || self.is_active(&issue) { Ok(issue) } else { Err(AnswerError::NobodyWorks(identifier.clone())) }
     }
 
-    pub(super) fn keep_answer(&mut self, issue: IssueId, question: u64, text: String, by: By, reply: Told) {
-        if self.questions.get(&issue).is_some_and(|open| open.id == question) {
-            self.answering.insert(issue.clone());
+    /// Why no run hears what is said now.
+    fn waits(&self, id: &IssueId) -> Option<String> {
+        match self.live_of(id) {
+            Some(live) if live.finishing => Some("its agent had just said that it is done".to_owned()),
+            Some(live) if live.stop.borrow().is_some() => Some(live.phase.to_owned()),
+            Some(_) => None,
+            None => {
+                let why = self.board.issue(id).and_then(|i| self.board.verdict(i, self.now(), &self.policy).err());
+                Some(why.map_or_else(|| "it is about to start".to_owned(), |why| why.to_string()))
+            }
         }
-        self.mark_answered(&issue, true);
+    }
+
+    fn keep_answer(&mut self, issue: IssueId, question: u64, text: String, by: By, reply: Option<Reply<Timestamp>>) {
+        if self.questions.get(&issue).is_some_and(|open| open.id == question) {
+            self.answering.insert(issue.clone(), question);
+        }
+        self.mark_answered(&issue, question, true);
         let written = self.journal.answered(issue.clone(), Some(question), text, by);
         let to_self = self.to_self.clone();
         self.tasks.spawn(async move {
-            let stored = Stored::Answer(written.await.map_err(|error| error.to_string()));
-            let _ = to_self.send(Message::Stored(issue, stored, reply));
+            let kept = written.await.map_err(|error| error.to_string());
+            let _ = to_self.send(Message::Stored(issue, Stored::Answer { question, kept, reply }));
         });
     }
 
     /// Nobody answered in time.
     pub(super) fn answer_by_default(&mut self, issue: IssueId) {
-        let Some(open) = self.questions.get(&issue).filter(|_| !self.answering.contains(&issue)) else { return };
+        let Some(open) = self.questions.get(&issue).filter(|_| !self.answering.contains_key(&issue)) else { return };
         let Some(default) = open.default.clone() else { return };
         let number = open.id;
         tracing::warn!(issue_id = %issue, question = number, "nobody answered in time; the default counts as the answer");
         self.keep_answer(issue, number, default.text, By::Deadline, None);
     }
 
-    /// What readers see of the question, from the moment somebody answered.
-    fn mark_answered(&mut self, issue: &IssueId, answered: bool) {
+    /// What readers see of this question, from the moment somebody answered; another one that is open stays so.
+    fn mark_answered(&mut self, issue: &IssueId, number: u64, answered: bool) {
         let run = self.live.iter_mut().find(|(_, live)| live.issue.id == *issue);
-        if let Some((run, live)) = run {
-            if let Some(question) = &mut live.question {
-                question.answered = answered;
-            }
+        if let Some((run, live)) = run
+            && let Some(question) = live.question.as_mut().filter(|question| question.id == number)
+        {
+            question.answered = answered;
             let run = *run;
             self.tell_asking(run);
         }
     }
 
     /// Only words that the journal holds are accepted; only accepted ones reach a run.
-    pub(super) fn stored(&mut self, issue: IssueId, stored: Stored, reply: Told) {
-        let name = self.board.issue(&issue).map_or_else(|| Identifier(issue.0.clone()), |i| i.identifier.clone());
-        let told = match stored {
-            Stored::Answer(kept) => {
-                self.answering.remove(&issue);
-                match kept {
-                    Ok(Answered::Taken(letter)) => {
-                        self.questions.remove(&issue);
-                        let at = letter.at;
-                        self.post(&issue, letter, false);
-                        self.step(Event::Answered(issue.clone()));
-                        Ok(at)
-                    }
-                    Ok(Answered::Already) => Err(AnswerError::AnsweredAlready(name)),
-                    Ok(Answered::NotAsked) => Err(AnswerError::NotWaiting(name)),
-                    Err(error) => {
-                        self.mark_answered(&issue, false);
-                        Err(AnswerError::NotStored(error))
-                    }
+    pub(super) fn stored(&mut self, issue: IssueId, stored: Stored) {
+        match stored {
+            Stored::Answer { question, kept, reply } => {
+                let told = self.answer_stored(&issue, question, kept);
+                match (told, reply) {
+                    (told, Some(reply)) => drop(reply.send(told)),
+                    (Err(error), None) => tracing::error!(issue_id = %issue, %error,
+                        "the default answer of a question could not be kept"),
+                    (Ok(_), None) => {}
                 }
             }
-            Stored::Message(kept, now) => kept.map_err(AnswerError::NotStored).map(|letter| {
+            Stored::Message { kept, now, reply } => {
+                let told = kept.map_err(AnswerError::NotStored).map(|letter| {
+                    let taken = Taken { at: letter.at, waits: self.waits(&issue) };
+                    self.post(&issue, letter, now);
+                    taken
+                });
+                let _ = reply.send(told);
+            }
+        }
+    }
+
+    fn answer_stored(
+        &mut self,
+        issue: &IssueId,
+        question: u64,
+        kept: Result<Answered, String>,
+    ) -> Result<Timestamp, AnswerError> {
+        let name = self.board.issue(issue).map_or_else(|| Identifier(issue.0.clone()), |i| i.identifier.clone());
+        if self.answering.get(issue) == Some(&question) {
+            self.answering.remove(issue);
+        }
+        let error = match kept {
+            Ok(Answered::Taken(letter)) => {
                 let at = letter.at;
-                self.post(&issue, letter, now);
-                at
-            }),
+                let was_open = self.questions.get(issue).is_some_and(|open| open.id == question);
+                self.post(issue, letter, false);
+                if was_open {
+                    self.questions.remove(issue);
+                    self.step(Event::Answered(issue.clone()));
+                }
+                return Ok(at);
+            }
+            Ok(Answered::Already) => AnswerError::AnsweredAlready(name),
+            Ok(Answered::NotAsked) => AnswerError::NotWaiting(name),
+            Err(error) => AnswerError::NotStored(error),
         };
-        if let (Err(error), None) = (&told, &reply) {
-            tracing::error!(issue_id = %issue, %error, "the default answer of a question could not be kept");
-        }
-        if let Some(reply) = reply {
-            let _ = reply.send(told);
-        }
+        self.mark_answered(issue, question, false);
+        Err(error)
     }
 
     /// Until a turn has taken it, a letter belongs to the issue, not to a run.
     fn post(&mut self, issue: &IssueId, letter: Letter, now: bool) {
-        if let Some(live) = self.live.values().find(|live| live.issue.id == *issue) {
+        if let Some(live) = self.live_of(issue) {
             // One that finds no room comes with the issue's next run.
             let _ = live.letters.try_send(Posted { letter: letter.clone(), now });
         }
         self.letters.entry(issue.clone()).or_default().push(letter);
+    }
+
+    /// Words that no agent heard, of issues that no agent will take up by itself.
+    pub(super) fn unheard(&self) -> BTreeMap<IssueId, Vec<String>> {
+        let at_rest = |id: &IssueId| self.live_of(id).is_none() && !self.is_active(id);
+        let left = self.letters.iter().filter(|(id, letters)| !letters.is_empty() && at_rest(id));
+        left.map(|(id, letters)| (id.clone(), letters.iter().map(|letter| letter.text.clone()).collect())).collect()
+    }
+
+    /// A run ended with words that came too late for it.
+    pub(super) fn tell_unheard(&self, issue: &IssueId, end: &RunEnd) {
+        let waiting = self.letters.get(issue).map_or(0, Vec::len);
+        if waiting > 0 && (*end == RunEnd::Done || !self.is_active(issue)) {
+            let name = self.board.issue(issue).map(|issue| issue.identifier.0.clone()).unwrap_or_default();
+            tracing::warn!(issue_id = %issue, issue_identifier = %name, words = waiting,
+                "there are words that no agent heard; they go with the issue's next run, if somebody puts it back to work");
+        }
     }
 
     /// A run asks: its question is in the journal already.
@@ -191,6 +256,8 @@ impl<H: Hands> Conductor<H> {
         if let Some(letters) = self.letters.get_mut(&issue) {
             letters.retain(|letter| !handed.contains(&letter.id));
         }
+        // If this write is lost, the one of the run's end says it again: no letter is in two turns that ended.
+        live.taken.extend(handed);
         let written = self.journal.turn_ended(run, issue);
         self.tasks.spawn(async move {
             // A run that is gone does not want to know.

@@ -1,6 +1,7 @@
 //! The loop that owns the board. It never awaits the outside world: whatever a command asks for is
 //! spawned, and its result comes back through the mailbox as an event.
 
+mod ends;
 pub mod handle;
 mod letters;
 mod perform;
@@ -10,7 +11,7 @@ mod shutdown;
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +32,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::ends::Unkept;
 use self::handle::Request;
-use self::letters::{Stored, Told, until};
+use self::letters::{Stored, until};
 use self::view::{Ended, Live};
-use crate::journal::{Ending, Journal, Memory};
+use crate::journal::{Journal, Memory};
 use crate::nudge::Nudge;
 use crate::run::line::{Ended as RunEnded, FromRun, Report};
 use crate::sandbox::choose::Picked;
@@ -122,7 +124,8 @@ enum Message {
     ParkEnded(IssueId, Result<(), String>),
     ResumeEnded(IssueId, Result<(), String>),
     WorkspaceRemoved(IssueId),
-    Stored(IssueId, Stored, Told),
+    Stored(IssueId, Stored),
+    EndUnkept(Unkept),
 }
 
 /// The conductor; [`Conductor::run`] consumes it.
@@ -144,12 +147,14 @@ pub struct Conductor<H: Hands> {
     live: BTreeMap<RunId, Live>,
     /// Questions without an answer.
     questions: BTreeMap<IssueId, OpenQuestion>,
-    /// Issues whose answer is being kept.
-    answering: BTreeSet<IssueId>,
+    /// Issues whose open question is being answered, with its number.
+    answering: BTreeMap<IssueId, u64>,
     /// Letters that no turn has taken, oldest first.
     letters: BTreeMap<IssueId, Vec<Letter>>,
     /// The newest session of each issue's agent.
     sessions: BTreeMap<IssueId, Kept>,
+    /// Ends of runs that the journal could not keep, oldest first.
+    unkept: VecDeque<Unkept>,
     /// The workflow of each issue's newest run: its workspace stands where that one says (C155).
     homes: BTreeMap<IssueId, Arc<Workflow>>,
     /// Issues that an earlier process put aside, until their files were looked at for the note that says so.
@@ -193,7 +198,8 @@ impl<H: Hands> Conductor<H> {
             facts,
             live: BTreeMap::new(),
             questions: memory.questions,
-            answering: BTreeSet::new(),
+            answering: BTreeMap::new(),
+            unkept: VecDeque::new(),
             letters: memory.letters,
             sessions: memory.sessions,
             homes: BTreeMap::new(),
@@ -273,7 +279,11 @@ impl<H: Hands> Conductor<H> {
             }
         }
         self.publish();
+        // Nobody is told any more that words were taken; who waits for that is told the truth below.
+        self.requests.close();
         self.tasks.close();
+        self.tasks.wait().await;
+        self.finish_writing();
         self.tasks.wait().await;
         settled
     }
@@ -314,7 +324,8 @@ impl<H: Hands> Conductor<H> {
                 self.step(Event::ResumeEnded(issue, result));
             }
             Message::WorkspaceRemoved(issue) => self.step(Event::WorkspaceRemoved(issue)),
-            Message::Stored(issue, stored, reply) => self.stored(issue, stored, reply),
+            Message::Stored(issue, stored) => self.stored(issue, stored),
+            Message::EndUnkept(unkept) => self.remember_end(unkept),
         }
     }
 
@@ -347,6 +358,7 @@ impl<H: Hands> Conductor<H> {
             self.sandbox = looked.sandbox;
         }
         let kind = self.sandbox.kind;
+        self.keep_ends();
         self.policy = Policy::of(
             &self.workflow,
             self.journal_trouble().or(looked.closed),
@@ -402,6 +414,7 @@ impl<H: Hands> Conductor<H> {
             FromRun::Report(run, Report::Finishing) => {
                 if let Some(live) = self.live.get_mut(&run) {
                     live.phase = "handing off";
+                    live.finishing = true;
                 }
                 self.step(Event::RunFinishing(run));
             }
@@ -416,8 +429,9 @@ impl<H: Hands> Conductor<H> {
             }
             FromRun::Turn { run, number, autonomous, letters, kept } => {
                 let Some(live) = self.live.get_mut(&run) else { return };
-                live.turn_began(number, &letters);
                 let issue = live.issue.id.clone();
+                let open = self.questions.get(&issue).filter(|_| !self.answering.contains_key(&issue));
+                live.turn_began(number, &letters, open);
                 // Turn and count are kept together: a kill between them would leave one without the other.
                 let commands = self.board.step(self.now(), Event::TurnBegan(run, autonomous), &self.policy);
                 for command in commands {
@@ -470,23 +484,17 @@ impl<H: Hands> Conductor<H> {
         let seconds = live.started.elapsed().as_secs();
         self.ended.add(&live, &end);
         self.step(Event::RunEnded(run, end.clone(), left));
-        let counters = self.board.counters(&id);
         // The board's word: it knows when a run that used its turns used up the issue's allowance.
-        let reason = counters.last.as_ref().map_or_else(|| end.reason(), |last| last.reason);
+        let reason = self.board.counters(&id).last.map_or_else(|| end.reason(), |last| last.reason);
         match &end {
             RunEnd::Failed(_) | RunEnd::NeedsHuman(_) => tracing::warn!(issue_id = %id, issue_identifier = %issue,
                 run_id = run.0, session_id = session, %reason, outcome = %end, seconds, "run ended"),
             _ => tracing::info!(issue_id = %id, issue_identifier = %issue,
                 run_id = run.0, session_id = session, %reason, outcome = %end, seconds, "run ended"),
         }
-        let (end, due, tokens) = (end.to_string(), self.due_of(&id), live.tokens.total);
-        let written = self.journal.run_ended(run, id.clone(), Ending { reason, end, counters, due, tokens });
-        let identifier = live.issue.identifier;
-        self.tasks.spawn(async move {
-            if let Err(error) = written.await {
-                tracing::error!(issue_id = %id, issue_identifier = %identifier, %error, "the end of a run could not be kept");
-            }
-        });
+        self.tell_unheard(&id, &end);
+        let (tokens, taken) = (live.tokens.total, live.taken);
+        self.keep_end(Unkept { run, issue: id, reason, end: end.to_string(), tokens, taken });
     }
 
     /// `--once` ends here: nobody looks at the dashboard, so the log says what is left for a person.

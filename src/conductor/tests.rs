@@ -3,6 +3,7 @@
 mod asked;
 mod bounds;
 mod clock;
+mod heard;
 mod retries;
 mod rig;
 mod time;

@@ -34,6 +34,10 @@ pub(super) struct Live {
     pub(super) letters: mpsc::Sender<Posted>,
     /// The letters in the prompt of the turn under way.
     pub(super) handed: Vec<u64>,
+    /// The letters of turns that ended.
+    pub(super) taken: Vec<u64>,
+    /// Whether it hands its work off or on: its agent hears nothing any more.
+    pub(super) finishing: bool,
     /// What the board was told last of whether it waits for a human.
     pub(super) told_asking: bool,
     pub(super) started: Instant,
@@ -100,6 +104,8 @@ impl Live {
             stop,
             letters,
             handed: vec![],
+            taken: vec![],
+            finishing: false,
             told_asking: false,
             started: Instant::now(),
             started_at: Timestamp::now(),
@@ -117,11 +123,15 @@ impl Live {
     }
 
     /// A turn begins: what was answered is on its way with it.
-    pub(super) fn turn_began(&mut self, number: u32, letters: &[u64]) {
+    pub(super) fn turn_began(&mut self, number: u32, letters: &[u64], open: Option<&OpenQuestion>) {
         self.turns = number;
         self.marked_done = false;
         self.handed = letters.to_vec();
         self.question.take_if(|question| question.answered);
+        // It said that it is done, and then it heard of something else: its question counts again.
+        if self.question.is_none() {
+            self.question = open.map(shown);
+        }
     }
 
     /// Whether only a human can bring this run forward.
@@ -182,7 +192,7 @@ impl<H: Hands> Conductor<H> {
     /// Questions of issues that no run waits for, oldest first.
     fn asked_rows(&self) -> Vec<AskedRow> {
         let is_live = |id: &IssueId| self.live.values().any(|live| live.issue.id == *id);
-        let open = self.questions.iter().filter(|(id, _)| !is_live(id) && !self.answering.contains(*id));
+        let open = self.questions.iter().filter(|(id, _)| !is_live(id) && !self.answering.contains_key(*id));
         let row = |(id, open): (&IssueId, &OpenQuestion)| {
             let issue = self.board.issue(id)?;
             Some(AskedRow {
@@ -226,6 +236,7 @@ impl<H: Hands> Conductor<H> {
             budget: Some(self.policy.budget.clone()),
             running: self.live.iter().map(|(run, live)| self.running_row(*run, live, now)).collect(),
             asked: self.asked_rows(),
+            unheard: self.unheard(),
             retrying,
             idle,
             finished: self.ended.finished.iter().filter(|row| self.is_over(row)).cloned().collect(),

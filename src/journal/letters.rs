@@ -86,6 +86,22 @@ pub(super) fn settle(tx: &Transaction<'_>, run: RunId, issue: &IssueId, taken: b
     Ok(())
 }
 
+/// Letters that a run's turns took, whose own write was lost.
+pub(super) fn take(tx: &Transaction<'_>, run: RunId, issue: &IssueId, letters: &[u64]) -> rusqlite::Result<()> {
+    let mut changed = 0;
+    for letter in letters {
+        changed += tx.execute(
+            "UPDATE letters SET taken_at = ?3 WHERE id = ?1 AND handed_run = ?2 AND taken_at IS NULL",
+            params![signed(*letter), signed(run.0), Timestamp::now().to_string()],
+        )?;
+    }
+    if changed > 0 {
+        let body = json!({"letters": changed});
+        chain::append(tx, &Entry { kind: "letters_taken", run: Some(run), issue: Some(issue), body })?;
+    }
+    Ok(())
+}
+
 /// Letters leave with the prompt of a turn that begins now.
 pub(super) fn hand(tx: &Transaction<'_>, run: RunId, issue: &IssueId, letters: &[u64]) -> rusqlite::Result<()> {
     for letter in letters {

@@ -61,15 +61,24 @@ pub(super) fn end_what_was_cut_off(tx: &Transaction<'_>) -> rusqlite::Result<()>
             params![signed(run.0), Timestamp::now().to_string(), CUT_OFF, reason.as_str()],
         )?;
         letters::settle(tx, run, &issue, false)?;
-        let mut counters = state::rows(tx, state::COUNTERS, |r| Ok((IssueId(r.get(0)?), state::counters(r)?)))?
-            .remove(&issue)
-            .unwrap_or_default();
-        counters.last = Some(LastRun { reason, end: CUT_OFF.to_owned(), left: None });
-        state::put_counters(tx, &issue, &counters)?;
+        // What a newer run of the issue left stands: the end of this one was lost, not the run itself.
+        let newest: i64 = tx.query_row("SELECT max(run) FROM runs WHERE issue = ?1", [&issue.0], |r| r.get(0))?;
+        if newest == signed(run.0) {
+            say_cut_off(tx, &issue)?;
+        }
         let body = json!({"reason": reason.as_str()});
         chain::append(tx, &Entry { kind: "run_cut_off", run: Some(run), issue: Some(&issue), body })?;
     }
     Ok(())
+}
+
+/// How the issue's last run ended.
+fn say_cut_off(tx: &Transaction<'_>, issue: &IssueId) -> rusqlite::Result<()> {
+    let mut counters = state::rows(tx, state::COUNTERS, |r| Ok((IssueId(r.get(0)?), state::counters(r)?)))?
+        .remove(issue)
+        .unwrap_or_default();
+    counters.last = Some(LastRun { reason: EndReason::CutOff, end: CUT_OFF.to_owned(), left: None });
+    state::put_counters(tx, issue, &counters)
 }
 
 /// Reads everything a new process needs.

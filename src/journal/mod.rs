@@ -78,6 +78,8 @@ pub struct Ending {
     pub due: Option<Due<Timestamp>>,
     /// Tokens that the agent said it used.
     pub tokens: u64,
+    /// Letters of its turns that ended: taken, also if their own write was lost.
+    pub taken: Vec<u64>,
 }
 
 /// The outcome of a write that is queued already; dropping it does not undo the write.
@@ -206,13 +208,14 @@ impl Journal {
     /// The journal cannot be written.
     pub fn run_ended(&self, run: RunId, issue: IssueId, ending: Ending) -> Written<()> {
         self.write("run_ended", move |tx| {
-            let Ending { reason, end, counters, due, tokens } = ending;
+            let Ending { reason, end, counters, due, tokens, taken } = ending;
             // Programs and agents wrote it; the log has it whole.
             let end = one_line(&end, END_MAX);
             tx.execute(
                 "UPDATE runs SET ended_at = ?2, end = ?3, reason = ?4, tokens = ?5 WHERE run = ?1 AND ended_at IS NULL",
                 params![signed(run.0), Timestamp::now().to_string(), end, reason.as_str(), signed(tokens)],
             )?;
+            letters::take(tx, run, &issue, &taken)?;
             letters::settle(tx, run, &issue, false)?;
             state::put_counters(tx, &issue, &counters)?;
             state::put_due(tx, &issue, due.as_ref())?;

@@ -2,6 +2,7 @@
 
 mod chain;
 mod damage;
+mod ends;
 mod formats;
 mod model;
 
@@ -101,7 +102,8 @@ fn as_killed(path: &Path, to: &Path) {
 }
 
 fn ending(sessions: u32, due: Option<Due<Timestamp>>) -> Ending {
-    Ending { reason: EndReason::Stalled, end: "stalled: x".into(), counters: counters(sessions), due, tokens: 12 }
+    let (reason, end, counters) = (EndReason::Stalled, "stalled: x".into(), counters(sessions));
+    Ending { reason, end, counters, due, tokens: 12, taken: vec![] }
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::place::{Socket, is_same_file, own_uid};
 use super::wire::{Accepted, Answer, Refusal, Request, VERSION, instant, line};
-use crate::conductor::handle::{AnswerError, Handle};
+use crate::conductor::handle::{AnswerError, Handle, Taken};
 
 /// Connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16;
@@ -165,11 +165,14 @@ async fn take(request: Request, handle: &Handle) -> Result<Accepted, Refusal> {
         _ => return Err(Refusal::new("no-such-issue", format!("{name} may mean several issues"), see(name))),
     };
     let taken = match request.command.as_str() {
-        "answer" => handle.answer(identifier.clone(), request.question, text, By::Cli).await,
+        "answer" => {
+            let answered = handle.answer(identifier.clone(), request.question, text, By::Cli).await;
+            answered.map(|at| Taken { at, waits: None })
+        }
         _ => handle.say(identifier.clone(), text, request.now, By::Cli).await,
     };
-    let at = taken.map_err(|error| refused(&error, &identifier))?;
-    Ok(Accepted { v: VERSION, identifier: identifier.0, accepted_at: instant(at) })
+    let Taken { at, waits } = taken.map_err(|error| refused(&error, &identifier))?;
+    Ok(Accepted { v: VERSION, identifier: identifier.0, accepted_at: instant(at), waits })
 }
 
 fn see(name: &str) -> String {
@@ -187,6 +190,9 @@ fn refused(error: &AnswerError, identifier: &Identifier) -> Refusal {
         AnswerError::NoSuchIssue(_) => ("no-such-issue", see(&identifier.0)),
         AnswerError::AsksItself(_) => ("not-listening", format!("use `symphony answer {identifier}`")),
         AnswerError::NobodyWorks(_) => ("not-listening", see(&identifier.0)),
+        AnswerError::HandingOff(_) => {
+            ("not-listening", "move the issue back to an active state when it is finished, and say it then".to_owned())
+        }
         AnswerError::NotStored(_) => ("not-stored", "it was not sent; the log of symphony says more".to_owned()),
         AnswerError::ShuttingDown => {
             ("shutting-down", "say it again when symphony has ended, or was started again".to_owned())

@@ -42,6 +42,9 @@ pub struct Accepted {
     pub identifier: String,
     /// When they were accepted, RFC 3339.
     pub accepted_at: String,
+    /// Why no run hears them now; none when one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
 }
 
 /// The answer to `explain`.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 use symphony_core::front_matter::Proposed;
-use symphony_core::ids::StateName;
+use symphony_core::ids::{IssueId, RunId, StateName};
 use symphony_core::issue::{Ambiguity, Malformed};
 use symphony_core::snapshot::EventRow;
-use symphony_core::steering::{Asked, Default as InTime};
+use symphony_core::steering::{Asked, Default as InTime, OpenQuestion};
 use symphony_core::workflow::{NoMove, Role};
 
 use super::Attempt;
@@ -18,6 +18,7 @@ use super::line::{Line, Report};
 use super::word::{Claim, Handover, Word};
 use crate::agent::mark_done;
 use crate::agent::tools::{ASKED_ALREADY_TEXT, ASKED_TEXT, Answer, MARKED_DONE_TEXT, Proposal, ToolRequest};
+use crate::journal::Journal;
 use crate::tracker::{NewIssue, TrackerError};
 use crate::workspace::Ready;
 
@@ -223,13 +224,8 @@ impl Attempt {
             let within = Duration::from_millis(within);
             InTime { at: Timestamp::now() + within, text: steering.default_answer.clone() }
         });
-        let asked = self.parts.journal.asked(self.plan.run, self.plan.issue.id.clone(), asked, default);
-        // A question that a crash could lose is not asked.
-        let asked = match tokio::time::timeout(TRACKER_DEADLINE, asked).await {
-            Ok(done) => done.map_err(|error| error.to_string()),
-            Err(_) => Err(SILENT.to_owned()),
-        };
-        match asked {
+        let (journal, issue) = (&self.parts.journal, self.plan.issue.id.clone());
+        match keep_question(journal, self.plan.run, issue, asked, default, TRACKER_DEADLINE).await {
             Ok(open) => line.report(Report::Asked(open)).await,
             Err(error) => {
                 said.question = None;
@@ -269,6 +265,25 @@ impl Attempt {
     }
 }
 
+/// A question that a crash could lose is not asked; nor is one left open of which its agent was told that it is not asked.
+async fn keep_question(
+    journal: &Journal,
+    run: RunId,
+    issue: IssueId,
+    asked: Asked,
+    default: Option<InTime>,
+    deadline: Duration,
+) -> Result<OpenQuestion, String> {
+    match tokio::time::timeout(deadline, journal.asked(run, issue.clone(), asked, default)).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => {
+            // It stands in the queue behind the question, which may be kept yet.
+            drop(journal.withdrawn(issue, "not asked in time"));
+            Err(SILENT.to_owned())
+        }
+    }
+}
+
 fn moving(to: &StateName) -> Answer {
     let to = to.as_str();
     let text = format!("The issue moves to {to} when this turn has ended: stop here and end your turn now.");
@@ -293,4 +308,33 @@ pub(super) async fn within<T>(work: impl Future<Output = Result<T, TrackerError>
         let message = format!("no answer within {} s", TRACKER_DEADLINE.as_secs());
         Err(TrackerError::Io { action: "look at", path: "the issues".to_owned(), message })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Origin;
+
+    #[tokio::test]
+    async fn a_question_that_is_kept_only_after_its_agent_gave_up_is_not_open() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("journal.db");
+        let (journal, _) = Journal::open(&path, Origin::default()).expect("opens");
+        let disk = rusqlite::Connection::open(&path).expect("opens");
+        let ask = async |deadline| {
+            let asked = Asked { question: "which?".into(), context: None };
+            keep_question(&journal, RunId(1), IssueId("A".into()), asked, None, deadline).await
+        };
+        // Somebody else writes: ours waits.
+        disk.execute_batch("BEGIN IMMEDIATE").expect("held");
+        assert_eq!(ask(Duration::from_millis(50)).await, Err(SILENT.to_owned()));
+        disk.execute_batch("ROLLBACK").expect("free");
+        // Writes are carried out in order: behind this one, both are done.
+        journal.probed().await.expect("writes");
+        let asked: i64 = disk.query_row("SELECT count(*) FROM questions", [], |r| r.get(0)).expect("counts");
+        let open: i64 =
+            disk.query_row("SELECT count(*) FROM questions WHERE closed_at IS NULL", [], |r| r.get(0)).expect("counts");
+        assert_eq!((asked, open), (1, 0), "it was kept late, and nobody is to answer it");
+        ask(TRACKER_DEADLINE).await.expect("kept");
+    }
 }

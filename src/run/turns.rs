@@ -52,6 +52,25 @@ pub(super) struct Talk {
 }
 
 impl Talk {
+    /// What the next prompt says: no turn is cut short for it any more, and a question whose answer is in it is no
+    /// question any more.
+    fn take_letters(&mut self) -> Vec<Letter> {
+        self.interrupted = false;
+        if self.has_answer() {
+            self.said.question = None;
+        }
+        std::mem::take(&mut self.letters)
+    }
+
+    fn has_answer(&self) -> bool {
+        self.letters.iter().any(|letter| letter.answers.is_some())
+    }
+
+    /// Whether the next turn is free: a default is nobody's word.
+    fn has_words_of_a_human(&self) -> bool {
+        self.letters.iter().any(|letter| letter.by != By::Deadline)
+    }
+
     /// The message of the commit that uncommitted work becomes at the end; `None` while there is no end.
     pub(super) fn done_message(&self, issue: &Issue) -> Option<String> {
         let claim = self.said.word.as_ref()?.claim()?;
@@ -128,8 +147,8 @@ impl Attempt {
             }
             let outcome = outcome(&turn, talk);
             let ended = outcome == Outcome::Ended;
-            // What broke is said again to whoever comes next.
-            if ended && !words.letters.is_empty() {
+            // What broke is said again to whoever comes next, unless the agent acted on it: its word counts.
+            if (ended || talk.said.word.is_some()) && !words.letters.is_empty() {
                 line.turn_ended().await.map_err(|error| failed(FailureCode::Journal, error))?;
             }
             // A turn that was answered shows that the session works, and knows what it was told.
@@ -157,24 +176,24 @@ impl Attempt {
                     Err(error) => return Err(failed(FailureCode::CheckpointFailed, error)),
                 }
             }
+            let sight = self.sight().await;
+            while let Ok(posted) = line.letters.try_recv() {
+                talk.letters.push(posted.letter);
+            }
             let facts = Facts {
                 outcome,
                 word: talk.said.word.as_ref().map(Word::fact),
                 asked: talk.said.question.is_some(),
-                sight: self.sight().await,
+                sight,
                 autonomous_turns: autonomous,
                 max_turns,
+                letters_waiting: talk.has_words_of_a_human(),
             };
-            let next = after_turn(facts);
-            while let Ok(posted) = line.letters.try_recv() {
-                talk.letters.push(posted.letter);
-            }
-            match next {
+            match after_turn(facts) {
                 // A person spoke before the agent said it was done: it hears that first, and says it again.
                 Next::HandOff | Next::HandOn(_) if ended && !talk.letters.is_empty() => {
                     talk.said.word = None;
-                    talk.interrupted = false;
-                    words = Words::of(std::mem::take(&mut talk.letters), tools);
+                    words = Words::of(talk.take_letters(), tools);
                 }
                 Next::HandOff | Next::HandOn(_) => {
                     let lost = || failed(FailureCode::Crashed, "the agent's word got lost; this is a bug in symphony");
@@ -183,13 +202,14 @@ impl Attempt {
                 Next::End(end) => return Err(end),
                 Next::WaitForHuman => {
                     self.wait_for_human(channel, session, talk, line).await?;
-                    talk.said.question = None;
-                    words = Words::of(std::mem::take(&mut talk.letters), tools);
+                    words = Words::of(talk.take_letters(), tools);
                 }
                 Next::Continue => {
                     tokio::time::sleep(BETWEEN_TURNS).await;
-                    let letters = std::mem::take(&mut talk.letters);
-                    words = match std::mem::take(&mut talk.interrupted) {
+                    // Behind the last turn of ours there is only what a human says.
+                    let alone = talk.interrupted || autonomous >= max_turns;
+                    let letters = talk.take_letters();
+                    words = match alone {
                         true => Words::of(letters, tools),
                         false => Words::with(prompt::continuation(autonomous + 1, max_turns, tools), letters, tools),
                     };
@@ -262,22 +282,30 @@ impl Attempt {
         talk: &mut Talk,
         line: &mut Line,
     ) -> Result<(), RunEnd> {
-        if talk.letters.iter().any(|letter| letter.answers.is_some()) {
+        if talk.has_answer() {
             return Ok(());
         }
         line.report(Report::Phase(WAITING)).await;
         let mut stop = line.stop.clone();
         let gone = || failed(FailureCode::AnswerLost, "the conductor is gone");
-        tokio::select! {
-            // An answer that was accepted is delivered before anything else is heard.
-            biased;
-            posted = line.letters.recv() => posted.map(|posted| talk.letters.push(posted.letter)).ok_or_else(gone),
-            cause = stop.wait_for(Option::is_some) => {
-                Err(cause.ok().and_then(|cause| *cause).map_or_else(gone, RunEnd::Stopped))
+        // A message that was on its way when the question was asked is no answer.
+        while !talk.has_answer() {
+            tokio::select! {
+                // An answer that was accepted is delivered before anything else is heard.
+                biased;
+                posted = line.letters.recv() => talk.letters.push(posted.ok_or_else(gone)?.letter),
+                cause = stop.wait_for(Option::is_some) => {
+                    return Err(cause.ok().and_then(|cause| *cause).map_or_else(gone, RunEnd::Stopped));
+                }
+                ended = channel.closed() => {
+                    return Err(failed(FailureCode::SandboxLost, format!("while a human was asked: {ended}")));
+                }
+                () = session.closed() => {
+                    return Err(failed(FailureCode::PortExit, "the agent ended while a human was asked"));
+                }
             }
-            ended = channel.closed() => Err(failed(FailureCode::SandboxLost, format!("while a human was asked: {ended}"))),
-            () = session.closed() => Err(failed(FailureCode::PortExit, "the agent ended while a human was asked")),
         }
+        Ok(())
     }
 
     async fn sight(&self) -> Sight {

@@ -8,7 +8,7 @@ use symphony_core::workflow::Role;
 
 use super::decide;
 use super::markdown::{self, Safe};
-use super::view::{Clock, LastEnd, MAX_SHELF};
+use super::view::{Clock, LastEnd, MAX_SHELF, with_unheard};
 use super::words::{Piece, link, percent_encoded, pieces};
 use crate::log::harmless;
 
@@ -154,7 +154,7 @@ impl Deciding {
                 true => vec![],
                 false => explain::remedy_of(row, snapshot).map_or_else(Vec::new, |text| pieces(&text)),
             },
-            reason,
+            reason: with_unheard(reason, snapshot, &row.id),
             source: row.proposal.as_deref().filter(|text| !text.is_empty()).map(in_the_open),
             // An issue that could not be moved out of where it is worked on cannot be moved back either.
             verbs: if row.role == Role::Holding { verbs } else { vec![] },

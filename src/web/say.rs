@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::guard::{self, Caller, Made};
 use super::words::percent_encoded;
 use super::{App, Shared, page, steer, wire};
+use crate::conductor::handle::Taken;
 
 /// The form on the row of a live run: what was typed, and what came of it.
 pub(super) struct SayForm {
@@ -23,7 +24,7 @@ pub(super) struct SayForm {
     /// The identifier as part of an address.
     pub(super) path: String,
     pub(super) text: String,
-    pub(super) taken: Option<&'static str>,
+    pub(super) taken: Option<String>,
     pub(super) error: Option<String>,
 }
 
@@ -67,6 +68,8 @@ struct Accepted<'a> {
     identifier: &'a str,
     when: When,
     accepted_at: wire::Instant,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits: Option<String>,
 }
 
 /// The handler.
@@ -90,25 +93,28 @@ pub(super) async fn message(
     let outcome = say(&app, &id, &message, by).await;
     if made == Made::Htmx {
         let form = match outcome {
-            Ok(_) => SayForm { taken: Some(said(message.when)), ..SayForm::empty(&id) },
+            Ok(taken) => SayForm { taken: Some(said(message.when, taken.waits)), ..SayForm::empty(&id) },
             Err(e) => SayForm { text: message.text, error: Some(e.message().to_owned()), ..SayForm::empty(&id) },
         };
         return Ok(Html(page::say(&app, form)?.to_string()).into_response());
     }
-    let accepted = |accepted_at| {
-        (StatusCode::ACCEPTED, Json(Accepted { identifier: &id, when: message.when, accepted_at })).into_response()
+    let accepted = |Taken { at, waits }: Taken| {
+        let accepted_at = wire::Instant(at);
+        (StatusCode::ACCEPTED, Json(Accepted { identifier: &id, when: message.when, accepted_at, waits }))
+            .into_response()
     };
     page::after(&app, made, outcome.map(accepted))
 }
 
-fn said(when: When) -> &'static str {
-    match when {
-        When::NextTurn => "taken; it goes with the next prompt",
-        When::Now => "taken; the turn is being cancelled, and the agent is prompted with it",
+fn said(when: When, waits: Option<String>) -> String {
+    match (when, waits) {
+        (_, Some(why)) => format!("kept for the issue's next run; none is under way: {why}"),
+        (When::NextTurn, None) => "taken; it goes with the next prompt".to_owned(),
+        (When::Now, None) => "taken; the turn is being cancelled, and the agent is prompted with it".to_owned(),
     }
 }
 
-async fn say(app: &App, id: &str, message: &Message, by: By) -> Result<wire::Instant, ApiError> {
+async fn say(app: &App, id: &str, message: &Message, by: By) -> Result<Taken, ApiError> {
     let text = message.text.trim();
     if text.is_empty() {
         return Err(ApiError::bad_request("the message is empty"));
@@ -117,5 +123,5 @@ async fn say(app: &App, id: &str, message: &Message, by: By) -> Result<wire::Ins
     let taken = timeout(ANSWER_DEADLINE, said)
         .await
         .map_err(|_| ApiError::unavailable("the conductor did not answer in time; look before you send it again"))?;
-    taken.map(wire::Instant).map_err(steer::refused)
+    taken.map_err(steer::refused)
 }

@@ -88,7 +88,7 @@ pub(super) fn refused(e: AnswerError) -> ApiError {
             ApiError::new(StatusCode::CONFLICT, "no_pending_steering", e.to_string())
         }
         AnswerError::NoSuchIssue(_) => ApiError::new(StatusCode::NOT_FOUND, "issue_not_found", e.to_string()),
-        AnswerError::AsksItself(_) | AnswerError::NobodyWorks(_) => {
+        AnswerError::AsksItself(_) | AnswerError::NobodyWorks(_) | AnswerError::HandingOff(_) => {
             ApiError::new(StatusCode::CONFLICT, "not_listening", e.to_string())
         }
         AnswerError::NotStored(_) => ApiError::internal(e.to_string()),

@@ -31,7 +31,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Door, OperatorToken, ServeError, bind, reachable, serve};
-use crate::conductor::handle::{AnswerError, Handle, Request};
+use crate::conductor::handle::{AnswerError, Handle, Request, Taken};
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 
 /// Longer than anything here takes; a test that waits this long has failed.
@@ -160,7 +160,11 @@ impl House {
                     }
                     Request::Say { identifier, text, now, by, reply } => {
                         let taken = match identifier.0.as_str() {
-                            "BUSY/1 ä" => Ok(at("2026-01-02T03:04:05.678Z")),
+                            "BUSY/1 ä" => Ok(Taken { at: at("2026-01-02T03:04:05.678Z"), waits: None }),
+                            "BLOCKED-1" => Ok(Taken {
+                                at: at("2026-01-02T03:04:05.678Z"),
+                                waits: Some("blocked by BUSY-1".into()),
+                            }),
                             "ASK-1" => Err(AnswerError::AsksItself(identifier)),
                             "PARKED-1" => Err(AnswerError::NobodyWorks(identifier)),
                             _ => Err(AnswerError::NoSuchIssue(identifier)),
@@ -333,6 +337,8 @@ pub(super) fn sample() -> Snapshot {
         outcome: "git am /home/me/project/.symphony/patches/agent_READY-1.patch".into(),
         at: at("2026-01-02T02:40:00Z"),
     }];
+    let words = |name: &str| (IssueId(name.into()), vec!["Use <tabs>.".to_owned()]);
+    all.unheard = [words("ready-1"), words("done-1"), words("parked-1")].into();
     all.malformed = vec![Malformed {
         file: "Todo/<bad>.md".into(),
         line: Some(3),

@@ -137,6 +137,8 @@ pub(super) struct Finished {
     pub(super) command: Option<String>,
     /// What became of it otherwise.
     pub(super) outcome: String,
+    /// What was said too late for its agent, each a sentence.
+    pub(super) unheard: Vec<String>,
     pub(super) at: Clock,
 }
 
@@ -229,14 +231,19 @@ impl LastEnd {
 }
 
 impl Idle {
-    fn of(row: &IdleRow) -> Self {
+    fn of(row: &IdleRow, snapshot: &Snapshot) -> Self {
         Self {
             identifier: row.identifier.0.clone(),
             title: row.title.clone(),
             state: row.state.0.clone(),
-            reason: row.reason(),
+            reason: with_unheard(row.reason(), snapshot, &row.id),
         }
     }
+}
+
+/// The reason, and what was said too late for any agent.
+pub(super) fn with_unheard(reason: String, snapshot: &Snapshot, id: &IssueId) -> String {
+    [vec![reason], explain::unheard(snapshot, id)].concat().join(" · ")
 }
 
 /// The live runs, oldest first as the snapshot has them.
@@ -287,11 +294,11 @@ impl Disk {
         let shelf = |name, role| {
             let rows = idle.clone().filter(|row| row.role == role);
             let more = rows.clone().count().saturating_sub(MAX_SHELF);
-            Shelf { name, rows: rows.take(MAX_SHELF).map(Idle::of).collect(), more }
+            Shelf { name, rows: rows.take(MAX_SHELF).map(|row| Idle::of(row, snapshot)).collect(), more }
         };
         let shelves = [shelf("holding", Role::Holding), shelf("done", Role::Terminal)];
         Self {
-            finished: snapshot.finished.iter().map(Finished::of).collect(),
+            finished: snapshot.finished.iter().map(|row| Finished::of(row, snapshot)).collect(),
             waiting,
             clean: snapshot.malformed.is_empty() && snapshot.ambiguous.is_empty(),
             shelves: shelves.into_iter().filter(|shelf| !shelf.rows.is_empty()).collect(),
@@ -301,13 +308,14 @@ impl Disk {
 }
 
 impl Finished {
-    fn of(row: &FinishedRow) -> Self {
+    fn of(row: &FinishedRow, snapshot: &Snapshot) -> Self {
         let is_command = row.outcome.starts_with("git am ");
         Self {
             identifier: row.identifier.0.clone(),
             title: row.title.clone(),
             command: is_command.then(|| row.outcome.clone()),
             outcome: if is_command { String::new() } else { row.outcome.clone() },
+            unheard: explain::unheard(snapshot, &row.id),
             at: Clock::of(row.at),
         }
     }

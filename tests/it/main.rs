@@ -12,6 +12,7 @@ mod explain;
 mod fake_agent;
 mod gc;
 mod handoff_flow;
+mod heard;
 mod hostile;
 mod http;
 mod jail;

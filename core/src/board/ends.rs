@@ -1,6 +1,6 @@
 //! What the end of a run, of a move or of the program changes.
 
-use super::ending::{LastRun, Left, RunEnd, StopCause};
+use super::ending::{FailureCode, LastRun, Left, RunEnd, StopCause};
 use super::words::{Claim, Command, ParkReason, Parked, Policy, RetryKind};
 use super::{Board, EndReason, retry};
 use crate::budget::{self, Bound, Exhausted};
@@ -62,6 +62,10 @@ impl Board {
                 counters.failures_in_a_row = 0;
                 counters.unchanged_in_a_row =
                     if stood_still { counters.unchanged_in_a_row.saturating_add(1) } else { 0 };
+            }
+            // The journal's trouble is not the issue's: nobody is put aside for a full disk.
+            (RunEnd::Failed(failure), _) if failure.code == FailureCode::Journal => {
+                counters.granted.sessions = counters.granted.sessions.saturating_add(1);
             }
             (RunEnd::Failed(_), _) => counters.failures_in_a_row = counters.failures_in_a_row.saturating_add(1),
             _ => {}

@@ -82,6 +82,13 @@ impl Rig {
         self.nudge(Nudge::Tracker).await;
     }
 
+    /// Somebody else writes the journal: ours waits until this is dropped.
+    pub(super) fn hold_journal(&self) -> rusqlite::Connection {
+        let held = rusqlite::Connection::open(self.dir.path().join("journal.db")).expect("opens");
+        held.execute_batch("BEGIN IMMEDIATE").expect("held");
+        held
+    }
+
     pub(super) async fn stop(self) -> (Arc<World>, tempfile::TempDir) {
         self.drain.cancel();
         self.end.await.expect("ends");

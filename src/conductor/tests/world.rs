@@ -31,6 +31,12 @@ pub(super) enum Step {
     Work(u64),
     /// Asks a human and goes on with the answer.
     Ask,
+    /// Says that it is done in the turn under way.
+    Mark,
+    /// Asks, and does not wait for the answer.
+    AskAndGoOn,
+    /// Hands its work off for so many seconds.
+    HandOff(u64),
     /// Asks, but the journal does not know of it.
     AskOffRecord,
     /// Reports tokens.
@@ -291,6 +297,18 @@ async fn play(world: &World, journal: &Journal, mut start: Start, steps: &[Step]
                 start.line.turn(turns, turns - 1, vec![letter.id]).await.expect("counted");
                 start.line.report(Report::Phase("working")).await;
                 start.line.turn_ended().await.expect("kept");
+            }
+            Step::Mark => start.line.report(Report::MarkedDone).await,
+            Step::AskAndGoOn => {
+                let asked = Asked { question: "which?".into(), context: None };
+                let open = journal.asked(start.plan.run, issue.clone(), asked, None).await.expect("kept");
+                start.line.report(Report::Asked(open)).await;
+            }
+            Step::HandOff(seconds) => {
+                start.line.report(Report::Finishing).await;
+                tokio::time::sleep(Duration::from_secs(*seconds)).await;
+                world.place(&issue.0, "Done");
+                return RunEnd::Done;
             }
             Step::Spend(tokens) => {
                 let tokens = Tokens { input: *tokens, output: 1, total: tokens.saturating_add(1) };

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{App, OperatorToken, host, listen, router};
-use crate::conductor::handle::{AnswerError, Handle, Request};
+use crate::conductor::handle::{AnswerError, Handle, Request, Taken};
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 
 pub(super) const HOST: &str = "127.0.0.1:8787";
@@ -147,7 +147,7 @@ async fn conduct(mut mailbox: mpsc::Receiver<Request>) {
             Request::Refresh { reply } => drop(reply.send(false)),
             Request::Say { text, reply, .. } => {
                 assert!(!text.trim().is_empty(), "a blank message");
-                drop(reply.send(Ok(Timestamp::UNIX_EPOCH)));
+                drop(reply.send(Ok(Taken { at: Timestamp::UNIX_EPOCH, waits: None })));
             }
             Request::Answer { identifier, text, reply, .. } => {
                 assert!(!text.trim().is_empty(), "a blank answer");
@@ -182,6 +182,7 @@ fn snapshot(words: &str) -> Snapshot {
         running: vec![running(words, last.clone())],
         idle: vec![proposal(words, last)],
         finished: vec![finished],
+        unheard: [(IssueId("d-1".into()), vec![words.to_owned()])].into(),
         malformed: vec![bad],
         workflow_problems: vec![words.into()],
         warnings: vec![words.into()],

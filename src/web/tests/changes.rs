@@ -182,6 +182,8 @@ async fn words_for_an_agent_are_taken_for_the_next_turn_or_at_once() {
     assert_eq!(next.status, 202);
     let accepted = "2026-01-02T03:04:05.678Z";
     assert_eq!(next.json(), json!({"identifier": "BUSY/1 ä", "when": "next_turn", "accepted_at": accepted}));
+    let later = house.post("/api/v1/issues/BLOCKED-1/message", r#"{"text":"t"}"#).await;
+    assert_eq!((later.status, &later.json()["waits"]), (202, &json!("blocked by BUSY-1")), "no run hears it now");
     let now = house.post(path, r#"{"text":"stop that","when":"now"}"#).await;
     assert_eq!((now.status, &now.json()["when"]), (202, &json!("now")));
     for wrong in [r#"{"text":" "}"#, "{}", "{", r#"{"text":"t","when":"tomorrow"}"#] {
@@ -215,6 +217,7 @@ async fn words_for_an_agent_are_taken_for_the_next_turn_or_at_once() {
     let said: Vec<_> = said.iter().map(|(text, now, by)| (text.as_str(), *now, *by)).collect();
     let wanted = [
         ("mind the tests", false, Api),
+        ("t", false, Api),
         ("stop that", true, Api),
         ("by htmx", true, Dashboard),
         ("plain", false, Dashboard),

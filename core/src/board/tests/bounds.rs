@@ -452,3 +452,20 @@ fn an_issue_that_is_put_on_hold_while_it_waits_keeps_what_it_used() {
     w.look(&[Issue { dispatchable: false, ..issue("A", "Todo") }]);
     assert_eq!((w.board.claims().count(), w.board.counters(&id("A")).failures_in_a_row), (0, 1));
 }
+
+#[test]
+fn trouble_with_the_journal_is_no_failure_of_the_issue_and_uses_up_none_of_its_runs() {
+    let mut w = World::new();
+    (w.policy.budget.failures_in_a_row, w.policy.budget.sessions) = (2, 3);
+    let all = [issue("A", "Todo")];
+    for run in 1..=10 {
+        assert_eq!(started(&w.look(&all)).len(), 1, "run {run}");
+        let end = RunEnd::Failed(RunFailure { code: FailureCode::Journal, message: "full".into() });
+        assert_eq!(parked_for(&w.ends(run, end)), None);
+        assert!(started(&w.look(&all)).is_empty(), "not in a hurry");
+        let later = w.now.plus_ms(10_000);
+        w.at(later.0).step(Event::Woke);
+    }
+    let counters = w.board.counters(&id("A"));
+    assert_eq!((counters.failures_in_a_row, counters.since_grant().sessions), (0, 0));
+}
