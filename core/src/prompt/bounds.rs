@@ -6,7 +6,9 @@
 
 use std::io::{self, Write};
 
-use liquid_core::ValueView;
+use liquid_core::error::Result;
+use liquid_core::runtime::Registers;
+use liquid_core::{Error, Renderable, Runtime, Template, ValueView};
 
 /// Longest prompt, in bytes.
 pub const MAX_FILLED: usize = 8 * 1024 * 1024;
@@ -14,8 +16,8 @@ pub const MAX_FILLED: usize = 8 * 1024 * 1024;
 const MAX_TURNS: u64 = 10_000;
 /// What looking at a value costs, however small it is, and so what a turn costs; a byte of text costs 1.
 pub(super) const LOOK: u64 = 128;
-/// Most that a rendering may cost: 262,144 turns, or 32 MiB of text looked at.
-const MAX_SPENT: u64 = 32 * 1024 * 1024;
+/// Most that a rendering may cost: 524,288 turns, or 64 MiB of text looked at.
+pub(super) const MAX_SPENT: u64 = 64 * 1024 * 1024;
 /// Most that a value with a name may cost.
 const MAX_KEPT: u64 = MAX_FILLED as u64 + LOOK;
 /// Said of a text that has no end.
@@ -44,9 +46,51 @@ impl Write for Page {
     }
 }
 
+/// A page that is filled aside, and paid for while it grows: pages stand in each other, and nothing of one is seen
+/// before it ends.
+pub(super) struct Aside<'r> {
+    page: Page,
+    registers: &'r Registers,
+}
+
+impl<'r> Aside<'r> {
+    pub(super) fn new(registers: &'r Registers) -> Self {
+        Self { page: Page::default(), registers }
+    }
+
+    /// Fills it.
+    pub(super) fn filled(mut self, inside: &Template, runtime: &dyn Runtime) -> Result<String> {
+        let done = inside.render_to(&mut self, runtime);
+        if self.page.full {
+            return Err(Error::with_msg(TOO_LONG));
+        }
+        // The engine drops the words of a writer's error.
+        if let Some(why) = self.registers.get_mut::<Spent>().over() {
+            return Err(Error::with_msg(why));
+        }
+        done?;
+        Ok(String::from_utf8_lossy(&self.page.text).into_owned())
+    }
+}
+
+impl Write for Aside<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut spent = self.registers.get_mut::<Spent>();
+        spent.spend(bytes.len() as u64);
+        if spent.over().is_some() { Err(io::ErrorKind::FileTooLarge.into()) } else { self.page.write(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What is wrong with a range.
 pub(super) fn rule() -> String {
-    format!("a range stands between two whole numbers, and turns at most {MAX_TURNS} times")
+    format!(
+        "a range stands between two whole numbers, and turns at most {MAX_TURNS} times; where one of them is a value, \
+         walk a longer range and leave it with `{{% if i > issue.priority %}}{{% break %}}{{% endif %}}`"
+    )
 }
 
 /// The inside of the tag whose name ends at the place that an error of the engine shows (`--> line:column`).
@@ -99,9 +143,26 @@ pub(super) struct Spent {
     all: u64,
     over: Option<&'static str>,
     looking: bool,
+    /// What each tag costs for the plain values in it.
+    tag: u64,
 }
 
 impl Spent {
+    /// For a template whose longest tag has so many bytes: to compare two texts takes a fraction of looking at one.
+    pub(super) fn begin(&mut self, longest_tag: usize) {
+        self.tag = LOOK + longest_tag as u64 / 16;
+    }
+
+    /// Enters a tag that turns so often.
+    pub(super) fn tag(&mut self, turns: u64) {
+        self.spend(turns.saturating_mul(LOOK).saturating_add(self.tag));
+    }
+
+    /// What was spent so far.
+    pub(super) fn all(&self) -> u64 {
+        self.all
+    }
+
     pub(super) fn spend(&mut self, cost: u64) {
         self.all = self.all.saturating_add(cost);
         if self.all > MAX_SPENT {

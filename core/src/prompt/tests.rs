@@ -1,5 +1,7 @@
 //! Templates: what renders, what is refused, and what the refusal says.
 
+mod bounded;
+
 use indexmap::IndexMap;
 use proptest::prelude::*;
 
@@ -168,8 +170,8 @@ proptest! {
 #[test]
 fn nesting_is_bounded_before_the_engine_recurses() {
     let nested = |depth: usize| format!("{}x{}", "{% if true %}".repeat(depth), "{% endif %}".repeat(depth));
-    assert_eq!(render(&nested(MAX_TAGS / 2)).as_deref(), Ok("x"));
-    assert!(Prompt::parse(&nested(MAX_TAGS)).is_err());
+    assert_eq!(render(&nested(shape::MAX_TAGS / 2)).as_deref(), Ok("x"));
+    assert!(Prompt::parse(&nested(shape::MAX_TAGS)).is_err());
     for deep in ["[issue", "(1.."] {
         assert!(Prompt::parse(&format!("a\n{{{{ issue{} }}}}", deep.repeat(100_000))).is_err());
         assert!(Prompt::parse(&format!("a\n{{{{ issue{}{} }}}}", deep.repeat(10_000), "]".repeat(10_000))).is_err());
@@ -228,7 +230,8 @@ fn a_prompt_that_grows_without_end_is_refused() {
         assert!(refused(&by_hand).contains("too much work"), "{inside}");
     }
     let wide = format!("{{% assign a = issue.description{} %}}", " | append: issue.description".repeat(99));
-    assert!(refused(&wide).contains("grows beyond"));
+    assert!(refused(&wide).contains("too much work"));
+    assert!(refused("{% assign a = issue.description | split: '' %}").contains("grows beyond"));
     let captured = format!("{{% capture a %}}{literal}{{% endcapture %}}");
     assert!(refused(&captured).contains("grows beyond"));
 }

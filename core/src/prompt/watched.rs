@@ -15,14 +15,14 @@ use liquid_core::{
     BlockReflection, Error, Language, Renderable, Runtime, TagBlock, TagTokenIter, Template, Value, ValueView,
 };
 
-use super::bounds::{self, Page, Spent, TOO_LONG};
+use super::bounds::{self, Aside, Spent};
 
 /// Names that conditions asked for in vain.
 #[derive(Default)]
 struct Missed(Option<String>);
 
 /// A scope that notes failed optional lookups, and what everything costs.
-struct Scope<'r>(&'r dyn Runtime);
+pub(super) struct Scope<'r>(pub(super) &'r dyn Runtime);
 
 impl Scope<'_> {
     /// Looks up through the scopes around this one, of which none may count again.
@@ -130,7 +130,7 @@ impl<B: ParseBlock + Clone + 'static> ParseBlock for Watched<B> {
         options: &Language,
     ) -> Result<Box<dyn Renderable>> {
         let turns = match &self.ranges {
-            None => 1,
+            None => 0,
             Some(template) => {
                 // The one way to learn where a tag stands is the place in an error.
                 let place = arguments.raise_error("").to_string();
@@ -148,7 +148,7 @@ impl<B: ParseBlock + Clone + 'static> ParseBlock for Watched<B> {
 
 impl<T: ParseTag + Clone + 'static> ParseTag for Watched<T> {
     fn parse(&self, arguments: TagTokenIter<'_>, options: &Language) -> Result<Box<dyn Renderable>> {
-        Ok(Box::new(WatchedRender { inner: self.inner.parse(arguments, options)?, turns: 1 }))
+        Ok(Box::new(WatchedRender { inner: self.inner.parse(arguments, options)?, turns: 0 }))
     }
 
     fn reflection(&self) -> &dyn TagReflection {
@@ -167,7 +167,7 @@ impl Renderable for WatchedRender {
     fn render_to(&self, writer: &mut dyn Write, runtime: &dyn Runtime) -> Result<()> {
         let registers = runtime.registers();
         let over = || registers.get_mut::<Spent>().over().map(Error::with_msg);
-        registers.get_mut::<Spent>().spend(self.turns.saturating_mul(bounds::LOOK));
+        registers.get_mut::<Spent>().tag(self.turns);
         over().map_or(Ok(()), Err)?;
         self.inner.render_to(writer, &Scope(runtime))?;
         over().map_or(Ok(()), Err)?;
@@ -222,14 +222,61 @@ struct Capture {
 
 impl Renderable for Capture {
     fn render_to(&self, _writer: &mut dyn Write, runtime: &dyn Runtime) -> Result<()> {
-        let mut page = Page::default();
-        let done = self.inside.render_to(&mut page, runtime);
-        if page.full {
-            return Err(Error::with_msg(TOO_LONG));
-        }
-        done?;
-        let text = String::from_utf8_lossy(&page.text).into_owned();
+        let text = Aside::new(runtime.registers()).filled(&self.inside, runtime)?;
         runtime.set_global(self.name.clone(), Value::scalar(text));
         Ok(())
+    }
+}
+
+/// `ifchanged`, into a page that ends: the engine's own grows for ever.
+#[derive(Clone)]
+pub(super) struct IfChangedBlock;
+
+impl BlockReflection for IfChangedBlock {
+    fn start_tag(&self) -> &'static str {
+        "ifchanged"
+    }
+
+    fn end_tag(&self) -> &'static str {
+        "endifchanged"
+    }
+
+    fn description(&self) -> &'static str {
+        ""
+    }
+}
+
+impl ParseBlock for IfChangedBlock {
+    fn parse(
+        &self,
+        mut arguments: TagTokenIter<'_>,
+        mut block: TagBlock<'_, '_>,
+        options: &Language,
+    ) -> Result<Box<dyn Renderable>> {
+        arguments.expect_nothing()?;
+        Ok(Box::new(IfChanged(Template::new(block.parse_all(options)?))))
+    }
+
+    fn reflection(&self) -> &dyn BlockReflection {
+        self
+    }
+}
+
+#[derive(Debug)]
+struct IfChanged(Template);
+
+/// What the last `ifchanged` said.
+#[derive(Default)]
+struct Last(Option<String>);
+
+impl Renderable for IfChanged {
+    fn render_to(&self, writer: &mut dyn Write, runtime: &dyn Runtime) -> Result<()> {
+        let text = Some(Aside::new(runtime.registers()).filled(&self.0, runtime)?);
+        let last = std::mem::replace(&mut runtime.registers().get_mut::<Last>().0, text.clone());
+        if last == text {
+            return Ok(());
+        }
+        let written = writer.write_all(text.unwrap_or_default().as_bytes());
+        written.map_err(|_| Error::with_msg("Failed to render"))
     }
 }
