@@ -8,6 +8,7 @@ mod counted;
 mod engine;
 mod filters;
 mod later;
+mod loops;
 mod sample;
 mod shape;
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! What a template may cost: how often its loops turn, how much it looks at, and how much it may say.
 //!
-//! The engine lists a range before it walks it, so `(1..9999999999)` would take all memory there is, and the end of a
-//! range may be a value that an issue's writer chose. So a range stands between two plain numbers here. The texts and
-//! lists of an issue are its writer's, too: what is done with them again and again is counted.
+//! The texts, lists and numbers of an issue are its writer's: what is done with them again and again is counted.
 
 use std::io::{self, Write};
 
@@ -13,7 +11,7 @@ use liquid_core::{Error, Renderable, Runtime, Template, ValueView};
 /// Longest prompt, in bytes.
 pub const MAX_FILLED: usize = 8 * 1024 * 1024;
 /// Most turns of one range.
-const MAX_TURNS: u64 = 10_000;
+pub(super) const MAX_TURNS: u64 = 10_000;
 /// What looking at a value costs, however small it is, and so what a turn costs; a byte of text costs 1.
 pub(super) const LOOK: u64 = 128;
 /// Most that a rendering may cost: 524,288 turns, or 64 MiB of text looked at.
@@ -85,46 +83,6 @@ impl Write for Aside<'_> {
     }
 }
 
-/// What is wrong with a range.
-pub(super) fn rule() -> String {
-    format!(
-        "a range stands between two whole numbers, and turns at most {MAX_TURNS} times; where one of them is a value, \
-         walk a longer range and leave it with `{{% if i > issue.priority %}}{{% break %}}{{% endif %}}`"
-    )
-}
-
-/// The inside of the tag whose name ends at the place that an error of the engine shows (`--> line:column`).
-pub(super) fn tag_at<'t>(template: &'t str, error: &str) -> Option<&'t str> {
-    let place = error.lines().find_map(|line| Some(line.split_once("--> ")?.1))?;
-    let (line, column) = place.split_once(':')?;
-    let (line, column): (usize, usize) = (line.parse().ok()?, column.trim().parse().ok()?);
-    let from: usize = template.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
-    template[from..].char_indices().nth(column.checked_sub(1)?).map(|(at, _)| &template[from + at..])
-}
-
-/// How often the range of a loop turns, whose tag goes on like this: 1 for what is no range, nothing for a range whose
-/// ends are not plain numbers or that is too long.
-pub(super) fn turns(tag: &str) -> Option<u64> {
-    let mut quote = None;
-    let mut plain = String::new();
-    for c in tag.chars() {
-        match quote {
-            Some(end) if c == end => quote = None,
-            Some(_) => {}
-            None if c == '"' || c == '\'' => {
-                quote = Some(c);
-                plain.push('"');
-            }
-            None if c == '%' => break,
-            None => plain.push(c),
-        }
-    }
-    let Some((before, after)) = plain.split_once("..") else { return Some(1) };
-    let from: i64 = before.rsplit('(').next()?.trim().parse().ok()?;
-    let to: i64 = after.split(')').next()?.trim().parse().ok()?;
-    Some(to.abs_diff(from).saturating_add(1)).filter(|turns| *turns <= MAX_TURNS)
-}
-
 /// What a value costs: a look for each item in it, and each byte of its texts.
 pub(super) fn cost(value: &dyn ValueView) -> u64 {
     let inside = if let Some(items) = value.as_array() {
@@ -153,9 +111,9 @@ impl Spent {
         self.tag = LOOK + longest_tag as u64 / 16;
     }
 
-    /// Enters a tag that turns so often.
-    pub(super) fn tag(&mut self, turns: u64) {
-        self.spend(turns.saturating_mul(LOOK).saturating_add(self.tag));
+    /// Enters a tag.
+    pub(super) fn tag(&mut self) {
+        self.spend(self.tag);
     }
 
     /// What was spent so far.

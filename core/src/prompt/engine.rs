@@ -2,38 +2,36 @@
 //!
 //! What loops, conditions and assignments may is in `watched.rs`, what filters may in `counted.rs` and `filters.rs`.
 
-use std::sync::Arc;
-
 use liquid_core::error::Result;
 use liquid_core::parser::{self, ParseBlock, ParseTag, TagReflection};
 use liquid_core::runtime::RuntimeBuilder;
 use liquid_core::{Error, Language, ObjectView, ParseFilter, Renderable, Runtime, TagTokenIter, Template};
 use liquid_lib::stdlib::{
-    AssignTag, BreakTag, CaseBlock, CommentBlock, ContinueTag, CycleTag, DecrementTag, ForBlock, IfBlock, IncrementTag,
-    RawBlock, TableRowBlock, UnlessBlock,
+    AssignTag, BreakTag, CaseBlock, CommentBlock, ContinueTag, CycleTag, DecrementTag, IfBlock, IncrementTag, RawBlock,
+    UnlessBlock,
 };
 
 use super::bounds::{Page, Spent};
 use super::counted;
+use super::loops::LoopBlock;
 use super::watched::{CaptureBlock, IfChangedBlock, Scope, Watched};
 use crate::workflow::problem::nearest;
 
 /// Reads a template of the standard language without files, with strict conditions, bounded work and `json`.
 pub(super) fn parse(template: &str) -> Result<Template> {
-    parser::parse(template, &language(template)).map(Template::new)
+    parser::parse(template, &language()).map(Template::new)
 }
 
-fn language(template: &str) -> Language {
-    let text: Arc<str> = template.into();
+fn language() -> Language {
     let blocks: [Box<dyn ParseBlock>; 9] = [
         Watched::block(CaptureBlock),
         Watched::block(CaseBlock),
         Box::new(CommentBlock),
-        Watched::turning(ForBlock, &text),
+        Watched::block(LoopBlock::For),
         Watched::block(IfBlock),
         Watched::block(IfChangedBlock),
         Box::new(RawBlock),
-        Watched::turning(TableRowBlock, &text),
+        Watched::block(LoopBlock::TableRow),
         Watched::block(UnlessBlock),
     ];
     let tags: [Box<dyn ParseTag>; 8] = [

@@ -183,16 +183,14 @@ fn nesting_is_bounded_before_the_engine_recurses() {
 fn a_range_that_would_take_all_memory_is_refused_with_its_line_and_a_small_one_is_not() {
     for endless in [
         "a\n{% for i in (1..9999999999) %}x{% endfor %}",
-        "a\n{% for i in (1..issue.priority) %}x{% endfor %}",
         "ä{% raw %}{% for{% endraw %}\n\u{e4}{%- for j in (1..200000) %}{% endfor %}",
         "a\r\n{% for i in (\"1\"..\"99999999\") %}{% endfor %}",
-        "a\n{% for i in (issue['..(1..2)']..99999999) %}{% endfor %}",
         "a\n{% tablerow i in (1..10001) %}x{% endtablerow %}",
     ] {
         match Prompt::parse(endless).map(drop).expect_err("refused") {
             PromptError::Parse { line, message } => {
                 assert_eq!(line, 2, "{endless}: {message}");
-                assert!(message.contains("between two whole numbers"), "{message}");
+                assert!(message.contains("turns at most 10000 times"), "{message}");
             }
             other => panic!("{other}"),
         }

@@ -5,7 +5,6 @@
 //! what is looked up, assigned and walked is counted against one budget of a whole rendering ([`Spent`]).
 
 use std::io::Write;
-use std::sync::Arc;
 
 use liquid_core::error::Result;
 use liquid_core::model::{KString, KStringCow, KStringRef, ScalarCow, ValueCow};
@@ -99,77 +98,55 @@ impl Runtime for Scope<'_> {
 
 /// A block or a tag that is watched.
 #[derive(Clone)]
-pub(super) struct Watched<B> {
-    inner: B,
-    /// The template in which its ranges stand, for a block that turns.
-    ranges: Option<Arc<str>>,
-}
+pub(super) struct Watched<B>(B);
 
 impl<B: ParseBlock + Clone + 'static> Watched<B> {
     pub(super) fn block(inner: B) -> Box<dyn ParseBlock> {
-        Box::new(Self { inner, ranges: None })
-    }
-
-    /// A loop of this template.
-    pub(super) fn turning(inner: B, template: &Arc<str>) -> Box<dyn ParseBlock> {
-        Box::new(Self { inner, ranges: Some(template.clone()) })
+        Box::new(Self(inner))
     }
 }
 
 impl<T: ParseTag + Clone + 'static> Watched<T> {
     pub(super) fn tag(inner: T) -> Box<dyn ParseTag> {
-        Box::new(Self { inner, ranges: None })
+        Box::new(Self(inner))
     }
 }
 
 impl<B: ParseBlock + Clone + 'static> ParseBlock for Watched<B> {
     fn parse(
         &self,
-        mut arguments: TagTokenIter<'_>,
+        arguments: TagTokenIter<'_>,
         block: TagBlock<'_, '_>,
         options: &Language,
     ) -> Result<Box<dyn Renderable>> {
-        let turns = match &self.ranges {
-            None => 0,
-            Some(template) => {
-                // The one way to learn where a tag stands is the place in an error.
-                let place = arguments.raise_error("").to_string();
-                let turns = bounds::tag_at(template, &place).and_then(bounds::turns);
-                turns.ok_or_else(|| arguments.raise_error(&bounds::rule()))?
-            }
-        };
-        Ok(Box::new(WatchedRender { inner: self.inner.parse(arguments, block, options)?, turns }))
+        Ok(Box::new(WatchedRender(self.0.parse(arguments, block, options)?)))
     }
 
     fn reflection(&self) -> &dyn BlockReflection {
-        self.inner.reflection()
+        self.0.reflection()
     }
 }
 
 impl<T: ParseTag + Clone + 'static> ParseTag for Watched<T> {
     fn parse(&self, arguments: TagTokenIter<'_>, options: &Language) -> Result<Box<dyn Renderable>> {
-        Ok(Box::new(WatchedRender { inner: self.inner.parse(arguments, options)?, turns: 0 }))
+        Ok(Box::new(WatchedRender(self.0.parse(arguments, options)?)))
     }
 
     fn reflection(&self) -> &dyn TagReflection {
-        self.inner.reflection()
+        self.0.reflection()
     }
 }
 
 #[derive(Debug)]
-struct WatchedRender {
-    inner: Box<dyn Renderable>,
-    /// How often its range turns; what an array costs is known when it is looked up.
-    turns: u64,
-}
+struct WatchedRender(Box<dyn Renderable>);
 
 impl Renderable for WatchedRender {
     fn render_to(&self, writer: &mut dyn Write, runtime: &dyn Runtime) -> Result<()> {
         let registers = runtime.registers();
         let over = || registers.get_mut::<Spent>().over().map(Error::with_msg);
-        registers.get_mut::<Spent>().tag(self.turns);
+        registers.get_mut::<Spent>().tag();
         over().map_or(Ok(()), Err)?;
-        self.inner.render_to(writer, &Scope(runtime))?;
+        self.0.render_to(writer, &Scope(runtime))?;
         over().map_or(Ok(()), Err)?;
         match registers.get_mut::<Missed>().0.take() {
             Some(name) => Err(Error::with_msg("Unknown variable").context("requested variable", name)),

@@ -186,3 +186,67 @@ fn an_empty_list_has_no_first_item_and_the_error_says_what_to_ask() {
     assert_eq!(render_of(asked, bare).as_deref(), Ok("."));
     assert_eq!(render(asked).as_deref(), Ok("bug."));
 }
+
+#[test]
+fn a_range_may_end_at_a_value_and_is_bounded_when_that_is_known() {
+    assert_eq!(render("{% for i in (1..issue.priority) %}{{ i }}{% endfor %}").as_deref(), Ok("12"));
+    assert_eq!(render("{% for i in (3..issue.priority) %}{{ i }}{% else %}none{% endfor %}").as_deref(), Ok("none"));
+    let template = "{% for i in (1..issue.priority) %}{{ i }}{% endfor %}";
+    for (priority, why) in
+        [(Some(i64::MAX), "turns at most 10000 times"), (None, "between two whole numbers; ask first")]
+    {
+        let said = render_of(template, |issue| issue.priority = priority).expect_err("refused").to_string();
+        assert!(said.contains(why), "{said}");
+    }
+    assert_eq!(render_of(template, |issue| issue.priority = Some(i64::MIN)).as_deref(), Ok(""));
+    assert!(refusal("{% for i in (1..issue.title) %}{% endfor %}").contains("between two whole numbers"));
+}
+
+#[test]
+fn loops_do_what_the_standard_language_says() {
+    for (template, filled) in [
+        ("{% for i in (1..6) reversed limit: 2 offset: 1 %}{{ i }}{% endfor %}", "32"),
+        (
+            "{% for i in (1..9) %}{% if i == 2 %}{% continue %}{% endif %}{% if i > 4 %}{% break %}{% endif %}{{ i }}{% endfor %}",
+            "134",
+        ),
+        (
+            "{% for i in (1..2) %}{% for j in (1..9) %}{% if j > i %}{% break %}{% endif %}{{ j }}{% endfor %}.{% endfor %}",
+            "1.12.",
+        ),
+        (
+            "{% for l in issue.labels %}{{ forloop.index }}/{{ forloop.length }}{{ forloop.rindex0 }}{{ forloop.first }} {% endfor %}",
+            "1/21true 2/20false ",
+        ),
+        ("{% for i in (1..2) %}{% for j in (1..1) %}{{ forloop.parentloop.index }}{% endfor %}{% endfor %}", "12"),
+        (
+            "{% tablerow i in (1..3) cols: 2 %}{{ i }}{{ tablerow.col_last }}{% endtablerow %}",
+            "<tr class=\"row1\"><td class=\"col1\">1false</td><td class=\"col2\">2true</td></tr><tr class=\"row2\"><td class=\"col1\">3true</td></tr>",
+        ),
+        (
+            "{% tablerow i in (1..1) cols: 0 %}{{ i }}{% endtablerow %}",
+            "<tr class=\"row1\"><td class=\"col1\">1</td></tr>",
+        ),
+        ("{% for x in issue.url %}{% else %}none{% endfor %}", "none"),
+    ] {
+        assert_eq!(render(template).as_deref(), Ok(filled), "{template}");
+    }
+    for wrong in [
+        "{% for x in issue.title %}{% endfor %}",
+        "{% for x in issue.labels limit: -1 %}{% endfor %}",
+        "{% for x in issue.labels limit: issue.title %}{% endfor %}",
+        "{% for x in issue.labels cols: 1 %}{% endfor %}",
+        "{% for x issue.labels %}{% endfor %}",
+        "{% for x in issue.labels %}",
+    ] {
+        assert!(render(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_loop_walks_the_fields_of_an_object_in_the_same_order_each_time() {
+    let names = "{% for field in issue.blocked_by.first %}{{ field.first }} {% endfor %}";
+    assert_eq!(render(names).as_deref(), Ok("id identifier state "));
+    let all = render("{% for field in issue %}{{ field | json }}{% endfor %}").expect("filled in");
+    assert!(all.starts_with(r#"["assignee_id",null]["blocked_by","#), "{all}");
+}
