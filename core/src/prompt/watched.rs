@@ -248,12 +248,12 @@ struct Last(Option<String>);
 
 impl Renderable for IfChanged {
     fn render_to(&self, writer: &mut dyn Write, runtime: &dyn Runtime) -> Result<()> {
-        let text = Some(Aside::new(runtime.registers()).filled(&self.0, runtime)?);
-        let last = std::mem::replace(&mut runtime.registers().get_mut::<Last>().0, text.clone());
-        if last == text {
+        let text = Aside::new(runtime.registers()).filled(&self.0, runtime)?;
+        let last = runtime.registers().get_mut::<Last>().0.replace(text.clone());
+        if last.as_ref() == Some(&text) {
             return Ok(());
         }
-        let written = writer.write_all(text.unwrap_or_default().as_bytes());
+        let written = writer.write_all(text.as_bytes());
         written.map_err(|_| Error::with_msg("Failed to render"))
     }
 }
