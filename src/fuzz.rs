@@ -137,6 +137,19 @@ mod tests {
     }
 
     #[test]
+    fn a_target_keeps_few_inputs_beside_those_written_by_hand() {
+        const MOST: usize = 40;
+        for dir in entries(&kept("corpus")) {
+            let by_hand =
+                |file: &PathBuf| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seed-"));
+            let found = entries(&dir).iter().filter(|file| !by_hand(file)).count();
+            assert!(found <= MOST, "{} has {found} inputs, at most {MOST}: scripts/fuzz leaves so many", dir.display());
+        }
+        let script = std::fs::read_to_string(kept("../scripts/fuzz")).expect("the script");
+        assert!(script.contains(&format!("\nmost_kept={MOST}\n")), "scripts/fuzz keeps another number");
+    }
+
+    #[test]
     fn every_directory_of_inputs_belongs_to_a_target_and_each_name_stands_once() {
         let names: BTreeSet<&str> = TARGETS.iter().map(|target| target.name).collect();
         assert_eq!(names.len(), TARGETS.len());

@@ -4,11 +4,14 @@
 //! value, never a template (C235). No file is read: `include` and `render` are refused.
 
 mod bounds;
+mod counted;
 mod engine;
 mod filters;
 mod later;
+mod loops;
 mod resumed;
 mod sample;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod watched;
@@ -24,12 +27,6 @@ pub use bounds::MAX_FILLED;
 pub use later::{continuation, letters};
 pub use resumed::{Task, resumed};
 
-/// Most tags (`{% … %}`) in one template: the engine recurses into nested ones.
-const MAX_TAGS: usize = 500;
-
-/// Most opening brackets in one tag or output: the engine recurses into nested ones, too.
-const MAX_BRACKETS: usize = 50;
-
 /// Used when the workflow has no body (C62).
 pub const DEFAULT: &str = "\
 You are working on the issue {{ issue.identifier }}: {{ issue.title }}
@@ -39,8 +36,9 @@ You are working on the issue {{ issue.identifier }}: {{ issue.title }}
 
 /// A parsed template.
 pub struct Prompt {
-    template: liquid::Template,
+    template: liquid_core::Template,
     text: String,
+    longest_tag: usize,
 }
 
 /// Why this run starts.
@@ -103,22 +101,11 @@ impl Prompt {
     /// [`PromptError::Parse`] with the line of `text`.
     pub fn parse(text: &str) -> Result<Self, PromptError> {
         let text = if text.trim().is_empty() { DEFAULT } else { text };
-        if text.matches("{%").count() > MAX_TAGS {
-            return Err(PromptError::Parse { line: 1, message: format!("more than {MAX_TAGS} tags") });
-        }
-        let brackets = |rest: &str| {
-            let end = rest.find("}}").into_iter().chain(rest.find("%}")).min().unwrap_or(rest.len());
-            rest[..end].matches(['[', '(']).count()
-        };
-        let mut starts = text.match_indices("{{").chain(text.match_indices("{%"));
-        if starts.any(|(at, _)| brackets(&text[at..]) > MAX_BRACKETS) {
-            let message = format!("more than {MAX_BRACKETS} brackets in one tag");
-            return Err(PromptError::Parse { line: 1, message });
-        }
+        let shape = shape::of(text).map_err(|(line, message)| PromptError::Parse { line, message })?;
         // The engine panics on a whole number that does not fit 64 bits.
-        let parsed = catch_unwind(AssertUnwindSafe(|| engine::parser(text)?.parse(text)));
+        let parsed = catch_unwind(AssertUnwindSafe(|| engine::parse(text)));
         match parsed {
-            Ok(Ok(template)) => Ok(Self { template, text: text.to_owned() }),
+            Ok(Ok(template)) => Ok(Self { template, text: text.to_owned(), longest_tag: shape.longest_tag }),
             Ok(Err(error)) => {
                 let (line, message) = engine::explain(&error.to_string(), text);
                 Err(PromptError::Parse { line, message })
@@ -133,26 +120,32 @@ impl Prompt {
     /// # Errors
     /// [`PromptError::Render`]; it fails the attempt and is retried like any failure (C65).
     pub fn render(&self, issue: &Issue, attempt: &Attempt) -> Result<String, PromptError> {
+        self.fill(issue, attempt).1
+    }
+
+    /// [`Prompt::render`], and what it cost.
+    fn fill(&self, issue: &Issue, attempt: &Attempt) -> (u64, Result<String, PromptError>) {
         let scope = scope(issue, attempt);
-        // The engine's arithmetic filters panic on overflow.
         let mut page = bounds::Page::default();
-        match catch_unwind(AssertUnwindSafe(|| self.template.render_to(&mut page, &scope))) {
-            Ok(_) if page.full => {
-                Err(PromptError::Render { line: 1, message: format!("it is longer than {MAX_FILLED} bytes") })
-            }
-            Ok(Ok(())) => {
+        let filled =
+            catch_unwind(AssertUnwindSafe(|| engine::fill(&self.template, self.longest_tag, &scope, &mut page)));
+        // The engine's arithmetic filters panic on overflow.
+        let Ok((cost, filled)) = filled else {
+            let message = "a calculation in it went wrong".to_owned();
+            return (0, Err(PromptError::Render { line: 1, message }));
+        };
+        let said = match filled {
+            _ if page.full => Err((1, format!("it is longer than {MAX_FILLED} bytes"))),
+            Ok(()) => {
                 let mut text = String::from_utf8_lossy(&page.text).into_owned();
                 if !self.text.contains("last_end") {
                     later::about_last_run(&mut text, attempt);
                 }
                 Ok(text)
             }
-            Ok(Err(error)) => {
-                let (line, message) = engine::explain(&error.to_string(), &self.text);
-                Err(PromptError::Render { line, message })
-            }
-            Err(_) => Err(PromptError::Render { line: 1, message: "a calculation in it went wrong".to_owned() }),
-        }
+            Err(error) => Err(engine::explain(&error.to_string(), &self.text)),
+        };
+        (cost, said.map_err(|(line, message)| PromptError::Render { line, message }))
     }
 
     /// Fills the template in for every declared state, for first, continued and repeated runs, and for

@@ -6,7 +6,7 @@ use symphony_core::front_matter::{self, NewFile};
 use symphony_core::ids::WorkspaceKey;
 use symphony_core::issue::Issue;
 use symphony_core::prompt::{Attempt, Prompt, PromptError};
-use symphony_core::workflow::{Place, Workflow};
+use symphony_core::workflow::{Place, Problem, Role, Workflow};
 use symphony_core::yaml::{self, Kind, MAX_DEPTH, MAX_NODES, MAX_TEXT, Node};
 
 /// Lines of `text`, as an editor counts them: one past the last line break is one more.
@@ -126,7 +126,10 @@ pub(super) fn workflow(bytes: &[u8]) {
     if let Some(workflow) = workflow {
         assert!(workflow.tracker.root.is_absolute() && workflow.workspace.root.is_absolute());
         assert!(workflow.agent.max_turns > 0 && workflow.polling.interval_ms > 0);
-        assert!(workflow.states.with_role(symphony_core::workflow::Role::Active).count() > 0);
+        // The lists of 0.1.0 may be empty, and that is said.
+        let said = |problem: &Problem| problem.key.as_deref() == Some("tracker.active_states");
+        let active = workflow.states.with_role(Role::Active).count();
+        assert!(active > 0 || (!workflow.states.declared && problems.iter().any(said)), "nothing can ever start");
     }
 }
 
@@ -151,7 +154,13 @@ pub(super) fn prompt(bytes: &[u8]) {
             Err(error) => check(&error),
             Ok(filled) => {
                 assert!(filled.len() <= symphony_core::prompt::MAX_FILLED, "{} bytes", filled.len());
-                assert_eq!(prompt.render(&issue, &first), Ok(filled), "filled in twice, the same");
+                // An object as a text has its fields in any order, and the clock goes on.
+                let whole = |name: &str| {
+                    template.match_indices(name).any(|(at, _)| !template[at + name.len()..].starts_with('.'))
+                };
+                if !["issue", "forloop", "parentloop", "tablerow", "now", "today"].into_iter().any(whole) {
+                    assert_eq!(prompt.render(&issue, &first), Ok(filled), "filled in twice, the same");
+                }
             }
         },
     }

@@ -16,6 +16,7 @@ mod word;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use symphony_core::board::{FailureCode, Left as LeftBehind, NotNow, ParkReason, Plan, RunEnd, RunFailure, Whose};
@@ -42,6 +43,9 @@ use crate::layout::Layout;
 use crate::sandbox::choose::{Picked, Sandboxes};
 use crate::tracker::Tracker;
 use crate::workspace::{Ready, Wanted, WorkspaceError, Workspaces};
+
+/// To fill a prompt in takes milliseconds, and some seconds where it costs all that it may.
+const FILL_IN: Duration = Duration::from_secs(60);
 
 /// Serves one connection of the guest's MCP port.
 pub type ServeStream = Arc<dyn Fn(MuxStream) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -161,7 +165,11 @@ fn sizes(workflow: &Workflow, issue: &Issue, kind: Kind) -> Result<Sizes, String
 impl Attempt {
     async fn carry_out(&self, line: &mut Line, left: &mut Option<LeftBehind>) -> RunEnd {
         // Cheap failures first: nothing is booted for a prompt that does not render (C179).
-        let opening = match self.opening() {
+        let opening = tokio::select! {
+            opening = self.opening() => opening,
+            cause = line.stopped() => return RunEnd::Stopped(cause),
+        };
+        let opening = match opening {
             Ok(opening) => opening,
             Err(end) => return end,
         };
@@ -249,17 +257,24 @@ impl Attempt {
         }
     }
 
-    fn opening(&self) -> Result<Opening, RunEnd> {
-        let plan = &self.plan;
-        let rendered = Prompt::parse(&self.workflow.prompt).and_then(|prompt| {
-            let full = prompt.render(&plan.issue, &turns::attempt_of(plan))?;
-            Ok(Opening { full, task: prompt.render(&plan.issue, &prompt::Attempt::default())? })
+    /// Fills the template in beside the runtime: an issue's words may make that long. What it may cost ends the
+    /// thread, too, when nobody waits for it any more.
+    async fn opening(&self) -> Result<Opening, RunEnd> {
+        let (workflow, issue) = (Arc::clone(&self.workflow), self.plan.issue.clone());
+        let attempt = turns::attempt_of(&self.plan);
+        let filled = tokio::task::spawn_blocking(move || {
+            let prompt = Prompt::parse(&workflow.prompt)?;
+            let full = prompt.render(&issue, &attempt)?;
+            Ok::<_, prompt::PromptError>(Opening { full, task: prompt.render(&issue, &prompt::Attempt::default())? })
         });
+        let said = match tokio::time::timeout(FILL_IN, filled).await {
+            Ok(Ok(Ok(opening))) => return Ok(opening),
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(error)) => return Err(failed(FailureCode::Crashed, error)),
+            Err(_) => format!("the prompt was not filled in within {} seconds", FILL_IN.as_secs()),
+        };
         // Only an edit mends it: trying again would not.
-        rendered.map_err(|error| {
-            let (detail, prompt) = (error.to_string(), self.workflow.prompt_key());
-            RunEnd::NeedsHuman(ParkReason::Template { detail, prompt })
-        })
+        Err(RunEnd::NeedsHuman(ParkReason::Template { detail: said, prompt: self.workflow.prompt_key() }))
     }
 
     fn hook_env(&self, outcome: Option<String>) -> HookEnv {

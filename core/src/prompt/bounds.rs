@@ -1,21 +1,21 @@
 //! What a template may cost: how often its loops turn, how much it looks at, and how much it may say.
 //!
-//! The engine lists a range before it walks it, so `(1..9999999999)` would take all memory there is, and the end of a
-//! range may be a value that an issue's writer chose. So a range stands between two plain numbers here. The texts and
-//! lists of an issue are its writer's, too: what is done with them again and again is counted.
+//! The texts, lists and numbers of an issue are its writer's: what is done with them again and again is counted.
 
 use std::io::{self, Write};
 
-use liquid_core::ValueView;
+use liquid_core::error::Result;
+use liquid_core::runtime::Registers;
+use liquid_core::{Error, Renderable, Runtime, Template, ValueView};
 
 /// Longest prompt, in bytes.
 pub const MAX_FILLED: usize = 8 * 1024 * 1024;
 /// Most turns of one range.
-const MAX_TURNS: u64 = 10_000;
+pub(super) const MAX_TURNS: u64 = 10_000;
 /// What looking at a value costs, however small it is, and so what a turn costs; a byte of text costs 1.
 pub(super) const LOOK: u64 = 128;
-/// Most that a rendering may cost: 262,144 turns, or 32 MiB of text looked at.
-const MAX_SPENT: u64 = 32 * 1024 * 1024;
+/// Most that a rendering may cost: 524,288 turns, or 64 MiB of text looked at.
+pub(super) const MAX_SPENT: u64 = 64 * 1024 * 1024;
 /// Most that a value with a name may cost.
 const MAX_KEPT: u64 = MAX_FILLED as u64 + LOOK;
 /// Said of a text that has no end.
@@ -44,41 +44,43 @@ impl Write for Page {
     }
 }
 
-/// What is wrong with a range.
-pub(super) fn rule() -> String {
-    format!("a range stands between two whole numbers, and turns at most {MAX_TURNS} times")
+/// A page that is filled aside, and paid for while it grows: pages stand in each other, and nothing of one is seen
+/// before it ends.
+pub(super) struct Aside<'r> {
+    page: Page,
+    registers: &'r Registers,
 }
 
-/// The inside of the tag whose name ends at the place that an error of the engine shows (`--> line:column`).
-pub(super) fn tag_at<'t>(template: &'t str, error: &str) -> Option<&'t str> {
-    let place = error.lines().find_map(|line| Some(line.split_once("--> ")?.1))?;
-    let (line, column) = place.split_once(':')?;
-    let (line, column): (usize, usize) = (line.parse().ok()?, column.trim().parse().ok()?);
-    let from: usize = template.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
-    template[from..].char_indices().nth(column.checked_sub(1)?).map(|(at, _)| &template[from + at..])
-}
-
-/// How often the range of a loop turns, whose tag goes on like this: 1 for what is no range, nothing for a range whose
-/// ends are not plain numbers or that is too long.
-pub(super) fn turns(tag: &str) -> Option<u64> {
-    let mut quote = None;
-    let mut plain = String::new();
-    for c in tag.chars() {
-        match quote {
-            Some(end) if c == end => quote = None,
-            Some(_) => {}
-            None if c == '"' || c == '\'' => {
-                quote = Some(c);
-                plain.push('"');
-            }
-            None if c == '%' => break,
-            None => plain.push(c),
-        }
+impl<'r> Aside<'r> {
+    pub(super) fn new(registers: &'r Registers) -> Self {
+        Self { page: Page::default(), registers }
     }
-    let Some((before, after)) = plain.split_once("..") else { return Some(1) };
-    let from: i64 = before.rsplit('(').next()?.trim().parse().ok()?;
-    let to: i64 = after.split(')').next()?.trim().parse().ok()?;
-    Some(to.abs_diff(from).saturating_add(1)).filter(|turns| *turns <= MAX_TURNS)
+
+    /// Fills it.
+    pub(super) fn filled(mut self, inside: &Template, runtime: &dyn Runtime) -> Result<String> {
+        let done = inside.render_to(&mut self, runtime);
+        if self.page.full {
+            return Err(Error::with_msg(TOO_LONG));
+        }
+        // The engine drops the words of a writer's error.
+        if let Some(why) = self.registers.get_mut::<Spent>().over() {
+            return Err(Error::with_msg(why));
+        }
+        done?;
+        Ok(String::from_utf8_lossy(&self.page.text).into_owned())
+    }
+}
+
+impl Write for Aside<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut spent = self.registers.get_mut::<Spent>();
+        spent.spend(bytes.len() as u64);
+        if spent.over().is_some() { Err(io::ErrorKind::FileTooLarge.into()) } else { self.page.write(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What a value costs: a look for each item in it, and each byte of its texts.
@@ -99,9 +101,26 @@ pub(super) struct Spent {
     all: u64,
     over: Option<&'static str>,
     looking: bool,
+    /// What each tag costs for the plain values in it.
+    tag: u64,
 }
 
 impl Spent {
+    /// For a template whose longest tag has so many bytes: to compare two texts takes a fraction of looking at one.
+    pub(super) fn begin(&mut self, longest_tag: usize) {
+        self.tag = LOOK + longest_tag as u64 / 16;
+    }
+
+    /// Enters a tag.
+    pub(super) fn tag(&mut self) {
+        self.spend(self.tag);
+    }
+
+    /// What was spent so far.
+    pub(super) fn all(&self) -> u64 {
+        self.all
+    }
+
     pub(super) fn spend(&mut self, cost: u64) {
         self.all = self.all.saturating_add(cost);
         if self.all > MAX_SPENT {

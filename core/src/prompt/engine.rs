@@ -1,40 +1,81 @@
 //! The Liquid engine, made strict.
 //!
-//! What loops, conditions and assignments may is in `watched.rs`, what filters may in `filters.rs`.
-
-use std::sync::Arc;
+//! What loops, conditions and assignments may is in `watched.rs`, what filters may in `counted.rs` and `filters.rs`.
 
 use liquid_core::error::Result;
-use liquid_core::parser::{ParseTag, TagReflection};
-use liquid_core::{Error, Language, Renderable, TagTokenIter};
-use liquid_lib::stdlib::{AssignTag, ForBlock, IfBlock, TableRowBlock, UnlessBlock};
+use liquid_core::parser::{self, ParseBlock, ParseTag, TagReflection};
+use liquid_core::runtime::RuntimeBuilder;
+use liquid_core::{Error, Language, ObjectView, ParseFilter, Renderable, Runtime, TagTokenIter, Template};
+use liquid_lib::stdlib::{
+    AssignTag, BreakTag, CaseBlock, CommentBlock, ContinueTag, CycleTag, DecrementTag, IfBlock, IncrementTag, RawBlock,
+    UnlessBlock,
+};
 
-use super::filters::{Join, Json, Replace};
-use super::watched::{CaptureBlock, Watched};
+use super::bounds::{Page, Spent};
+use super::counted;
+use super::loops::LoopBlock;
+use super::watched::{CaptureBlock, IfChangedBlock, Scope, Watched};
 use crate::workflow::problem::nearest;
 
-/// The standard language without files, with strict conditions, bounded work and `json`, for one template.
-pub(super) fn parser(template: &str) -> Result<liquid::Parser> {
-    let text: Arc<str> = template.into();
-    let refused = |name| Box::new(Refused(name)) as Box<dyn ParseTag>;
-    liquid::ParserBuilder::with_stdlib()
-        .block(Watched::block(IfBlock))
-        .block(Watched::block(UnlessBlock))
-        .block(Watched::turning(ForBlock, &text))
-        .block(Watched::turning(TableRowBlock, &text))
-        .block(Watched::block(CaptureBlock))
-        .tag(Watched::tag(AssignTag))
-        .tag(refused("include"))
-        .tag(refused("render"))
-        .filter(Json)
-        .filter(Join)
-        .filter(Replace)
-        .build()
+/// Reads a template of the standard language without files, with strict conditions, bounded work and `json`.
+pub(super) fn parse(template: &str) -> Result<Template> {
+    parser::parse(template, &language()).map(Template::new)
+}
+
+fn language() -> Language {
+    let blocks: [Box<dyn ParseBlock>; 9] = [
+        Watched::block(CaptureBlock),
+        Watched::block(CaseBlock),
+        Box::new(CommentBlock),
+        Watched::block(LoopBlock::For),
+        Watched::block(IfBlock),
+        Watched::block(IfChangedBlock),
+        Box::new(RawBlock),
+        Watched::block(LoopBlock::TableRow),
+        Watched::block(UnlessBlock),
+    ];
+    let tags: [Box<dyn ParseTag>; 8] = [
+        Watched::tag(AssignTag),
+        Box::new(BreakTag),
+        Box::new(ContinueTag),
+        Watched::tag(CycleTag),
+        Watched::tag(DecrementTag),
+        Box::new(Refused("include")),
+        Watched::tag(IncrementTag),
+        Box::new(Refused("render")),
+    ];
+    let mut language = Language::empty();
+    for block in blocks {
+        language.blocks.register(block.reflection().start_tag().to_owned(), block);
+    }
+    for tag in tags {
+        language.tags.register(tag.reflection().tag().to_owned(), tag);
+    }
+    for filter in counted::all() {
+        language.filters.register(filter.reflection().name().to_owned(), Box::new(filter));
+    }
+    language
+}
+
+/// Fills a template in whose longest tag has so many bytes, and says what that cost.
+pub(super) fn fill(
+    template: &Template,
+    longest_tag: usize,
+    names: &dyn ObjectView,
+    page: &mut Page,
+) -> (u64, Result<()>) {
+    let runtime = RuntimeBuilder::new().set_globals(names).build();
+    runtime.registers().get_mut::<Spent>().begin(longest_tag);
+    let done = template.render_to(page, &Scope(&runtime));
+    let cost = runtime.registers().get_mut::<Spent>().all();
+    (cost, done)
 }
 
 /// The engine's report as a line of the template and one sentence.
 pub(super) fn explain(report: &str, template: &str) -> (u32, String) {
     let report = report.trim_start_matches("liquid:");
+    // A filter's input is told in full: it may be long, and it says what an issue's writer likes.
+    let report = report.find("\n    input=").map_or(report, |end| &report[..end]);
     let value = |name: &str| report.lines().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix('='));
     let marked = |mark: &str| report.lines().find_map(|line| line.trim_start().strip_prefix(mark));
     let first = report.lines().next().unwrap_or_default().trim();
@@ -43,7 +84,13 @@ pub(super) fn explain(report: &str, template: &str) -> (u32, String) {
         (_, _, Some(name)) => Some(name.to_owned()),
         _ => None,
     };
+    // A list that has items says which numbers they have.
+    let empty = asked.is_some() && value("available indexes") == Some("first, last");
     let mut sentence = match (&asked, value("requested filter"), marked("= ")) {
+        (Some(name), ..) if empty => {
+            let list = value("variable").unwrap_or_default();
+            format!("there is no `{name}`: the list is empty; ask first, `{{% if {list}.size > 0 %}}`")
+        }
         (Some(name), ..) => format!("there is no `{name}`"),
         (_, Some(name), _) => format!("there is no filter `{name}`"),
         (_, _, Some(expected)) => expected.trim_end_matches('.').to_owned(),
@@ -57,6 +104,7 @@ pub(super) fn explain(report: &str, template: &str) -> (u32, String) {
         ["available variables", "available indexes", "available filters", "available tags", "available blocks"]
             .into_iter()
             .filter_map(value)
+            .filter(|_| !empty)
             .flat_map(|names| names.split(", "))
             .filter(|name| !name.is_empty() && *name != "include" && *name != "render")
             .collect();

@@ -2,10 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::{Attempt, Prompt, PromptError, RetryKind};
+use super::{Attempt, Prompt, PromptError, RetryKind, bounds};
 use crate::ids::{Identifier, IssueId, StateName};
 use crate::issue::{Blocker, Issue};
 use crate::workflow::{Code, Problem, States};
+
+/// Most that all samples together may cost.
+const MAX_SPENT: u64 = 2 * bounds::MAX_SPENT;
 
 pub(super) fn check(prompt: &Prompt, states: &States, first_line: u32) -> Vec<Problem> {
     let attempts = [
@@ -24,10 +27,17 @@ pub(super) fn check(prompt: &Prompt, states: &States, first_line: u32) -> Vec<Pr
         },
     ];
     let mut problems: Vec<Problem> = Vec::new();
+    let mut spent = 0;
     for state in states.rules.keys() {
         for attempt in &attempts {
             for issue in [full(state), bare(state)] {
-                if let Err(error) = prompt.render(&issue, attempt) {
+                let (cost, filled) = prompt.fill(&issue, attempt);
+                spent += cost;
+                // Many states and a costly template: what is left shows when it is used.
+                if spent > MAX_SPENT {
+                    return problems;
+                }
+                if let Err(error) = filled {
                     let problem = problem(&error, first_line);
                     if !problems.contains(&problem) {
                         problems.push(problem);

@@ -1,5 +1,7 @@
 //! Templates: what renders, what is refused, and what the refusal says.
 
+mod bounded;
+
 use indexmap::IndexMap;
 use proptest::prelude::*;
 
@@ -168,8 +170,8 @@ proptest! {
 #[test]
 fn nesting_is_bounded_before_the_engine_recurses() {
     let nested = |depth: usize| format!("{}x{}", "{% if true %}".repeat(depth), "{% endif %}".repeat(depth));
-    assert_eq!(render(&nested(MAX_TAGS / 2)).as_deref(), Ok("x"));
-    assert!(Prompt::parse(&nested(MAX_TAGS)).is_err());
+    assert_eq!(render(&nested(shape::MAX_TAGS / 2)).as_deref(), Ok("x"));
+    assert!(Prompt::parse(&nested(shape::MAX_TAGS)).is_err());
     for deep in ["[issue", "(1.."] {
         assert!(Prompt::parse(&format!("a\n{{{{ issue{} }}}}", deep.repeat(100_000))).is_err());
         assert!(Prompt::parse(&format!("a\n{{{{ issue{}{} }}}}", deep.repeat(10_000), "]".repeat(10_000))).is_err());
@@ -181,16 +183,14 @@ fn nesting_is_bounded_before_the_engine_recurses() {
 fn a_range_that_would_take_all_memory_is_refused_with_its_line_and_a_small_one_is_not() {
     for endless in [
         "a\n{% for i in (1..9999999999) %}x{% endfor %}",
-        "a\n{% for i in (1..issue.priority) %}x{% endfor %}",
         "ä{% raw %}{% for{% endraw %}\n\u{e4}{%- for j in (1..200000) %}{% endfor %}",
         "a\r\n{% for i in (\"1\"..\"99999999\") %}{% endfor %}",
-        "a\n{% for i in (issue['..(1..2)']..99999999) %}{% endfor %}",
         "a\n{% tablerow i in (1..10001) %}x{% endtablerow %}",
     ] {
         match Prompt::parse(endless).map(drop).expect_err("refused") {
             PromptError::Parse { line, message } => {
                 assert_eq!(line, 2, "{endless}: {message}");
-                assert!(message.contains("between two whole numbers"), "{message}");
+                assert!(message.contains("turns at most 10000 times"), "{message}");
             }
             other => panic!("{other}"),
         }
@@ -228,7 +228,8 @@ fn a_prompt_that_grows_without_end_is_refused() {
         assert!(refused(&by_hand).contains("too much work"), "{inside}");
     }
     let wide = format!("{{% assign a = issue.description{} %}}", " | append: issue.description".repeat(99));
-    assert!(refused(&wide).contains("grows beyond"));
+    assert!(refused(&wide).contains("too much work"));
+    assert!(refused("{% assign a = issue.description | split: '' %}").contains("grows beyond"));
     let captured = format!("{{% capture a %}}{literal}{{% endcapture %}}");
     assert!(refused(&captured).contains("grows beyond"));
 }

@@ -5,7 +5,6 @@
 //! what is looked up, assigned and walked is counted against one budget of a whole rendering ([`Spent`]).
 
 use std::io::Write;
-use std::sync::Arc;
 
 use liquid_core::error::Result;
 use liquid_core::model::{KString, KStringCow, KStringRef, ScalarCow, ValueCow};
@@ -15,14 +14,14 @@ use liquid_core::{
     BlockReflection, Error, Language, Renderable, Runtime, TagBlock, TagTokenIter, Template, Value, ValueView,
 };
 
-use super::bounds::{self, Page, Spent, TOO_LONG};
+use super::bounds::{self, Aside, Spent};
 
 /// Names that conditions asked for in vain.
 #[derive(Default)]
 struct Missed(Option<String>);
 
 /// A scope that notes failed optional lookups, and what everything costs.
-struct Scope<'r>(&'r dyn Runtime);
+pub(super) struct Scope<'r>(pub(super) &'r dyn Runtime);
 
 impl Scope<'_> {
     /// Looks up through the scopes around this one, of which none may count again.
@@ -99,77 +98,55 @@ impl Runtime for Scope<'_> {
 
 /// A block or a tag that is watched.
 #[derive(Clone)]
-pub(super) struct Watched<B> {
-    inner: B,
-    /// The template in which its ranges stand, for a block that turns.
-    ranges: Option<Arc<str>>,
-}
+pub(super) struct Watched<B>(B);
 
 impl<B: ParseBlock + Clone + 'static> Watched<B> {
     pub(super) fn block(inner: B) -> Box<dyn ParseBlock> {
-        Box::new(Self { inner, ranges: None })
-    }
-
-    /// A loop of this template.
-    pub(super) fn turning(inner: B, template: &Arc<str>) -> Box<dyn ParseBlock> {
-        Box::new(Self { inner, ranges: Some(template.clone()) })
+        Box::new(Self(inner))
     }
 }
 
 impl<T: ParseTag + Clone + 'static> Watched<T> {
     pub(super) fn tag(inner: T) -> Box<dyn ParseTag> {
-        Box::new(Self { inner, ranges: None })
+        Box::new(Self(inner))
     }
 }
 
 impl<B: ParseBlock + Clone + 'static> ParseBlock for Watched<B> {
     fn parse(
         &self,
-        mut arguments: TagTokenIter<'_>,
+        arguments: TagTokenIter<'_>,
         block: TagBlock<'_, '_>,
         options: &Language,
     ) -> Result<Box<dyn Renderable>> {
-        let turns = match &self.ranges {
-            None => 1,
-            Some(template) => {
-                // The one way to learn where a tag stands is the place in an error.
-                let place = arguments.raise_error("").to_string();
-                let turns = bounds::tag_at(template, &place).and_then(bounds::turns);
-                turns.ok_or_else(|| arguments.raise_error(&bounds::rule()))?
-            }
-        };
-        Ok(Box::new(WatchedRender { inner: self.inner.parse(arguments, block, options)?, turns }))
+        Ok(Box::new(WatchedRender(self.0.parse(arguments, block, options)?)))
     }
 
     fn reflection(&self) -> &dyn BlockReflection {
-        self.inner.reflection()
+        self.0.reflection()
     }
 }
 
 impl<T: ParseTag + Clone + 'static> ParseTag for Watched<T> {
     fn parse(&self, arguments: TagTokenIter<'_>, options: &Language) -> Result<Box<dyn Renderable>> {
-        Ok(Box::new(WatchedRender { inner: self.inner.parse(arguments, options)?, turns: 1 }))
+        Ok(Box::new(WatchedRender(self.0.parse(arguments, options)?)))
     }
 
     fn reflection(&self) -> &dyn TagReflection {
-        self.inner.reflection()
+        self.0.reflection()
     }
 }
 
 #[derive(Debug)]
-struct WatchedRender {
-    inner: Box<dyn Renderable>,
-    /// How often its range turns; what an array costs is known when it is looked up.
-    turns: u64,
-}
+struct WatchedRender(Box<dyn Renderable>);
 
 impl Renderable for WatchedRender {
     fn render_to(&self, writer: &mut dyn Write, runtime: &dyn Runtime) -> Result<()> {
         let registers = runtime.registers();
         let over = || registers.get_mut::<Spent>().over().map(Error::with_msg);
-        registers.get_mut::<Spent>().spend(self.turns.saturating_mul(bounds::LOOK));
+        registers.get_mut::<Spent>().tag();
         over().map_or(Ok(()), Err)?;
-        self.inner.render_to(writer, &Scope(runtime))?;
+        self.0.render_to(writer, &Scope(runtime))?;
         over().map_or(Ok(()), Err)?;
         match registers.get_mut::<Missed>().0.take() {
             Some(name) => Err(Error::with_msg("Unknown variable").context("requested variable", name)),
@@ -222,14 +199,61 @@ struct Capture {
 
 impl Renderable for Capture {
     fn render_to(&self, _writer: &mut dyn Write, runtime: &dyn Runtime) -> Result<()> {
-        let mut page = Page::default();
-        let done = self.inside.render_to(&mut page, runtime);
-        if page.full {
-            return Err(Error::with_msg(TOO_LONG));
-        }
-        done?;
-        let text = String::from_utf8_lossy(&page.text).into_owned();
+        let text = Aside::new(runtime.registers()).filled(&self.inside, runtime)?;
         runtime.set_global(self.name.clone(), Value::scalar(text));
         Ok(())
+    }
+}
+
+/// `ifchanged`, into a page that ends: the engine's own grows for ever.
+#[derive(Clone)]
+pub(super) struct IfChangedBlock;
+
+impl BlockReflection for IfChangedBlock {
+    fn start_tag(&self) -> &'static str {
+        "ifchanged"
+    }
+
+    fn end_tag(&self) -> &'static str {
+        "endifchanged"
+    }
+
+    fn description(&self) -> &'static str {
+        ""
+    }
+}
+
+impl ParseBlock for IfChangedBlock {
+    fn parse(
+        &self,
+        mut arguments: TagTokenIter<'_>,
+        mut block: TagBlock<'_, '_>,
+        options: &Language,
+    ) -> Result<Box<dyn Renderable>> {
+        arguments.expect_nothing()?;
+        Ok(Box::new(IfChanged(Template::new(block.parse_all(options)?))))
+    }
+
+    fn reflection(&self) -> &dyn BlockReflection {
+        self
+    }
+}
+
+#[derive(Debug)]
+struct IfChanged(Template);
+
+/// What the last `ifchanged` said.
+#[derive(Default)]
+struct Last(Option<String>);
+
+impl Renderable for IfChanged {
+    fn render_to(&self, writer: &mut dyn Write, runtime: &dyn Runtime) -> Result<()> {
+        let text = Aside::new(runtime.registers()).filled(&self.0, runtime)?;
+        let last = runtime.registers().get_mut::<Last>().0.replace(text.clone());
+        if last.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        let written = writer.write_all(text.as_bytes());
+        written.map_err(|_| Error::with_msg("Failed to render"))
     }
 }

@@ -129,8 +129,11 @@ fn one(
     let roles = [("active", Role::Active), ("terminal", Role::Terminal), ("holding", Role::Holding)];
     let before = reader.problems.len();
     let role = reader.word(&section, "role", &roles);
-    if role.is_none() && reader.problems.len() == before {
-        reader.invalid(&section, "role", "is missing", "it can be `active`, `terminal`, `holding`");
+    if role.is_none() && !reader.problems[before..].iter().any(Problem::is_error) {
+        // A value of another kind is ignored elsewhere, for a default; a role has none.
+        reader.problems.truncate(before);
+        let what = if section.get("role").is_some() { "must be a word" } else { "is missing" };
+        reader.invalid(&section, "role", what, "it can be `active`, `terminal`, `holding`");
     }
     let mut found = StateRule::of(role?);
     found.adapter = adapter_word(reader, &section, has_command).1;

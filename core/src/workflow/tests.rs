@@ -348,6 +348,7 @@ fn states_carry_their_rules_in_order() {
         "states: {Todo: active, Done: {role: terminal}, X: {role: active}}",
         "states: {Todo: {}, X: {role: active}, Done: {role: terminal}}",
         "states: {Todo: {role: busy}, X: {role: active}, Done: {role: terminal}}",
+        "states: {Todo: {role: 3, all 6}}",
         "states: {Todo: {role: active}}",
         "states: {Todo: {role: active, allowed_transitions: [Dne]}, Done: {role: terminal}}",
     ] {
