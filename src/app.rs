@@ -19,7 +19,7 @@ use crate::git::Git;
 use crate::hands::World;
 use crate::journal::{Journal, Origin};
 use crate::layout::Layout;
-use crate::lock::Lock;
+use crate::lock::{Lock, Roots};
 use crate::operator::{self, Place};
 use crate::run::{McpDoor, OpenMcp, Parts};
 use crate::sandbox::choose::Sandboxes;
@@ -76,7 +76,9 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     crate::files::create_private_dir(layout.root())
         .map_err(|error| Refused::start(format!("cannot create {}: {error}", layout.root().display())))?;
     keep_out_of_git(&layout);
-    let _lock = Lock::take(&layout.lock()).map_err(Refused::start)?;
+    let _lock = Lock::take(&layout).map_err(Refused::start)?;
+    let mut roots = Roots::default();
+    roots.hold(&workflow.tracker.root, true).map_err(Refused::start)?;
     let origin = origin(&layout).map_err(Refused::start)?;
     let (journal, memory) = Journal::open(&layout.journal(), origin).map_err(Refused::start)?;
     keep_instance(&layout, &memory.instance);
@@ -102,7 +104,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         open_mcp: open_mcp(),
         workflow_path: path.clone(),
     });
-    let (world, nudges) = World::new(file, parts);
+    let (world, nudges) = World::new(file, parts, roots);
     let first = world.look().await;
     let (tracker, in_force) = (world.tracker(), Arc::new(world.in_force()));
     let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once };

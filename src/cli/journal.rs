@@ -192,7 +192,7 @@ fn compact(layout: &Layout, keep: u64) -> Result<ExitCode, String> {
     if !path.exists() {
         return Err(said(&JournalError::Missing(path)));
     }
-    let _lock = Lock::take(&layout.lock())?;
+    let _lock = Lock::take(layout)?;
     let secret = key::load_or_create(&layout.journal_key()).map_err(|e| said(&e))?;
     let (removed, no_room) = inspect::compact_file(&path, keep, &secret).map_err(|e| said(&e))?;
     let key = fingerprint(&inspect::public(&secret));
