@@ -32,7 +32,8 @@ impl Lock {
         let path = layout.lock();
         let said = |error: std::io::Error| format!("cannot use the lock {}: {error}", path.display());
         let refused = |holder: Option<u32>| {
-            let holder = holder.map_or("which one is not to be seen".to_owned(), |process| format!("process {process}"));
+            let holder =
+                holder.map_or("which one is not to be seen".to_owned(), |process| format!("process {process}"));
             format!(
                 "another symphony runs on this workflow ({holder}); stop it first, or give this one another directory"
             )
