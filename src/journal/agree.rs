@@ -32,8 +32,14 @@ struct Told {
 struct Run {
     event: i64,
     issue: String,
-    /// Its reason, and end and tokens, where they are told.
-    ended: Option<(Option<String>, Option<(String, i64)>)>,
+    ended: Option<End>,
+}
+
+/// What is told of a run's end.
+struct End {
+    reason: Option<String>,
+    /// Its words, and the tokens that the run used.
+    words: Option<(String, i64)>,
 }
 
 struct Question {
@@ -84,7 +90,8 @@ impl Told {
             ("run_ended" | "run_cut_off", Some(run)) => {
                 // The first end counts.
                 if let Some(run) = self.runs.get_mut(&run).filter(|run| run.ended.is_none()) {
-                    (run.event, run.ended) = (seq, Some((text("reason"), text("end").zip(body["tokens"].as_i64()))));
+                    (run.event, run.ended) =
+                        (seq, Some(End { reason: text("reason"), words: text("end").zip(body["tokens"].as_i64()) }));
                 }
             }
             _ => {}
@@ -210,7 +217,7 @@ fn runs(db: &Connection, told: &Told, found: &mut Vec<String>) -> rusqlite::Resu
         };
         let as_told = match &wanted.ended {
             None => !ended,
-            Some((told_reason, told_end)) => {
+            Some(End { reason: told_reason, words: told_end }) => {
                 ended
                     && told_reason.as_ref().is_none_or(|told| reason.as_ref() == Some(told))
                     && told_end.as_ref().is_none_or(|(told, n)| end.as_ref() == Some(told) && tokens == *n)
