@@ -19,7 +19,7 @@ use crate::git::Git;
 use crate::hands::World;
 use crate::journal::{Journal, Origin};
 use crate::layout::Layout;
-use crate::lock::Lock;
+use crate::lock::{Lock, Roots};
 use crate::operator::{self, Place};
 use crate::run::{McpDoor, OpenMcp, Parts};
 use crate::sandbox::choose::Sandboxes;
@@ -75,8 +75,11 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let layout = Layout::of(&workflow.dir);
     crate::files::create_private_dir(layout.root())
         .map_err(|error| Refused::start(format!("cannot create {}: {error}", layout.root().display())))?;
+    keep_private(&layout);
     keep_out_of_git(&layout);
-    let _lock = Lock::take(&layout.lock()).map_err(Refused::start)?;
+    let _lock = Lock::take(&layout).map_err(Refused::start)?;
+    let mut roots = Roots::default();
+    roots.hold(&workflow.tracker.root, true).map_err(Refused::start)?;
     let origin = origin(&layout).map_err(Refused::start)?;
     let (journal, memory) = Journal::open(&layout.journal(), origin).map_err(Refused::start)?;
     keep_instance(&layout, &memory.instance);
@@ -102,7 +105,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         open_mcp: open_mcp(),
         workflow_path: path.clone(),
     });
-    let (world, nudges) = World::new(file, parts);
+    let (world, nudges) = World::new(file, parts, roots);
     let first = world.look().await;
     let (tracker, in_force) = (world.tracker(), Arc::new(world.in_force()));
     let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once };
@@ -203,6 +206,17 @@ fn open_socket(workflow_dir: &Path) -> Option<operator::Socket> {
         Err(error) => {
             tracing::warn!(%error, "no socket for local commands: `symphony explain` and its like will not reach this symphony");
             None
+        }
+    }
+}
+
+/// Of an older symphony, or of somebody else's making: nobody but us reads words in it, or holds its locks.
+fn keep_private(layout: &Layout) {
+    let journal = layout.journal();
+    let log = |end: &str| journal.with_file_name(format!("journal.db{end}"));
+    for path in [layout.root().to_owned(), layout.lock(), journal.clone(), log("-wal"), log("-shm")] {
+        if let Err(error) = crate::files::withhold(&path) {
+            tracing::warn!(path = %path.display(), %error, "other users may read this; see to it yourself");
         }
     }
 }

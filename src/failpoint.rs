@@ -80,6 +80,8 @@ pub const STEPS: &[Step] = &[
     step("workspace/make", IN_PARTS),
     // torn: it is marked as being removed.
     step("workspace/remove", IN_PARTS),
+    // torn: its first directory stands, and is not yet its user's.
+    step("disk/make", IN_PARTS),
     // The mark on an issue whose work may stand on a work disk only.
     step("disk/mark", WHOLE),
     step("disk/unmark", WHOLE),

@@ -1,7 +1,7 @@
 //! Directories and files of our own: private, and whole or absent at every instant.
 
 use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// How the name begins of what is being removed: half of it is never taken for the whole, and what a kill leaves under
@@ -16,6 +16,21 @@ use crate::failpoint::{Phase, reach};
 /// What the file system says.
 pub fn create_private_dir(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Takes what rights others than its owner have to a file or directory of ours; a missing one is fine.
+///
+/// # Errors
+/// What the file system says.
+pub fn withhold(path: &Path) -> std::io::Result<()> {
+    let mode = match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        about => about?.permissions().mode(),
+    };
+    match mode & 0o077 {
+        0 => Ok(()),
+        _ => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7700)),
+    }
 }
 
 /// Replaces `path` by `bytes` so that a crash leaves the old or the new file, whole. Mode 0600.

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::conductor::{Chosen, Hands, Looked};
 use crate::hooks::HookEnv;
 use crate::layout::Layout;
+use crate::lock::Roots;
 use crate::nudge::{self, Nudge};
 use crate::run::line::Ended;
 use crate::run::{self, Parts, Start};
@@ -30,6 +31,7 @@ pub struct World {
     parts: Arc<Parts>,
     tracker: Arc<Current>,
     watching: Arc<Watching>,
+    roots: Arc<Mutex<Roots>>,
 }
 
 /// The watch on the files of the workflow in force; ends with the conductor.
@@ -65,7 +67,8 @@ struct Current(RwLock<(Arc<Workflow>, Arc<dyn Tracker>)>);
 
 impl World {
     /// Joins the parts; the receiver wakes looks when files change. Without it polling works alone.
-    pub fn new(file: WorkflowFile, parts: Arc<Parts>) -> (Self, mpsc::Receiver<Nudge>) {
+    /// `roots` holds that of the workflow.
+    pub fn new(file: WorkflowFile, parts: Arc<Parts>, roots: Roots) -> (Self, mpsc::Receiver<Nudge>) {
         let workflow = file.workflow();
         let (hints, nudges) = mpsc::channel(4);
         tokio::spawn(look_after_trials(parts.sandboxes.changes(), hints.clone()));
@@ -73,7 +76,8 @@ impl World {
         watching.follow(&workflow);
         let tracker = Arc::new(Current(RwLock::new(fresh(&workflow))));
         let (file, watching) = (Arc::new(Mutex::new(file)), Arc::new(watching));
-        (Self { file, parts, tracker, watching }, nudges)
+        let roots = Arc::new(Mutex::new(roots));
+        (Self { file, parts, tracker, watching, roots }, nudges)
     }
 
     /// The workflow in force. Blocks while it is read.
@@ -105,6 +109,10 @@ fn fresh(workflow: &Workflow) -> (Arc<Workflow>, Arc<dyn Tracker>) {
 }
 
 impl Current {
+    fn root(&self) -> PathBuf {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).0.tracker.root.clone()
+    }
+
     fn now(&self) -> Arc<dyn Tracker> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
@@ -182,11 +190,29 @@ fn read(file: &Mutex<WorkflowFile>) -> Read {
     Read { workflow: file.workflow(), problems, warnings: texts(Severity::Warning), may_dispatch: file.may_dispatch() }
 }
 
-/// Reads the workflow file where blocking is allowed, and keeps the watch on its tracker root.
-async fn read_again(file: &Arc<Mutex<WorkflowFile>>, watching: &Arc<Watching>) -> Read {
-    let (again, watching) = (file.clone(), watching.clone());
+/// A tracker root that another symphony runs is not used: the one before stays in force, and nothing new starts.
+fn hold_root(read: &mut Read, roots: &Mutex<Roots>, before: PathBuf) {
+    let held = roots.lock().unwrap_or_else(PoisonError::into_inner).hold(&read.workflow.tracker.root, false);
+    if let Err(why) = held {
+        read.problems.push(why);
+        read.may_dispatch = false;
+        let mut kept = (*read.workflow).clone();
+        kept.tracker.root = before;
+        read.workflow = Arc::new(kept);
+    }
+}
+
+/// Reads the workflow file where blocking is allowed, holds its tracker root and keeps the watch on it.
+async fn read_again(
+    file: &Arc<Mutex<WorkflowFile>>,
+    watching: &Arc<Watching>,
+    roots: &Arc<Mutex<Roots>>,
+    before: PathBuf,
+) -> Read {
+    let (again, watching, roots) = (file.clone(), watching.clone(), roots.clone());
     let reading = move || {
-        let read = read(&again);
+        let mut read = read(&again);
+        hold_root(&mut read, &roots, before);
         watching.follow(&read.workflow);
         read
     };
@@ -211,15 +237,15 @@ const LOOKS: u32 = 3;
 impl Hands for World {
     fn look(&self) -> BoxFuture<'static, Looked> {
         let (file, tracker, sandboxes) = (self.file.clone(), self.tracker.clone(), self.parts.sandboxes.clone());
-        let watching = self.watching.clone();
+        let (watching, roots) = (self.watching.clone(), self.roots.clone());
         Box::pin(async move {
-            let mut read = read_again(&file, &watching).await;
+            let mut read = read_again(&file, &watching, &roots, tracker.root()).await;
             let mut current = tracker.follow(&read.workflow);
             let mut scan = current.scan().await;
             // An issue dropped after a change of the workflow must not run under the one before: what counts
             // is the version that stands after the scan.
             for _ in 0..LOOKS {
-                let newer = read_again(&file, &watching).await;
+                let newer = read_again(&file, &watching, &roots, tracker.root()).await;
                 let same_root = newer.workflow.tracker.root == read.workflow.tracker.root;
                 read = newer;
                 if same_root {

@@ -37,7 +37,7 @@ pub(super) fn keep(workflow: &Path, dir: &Path, name: &str, text: String, errand
     }
     let file = WorkflowFile::load(workflow, Environment::of_process())
         .map_err(|error| Refused::new(error.exit_code(), error))?;
-    let _lock = Lock::take(&layout.lock()).map_err(|error| Refused::new(1, error))?;
+    let _lock = Lock::take(&layout).map_err(|error| Refused::new(1, error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Refused::new(1, format!("cannot start: {error}")))?;
     runtime.block_on(async {

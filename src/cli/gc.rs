@@ -56,7 +56,7 @@ impl Gc {
             return refuse(1, &format!("{} is not there: nothing ran here yet", layout.root().display()), None);
         }
         // Whoever holds it is the only one that may use any of this.
-        let _lock = match Lock::take(&layout.lock()) {
+        let _lock = match Lock::take(&layout) {
             Ok(lock) => lock,
             Err(error) => return refuse(1, &error, Some("nothing was looked at and nothing was removed")),
         };

@@ -59,6 +59,10 @@ pub enum Deed {
         /// How many of the newest events stay.
         #[arg(long, value_name = "N", default_value_t = 10_000)]
         keep: u64,
+        /// The key that signed is lost: checks by the checkpoint's own key, and signs anew with the one that is here, or
+        /// a new one.
+        #[arg(long)]
+        new_key: bool,
     },
 }
 
@@ -74,7 +78,7 @@ impl Journal {
         match &self.deed {
             Deed::Check { json, .. } => check(&layout, *json),
             Deed::Export { output, .. } => export(&layout, output.as_deref()),
-            Deed::Compact { keep, .. } => compact(&layout, *keep),
+            Deed::Compact { keep, new_key, .. } => compact(&layout, *keep, *new_key),
         }
         .unwrap_or_else(|message| refuse(1, &message, None))
     }
@@ -102,8 +106,9 @@ fn check(layout: &Layout, json: bool) -> Result<ExitCode, String> {
             return Err(said(&error));
         }
     };
-    let problem = report.chain.as_ref().and_then(|chain| chain.as_ref().err());
-    let problem = problem.map(|m| said(&JournalError::Broken { path: path.clone(), message: m.clone() }));
+    let problem = report.chain.as_ref().and_then(|chain| chain.as_ref().err().cloned());
+    let problem = problem.or_else(|| (!report.differences.is_empty()).then(|| report.differences.join("; ")));
+    let problem = problem.map(|message| said(&JournalError::Broken { path: path.clone(), message }));
     if json {
         print(&[as_json(&path, &report, pinned.as_ref(), problem.as_deref()).to_string()]);
     } else {
@@ -135,6 +140,19 @@ fn as_text(path: &Path, report: &Report, pinned: Option<&[u8; 32]>) -> Vec<Strin
                     ),
                 },
             );
+            let state = match report.differences.len() {
+                0 => "as the events that stand say".to_owned(),
+                _ => format!("not as the events say: {}", report.differences.join("; ")),
+            };
+            fact("state", state);
+            // One line, so that nobody takes "whole" for more than it is.
+            fact(
+                "unproven",
+                format!(
+                    "that nothing came after event {}, and rows of which no event stands: who may write the file can cut its end off",
+                    chain.head.seq
+                ),
+            );
         }
     }
     fact("key", pinned.map_or("none here to compare with".to_owned(), fingerprint));
@@ -156,6 +174,7 @@ fn as_json(path: &Path, report: &Report, pinned: Option<&[u8; 32]>, problem: Opt
         "last_event": chain.map(|chain| chain.head.seq),
         "checkpoint": checkpoint.map(|c| json!({"event": c.upto.seq, "at": c.at, "key": c.fingerprint()})),
         "key": pinned.map(fingerprint),
+        "differences": report.differences,
         "rows": report.rows.iter().map(|(table, count)| ((*table).to_owned(), json!(count))).collect::<serde_json::Map<_, _>>(),
     })
 }
@@ -187,16 +206,20 @@ fn export(layout: &Layout, output: Option<&Path>) -> Result<ExitCode, String> {
     Err(format!("{read}; not readable: {}", unread.join("; ")))
 }
 
-fn compact(layout: &Layout, keep: u64) -> Result<ExitCode, String> {
+fn compact(layout: &Layout, keep: u64, new_key: bool) -> Result<ExitCode, String> {
     let path = layout.journal();
     if !path.exists() {
         return Err(said(&JournalError::Missing(path)));
     }
-    let _lock = Lock::take(&layout.lock())?;
+    let _lock = Lock::take(layout)?;
     let secret = key::load_or_create(&layout.journal_key()).map_err(|e| said(&e))?;
-    let (removed, no_room) = inspect::compact_file(&path, keep, &secret).map_err(|e| said(&e))?;
+    let deed = if new_key { inspect::sign_anew } else { inspect::compact_file };
+    let (removed, no_room) = deed(&path, keep, &secret).map_err(|e| said(&e))?;
     let key = fingerprint(&inspect::public(&secret));
     let mut lines = vec![match removed.events {
+        0 if new_key && removed.upto > 0 => {
+            format!("no event was removed; the checkpoint at event {} is signed by key {key}", removed.upto)
+        }
         0 => format!("nothing to remove: there are no more than {keep} events"),
         events => format!(
             "{events} events removed; a checkpoint at event {}, signed by key {key}, stands for them",

@@ -21,14 +21,15 @@ pub(super) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
 
 /// Whether a symphony may run in `dir` although nobody listens: one holds the lock, or another user's stands there.
 pub(super) fn may_run(dir: &Path) -> bool {
-    let lock = Layout::of(dir).lock();
+    let layout = Layout::of(dir);
     let closed = |error: std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
-    std::fs::metadata(&lock).is_err_and(closed) || lock::holder(&lock).is_some()
+    std::fs::metadata(layout.lock()).is_err_and(closed) || lock::holder(&layout).is_some()
 }
 
 /// Nobody listens: there may be one all the same.
 pub(super) fn nobody(workflow: &Path, dir: &Path, socket: &Path) -> ExitCode {
-    let lock = Layout::of(dir).lock();
+    let layout = Layout::of(dir);
+    let lock = layout.lock();
     if let Err(error) = std::fs::metadata(&lock)
         && error.kind() == std::io::ErrorKind::PermissionDenied
     {
@@ -36,7 +37,7 @@ pub(super) fn nobody(workflow: &Path, dir: &Path, socket: &Path) -> ExitCode {
             format!("no symphony of yours listens for {}, and {}: {error}", workflow.display(), lock.display());
         return refuse(1, &message, Some("another user runs symphony in this directory, or did; ask as that user"));
     }
-    match lock::holder(&lock) {
+    match lock::holder(&layout) {
         Some(process) => refuse(
             1,
             &format!(

@@ -1,12 +1,17 @@
 //! The chain of events: appended, never changed. Each entry's hash covers the one before it, so that a byte
 //! changed anywhere behind a checkpoint shows. [`Checkpoint`] says what a compaction removed, and is signed.
 
+use std::path::Path;
+
 use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use symphony_core::ids::{IssueId, RunId};
+
+use super::error::is_strange;
+use super::mark::{self, Mark};
 
 /// The hash before the first event.
 const START: [u8; 32] = [0; 32];
@@ -21,6 +26,20 @@ pub struct Link {
     pub seq: i64,
     /// Its hash.
     pub hash: [u8; 32],
+}
+
+impl Link {
+    /// As it stands in the database and beside it.
+    pub(super) fn said(&self) -> String {
+        format!("{} {}", self.seq, hex(&self.hash))
+    }
+
+    /// Reads what [`Self::said`] wrote.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (seq, hash) = text.split_once(' ')?;
+        let link = Self { seq: seq.parse().ok()?, hash: super::key::parse(hash)? };
+        (link.said() == text).then_some(link)
+    }
 }
 
 /// One event to append. Its body holds no secret: it is exported as it is.
@@ -80,7 +99,7 @@ pub(super) fn head(db: &Connection) -> rusqlite::Result<Link> {
 /// Appends; part of the transaction that changes the state the event tells of.
 pub(super) fn append(tx: &Transaction<'_>, entry: &Entry<'_>) -> rusqlite::Result<()> {
     let before = head(tx)?;
-    let (seq, at, mut body) = (before.seq + 1, Timestamp::now().to_string(), entry.body.to_string());
+    let (seq, at, mut body) = (before.seq.saturating_add(1), Timestamp::now().to_string(), entry.body.to_string());
     if body.len() > BODY_MAX {
         // The words themselves stand in the rows of the same transaction.
         body = json!({"bytes": body.len(), "sha256": hex(&Sha256::digest(&body))}).to_string();
@@ -90,12 +109,9 @@ pub(super) fn append(tx: &Transaction<'_>, entry: &Entry<'_>) -> rusqlite::Resul
     tx.prepare("INSERT INTO events (seq, at, kind, run, issue, body, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
         .execute(params![seq, at, entry.kind, run, issue, body, hash])?;
     // The end of the chain stands twice: an entry cut off behind shows, too.
-    tx.prepare("INSERT OR REPLACE INTO about (key, value) VALUES ('head', ?1)")?.execute([said(seq, &hash)])?;
+    tx.prepare("INSERT OR REPLACE INTO about (key, value) VALUES ('head', ?1)")?
+        .execute([Link { seq, hash }.said()])?;
     Ok(())
-}
-
-fn said(seq: i64, hash: &[u8; 32]) -> String {
-    format!("{seq} {}", hex(hash))
 }
 
 /// In hexadecimal.
@@ -121,7 +137,7 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// What is signed.
     fn statement(instance: &str, upto: Link, events: i64, at: &str) -> String {
-        format!("symphony journal checkpoint 1\n{instance}\n{}\n{events}\n{at}\n", said(upto.seq, &upto.hash))
+        format!("symphony journal checkpoint 1\n{instance}\n{}\n{events}\n{at}\n", upto.said())
     }
 
     /// Signs for the journal of this instance.
@@ -169,6 +185,26 @@ pub(super) fn checkpoint(db: &Connection) -> rusqlite::Result<Option<Checkpoint>
     .optional()
 }
 
+/// What stands in one row; [`hash`] is over all of it but the last.
+struct Event {
+    at: String,
+    kind: String,
+    run: Option<i64>,
+    issue: Option<String>,
+    body: String,
+    hash: Vec<u8>,
+}
+
+fn event(r: &Row<'_>) -> rusqlite::Result<Event> {
+    let (at, kind, run, issue) = (r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?);
+    Ok(Event { at, kind, run, issue, body: r.get(5)?, hash: r.get(6)? })
+}
+
+/// The file that says what was signed.
+fn beside(db: &Connection) -> String {
+    mark::place(Path::new(db.path().unwrap_or_default())).display().to_string()
+}
+
 /// What a look along the chain found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
@@ -192,8 +228,8 @@ pub(super) fn verify(
 ) -> rusqlite::Result<Result<Chain, String>> {
     let checkpoint = match checkpoint(db) {
         Ok(checkpoint) => checkpoint,
-        // STRICT tables have the right types; what is left is a blob of another length.
-        Err(rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..)) => {
+        // STRICT tables have the right types; what is left is a blob of another length, or text that is none.
+        Err(error) if is_strange(&error) => {
             return Ok(Err("the newest checkpoint is not what symphony writes".to_owned()));
         }
         Err(error) => return Err(error),
@@ -204,7 +240,7 @@ pub(super) fn verify(
         }
         if let Some(pinned) = pinned.filter(|pinned| **pinned != checkpoint.key) {
             return Ok(Err(format!(
-                "the checkpoint at event {} is signed by key {}, not by this installation's key {}",
+                "the checkpoint at event {} is signed by key {}, not by this installation's key {}; if the key that signed it is lost for good, `symphony journal compact --new-key` signs anew",
                 checkpoint.upto.seq,
                 checkpoint.fingerprint(),
                 fingerprint(pinned)
@@ -212,29 +248,53 @@ pub(super) fn verify(
         }
     }
     let mut at = checkpoint.as_ref().map_or(Link { seq: 0, hash: START }, |checkpoint| checkpoint.upto);
+    let mark = match db.path().map(|path| mark::read(Path::new(path))) {
+        Some(Ok(Mark::At(link))) => Some(link),
+        Some(Ok(Mark::None)) | None => None,
+        Some(Ok(Mark::Strange)) => return Ok(Err(format!("{} is not what symphony writes", beside(db)))),
+        Some(Err(error)) => return Ok(Err(format!("{} cannot be read: {error}", beside(db)))),
+    };
+    // A later checkpoint vouches for itself.
+    let mut signed = mark.is_none_or(|mark| at.seq > mark.seq || at == mark);
     let mut events = 0;
     let mut query = db.prepare("SELECT seq, at, kind, run, issue, body, hash FROM events ORDER BY seq")?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
-        let (seq, found): (i64, Vec<u8>) = (row.get(0)?, row.get(6)?);
+        let seq: i64 = row.get(0)?;
         if seq <= at.seq {
             return Ok(Err(format!("event {seq} stands in the place of those that a checkpoint removed")));
         }
         if seq != at.seq + 1 {
             return Ok(Err(format!("event {} is missing; the next one is {seq}", at.seq + 1)));
         }
-        let (when, kind, body): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(5)?);
-        let (run, issue): (Option<i64>, Option<String>) = (row.get(3)?, row.get(4)?);
+        let Event { at: when, kind, run, issue, body, hash: found } = match event(row) {
+            Ok(event) => event,
+            Err(error) if is_strange(&error) => {
+                return Ok(Err(format!("event {seq} is not what was written: {error}")));
+            }
+            Err(error) => return Err(error),
+        };
         let hash = hash(&at.hash, seq, &when, &kind, run, issue.as_deref(), &body);
         if found != hash {
             return Ok(Err(format!("event {seq} ({kind}, {when}) is not what was written")));
         }
         (at, events) = (Link { seq, hash }, events + 1);
+        signed |= mark == Some(at);
     }
     let end: Option<String> =
-        db.query_row("SELECT value FROM about WHERE key = 'head'", [], |r| r.get(0)).optional()?;
-    if end.unwrap_or_else(|| said(0, &START)) != said(at.seq, &at.hash) {
+        match db.query_row("SELECT value FROM about WHERE key = 'head'", [], |r| r.get(0)).optional() {
+            Err(error) if is_strange(&error) => None,
+            end => end?,
+        };
+    if end.unwrap_or_else(|| Link { seq: 0, hash: START }.said()) != at.said() {
         return Ok(Err(format!("events after {} are missing", at.seq)));
+    }
+    if let Some(mark) = mark.filter(|_| !signed) {
+        return Ok(Err(format!(
+            "it does not hold event {}, which this installation signed: it was begun anew, or an older copy was put back; if you did that yourself, remove {}",
+            mark.seq,
+            beside(db)
+        )));
     }
     Ok(Ok(Chain { events, head: at, checkpoint }))
 }
@@ -249,25 +309,41 @@ pub struct Removed {
 }
 
 /// Removes all events but the newest `keep`, and leaves a checkpoint in their place. A chain that is not whole keeps
-/// all: a signature over it would hide what is wrong. The inner error says what is.
+/// all: a signature over it would hide what is wrong. The inner error says what is. `pinned` is the key that may have
+/// signed before; a checkpoint of another key than ours is signed anew.
 pub(super) fn compact(
     tx: &Transaction<'_>,
     instance: &str,
     keep: u64,
     secret: &[u8; 32],
+    pinned: Option<&[u8; 32]>,
 ) -> rusqlite::Result<Result<Removed, String>> {
-    let pinned = public(secret);
-    let chain = match verify(tx, instance, Some(&pinned))? {
+    let ours = public(secret);
+    let chain = match verify(tx, instance, pinned)? {
         Ok(chain) => chain,
         Err(fault) => return Ok(Err(fault)),
     };
     let upto = chain.head.seq - signed(keep);
     let hash = tx.query_row("SELECT hash FROM events WHERE seq = ?1", [upto], |r| r.get(0)).optional()?;
-    let Some(hash) = hash else {
-        return Ok(Ok(Removed { events: 0, upto: chain.checkpoint.map_or(0, |checkpoint| checkpoint.upto.seq) }));
+    let upto = match (hash, &chain.checkpoint) {
+        (Some(hash), _) => Link { seq: upto, hash },
+        (None, Some(checkpoint)) if checkpoint.key != ours => checkpoint.upto,
+        (None, checkpoint) => {
+            return Ok(Ok(Removed {
+                events: 0,
+                upto: checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.upto.seq),
+            }));
+        }
     };
+    if let Some(path) = tx.path() {
+        mark::write(Path::new(path), upto).map_err(super::failed)?;
+    }
+    // Numbers of words whose events may go: what has a higher one has its event.
+    let last =
+        |table: &str| tx.query_row(&format!("SELECT coalesce(max(id), 0) FROM {table}"), [], |r| r.get::<_, i64>(0));
+    let (questions, letters) = (last("questions")?, last("letters")?);
     let Checkpoint { upto, events, at, key, signature } =
-        Checkpoint::sign(instance, Link { seq: upto, hash }, Timestamp::now().to_string(), secret);
+        Checkpoint::sign(instance, upto, Timestamp::now().to_string(), secret);
     tx.execute(
         "INSERT OR REPLACE INTO checkpoints (seq, hash, events, at, key, signature) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![upto.seq, upto.hash, events, at, key, signature],
@@ -275,7 +351,8 @@ pub(super) fn compact(
     // The newest one vouches for all before it.
     tx.execute("DELETE FROM checkpoints WHERE seq < ?1", [upto.seq])?;
     let removed = tx.execute("DELETE FROM events WHERE seq <= ?1", [upto.seq])?;
-    let body = json!({"upto": upto.seq, "removed": removed, "key": fingerprint(&pinned)});
+    let body = json!({"upto": upto.seq, "removed": removed, "key": fingerprint(&ours), "questions": questions,
+        "letters": letters});
     append(tx, &Entry { kind: "compacted", run: None, issue: None, body })?;
     Ok(Ok(Removed { events: i64::try_from(removed).unwrap_or(i64::MAX), upto: upto.seq }))
 }

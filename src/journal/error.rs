@@ -69,7 +69,7 @@ pub enum JournalError {
     },
     /// The key that signs checkpoints.
     #[error(
-        "the key {path} cannot be used: {message} (hint: put the right one back; if it is lost, move this one away and a new one is made, which then vouches for no older checkpoint)"
+        "the key {path} cannot be used: {message} (hint: put the right one back; if it is lost, move this one away; `symphony journal compact --new-key` then makes a new one and signs the checkpoint with it)"
     )]
     Key {
         /// The key file.
@@ -94,6 +94,11 @@ pub enum JournalError {
         /// The name of the copy in our format.
         kept: String,
     },
+    /// Another file has its name, or none.
+    #[error(
+        "the journal {0} is not the file any more that symphony writes to: it was moved, removed or replaced (hint: put the one back that was there, and symphony goes on by itself; or stop it and start it again with what is there now)"
+    )]
+    Replaced(PathBuf),
     /// There is none.
     #[error("there is no journal at {0} (hint: symphony makes it when it first runs on a workflow)")]
     Missing(PathBuf),
@@ -112,7 +117,21 @@ impl JournalError {
                 Self::ReadOnly { path, message }
             }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged { path, message },
+            // What we ask is always the same: tables that do not know it are not those that symphony made.
+            _ if matches!(error, rusqlite::Error::SqlInputError { .. }) => Self::Damaged { path, message },
+            _ if is_strange(error) => Self::Damaged { path, message },
             _ => Self::Unusable { path, message },
         }
     }
+}
+
+/// Whether a value was read that symphony does not write: the database is sound, what it holds is not.
+pub(super) fn is_strange(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..)
+    )
 }

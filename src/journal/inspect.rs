@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::JournalError;
 pub use super::chain::{Chain, Checkpoint, Removed, fingerprint, public};
-use super::{chain, limit, schema};
+use super::memory::{self, Origin};
+use super::{agree, chain, limit, schema};
 
 /// Bytes of a journal that a start still looks through for damage; a larger one is checked on demand.
 const LOOK_THROUGH: i64 = 64 << 20;
@@ -26,6 +27,8 @@ pub struct Report {
     pub instance: String,
     /// The chain, or what is wrong with it; older formats have none.
     pub chain: Option<Result<Chain, String>>,
+    /// Where the rows of the present state say something else than the events; looked for in a chain that is whole.
+    pub differences: Vec<String>,
     /// Rows of each table.
     pub rows: Vec<(&'static str, i64)>,
 }
@@ -124,7 +127,16 @@ pub fn check(path: &Path, pinned: Option<&[u8; 32]>) -> Result<Report, JournalEr
         schema::CHAINED..=schema::FORMAT => Some(chain::verify(&tx, &instance, pinned).map_err(wrap)?),
         _ => None,
     };
-    Ok(Report { format, instance, chain, rows })
+    let mut differences = vec![];
+    if format == schema::FORMAT {
+        // What a start reads, all of it.
+        memory::read(&tx, Origin::default()).map_err(wrap)?;
+        if matches!(chain, Some(Ok(_))) {
+            differences = agree::differences(&tx).map_err(wrap)?;
+            differences.extend(schema::difference(&tx).map_err(wrap)?);
+        }
+    }
+    Ok(Report { format, instance, chain, differences, rows })
 }
 
 /// Writes everything that can be read, one JSON object a line. How many lines, and what could not be read.
@@ -162,6 +174,14 @@ pub fn export(path: &Path, out: &mut impl Write) -> Result<(u64, Vec<String>), J
     Ok((lines, unread))
 }
 
+/// The names of a table's columns. In a damaged schema they need not be text.
+fn names(db: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut query = db.prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
+    let lossy =
+        |r: &rusqlite::Row<'_>| Ok(String::from_utf8_lossy(r.get_ref(0)?.as_bytes().unwrap_or(b"?")).into_owned());
+    query.query_map([table], lossy)?.collect()
+}
+
 /// Rows from this one on. The last one that was written, and why the next one cannot be read.
 fn export_from(
     db: &Connection,
@@ -173,12 +193,13 @@ fn export_from(
     let mut last = None;
     let mut read = || -> rusqlite::Result<Result<(), std::io::Error>> {
         let mut query = db.prepare(&format!("SELECT rowid, * FROM {table} WHERE rowid >= ?1 ORDER BY rowid"))?;
-        let names: Vec<String> = query.column_names().map(str::to_owned).collect();
+        let names = names(db, table)?;
+        let columns = query.column_count();
         let mut rows = query.query([from])?;
         while let Some(row) = rows.next()? {
             let mut object = serde_json::Map::new();
             object.insert("table".to_owned(), json!(table));
-            for (at, name) in names.iter().enumerate().skip(1) {
+            for (at, name) in (1..columns).zip(&names) {
                 let value = match row.get_ref(at)? {
                     rusqlite::types::ValueRef::Null => Value::Null,
                     rusqlite::types::ValueRef::Integer(number) => json!(number),
@@ -209,16 +230,47 @@ fn export_from(
 /// # Errors
 /// It is in use, damaged, or its chain is broken: then nothing was removed.
 pub fn compact_file(path: &Path, keep: u64, secret: &[u8; 32]) -> Result<(Removed, Option<String>), JournalError> {
+    compact(path, keep, secret, Some(&public(secret)))
+}
+
+/// The same for a key that took the place of a lost one: whatever key signed the checkpoint is believed once, and this
+/// one signs it anew, also where no event is removed.
+///
+/// # Errors
+/// As [`compact_file`].
+pub fn sign_anew(path: &Path, keep: u64, secret: &[u8; 32]) -> Result<(Removed, Option<String>), JournalError> {
+    compact(path, keep, secret, None)
+}
+
+/// The key that signed the newest checkpoint, to be compared by eye.
+///
+/// # Errors
+/// The journal cannot be read.
+pub fn signer(path: &Path) -> Result<Option<String>, JournalError> {
+    let db = look_at(path)?;
+    let checkpoint = chain::checkpoint(&db).map_err(|e| JournalError::of(path, &e))?;
+    Ok(checkpoint.map(|checkpoint| checkpoint.fingerprint()))
+}
+
+fn compact(
+    path: &Path,
+    keep: u64,
+    secret: &[u8; 32],
+    pinned: Option<&[u8; 32]>,
+) -> Result<(Removed, Option<String>), JournalError> {
     let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
-    let report = check(path, Some(&public(secret)))?;
+    let report = check(path, pinned)?;
     match report.chain {
+        Some(Ok(_)) if !report.differences.is_empty() => {
+            return Err(JournalError::Broken { path: path.to_owned(), message: report.differences.join("; ") });
+        }
         Some(Err(message)) => return Err(JournalError::Broken { path: path.to_owned(), message }),
         Some(Ok(_)) if report.format == schema::FORMAT => {}
         _ => return Err(JournalError::Older { path: path.to_owned(), found: report.format, known: schema::FORMAT }),
     }
     let mut db = schema::connect(path)?;
     let tx = db.transaction().map_err(wrap)?;
-    let removed = limit::make_room(&tx, &report.instance, keep, secret).map_err(wrap)?;
+    let removed = limit::make_room(&tx, &report.instance, keep, secret, pinned).map_err(wrap)?;
     let removed = removed.map_err(|message| JournalError::Broken { path: path.to_owned(), message })?;
     tx.commit().map_err(wrap)?;
     let room = db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);");

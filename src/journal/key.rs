@@ -39,7 +39,7 @@ fn wrong(path: &Path, message: impl ToString) -> JournalError {
     JournalError::Key { path: path.to_owned(), message: message.to_string() }
 }
 
-fn parse(text: &str) -> Option<[u8; 32]> {
+pub(super) fn parse(text: &str) -> Option<[u8; 32]> {
     let mut secret = [0; 32];
     if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

@@ -88,15 +88,16 @@ pub(super) fn settle(tx: &Transaction<'_>, run: RunId, issue: &IssueId, taken: b
 
 /// Letters that a run's turns took, whose own write was lost.
 pub(super) fn take(tx: &Transaction<'_>, run: RunId, issue: &IssueId, letters: &[u64]) -> rusqlite::Result<()> {
-    let mut changed = 0;
+    let mut changed = vec![];
     for letter in letters {
-        changed += tx.execute(
+        let hit = tx.execute(
             "UPDATE letters SET taken_at = ?3 WHERE id = ?1 AND handed_run = ?2 AND taken_at IS NULL",
             params![signed(*letter), signed(run.0), Timestamp::now().to_string()],
         )?;
+        changed.extend((hit > 0).then_some(*letter));
     }
-    if changed > 0 {
-        let body = json!({"letters": changed});
+    if !changed.is_empty() {
+        let body = json!({"letters": changed.len(), "only": changed});
         chain::append(tx, &Entry { kind: "letters_taken", run: Some(run), issue: Some(issue), body })?;
     }
     Ok(())

@@ -43,18 +43,20 @@ pub(super) fn keep(db: &mut Connection, limit: &Limit) -> rusqlite::Result<Optio
     if !limit.is_passed(db)? {
         return Ok(None);
     }
-    transact(db, "compacted", |tx| make_room(tx, &limit.instance, limit.keep, &limit.secret)).map(Some)
+    let ours = chain::public(&limit.secret);
+    transact(db, "compacted", |tx| make_room(tx, &limit.instance, limit.keep, &limit.secret, Some(&ours))).map(Some)
 }
 
 /// Removes all events but the newest `keep`, and ended runs, closed questions and letters that were taken of which no
-/// event is left.
+/// event is left. `pinned` is the key that may have signed before.
 pub(super) fn make_room(
     tx: &Transaction<'_>,
     instance: &str,
     keep: u64,
     secret: &[u8; 32],
+    pinned: Option<&[u8; 32]>,
 ) -> rusqlite::Result<Result<Removed, String>> {
-    let removed = chain::compact(tx, instance, keep, secret)?;
+    let removed = chain::compact(tx, instance, keep, secret, pinned)?;
     if removed.as_ref().is_ok_and(|removed| removed.events > 0) {
         // Run numbers only grow. The newest row of each stays: the next number follows it, and no number comes again.
         let first: Option<i64> = tx.query_row("SELECT min(run) FROM events WHERE run IS NOT NULL", [], |r| r.get(0))?;

@@ -4,12 +4,14 @@
 //! event changes, in one transaction. Issue files stay the truth for issues; nothing here can create, move or
 //! finish one. A run number is taken here before the run starts, so numbers never repeat, also across a crash.
 
+mod agree;
 mod chain;
 mod error;
 pub mod inspect;
 pub mod key;
 mod letters;
 mod limit;
+mod mark;
 mod memory;
 mod schema;
 mod sessions;
@@ -18,6 +20,7 @@ mod state;
 mod tests;
 
 use std::collections::VecDeque;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -97,6 +100,8 @@ pub struct Journal {
 /// Jobs wait in the order they were asked for; whoever holds the connection takes the next one.
 struct Writer {
     waiting: Mutex<VecDeque<Job>>,
+    /// The file that is open, by device and inode, if it could be looked at.
+    file: Option<(u64, u64)>,
     db: Mutex<Connection>,
     /// Why the newest write failed, if it did.
     trouble: Mutex<Option<String>>,
@@ -110,7 +115,21 @@ impl std::fmt::Debug for Journal {
     }
 }
 
+/// The file behind a path. It is not opened: closing it again would take SQLite's locks away.
+fn place(path: &Path) -> Option<(u64, u64)> {
+    let about = std::fs::metadata(path).ok()?;
+    Some((about.dev(), about.ino()))
+}
+
 impl Writer {
+    /// What goes into a file that nobody finds again is not kept.
+    fn in_place(&self, path: &Path) -> Result<(), JournalError> {
+        match self.file == place(path) {
+            true => Ok(()),
+            false => Err(JournalError::Replaced(path.to_owned())),
+        }
+    }
+
     fn next(&self) {
         let mut db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
         let job = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -153,6 +172,7 @@ impl Journal {
         let memory = memory::read(&db, origin).map_err(wrap)?;
         let writer = Writer {
             waiting: Mutex::default(),
+            file: place(path),
             db: Mutex::new(db),
             trouble: Mutex::default(),
             limit: Mutex::default(),
@@ -160,8 +180,11 @@ impl Journal {
         Ok((Self { path: path.to_owned(), writer: Arc::new(writer) }, memory))
     }
 
-    /// Why the newest write failed; `None` once one went well again.
+    /// Why the newest write failed, or why the next one would; `None` once one went well again.
     pub fn trouble(&self) -> Option<String> {
+        if let Err(error) = self.writer.in_place(&self.path) {
+            return Some(error.to_string());
+        }
         self.writer.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -268,8 +291,8 @@ impl Journal {
             state::put_counters(tx, &issue, &counters)?;
             state::put_parked(tx, &issue, &parked)?;
             state::put_due(tx, &issue, None)?;
-            let body =
-                json!({"why": parked.reason.code(), "words": parked.reason.to_string(), "from": parked.from.as_str()});
+            let body = json!({"why": parked.reason.code(), "words": parked.reason.to_string(),
+                "from": parked.from.as_str(), "counters": state::told(&counters)});
             chain::append(tx, &Entry { kind: "parked", run: None, issue: Some(&issue), body })
         })
     }
@@ -284,7 +307,9 @@ impl Journal {
         let (reply, answer) = oneshot::channel();
         let (path, writer) = (self.path.clone(), self.writer.clone());
         let job: Job = Box::new(move |db| {
-            let done = transact(db, name, work).map_err(|error| JournalError::of(&path, &error));
+            let done = writer
+                .in_place(&path)
+                .and_then(|()| transact(db, name, work).map_err(|error| JournalError::of(&path, &error)));
             *writer.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
                 done.as_ref().err().map(ToString::to_string);
             drop(reply.send(done));

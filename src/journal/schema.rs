@@ -1,12 +1,14 @@
 //! The tables and their formats: made new, brought up to date after a copy was kept, refused when newer.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
 use serde_json::json;
 
-use super::JournalError;
 use super::chain::{self, Entry};
+use super::{JournalError, mark};
 
 /// The first format with a chain of events.
 pub(super) const CHAINED: i64 = 3;
@@ -88,6 +90,8 @@ pub(super) fn copy_of(path: &Path, format: i64) -> PathBuf {
 /// Sets up a connection that writes.
 pub(super) fn connect(path: &Path) -> Result<Connection, JournalError> {
     let wrap = |e: rusqlite::Error| JournalError::of(path, &e);
+    // For us alone; SQLite gives its log the same mode. What is wrong with it, SQLite says.
+    let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let db = Connection::open(path).map_err(wrap)?;
     // Where it may not write, SQLite opens for reading alone and says so at the first write: too late for us.
     if db.is_readonly("main").map_err(wrap)? {
@@ -131,19 +135,16 @@ pub(super) fn prepare(db: &mut Connection, path: &Path, instance: &str) -> Resul
     if found > 0 {
         keep_copy(db, path, found)?;
     }
+    if found < 3 {
+        // The chain begins here, perhaps anew.
+        mark::forget(path).map_err(|e| JournalError::Unusable { path: mark::place(path), message: e.to_string() })?;
+    }
     // One transaction: a crash leaves the old format, whole.
     let make = |tx: &Transaction<'_>| {
+        bring_up(tx, found)?;
         if found == 0 {
-            tx.execute_batch(TABLES)?;
             tx.execute("INSERT INTO about VALUES ('instance', ?1)", [instance])?;
         }
-        if found < 2 {
-            tx.execute_batch(TO_2)?;
-        }
-        if found < 3 {
-            tx.execute_batch(TO_3)?;
-        }
-        tx.execute_batch(TO_4)?;
         let kind = if found == 0 { "journal_made" } else { "format_changed" };
         let body = json!({"format": FORMAT, "before": found, "symphony": env!("CARGO_PKG_VERSION")});
         chain::append(tx, &Entry { kind, run: None, issue: None, body })?;
@@ -152,21 +153,64 @@ pub(super) fn prepare(db: &mut Connection, path: &Path, instance: &str) -> Resul
     super::transact(db, "made", make).map_err(wrap)
 }
 
-/// The way back to an older symphony. A copy that stands there already is of an earlier try, and stays.
+/// Makes the tables of our format out of those of an older one; 0 has none.
+fn bring_up(db: &Connection, found: i64) -> rusqlite::Result<()> {
+    if found == 0 {
+        db.execute_batch(TABLES)?;
+    }
+    if found < 2 {
+        db.execute_batch(TO_2)?;
+    }
+    if found < 3 {
+        db.execute_batch(TO_3)?;
+    }
+    db.execute_batch(TO_4)
+}
+
+/// The first table, index or trigger that is not as symphony makes it.
+pub(super) fn difference(db: &Connection) -> rusqlite::Result<Option<String>> {
+    let ours = Connection::open_in_memory()?;
+    bring_up(&ours, 0)?;
+    let (wanted, found) = (shape(&ours)?, shape(db)?);
+    let strange = wanted.iter().find(|(name, shape)| found.get(*name) != Some(shape)).map(|(name, _)| name);
+    let strange = strange.or_else(|| found.keys().find(|name| !wanted.contains_key(*name)));
+    Ok(strange.map(|name| format!("the {name} is not as symphony makes it")))
+}
+
+/// Each table with its columns, each index and trigger with its text. The text of a table is not the same after every
+/// way to it.
+fn shape(db: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
+    db.prepare(
+        "SELECT type || ' ' || name, CASE type WHEN 'table' THEN
+            (SELECT group_concat(format('%s %s %d %d', c.name, c.type, c.\"notnull\", c.pk)) FROM pragma_table_info(s.name) c)
+            ELSE coalesce(sql, '') END FROM sqlite_schema s WHERE name NOT LIKE 'sqlite_stat%'",
+    )?
+    .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?
+    .collect()
+}
+
+/// The way back to an older symphony, durable before anything is changed. A copy of an earlier upgrade stays beside it
+/// under a number, unless it holds the same.
 fn keep_copy(db: &Connection, path: &Path, found: i64) -> Result<(), JournalError> {
     let copy = copy_of(path, found);
-    if copy.exists() {
-        return Ok(());
-    }
     let wrap = |message: String| JournalError::Unusable { path: path.to_owned(), message };
     // Under another name until it is whole.
     let unfinished = copy.with_extension("writing");
     let _ = std::fs::remove_file(&unfinished);
     let target = unfinished.to_str().ok_or_else(|| wrap("its path is not text".to_owned()))?;
     db.execute("VACUUM INTO ?1", [target]).map_err(|e| JournalError::of(path, &e))?;
-    std::fs::rename(&unfinished, &copy).map_err(|e| wrap(format!("a copy of format {found} cannot be kept: {e}")))?;
+    put_in_place(&unfinished, &copy).map_err(|e| wrap(format!("a copy of format {found} cannot be kept: {e}")))?;
     tracing::info!(copy = %copy.display(), from = found, to = FORMAT, "the journal gets a newer format; this copy is the way back");
     Ok(())
+}
+
+fn put_in_place(unfinished: &Path, copy: &Path) -> std::io::Result<()> {
+    let file = std::fs::File::open(unfinished)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    file.sync_all()?;
+    crate::files::set_aside(copy, &std::fs::read(unfinished)?)?;
+    std::fs::rename(unfinished, copy)?;
+    std::fs::File::open(copy.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// What this file says it is an instance of.

@@ -5,6 +5,7 @@ mod damage;
 mod ends;
 mod formats;
 mod model;
+mod rows;
 
 use symphony_core::board::{EndReason, LastRun, ParkReason, Parked};
 use symphony_core::budget::{Bound, Used};
@@ -90,7 +91,9 @@ fn fault(path: &Path, pinned: Option<&[u8; 32]>) -> String {
 }
 
 fn whole(path: &Path) -> inspect::Chain {
-    inspect::check(path, None).expect("readable").chain.expect("a chain").expect("whole")
+    let report = inspect::check(path, None).expect("readable");
+    assert_eq!(report.differences, Vec::<String>::new());
+    report.chain.expect("a chain").expect("whole")
 }
 
 /// Database and log as a killed process leaves them.

@@ -68,8 +68,12 @@ impl Upkeep {
         let (next_run, snapshots, in_force) = (self.next_run, self.snapshots.clone(), self.in_force.clone());
         move || {
             let workflow = in_force();
+            let had_key = layout.journal_key().exists();
             match journal::key::load_or_create(&layout.journal_key()) {
                 Ok(secret) => {
+                    if let (false, Ok(Some(signer))) = (had_key, journal::inspect::signer(&layout.journal())) {
+                        tracing::warn!(%signer, "the key of the journal was lost and a new one made, which does not vouch for what the old one signed; stop symphony and let `symphony journal compact --new-key` sign anew");
+                    }
                     journal.keep_within(Limit::of(workflow.retention.journal_events, &instance, secret));
                 }
                 Err(error) => tracing::warn!(%error, "the journal grows without a limit"),

@@ -122,6 +122,58 @@ fn the_journal_is_checked_and_exported_while_symphony_runs_and_compacted_only_af
     assert!(code == 1 && error.contains("not by this installation's key"), "{error}");
 }
 
+/// Regression: after a lost key nothing was said, and there was no way on.
+#[test]
+fn a_lost_key_is_told_at_the_start_and_a_new_one_signs_anew() {
+    let project = with_a_past();
+    assert_eq!(journal(&project, &["compact", "--keep", "2"]).0, 0);
+    std::fs::remove_file(store(&project, "journal-key")).expect("lost");
+    let running = project.start();
+    until("the loss to be told", || running.log().contains("journal compact --new-key"));
+    running.stop();
+    let (code, _, error) = journal(&project, &["check"]);
+    assert!(code == 1 && error.contains("symphony journal compact --new-key"), "{error}");
+    let (code, said, error) = journal(&project, &["compact", "--new-key"]);
+    assert!(code == 0 && said.contains("no event was removed; the checkpoint at event "), "{said}{error}");
+    let (code, said, _) = journal(&project, &["check"]);
+    assert!(code == 0 && said.contains("state     as the events that stand say"), "{said}");
+    assert!(said.contains("unproven  that nothing came after event "), "{said}");
+}
+
+/// Regression: a directory that stood there before stayed open to everybody, and so did the journal and the lock.
+#[test]
+fn what_others_could_read_or_lock_is_withheld_from_them_at_the_start() {
+    let project = with_a_past();
+    let dir = project.dir().join(".symphony");
+    mode(&dir, 0o755);
+    for name in ["journal.db", "lock"] {
+        mode(&store(&project, name), 0o644);
+    }
+    assert_eq!(project.once(), 0);
+    let of = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    let found = [of(&dir), of(&store(&project, "journal.db")), of(&store(&project, "lock"))];
+    assert_eq!(found, [0o700, 0o600, 0o600]);
+    let fresh = with_a_past();
+    assert_eq!([of(&store(&fresh, "journal.db")), of(&store(&fresh, "lock"))], [0o600, 0o600]);
+}
+
+/// Regression: with the journal moved away, answers went into a file that nobody found again.
+#[test]
+fn with_the_journal_moved_away_nothing_starts_until_it_is_back() {
+    let project = with_a_past();
+    let running = project.start();
+    let path = store(&project, "journal.db");
+    std::fs::rename(&path, project.beside("away.db")).expect("moved");
+    project.issue("Todo", "two", SCRIPT);
+    running.until_state("the issue to wait", |state| {
+        let rows = ["idle", "retrying"].into_iter().filter_map(|kind| state[kind].as_array()).flatten();
+        rows.into_iter()
+            .any(|row| row["issue_identifier"] == "two" && row.to_string().contains("moved, removed or replaced"))
+    });
+    std::fs::rename(project.beside("away.db"), &path).expect("put back");
+    project.wait_for("issues/Done/two.md");
+}
+
 #[test]
 fn without_a_journal_the_commands_say_so_and_make_nothing() {
     let project = Project::new();

@@ -118,6 +118,77 @@ async fn a_forged_checkpoint_shows() {
     assert!(inspect::compact_file(&path, 1, &SECRET).is_err(), "a signature over it would hide that");
 }
 
+/// Writes all events anew as the first ones of a chain without a checkpoint, as one does who knows how.
+fn forged(path: &Path, count: i64) {
+    let mut db = Connection::open(path).expect("db");
+    db.execute_batch(
+        "DROP TRIGGER events_do_not_change; DROP TRIGGER events_do_not_vanish; DELETE FROM events; DELETE FROM checkpoints;",
+    )
+    .expect("by force");
+    let tx = db.transaction().expect("begins");
+    for _ in 0..count {
+        crate::journal::chain::append(&tx, &Entry { kind: "said", run: None, issue: None, body: json!({}) })
+            .expect("appended");
+    }
+    tx.commit().expect("forged");
+}
+
+/// Regression: without its checkpoint, a chain that was forged from its first event on was called whole.
+#[tokio::test]
+async fn a_chain_begun_anew_without_its_checkpoint_shows_also_when_it_is_longer() {
+    for count in [3, 40] {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = written(&dir).await;
+        inspect::compact_file(&path, 4, &SECRET).expect("compacts");
+        forged(&path, count);
+        let said = fault(&path, Some(&inspect::public(&SECRET)));
+        assert!(said.contains("does not hold event 9, which this installation signed"), "{said}");
+        // The way on for one who knows.
+        std::fs::remove_file(dir.path().join("journal-signed")).expect("removed");
+        assert!(inspect::check(&path, None).expect("readable").chain.expect("a chain").is_ok());
+    }
+    // A journal that is made anew has nothing to do with it.
+    let dir = tempfile::tempdir().expect("directory");
+    let path = written(&dir).await;
+    inspect::compact_file(&path, 4, &SECRET).expect("compacts");
+    std::fs::rename(&path, dir.path().join("away.db")).expect("moved");
+    drop(open(&path).expect("opens"));
+    whole(&path);
+}
+
+#[tokio::test]
+async fn a_kill_between_the_mark_and_its_checkpoint_is_no_fault() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = written(&dir).await;
+    let before = std::fs::read(&path).expect("reads");
+    inspect::compact_file(&path, 4, &SECRET).expect("compacts");
+    std::fs::write(&path, before).expect("the transaction was not committed");
+    whole(&path);
+    assert_eq!(inspect::compact_file(&path, 2, &SECRET).expect("compacts").0.upto, 11);
+    whole(&path);
+    std::fs::write(dir.path().join("journal-signed"), "not a mark").expect("written");
+    assert!(fault(&path, None).contains("journal-signed is not what symphony writes"));
+}
+
+/// Regression: with its key lost, a journal could never be compacted or called whole again.
+#[tokio::test]
+async fn a_new_key_signs_anew_what_a_lost_one_signed_and_nothing_that_is_broken() {
+    let (dir, new) = (tempfile::tempdir().expect("directory"), [9; 32]);
+    let path = written(&dir).await;
+    inspect::compact_file(&path, 4, &SECRET).expect("compacts");
+    assert_eq!(inspect::signer(&path).expect("read"), Some(inspect::fingerprint(&inspect::public(&SECRET))));
+    let refused = inspect::compact_file(&path, 4, &new).expect_err("another key").to_string();
+    assert!(refused.contains("symphony journal compact --new-key"), "{refused}");
+    // Nothing to remove, and signed anew all the same.
+    assert_eq!(inspect::sign_anew(&path, 1000, &new).expect("signs").0, inspect::Removed { events: 0, upto: 9 });
+    assert!(inspect::check(&path, Some(&inspect::public(&new))).expect("readable").chain.expect("a chain").is_ok());
+    assert_eq!(inspect::sign_anew(&path, 1, &SECRET).expect("signs, and removes").0.upto, 14);
+    assert!(inspect::check(&path, Some(&inspect::public(&SECRET))).expect("readable").chain.expect("a chain").is_ok());
+    by_force(&path, "UPDATE checkpoints SET at = '2020-01-01T00:00:00Z'");
+    let refused = inspect::sign_anew(&path, 1, &new).expect_err("broken").to_string();
+    assert!(refused.contains("the signature of the checkpoint"), "{refused}");
+}
+
 #[tokio::test]
 async fn a_running_journal_makes_room_when_its_bound_is_passed_and_only_then() {
     let dir = tempfile::tempdir().expect("directory");

@@ -59,6 +59,85 @@ async fn damaged_bytes_on_any_page_are_found_and_what_else_is_there_can_be_expor
     assert!(saved * 4 > most * 3, "of {most} damaged journals only {saved} gave more than half");
 }
 
+/// Regression: the export of such a journal crashed, and its check called it whole.
+#[tokio::test]
+async fn a_column_whose_name_is_no_text_is_damage_and_its_rows_can_be_exported() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, mut bytes) = closed(&dir, 3).await;
+    let at: Vec<usize> = (0..bytes.len() - 10).filter(|at| bytes[*at..].starts_with(b"last_words")).collect();
+    assert!(!at.is_empty());
+    for at in at {
+        bytes[at + 6] = 0xFF;
+    }
+    std::fs::write(&path, &bytes).expect("written");
+    for refused in [open(&path).map(drop), inspect::check(&path, None).map(drop)] {
+        let refused = refused.expect_err("damaged");
+        assert!(matches!(refused, JournalError::Damaged { .. }), "{refused}");
+    }
+    let mut out = Vec::new();
+    let (lines, unread) = inspect::export(&path, &mut out).expect("exports");
+    let out = String::from_utf8(out).expect("text");
+    assert!(lines > 10 && unread.is_empty() && out.contains("last_w\u{fffd}rds"), "{unread:?} {out}");
+}
+
+/// Regression: a check called these whole, and a start refused them as if a disk were broken.
+#[tokio::test]
+async fn values_that_symphony_does_not_write_are_damage_for_a_check_as_for_a_start() {
+    for sql in [
+        "INSERT INTO waiting VALUES ('A', 'not a time', 'failure', NULL)",
+        "INSERT INTO letters (issue, text, by, at) VALUES ('A', 'words', 'cli', 'not a time')",
+        "UPDATE counters SET sessions = -1",
+        "UPDATE counters SET last_words = CAST(x'ff41' AS TEXT)",
+        "INSERT INTO runs (run, issue, started_at, ended_at) VALUES (9223372036854775807, 'A', 't', 't')",
+    ] {
+        let dir = tempfile::tempdir().expect("directory");
+        let (path, _) = closed(&dir, 3).await;
+        Connection::open(&path).expect("db").execute_batch(sql).expect(sql);
+        for refused in [open(&path).map(drop), inspect::check(&path, None).map(drop)] {
+            let refused = refused.expect_err(sql);
+            assert!(matches!(refused, JournalError::Damaged { .. }), "{sql}: {refused}");
+        }
+    }
+    for (sql, says) in [
+        ("UPDATE events SET body = CAST(x'ff41' AS TEXT) WHERE seq = 2", "event 2 is not what was written"),
+        ("UPDATE events SET kind = CAST(x'ff41' AS TEXT) WHERE seq = 3", "event 3 is not what was written"),
+        ("UPDATE about SET value = CAST(x'ff41' AS TEXT) WHERE key = 'head'", "events after 7 are missing"),
+        ("DELETE FROM about WHERE key = 'head'", "events after 7 are missing"),
+    ] {
+        let dir = tempfile::tempdir().expect("directory");
+        let (path, _) = closed(&dir, 3).await;
+        Connection::open(&path)
+            .expect("db")
+            .execute_batch(&format!("DROP TRIGGER events_do_not_change; {sql}"))
+            .expect(sql);
+        let said = fault(&path, None);
+        assert!(said.starts_with(says), "{sql}: {said}");
+    }
+}
+
+/// Regression: words went into a file that had been moved away, and nobody was told.
+#[tokio::test]
+async fn a_journal_that_is_moved_or_replaced_takes_no_words_until_it_is_back() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, away) = (dir.path().join("journal.db"), dir.path().join("away.db"));
+    let (journal, _) = open(&path).expect("opens");
+    let say = |text: &str| journal.said(IssueId("A".into()), text.into(), By::Cli);
+    say("one").await.expect("writes");
+    std::fs::rename(&path, &away).expect("moved");
+    assert!(journal.trouble().is_some_and(|why| why.contains("moved, removed or replaced")), "before any write");
+    assert!(matches!(say("two").await, Err(JournalError::Replaced(_))));
+    std::fs::write(&path, "another").expect("written");
+    assert!(matches!(say("three").await, Err(JournalError::Replaced(_))));
+    std::fs::rename(&away, &path).expect("put back");
+    journal.probed().await.expect("writes");
+    assert_eq!(journal.trouble(), None);
+    say("four").await.expect("writes");
+    drop(journal);
+    let memory = open(&path).expect("opens").1;
+    let texts: Vec<&str> = memory.letters[&IssueId("A".into())].iter().map(|letter| letter.text.as_str()).collect();
+    assert_eq!(texts, ["one", "four"]);
+}
+
 #[tokio::test]
 async fn an_empty_file_with_a_log_is_refused_before_the_log_is_gone() {
     let dir = tempfile::tempdir().expect("directory");

@@ -44,12 +44,41 @@ fn an_older_journal_is_brought_up_to_date_and_the_copy_opens_in_its_own_format()
         assert_eq!(has("SELECT count(*) FROM questions WHERE answer IS NULL"), 1, "as it was");
         assert_eq!(has("SELECT count(*) FROM sqlite_schema WHERE name = 'events'"), 0);
         drop(db);
-        // The way back, and forth again: a copy that stands is not written over.
+        // A kill before the change was committed: what is the same is kept once.
         let kept = std::fs::read(&copy).expect("reads");
+        std::fs::write(&path, &before).expect("as it was");
+        assert_eq!(open(&path).expect("opens").1.next_run, 8);
+        assert!(std::fs::read(&copy).expect("reads") == kept);
+        assert!(!dir.path().join(format!("journal.db.format-{format}.1")).exists());
+        // The way back, and forth again.
         std::fs::copy(&copy, &path).expect("put back");
         assert_eq!(open(&path).expect("opens").1.next_run, 8);
-        assert_eq!(std::fs::read(&copy).expect("reads"), kept);
     }
+}
+
+/// Regression: after a second upgrade the only copy was that of the first one.
+#[test]
+fn each_upgrade_keeps_a_copy_of_what_it_began_with_for_us_alone() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("journal.db");
+    for run in [7_u32, 50, 60] {
+        for end in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+        }
+        older(&path, 2);
+        let db = Connection::open(&path).expect("db");
+        db.execute("UPDATE runs SET run = ?1", [run]).expect("the older symphony went on");
+        drop(db);
+        assert_eq!(open(&path).expect("opens").1.next_run, u64::from(run) + 1);
+    }
+    for (end, run) in [(".1", 7_i64), (".2", 50), ("", 60)] {
+        let copy = dir.path().join(format!("journal.db.format-2{end}"));
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&copy).expect("there").permissions());
+        let db = Connection::open(&copy).expect("db");
+        let found = db.query_row("SELECT max(run) FROM runs", [], |r| r.get::<_, i64>(0)).expect("read");
+        assert_eq!((found, mode & 0o777), (run, 0o600), "{}", copy.display());
+    }
+    assert!(!dir.path().join("journal.db.writing").exists());
 }
 
 #[tokio::test]

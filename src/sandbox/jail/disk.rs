@@ -13,6 +13,7 @@ use std::sync::Mutex;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, renameat, unlinkat};
 
+use crate::failpoint::{Phase, reach};
 use crate::files::DOOMED;
 use crate::sandbox::BootError;
 
@@ -35,12 +36,14 @@ pub(super) fn prepare(disk: &Path) -> Result<Option<u32>, BootError> {
     private.create(disk).map_err(fail("create"))?;
     let root = rustix::process::geteuid().is_root();
     let _one_at_a_time = CHOOSING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let ours = rustix::process::geteuid().as_raw();
     let owner = match fs::symlink_metadata(disk.join(PARTS[0])) {
+        // One that was killed between making it and giving it away left it empty; with anything in it, this fails.
+        Ok(tree) if root && tree.uid() == ours && fs::remove_dir(disk.join(PARTS[0])).is_ok() => None,
         Ok(tree) => Some(tree.uid()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(broken("look at", disk, &error.to_string())),
     };
-    let ours = rustix::process::geteuid().as_raw();
     let range = Range::of_this_machine();
     let uid = match owner {
         None if root => range.free(disk).map_err(fail("choose a user for"))?,
@@ -55,9 +58,12 @@ pub(super) fn prepare(disk: &Path) -> Result<Option<u32>, BootError> {
             return Err(broken("use", disk, &message));
         }
     };
+    let at = |phase| if owner.is_none() { reach("disk", "make", phase) } else { Ok(()) };
+    at(Phase::Before).map_err(fail("create"))?;
     for part in PARTS {
         own(&disk.join(part), uid).map_err(fail("create"))?;
     }
+    at(Phase::After).map_err(fail("create"))?;
     Ok(root.then_some(uid))
 }
 
@@ -66,6 +72,7 @@ pub(super) fn prepare(disk: &Path) -> Result<Option<u32>, BootError> {
 /// its owner no later jail could be booted on it.
 fn own(part: &Path, uid: u32) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(part) {
+        Ok(()) if part.ends_with(PARTS[0]) => reach("disk", "make", Phase::Torn)?,
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
@@ -278,7 +285,7 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<(CString, FileType)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FIRST, MANY, Range};
+    use super::{FIRST, MANY, PARTS, Range, prepare};
 
     #[test]
     fn a_whole_machine_gives_high_users_and_a_small_user_namespace_its_upper_end() {
@@ -293,6 +300,28 @@ mod tests {
     fn an_unreadable_map_means_a_whole_machine() {
         assert!(Range::within("").holds(FIRST));
         assert!(!Range::within("").holds(0));
+    }
+
+    /// Regression: a kill while root made a disk left one that was another user's for ever.
+    #[test]
+    fn a_disk_whose_making_was_cut_off_is_made_and_one_with_work_of_ours_in_it_is_kept() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root gives disks away");
+            return;
+        }
+        let place = tempfile::tempdir().expect("a directory");
+        let (begun, full) = (place.path().join("begun"), place.path().join("full"));
+        for disk in [&begun, &full] {
+            std::fs::create_dir_all(disk.join(PARTS[0])).expect("a tree");
+        }
+        std::fs::write(full.join("tree/work"), "work").expect("written");
+        let user = prepare(&begun).expect("made").expect("a user");
+        for part in PARTS {
+            let about = std::fs::metadata(begun.join(part)).expect("there");
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&about), user, "{part}");
+        }
+        let refused = prepare(&full).expect_err("not a jail's").to_string();
+        assert!(refused.contains("belongs to user 0") && full.join("tree/work").exists(), "{refused}");
     }
 
     #[test]

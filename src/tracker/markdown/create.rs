@@ -27,7 +27,7 @@ impl Shared {
         let state = new.state.trim();
         check_state_name(state)?;
         let wanted = new.identifier.as_ref().map(sanitised).transpose()?;
-        let _turn = disk::lock(&self.root).map_err(|e| io_error("lock", &self.root, &e))?;
+        let _turn = disk::turn();
         let found = self.look()?;
         let identifier = match wanted {
             Some(identifier) => {

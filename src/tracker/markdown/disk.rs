@@ -1,4 +1,4 @@
-//! The few things done to issue files, each whole or not at all: place, move, append, and the lock that
+//! The few things done to issue files, each whole or not at all: place, move, append, and what
 //! makes creators take turns.
 //!
 //! Must never replace a file it has not just read, and never leave half a file under a name the tracker reads.
@@ -7,15 +7,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::failpoint::{Phase, reach};
 
-/// How long a creator waits for its turn.
-const LOCK_DEADLINE: Duration = Duration::from_secs(10);
 /// How often an append starts over because the file changed under it.
 const APPEND_TRIES: u32 = 5;
 
@@ -31,25 +29,13 @@ pub(super) fn read_capped(file: &File, cap: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Holds the directory `root` against other creators, of this and any other process, until dropped.
-///
-/// # Errors
-/// `TimedOut` when another creator does not finish.
-pub(super) fn lock(root: &Path) -> io::Result<File> {
-    let dir = File::open(root)?;
-    let start = Instant::now();
-    loop {
-        match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(dir),
-            Err(Errno::WOULDBLOCK | Errno::INTR) if start.elapsed() < LOCK_DEADLINE => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(Errno::WOULDBLOCK) => {
-                return Err(io::Error::new(ErrorKind::TimedOut, "another process holds the directory's lock"));
-            }
-            Err(e) => return Err(e.into()),
-        }
-    }
+/// Creators take turns. Those of other processes have none: only one symphony runs the issues of a root, and it holds
+/// the lock on the directory itself (`lock.rs`).
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The turn of one creator, until dropped.
+pub(super) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes the directory `path`, durably. That it exists already is fine.

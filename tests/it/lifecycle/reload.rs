@@ -155,3 +155,35 @@ fn without_watching_polling_alone_finds_files_and_new_versions() {
     assert!(project.apply_patch("P-2").join("new.txt").exists());
     assert_eq!(running.stop(), 0);
 }
+
+/// Regression: two workflows whose tracker root was the same directory both ran its issues.
+#[test]
+fn of_two_workflows_with_one_tracker_root_one_runs_it_and_the_other_says_who() {
+    let (first, second) = (Project::new(), Project::new());
+    let running = first.start();
+    let holder = format!("process {}, with the workflow in {}", running.pid(), first.dir().display());
+    let own = second.read("WORKFLOW.md");
+    let link = second.beside("link");
+    std::os::unix::fs::symlink(first.dir().join("issues"), &link).expect("linked");
+    let shared = own.replace("tracker:\n", &format!("tracker:\n  root: {}\n", link.display()));
+    second.write("WORKFLOW.md", &shared);
+    let refused = second.run(&["WORKFLOW.md", "--once"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && said.contains(&holder), "{said}");
+
+    // A reload that asks for it keeps the root that is in force, and starts nothing.
+    second.write("WORKFLOW.md", &own);
+    let other = second.start();
+    second.write("WORKFLOW.md", &shared);
+    other.until_state("the trouble to be said", |state| state.to_string().contains(&holder));
+    first.issue("Todo", "shared", "```sh\necho $$ >> n.txt; git add n.txt; git commit -qm Done\n```");
+    second.issue("Todo", "own", "```sh\ntrue\n```");
+    first.wait_for("issues/Done/shared.md");
+    assert!(second.exists("issues/Todo/own.md") && !second.exists(".symphony/patches/agent_shared.patch"));
+    // Once the other one has ended, the root is taken.
+    assert_eq!(running.stop(), 0);
+    other.until_state("the root to be taken", |state| !state.to_string().contains("another symphony"));
+    first.issue("Todo", "later", "```sh\necho 1 >> n.txt; git add n.txt; git commit -qm Done\n```");
+    first.wait_for("issues/Done/later.md");
+    assert!(second.exists(".symphony/patches/agent_later.patch"));
+}

@@ -53,7 +53,7 @@ pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
         open_mcp: open_mcp(),
         workflow_path: path.clone(),
     });
-    let (world, nudges) = World::new(file, parts);
+    let (world, nudges) = World::new(file, parts, symphony::lock::Roots::default());
     let first = world.look().await;
     let facts = Facts { workflow_path: path.display().to_string(), once: true };
     let (conductor, _handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
