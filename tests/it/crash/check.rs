@@ -25,7 +25,10 @@ pub(crate) fn all(scene: &Scene) -> Vec<String> {
     wrong.extend(runs(scene, &db));
     wrong.extend(letters(scene, &db));
     match symphony::journal::inspect::check(&scene.journal_path(), None) {
-        Ok(report) => wrong.extend(report.chain.and_then(Result::err).map(|error| format!("the chain: {error}"))),
+        Ok(report) => {
+            wrong.extend(report.chain.and_then(Result::err).map(|error| format!("the chain: {error}")));
+            wrong.extend(report.differences);
+        }
         Err(error) => wrong.push(format!("the journal: {error}")),
     }
     wrong.extend(left(scene));

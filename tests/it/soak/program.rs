@@ -160,6 +160,7 @@ fn end(project: &Project, running: Running, issues: usize) {
     assert!(patches >= issues, "{patches} patches of {issues} issues");
     let report = symphony::journal::inspect::check(&own.join("journal.db"), None).expect("readable");
     let chain = report.chain.expect("our format").expect("whole");
+    assert_eq!(report.differences, Vec::<String>::new());
     println!("journal: {} events, {:?}", chain.events, report.rows);
     assert!(chain.events <= 400, "{}", chain.events);
     let place = project.dir().parent().expect("a parent").display().to_string();
