@@ -12,7 +12,16 @@ pub(super) fn conductor(
     dir: &tempfile::TempDir,
     once: bool,
 ) -> (Conductor<Script>, handle::Handle) {
-    let (journal, memory) = Journal::open(&dir.path().join("journal.db"), Origin::default()).expect("opens");
+    // Tasks of a conductor that died here may still be closing it, which no dead process does.
+    let mut opened = Journal::open(&dir.path().join("journal.db"), Origin::default());
+    for _ in 0..100 {
+        if opened.is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        opened = Journal::open(&dir.path().join("journal.db"), Origin::default());
+    }
+    let (journal, memory) = opened.expect("opens");
     let facts = Facts { workflow_path: "WORKFLOW.md".into(), once };
     let hands = Arc::new(Script::new(world.clone(), journal.clone()));
     Conductor::new(hands, looked(world), journal, memory, facts)
