@@ -38,7 +38,7 @@ const HOST_FLOORS: &[(u8, &[&str])] = &[
     ),
 ];
 const CORE_FLOORS: &[(u8, &[&str])] = &[
-    (1, &["board", "budget", "explain", "patience", "prompt", "retention", "runtimes", "snapshot", "turn", "workflow"]),
+    (1, &["board", "broker", "budget", "explain", "patience", "prompt", "retention", "runtimes", "snapshot", "turn", "workflow"]),
     (0, &["front_matter", "ids", "issue", "json_weight", "steering", "time", "yaml"]),
 ];
 
@@ -64,6 +64,9 @@ const LONGEST: usize = 600;
 const KNOWN_HOSTS: &[&str] = &[
     "127.0.0.1",
     "localhost",
+    "api.anthropic.com",
+    "api.openai.com",
+    "chatgpt.com",
     "www.w3.org",
     "github.com",
     "git-lfs.github.com",

@@ -2,5 +2,6 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+pub mod broker;
 pub mod mcp;
 mod mcp_tools;

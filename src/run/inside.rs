@@ -237,14 +237,22 @@ impl Attempt {
             }
             false => None,
         };
-        let secrets = Secrets::new(mcp.iter().map(|door| door.bearer.clone()));
         let relay = match &mcp {
-            Some(door) => Some(self.relay_mcp(channel, door.serve.clone()).await?),
+            Some(door) => Some(self.relay(channel, MCP_PORT, door.serve.clone()).await?),
             None => None,
         };
         let inside = Inside { path: PATH.into(), home: HOME.into() };
-        let launch = profile::launch(&self.agent(), &self.workflow.acp.shell, &self.plan.issue, &inside)
+        let mut launch = profile::launch(&self.agent(), &self.workflow.acp.shell, &self.plan.issue, &inside)
             .map_err(|error| failed(FailureCode::AgentNotConfigured, error))?;
+        // What runs without a model gets no way to one.
+        let models = match launch.program {
+            profile::Program::Builtin => None,
+            profile::Program::Command(_) => Some(self.open_models(channel, line).await?),
+        };
+        launch.env.extend(models.iter().flat_map(|models| models.door.variables.clone()));
+        launch.env.sort();
+        let tokens = models.iter().map(|models| models.door.token.clone());
+        let secrets = Secrets::new(mcp.iter().map(|door| door.bearer.clone()).chain(tokens));
         let program = match launch.program {
             profile::Program::Builtin => GuestProgram::ScriptAgent,
             profile::Program::Command(argv) => GuestProgram::Argv(argv),
@@ -284,13 +292,16 @@ impl Attempt {
         if tokio::time::timeout(AGENT_GRACE, process.exit).await.is_err() {
             process.killer.kill();
         }
+        if let Some(models) = models {
+            models.end().await;
+        }
         drop((forwarding, stderr, relay));
         end
     }
 
-    /// Every connection to the guest's MCP port is served here, until the result is dropped.
-    async fn relay_mcp(&self, channel: &Channel, serve: ServeStream) -> Result<Door, RunEnd> {
-        let mut incoming = channel.listen(MCP_PORT).await.map_err(|error| failed(FailureCode::StartupFailed, error))?;
+    /// Every connection to this port of the guest is served here, until the result is dropped.
+    pub(super) async fn relay(&self, channel: &Channel, port: u16, serve: ServeStream) -> Result<Door, RunEnd> {
+        let mut incoming = channel.listen(port).await.map_err(|error| failed(FailureCode::StartupFailed, error))?;
         Ok(Door(tokio::spawn(async move {
             let mut open = tokio::task::JoinSet::new();
             while let Some(stream) = incoming.accept().await {
@@ -313,7 +324,7 @@ pub(super) struct DiskState {
 }
 
 /// A task that ends with its scope.
-struct Door(tokio::task::JoinHandle<()>);
+pub(super) struct Door(tokio::task::JoinHandle<()>);
 
 impl Drop for Door {
     fn drop(&mut self) {

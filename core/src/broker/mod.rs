@@ -14,7 +14,7 @@ mod tests;
 mod usage;
 
 pub use headers::{request_header, response_header, without_login_beta};
-pub use usage::{Meter, Reading, Usage};
+pub use usage::{Meter, Metered, Reading, Usage};
 
 use serde_json::{Map, Value, json};
 

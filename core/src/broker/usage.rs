@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Call;
+use super::{Call, Provider};
 use super::pluck::Pluck;
 
 /// Tokens of one request. A cached token is in one of the last two and not in `input`.
@@ -16,6 +16,26 @@ pub struct Usage {
     pub cache_read: u64,
     /// Written into the provider's cache.
     pub cache_write: u64,
+}
+
+impl Usage {
+    /// Everything the model was given, cached or not.
+    pub fn given(&self) -> u64 {
+        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write)
+    }
+}
+
+/// One request that a provider answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metered {
+    /// Who answered.
+    pub provider: Provider,
+    /// The model that answered, or else the one that was asked.
+    pub model: String,
+    /// What it used; `None`: the provider did not say.
+    pub usage: Option<Usage>,
+    /// Whether the answer came to its end.
+    pub whole: bool,
 }
 
 /// What was read of an answer.

@@ -1,0 +1,1 @@
+//! The broker of one run against a provider of ours.
