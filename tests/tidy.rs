@@ -38,7 +38,22 @@ const HOST_FLOORS: &[(u8, &[&str])] = &[
     ),
 ];
 const CORE_FLOORS: &[(u8, &[&str])] = &[
-    (1, &["board", "broker", "budget", "explain", "patience", "prompt", "retention", "runtimes", "snapshot", "turn", "workflow"]),
+    (
+        1,
+        &[
+            "board",
+            "broker",
+            "budget",
+            "explain",
+            "patience",
+            "prompt",
+            "retention",
+            "runtimes",
+            "snapshot",
+            "turn",
+            "workflow",
+        ],
+    ),
     (0, &["front_matter", "ids", "issue", "json_weight", "steering", "time", "yaml"]),
 ];
 

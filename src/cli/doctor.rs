@@ -15,8 +15,8 @@ use symphony_core::issue::Issue;
 use symphony_core::runtimes::Kind;
 use symphony_core::workflow::{Minimum, Place, Role, Runtime, Smolvm, Workflow};
 
-use crate::gateway::broker::Broker;
 use crate::agent::profile::{self, Inside, Program};
+use crate::gateway::broker::Broker;
 use crate::log::harmless;
 use crate::process;
 use crate::sandbox::choose::Sandboxes;

@@ -21,8 +21,9 @@ const REPORTS: usize = 256;
 const LAST_REPORTS: Duration = Duration::from_secs(2);
 
 /// Opens the broker for one run: its workflow, the guest's port, where its reports go.
-pub type OpenBroker =
-    Arc<dyn Fn(Arc<Workflow>, u16, mpsc::Sender<Report>) -> BoxFuture<'static, Result<ModelDoor, String>> + Send + Sync>;
+pub type OpenBroker = Arc<
+    dyn Fn(Arc<Workflow>, u16, mpsc::Sender<Report>) -> BoxFuture<'static, Result<ModelDoor, String>> + Send + Sync,
+>;
 
 /// An open door to models.
 pub struct ModelDoor {
@@ -49,9 +50,13 @@ impl Attempt {
         let door = (self.parts.open_broker)(self.workflow.clone(), PORT, to).await;
         let door = door.map_err(|error| failed(FailureCode::StartupFailed, error))?;
         let relay = self.relay(channel, PORT, door.serve.clone()).await?;
-        let (run, reports) = (line.run, line.reports.clone());
+        let (run, reports, issue) = (line.run, line.reports.clone(), self.plan.issue.clone());
         let telling = tokio::spawn(async move {
             while let Some(report) = told.recv().await {
+                if let Report::Event(row) = &report {
+                    tracing::warn!(issue_id = %issue.id, issue_identifier = %issue.identifier, event = %row.event,
+                        message = %row.message, "trouble on the way to a model");
+                }
                 if reports.send(FromRun::Report(run, report)).await.is_err() {
                     return;
                 }

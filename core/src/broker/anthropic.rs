@@ -55,7 +55,8 @@ fn content(content: Option<&Value>, place: &str) -> Result<(), Refusal> {
         let place = format!("{place}[{at}]");
         match kind(block, &place)? {
             // What stands in a tool call is the model's own; nothing of it is fetched.
-            "text" | "thinking" | "redacted_thinking" | "tool_use" | "tool_reference" | "search_result" | "compaction" => {}
+            "text" | "thinking" | "redacted_thinking" | "tool_use" | "tool_reference" | "search_result"
+            | "compaction" => {}
             "tool_result" => self::content(block.get("content"), &format!("{place}.content"))?,
             "image" | "document" => source(block.get("source"), &format!("{place}.source"))?,
             other => return Err(Refusal::reaches_out(&place, &format!("a block `{other}`"))),

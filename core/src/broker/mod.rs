@@ -168,7 +168,12 @@ pub struct Checked {
 pub fn route(method: &str, path: &str, query: Option<&str>) -> Result<Route, Refusal> {
     let found = Provider::ALL.into_iter().find_map(|provider| Some((provider, path.strip_prefix(provider.prefix())?)));
     let unknown = || {
-        Refusal::new(404, format!("{method} {path} is not forwarded: only inference is, at /v1/messages, /v1/messages/count_tokens and /v1/models of Anthropic and /responses, /chat/completions and /models of OpenAI"))
+        Refusal::new(
+            404,
+            format!(
+                "{method} {path} is not forwarded: only inference is, at /v1/messages, /v1/messages/count_tokens and /v1/models of Anthropic and /responses, /chat/completions and /models of OpenAI"
+            ),
+        )
     };
     let (provider, rest) = found.ok_or_else(unknown)?;
     let (call, queries): (_, &[&str]) = match (provider, rest) {

@@ -87,9 +87,20 @@ fn item(item: &Value, place: &str) -> Result<(), Refusal> {
         "" | "message" => content(item.get("content"), &format!("{place}.content")),
         "function_call_output" | "custom_tool_call_output" => content(item.get("output"), &format!("{place}.output")),
         "tool_search_output" => tools(item.get("tools"), &format!("{place}.tools")),
-        "function_call" | "custom_tool_call" | "tool_search_call" | "reasoning" | "local_shell_call" | "local_shell_call_output"
-        | "shell_call" | "shell_call_output" | "apply_patch_call" | "apply_patch_call_output" | "compaction"
-        | "compaction_summary" | "compaction_trigger" | "context_compaction" => Ok(()),
+        "function_call"
+        | "custom_tool_call"
+        | "tool_search_call"
+        | "reasoning"
+        | "local_shell_call"
+        | "local_shell_call_output"
+        | "shell_call"
+        | "shell_call_output"
+        | "apply_patch_call"
+        | "apply_patch_call_output"
+        | "compaction"
+        | "compaction_summary"
+        | "compaction_trigger"
+        | "context_compaction" => Ok(()),
         other => Err(Refusal::reaches_out(place, &format!("an item `{other}`"))),
     }
 }
@@ -101,8 +112,8 @@ fn content(content: Option<&Value>, place: &str) -> Result<(), Refusal> {
     for (at, part) in items(content, place)?.iter().enumerate() {
         let place = format!("{place}[{at}]");
         match kind(part, &place)? {
-            "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" | "refusal" | "encrypted_content"
-            | "input_audio" => {}
+            "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" | "refusal"
+            | "encrypted_content" | "input_audio" => {}
             "input_image" => {
                 without(part, &["file_id"], &place)?;
                 inline(part.get("image_url"), &format!("{place}.image_url"))?;

@@ -125,13 +125,28 @@ fn what_the_real_agents_send_passes_unchanged() {
 
 #[test]
 fn tools_that_the_provider_runs_are_refused_by_name() {
-    for tool in ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825", "computer_20250124", "mcp_toolset"] {
+    for tool in
+        ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825", "computer_20250124", "mcp_toolset"]
+    {
         refused(Call::Messages, json!({"tools": [{"name": "fine"}, {"type": tool}]}), tool);
         refused(Call::CountTokens, json!({"tools": [{"type": tool}]}), "tools[0]");
     }
-    for tool in ["web_search", "web_search_preview", "file_search", "computer_use_preview", "code_interpreter", "mcp", "image_generation", "shell_x"] {
+    for tool in [
+        "web_search",
+        "web_search_preview",
+        "file_search",
+        "computer_use_preview",
+        "code_interpreter",
+        "mcp",
+        "image_generation",
+        "shell_x",
+    ] {
         refused(Call::Responses, json!({"tools": [{"type": tool}]}), tool);
-        refused(Call::Responses, json!({"tools": [{"type": "namespace", "tools": [{"type": tool}]}]}), "tools[0].tools[0]");
+        refused(
+            Call::Responses,
+            json!({"tools": [{"type": "namespace", "tools": [{"type": tool}]}]}),
+            "tools[0].tools[0]",
+        );
         refused(Call::ChatCompletions, json!({"tools": [{"type": tool}]}), tool);
     }
     refused(Call::Responses, json!({"tools": [{"type": "tool_search"}]}), "tool_search");
@@ -147,8 +162,14 @@ fn addresses_and_stored_things_are_refused_wherever_they_stand() {
     for (block, named) in [
         (json!({"type": "image", "source": {"type": "url", "url": there}}), "content[0].source"),
         (json!({"type": "document", "source": {"type": "file", "file_id": "f"}}), "file"),
-        (json!({"type": "document", "source": {"type": "content", "content": [{"type": "image", "source": {"type": "url"}}]}}), "address"),
-        (json!({"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": there}}]}), "content[0].content[0].source"),
+        (
+            json!({"type": "document", "source": {"type": "content", "content": [{"type": "image", "source": {"type": "url"}}]}}),
+            "address",
+        ),
+        (
+            json!({"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": there}}]}),
+            "content[0].content[0].source",
+        ),
         (json!({"type": "container_upload", "file_id": "f"}), "container_upload"),
         (json!({"type": "server_tool_use"}), "server_tool_use"),
     ] {
@@ -208,13 +229,27 @@ fn only_listed_models_are_asked() {
 
 #[test]
 fn headers_that_pay_redirect_or_identify_do_not_pass() {
-    for name in ["authorization", "x-api-key", "cookie", "host", "openai-organization", "openai-project", "x-stainless-os",
-        "chatgpt-account-id", "x-forwarded-for", "accept-encoding", "connection", "content-length"]
-    {
+    for name in [
+        "authorization",
+        "x-api-key",
+        "cookie",
+        "host",
+        "openai-organization",
+        "openai-project",
+        "x-stainless-os",
+        "chatgpt-account-id",
+        "x-forwarded-for",
+        "accept-encoding",
+        "connection",
+        "content-length",
+    ] {
         assert!(!Provider::ALL.into_iter().any(|provider| request_header(provider, name)), "{name}");
     }
-    assert!(request_header(Provider::Anthropic, "anthropic-beta") && !request_header(Provider::OpenAi, "anthropic-beta"));
-    for name in ["set-cookie", "location", "openai-organization", "anthropic-organization-id", "connection", "alt-svc"] {
+    assert!(
+        request_header(Provider::Anthropic, "anthropic-beta") && !request_header(Provider::OpenAi, "anthropic-beta")
+    );
+    for name in ["set-cookie", "location", "openai-organization", "anthropic-organization-id", "connection", "alt-svc"]
+    {
         assert!(!response_header(name), "{name}");
     }
     for name in ["retry-after", "request-id", "x-request-id", "anthropic-ratelimit-tokens-reset", "content-type"] {
@@ -233,8 +268,27 @@ fn errors_speak_the_provider_s_own_format() {
 /// Bodies made of the words that matter, in any order and depth.
 fn bodies() -> impl Strategy<Value = Value> {
     let word = prop::sample::select(vec![
-        "type", "model", "tools", "input", "messages", "content", "source", "url", "image_url", "text", "web_search", "function",
-        "namespace", "tool_result", "image", "input_image", "message", "store", "stream", "stream_options", "file_id",
+        "type",
+        "model",
+        "tools",
+        "input",
+        "messages",
+        "content",
+        "source",
+        "url",
+        "image_url",
+        "text",
+        "web_search",
+        "function",
+        "namespace",
+        "tool_result",
+        "image",
+        "input_image",
+        "message",
+        "store",
+        "stream",
+        "stream_options",
+        "file_id",
     ]);
     let leaf = prop_oneof![
         word.clone().prop_map(|word| json!(word)),

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Call, Provider};
 use super::pluck::Pluck;
+use super::{Call, Provider};
 
 /// Tokens of one request. A cached token is in one of the last two and not in `input`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,12 +77,7 @@ impl Meter {
     /// For an answer to `call` with this content type.
     pub fn new(call: Call, content_type: &str) -> Self {
         let is_stream = content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream");
-        Self {
-            call,
-            events: is_stream.then(Line::default),
-            text: Pluck::default(),
-            reading: Reading::default(),
-        }
+        Self { call, events: is_stream.then(Line::default), text: Pluck::default(), reading: Reading::default() }
     }
 
     /// The next bytes.
@@ -170,7 +165,8 @@ impl Meter {
         match self.call {
             Call::Responses | Call::ChatCompletions => {
                 let input = number("/input_tokens").or(number("/prompt_tokens")).unwrap_or(0);
-                let cached = number("/input_tokens_details/cached_tokens").or(number("/prompt_tokens_details/cached_tokens"));
+                let cached =
+                    number("/input_tokens_details/cached_tokens").or(number("/prompt_tokens_details/cached_tokens"));
                 usage.cache_read = cached.unwrap_or(0).min(input);
                 usage.input = input - usage.cache_read;
                 usage.output = number("/output_tokens").or(number("/completion_tokens")).unwrap_or(0);

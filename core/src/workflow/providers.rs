@@ -53,7 +53,8 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Models {
     if reader.word(root, "credentials", &[("broker", false), ("stage", true)]) == Some(true) {
         let message = "`credentials: stage` is not built yet";
         let problem = Problem::error(Code::NotBuiltYet, root.place_of("credentials"), message).about("credentials");
-        reader.note(problem.hint("remove it: agents reach their models through the broker, and no key enters a sandbox"));
+        reader
+            .note(problem.hint("remove it: agents reach their models through the broker, and no key enters a sandbox"));
     }
     let providers = reader.section(root, "providers", "providers");
     let anthropic = provider(reader, &providers, Provider::Anthropic);

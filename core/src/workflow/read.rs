@@ -52,7 +52,9 @@ fn at(node: &Node) -> (u32, u32) {
 fn mistyped(path: &str, place: (u32, u32), message: String, instead: &str) -> Problem {
     let problem = match path.split('.').next() {
         // Whoever writes `smolvm` asks for a microVM: another default could be a weaker one.
-        Some("sandbox" | "retention" | "steering" | "providers" | "egress" | "credentials") => Problem::error(Code::WrongType, place, message),
+        Some("sandbox" | "retention" | "steering" | "providers" | "egress" | "credentials") => {
+            Problem::error(Code::WrongType, place, message)
+        }
         Some("smolvm") if path == "smolvm" => Problem::error(Code::WrongType, place, message),
         _ => Problem::warning(Code::WrongType, place, format!("{message}; {instead}")),
     };

@@ -109,7 +109,9 @@ impl Door {
     async fn forward(&self, outgoing: Outgoing) -> Result<Response<Body>, Refusal> {
         let Route { provider, call, .. } = outgoing.route;
         let permit = match call.is_metered() {
-            true => Some(self.0.reports.clone().reserve_owned().await.map_err(|_| Refusal::new(503, "the run is over"))?),
+            true => {
+                Some(self.0.reports.clone().reserve_owned().await.map_err(|_| Refusal::new(503, "the run is over"))?)
+            }
             false => None,
         };
         let mut credential = self.credential(provider).await?;
@@ -132,7 +134,9 @@ impl Door {
                 return Err(Refusal::new(401, said));
             }
             300..=399 => {
-                let said = format!("{name} answered {status} with another address, which is not followed: mend `providers.{name}.base_url`");
+                let said = format!(
+                    "{name} answered {status} with another address, which is not followed: mend `providers.{name}.base_url`"
+                );
                 self.tell("model_unreachable", || said.clone());
                 return Err(Refusal::new(502, said));
             }

@@ -129,7 +129,9 @@ impl Door {
             return;
         }
         let Ok(_permit) = self.0.connections.clone().try_acquire_owned() else {
-            self.tell("model_refused", || format!("the agent holds {CONNECTIONS} connections to its models; further ones are closed"));
+            self.tell("model_refused", || {
+                format!("the agent holds {CONNECTIONS} connections to its models; further ones are closed")
+            });
             return;
         };
         let door = self.clone();

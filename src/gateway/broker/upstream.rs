@@ -32,7 +32,12 @@ impl Upstream {
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, String> {
         let sent = async {
             if request.uri().scheme_str() == Some("http") {
-                return self.plain.get_or_init(|| builder().build(tcp())).request(request).await.map_err(|e| reason(&e));
+                return self
+                    .plain
+                    .get_or_init(|| builder().build(tcp()))
+                    .request(request)
+                    .await
+                    .map_err(|e| reason(&e));
             }
             match self.tls.get_or_init(tls) {
                 Ok(client) => client.request(request).await.map_err(|error| reason(&error)),

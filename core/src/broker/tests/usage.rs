@@ -21,7 +21,11 @@ fn stream(call: Call, text: &str) -> Reading {
 fn expected() -> [(Call, &'static str, Reading); 3] {
     let reading = |model: &str, usage| Reading { model: Some(model.into()), usage: Some(usage), whole: true };
     [
-        (Call::Messages, ANTHROPIC, reading("big-1", Usage { input: 10, output: 50, cache_read: 200, cache_write: 30 })),
+        (
+            Call::Messages,
+            ANTHROPIC,
+            reading("big-1", Usage { input: 10, output: 50, cache_read: 200, cache_write: 30 }),
+        ),
         (Call::Responses, RESPONSES, reading("g-2", Usage { input: 40, output: 7, cache_read: 60, cache_write: 0 })),
         (Call::ChatCompletions, CHAT, reading("c", Usage { input: 7, output: 4, cache_read: 2, cache_write: 0 })),
     ]
