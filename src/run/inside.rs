@@ -247,7 +247,7 @@ impl Attempt {
         // What runs without a model gets no way to one.
         let models = match launch.program {
             profile::Program::Builtin => None,
-            profile::Program::Command(_) => Some(self.open_models(channel, line).await?),
+            profile::Program::Command(_) => self.open_models(channel, line).await?,
         };
         launch.env.extend(models.iter().flat_map(|models| models.door.variables.clone()));
         launch.env.sort();

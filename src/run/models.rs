@@ -45,10 +45,15 @@ pub(super) struct Models {
 }
 
 impl Attempt {
-    pub(super) async fn open_models(&self, channel: &Channel, line: &Line) -> Result<Models, RunEnd> {
+    /// `None`: the host has no credential for any provider.
+    pub(super) async fn open_models(&self, channel: &Channel, line: &Line) -> Result<Option<Models>, RunEnd> {
         let (to, mut told) = mpsc::channel(REPORTS);
         let door = (self.parts.open_broker)(self.workflow.clone(), PORT, to).await;
         let door = door.map_err(|error| failed(FailureCode::StartupFailed, error))?;
+        // What leads nowhere is not there.
+        if door.variables.is_empty() {
+            return Ok(None);
+        }
         let relay = self.relay(channel, PORT, door.serve.clone()).await?;
         let (run, reports, issue) = (line.run, line.reports.clone(), self.plan.issue.clone());
         let telling = tokio::spawn(async move {
@@ -62,7 +67,7 @@ impl Attempt {
                 }
             }
         });
-        Ok(Models { door, relay, telling })
+        Ok(Some(Models { door, relay, telling }))
     }
 }
 
