@@ -28,12 +28,11 @@ pub struct Launch {
 /// Why an agent cannot be launched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
-    /// The profile needs credentials, and there is no broker yet (DESIGN §6).
+    /// How it is launched is not built yet (DESIGN §6).
     #[error(
-        "the `{0}` adapter cannot start by itself yet: credentials are not brokered into sandboxes so far. \
-         Start it through `acp.command` with what it needs to log in, or use `acp.adapter: script`"
+        "the `{0}` adapter cannot be launched by name yet. Start it through `acp.command`, or use `acp.adapter: script`"
     )]
-    NoBroker(&'static str),
+    NoLaunch(&'static str),
     /// A command that is only blanks.
     #[error("`acp.command` is blank; remove it or name a command")]
     BlankCommand,
@@ -57,7 +56,7 @@ pub fn launch(agent: &AgentOf<'_>, shell: &str, issue: &Issue, inside: &Inside) 
         (Some(command), _) if command.trim().is_empty() => return Err(ProfileError::BlankCommand),
         (Some(command), _) => Program::Command(vec![shell.to_owned(), "-lc".into(), command.to_owned()]),
         (None, Adapter::Script) => Program::Builtin,
-        (None, other) => return Err(ProfileError::NoBroker(other.name())),
+        (None, other) => return Err(ProfileError::NoLaunch(other.name())),
     };
     let mode = match agent.adapter {
         // Offered only where IS_SANDBOX=1; asks for no permission and writes no settings.
@@ -120,7 +119,7 @@ mod tests {
     fn script_is_built_in_and_the_others_say_what_they_miss() {
         assert_eq!(launched(Adapter::Script, None, None).map(|launch| launch.program), Ok(Program::Builtin));
         for adapter in [Adapter::Claude, Adapter::Codex] {
-            let error = launched(adapter, None, None).expect_err("no broker");
+            let error = launched(adapter, None, None).expect_err("no launch");
             assert!(error.to_string().contains(adapter.name()) && error.to_string().contains("acp.command"), "{error}");
         }
     }

@@ -116,11 +116,7 @@ impl Meter {
             }
             b':' if !line.colon => line.colon = true,
             // Enough to tell `data` from the others.
-            _ if !line.colon => {
-                if line.field.len() < 8 {
-                    line.field.push(byte);
-                }
-            }
+            _ if !line.colon && line.field.len() < 8 => line.field.push(byte),
             _ if line.field == b"data" => {
                 line.data = true;
                 if line.head.len() < DONE.len() && byte != b' ' {

@@ -11,8 +11,10 @@ use super::{BOTH, KEY, command, noted, project, worked};
 const SEARCH: &str = r#"
 search() { # word
     env | grep -c "$1"
-    cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n' | grep -c "$1"
-    grep -rlsI --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr --exclude=scenario.sh -e "$1" / 2>/dev/null | wc -l
+    # First read, then searched: the search's own arguments hold the word.
+    local processes=$(cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n')
+    grep -c "$1" <<<"$processes"
+    grep -rls --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr --exclude=scenario.sh -e "$1" / 2>/dev/null | wc -l
     return 0
 }
 "#;
@@ -38,18 +40,21 @@ fn a_planted_key_is_nowhere_in_the_guest_nor_in_anything_that_is_written() {
     // The word is put together in the guest, so that the search does not find itself.
     let scenario = format!(
         "{SEARCH}\nturn() {{ ask stream; note asked; answer=$(search planted-\"\"key-04''51); note key; \
-         answer=$(search \"$ANTHROPIC_AUTH_TOKEN\" | head -1); note control; done_; }}"
+         echo \"$ANTHROPIC_AUTH_TOKEN\" >~/planted; answer=$(search \"$ANTHROPIC_AUTH_TOKEN\"); note control; \
+         say \"token $ANTHROPIC_AUTH_TOKEN said\"; done_; }}"
     );
     let project = project(&scenario, &server, "");
     let (notes, log) = worked(&project, &BOTH);
     assert!(server.asked().iter().all(|asked| asked.head.contains(KEY)), "the key was used: {:#?}", server.asked());
     assert_eq!(noted(&notes, "key").split_whitespace().collect::<Vec<_>>(), ["0", "0", "0"], "{notes}");
-    assert_eq!(noted(&notes, "control").trim(), "2", "the same search finds what is there: {notes}");
+    let control = noted(&notes, "control").split_whitespace().all(|count| count != "0");
+    assert!(control, "the same search finds what is there: {notes}");
     assert!(!log.contains(KEY) && !notes.contains(KEY), "{log}");
     let mut found = vec![];
     files_with(&project.dir(), KEY, &mut found);
     assert_eq!(found, Vec::<String>::new());
-    assert!(project.transcripts().contains("Asked") && !project.transcripts().contains("ANTHROPIC_AUTH_TOKEN="));
+    // What an agent says of its own token is not written down either.
+    assert!(project.transcripts().contains("token [redacted] said"));
 }
 
 #[test]
