@@ -36,7 +36,7 @@ fn an_address_is_encrypted_or_on_this_machine_and_holds_no_secret() {
         "http://models.example.org/v1",
         "http://127.0.0.1.example.org",
         "http://localhost.example.org",
-        "https://user:pass@models.example.org",
+        "https://nobody:pass@models.example.org",
         "http://127.0.0.1@models.example.org",
         "https://models.example.org/v1?key=1",
         "https://models.example.org/#a",
