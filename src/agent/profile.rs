@@ -2,6 +2,8 @@
 //!
 //! The environment is built from nothing: no variable of the host reaches an agent (C6).
 
+use serde_json::json;
+use symphony_core::broker::Provider;
 use symphony_core::issue::Issue;
 use symphony_core::workflow::{Adapter, AgentOf};
 
@@ -65,6 +67,31 @@ pub fn launch(agent: &AgentOf<'_>, shell: &str, issue: &Issue, inside: &Inside) 
         Adapter::Script => None,
     };
     Ok(Launch { program, env: environment(agent, issue, inside), mode })
+}
+
+/// What tells an agent that its models are at `url`, under its run's token.
+pub fn model_variables(provider: Provider, url: String, token: &str) -> Vec<(String, String)> {
+    let named = |name: &str, value: String| (name.to_owned(), value);
+    match provider {
+        Provider::Anthropic => {
+            vec![named("ANTHROPIC_BASE_URL", url), named("ANTHROPIC_AUTH_TOKEN", token.to_owned())]
+        }
+        Provider::OpenAi => {
+            // Codex hears of no address but in its configuration, and searches the web unless told not to.
+            let codex = json!({
+                "model_provider": "symphony",
+                "model_providers": {"symphony": {
+                    "name": "symphony", "base_url": url, "env_key": "OPENAI_API_KEY", "wire_api": "responses",
+                }},
+                "web_search": "disabled",
+            });
+            vec![
+                named("CODEX_CONFIG", codex.to_string()),
+                named("OPENAI_BASE_URL", url),
+                named("OPENAI_API_KEY", token.to_owned()),
+            ]
+        }
+    }
 }
 
 /// The environment contract: what an agent may rely on. Values are one line, NUL-free.
@@ -143,6 +170,23 @@ mod tests {
         assert!(env.contains(&("SYMPHONY_ISSUE_TITLE".into(), "First line".into())));
         assert!(env.contains(&("HOME".into(), "/home/agent".into())));
     }
+
+    #[test]
+    fn an_agent_is_told_where_its_models_are_in_the_words_it_knows() {
+        let of = |provider| model_variables(provider, "http://127.0.0.1:1/x".into(), "token");
+        let anthropic = of(Provider::Anthropic);
+        assert!(anthropic.contains(&("ANTHROPIC_BASE_URL".into(), "http://127.0.0.1:1/x".into())));
+        assert!(anthropic.contains(&("ANTHROPIC_AUTH_TOKEN".into(), "token".into())));
+        let openai: std::collections::BTreeMap<_, _> = of(Provider::OpenAi).into_iter().collect();
+        assert_eq!(
+            (openai["OPENAI_BASE_URL"].as_str(), openai["OPENAI_API_KEY"].as_str()),
+            ("http://127.0.0.1:1/x", "token")
+        );
+        let codex: serde_json::Value = serde_json::from_str(&openai["CODEX_CONFIG"]).expect("JSON");
+        assert_eq!(codex["model_providers"]["symphony"]["base_url"], "http://127.0.0.1:1/x");
+        assert!(!openai["CODEX_CONFIG"].contains("token"), "it is in the variable that is named there");
+    }
+
     #[test]
     fn a_model_reaches_every_agent_and_claude_under_the_name_it_knows() {
         for (adapter, names) in [

@@ -137,7 +137,7 @@ impl Refusal {
     /// Something that makes the provider reach out, or hand out what it keeps.
     fn reaches_out(place: &str, what: &str) -> Self {
         Self::bad(format!(
-            "`{place}`: {what} is not forwarded: it would let the provider act beyond this sandbox. Switch it off in the \
+            "`{place}`: {what} is not forwarded: it could let the provider act beyond this sandbox. Switch it off in the \
              agent, or allow it with `egress.provider_tools: true` in WORKFLOW.md"
         ))
     }

@@ -86,7 +86,8 @@ fn item(item: &Value, place: &str) -> Result<(), Refusal> {
     match kind(item, place)? {
         "" | "message" => content(item.get("content"), &format!("{place}.content")),
         "function_call_output" | "custom_tool_call_output" => content(item.get("output"), &format!("{place}.output")),
-        "tool_search_output" => tools(item.get("tools"), &format!("{place}.tools")),
+        // Codex hands its tools over in here.
+        "additional_tools" | "tool_search_output" => tools(item.get("tools"), &format!("{place}.tools")),
         "function_call"
         | "custom_tool_call"
         | "tool_search_call"

@@ -105,6 +105,7 @@ fn what_the_real_agents_send_passes_unchanged() {
         "store": false, "include": ["reasoning.encrypted_content"], "prompt_cache_key": "k", "client_metadata": {},
         "input": [
             {"type": "message", "id": "i", "role": "developer", "content": [{"type": "input_text", "text": "a"}]},
+            {"type": "additional_tools", "role": "developer", "tools": [{"type": "namespace", "name": "n", "tools": [{"type": "custom", "name": "c"}]}]},
             {"type": "reasoning", "summary": [], "encrypted_content": "e"},
             {"type": "function_call", "name": "exec_command", "arguments": "{\"url\":\"https://example.com\"}", "call_id": "c"},
             {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": "data:image/png;base64,aa"}]},
@@ -150,6 +151,9 @@ fn tools_that_the_provider_runs_are_refused_by_name() {
         refused(Call::ChatCompletions, json!({"tools": [{"type": tool}]}), tool);
     }
     refused(Call::Responses, json!({"tools": [{"type": "tool_search"}]}), "tool_search");
+    let hidden =
+        json!({"type": "additional_tools", "tools": [{"type": "namespace", "tools": [{"type": "web_search"}]}]});
+    refused(Call::Responses, json!({"input": [hidden]}), "input[0].tools[0].tools[0]");
     refused(Call::Responses, json!({"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]}), "shell");
     refused(Call::ChatCompletions, json!({"web_search_options": {}}), "web_search_options");
     refused(Call::Messages, json!({"mcp_servers": [{}]}), "mcp_servers");
@@ -281,6 +285,7 @@ fn bodies() -> impl Strategy<Value = Value> {
         "web_search",
         "function",
         "namespace",
+        "additional_tools",
         "tool_result",
         "image",
         "input_image",
@@ -312,11 +317,16 @@ fn bodies() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The strings below a list of this name anywhere are the types of its entries.
+/// The types of tools, wherever a list of them stands.
 fn tool_kinds(value: &Value, found: &mut Vec<String>) {
     for tool in value.get("tools").and_then(Value::as_array).into_iter().flatten() {
         found.extend(tool.get("type").and_then(Value::as_str).map(str::to_owned));
         tool_kinds(tool, found);
+    }
+    for item in value.get("input").and_then(Value::as_array).into_iter().flatten() {
+        if item.get("type").is_some_and(|kind| kind == "additional_tools" || kind == "tool_search_output") {
+            tool_kinds(item, found);
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::upstream::Upstream;
 use super::mcp::Bearer;
+use crate::agent::profile;
 use crate::run::line::Report;
 use crate::workflow_file::Environment;
 
@@ -108,12 +109,8 @@ impl Door {
             if found.is_err_and(|none| none.is_absent()) {
                 continue;
             }
-            let (url, key) = match provider {
-                Provider::Anthropic => ("ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN"),
-                Provider::OpenAi => ("OPENAI_BASE_URL", "OPENAI_API_KEY"),
-            };
-            variables.push((url.to_owned(), format!("http://127.0.0.1:{port}{}", provider.prefix())));
-            variables.push((key.to_owned(), self.token().to_owned()));
+            let url = format!("http://127.0.0.1:{port}{}", provider.prefix());
+            variables.extend(profile::model_variables(provider, url, self.token()));
         }
         variables
     }

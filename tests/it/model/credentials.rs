@@ -114,7 +114,7 @@ fn an_expired_login_says_log_in_again_and_nothing_is_asked() {
 fn without_a_credential_an_agent_is_told_of_no_model_and_the_doctor_says_why() {
     let server = Server::start();
     let project = project(
-        "turn() { answer=$(env | grep -c -e _BASE_URL -e AUTH_TOKEN -e API_KEY); note variables; done_; }",
+        "turn() { answer=$(env | grep -c -e _BASE_URL -e AUTH_TOKEN -e API_KEY -e CODEX_CONFIG); note variables; done_; }",
         &server,
         "",
     );
