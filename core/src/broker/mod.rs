@@ -22,6 +22,8 @@ use serde_json::{Map, Value, json};
 pub const BODY_MAX: usize = 32 * 1024 * 1024;
 /// Most JSON values in a body.
 pub const VALUES_MAX: usize = 500_000;
+/// Longest text of a refusal, in characters: it goes into logs and onto pages.
+const MESSAGE_MAX: usize = 600;
 /// Longest name of a model.
 const MODEL_MAX: usize = 200;
 
@@ -125,9 +127,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with this status.
+    /// A refusal with this status. It quotes the agent, so it is cut and holds no control characters.
     pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        let message: String = message.into();
+        let shown = message.chars().map(|c| if c.is_control() { ' ' } else { c });
+        Self { status, message: shown.take(MESSAGE_MAX).collect() }
     }
 
     fn bad(message: impl Into<String>) -> Self {

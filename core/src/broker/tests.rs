@@ -263,6 +263,21 @@ fn headers_that_pay_redirect_or_identify_do_not_pass() {
 }
 
 #[test]
+fn a_refusal_quotes_no_more_of_the_agent_than_a_page_can_show() {
+    let long = format!("a\u{1b}[2J\n{}", "x".repeat(100_000));
+    for (call, body) in [
+        (Call::Messages, json!({"model": "m", "tools": [{"type": long}]})),
+        (Call::Messages, json!({"model": "m", "messages": [{"content": [{"type": long}]}]})),
+        (Call::Responses, json!({"model": "m", "input": [{"type": long}]})),
+        (Call::ChatCompletions, json!({"model": "m", long.clone(): 1})),
+    ] {
+        let message = checked(call, body).expect_err("refused");
+        assert!(message.len() < 1000 && !message.contains(char::is_control), "{message}");
+    }
+    assert!(route("POST", &long, None).expect_err("no path").message.len() < 1000);
+}
+
+#[test]
 fn errors_speak_the_provider_s_own_format() {
     let body = error_body(Provider::Anthropic, 400, "no");
     assert_eq!(body, json!({"type": "error", "error": {"type": "invalid_request_error", "message": "symphony: no"}}));
