@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Arguments;
 use crate::conductor::{Chosen, Conductor, Facts, Hands as _};
+use crate::gateway::broker::Broker;
 use crate::gateway::mcp::{Bearer, Endpoint};
 use crate::git::Git;
 use crate::hands::World;
@@ -21,6 +22,7 @@ use crate::journal::{Journal, Origin};
 use crate::layout::Layout;
 use crate::lock::{Lock, Roots};
 use crate::operator::{self, Place};
+use crate::run::models::{ModelDoor, OpenBroker};
 use crate::run::{McpDoor, OpenMcp, Parts};
 use crate::sandbox::choose::Sandboxes;
 use crate::storage::Upkeep;
@@ -103,6 +105,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         git,
         sandboxes,
         open_mcp: open_mcp(),
+        open_broker: open_broker(Broker::new(Environment::of_process())),
         workflow_path: path.clone(),
     });
     let (world, nudges) = World::new(file, parts, roots);
@@ -258,6 +261,27 @@ fn open_mcp() -> OpenMcp {
                 Box::pin(async move { endpoint.serve(stream).await })
             }),
             close: Arc::new(move || closing.close()),
+        })
+    })
+}
+
+/// The same for models.
+fn open_broker(broker: Broker) -> OpenBroker {
+    Arc::new(move |workflow, port, reports| {
+        let broker = broker.clone();
+        Box::pin(async move {
+            let door = broker.open(workflow.models.clone(), reports).map_err(|error| error.to_string())?;
+            let (variables, token) = (door.variables(port).await, door.token().to_owned());
+            let (serving, closing) = (door.clone(), door);
+            Ok(ModelDoor {
+                variables,
+                token,
+                serve: Arc::new(move |stream| {
+                    let door = serving.clone();
+                    Box::pin(async move { door.serve(stream).await })
+                }),
+                close: Arc::new(move || closing.close()),
+            })
         })
     })
 }

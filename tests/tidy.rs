@@ -42,6 +42,7 @@ const CORE_FLOORS: &[(u8, &[&str])] = &[
         1,
         &[
             "board",
+            "broker",
             "budget",
             "explain",
             "patience",
@@ -79,6 +80,9 @@ const LONGEST: usize = 600;
 const KNOWN_HOSTS: &[&str] = &[
     "127.0.0.1",
     "localhost",
+    "api.anthropic.com",
+    "api.openai.com",
+    "chatgpt.com",
     "www.w3.org",
     "github.com",
     "git-lfs.github.com",

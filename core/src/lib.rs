@@ -8,6 +8,7 @@
 //! time and facts are arguments, the answer is data. See `ARCHITECTURE.md` at the repository root.
 
 pub mod board;
+pub mod broker;
 pub mod budget;
 pub mod explain;
 pub mod front_matter;

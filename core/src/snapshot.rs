@@ -187,6 +187,8 @@ pub struct RunningRow {
     pub last_event_at: Option<Timestamp>,
     /// Consumption of this run.
     pub tokens: Tokens,
+    /// Whether it was counted where requests pass; else it is what the agent said.
+    pub tokens_metered: bool,
     /// A question that waits for a human.
     pub question: Option<Question>,
     /// Whether the agent said it is done.

@@ -2,6 +2,8 @@
 //!
 //! The environment is built from nothing: no variable of the host reaches an agent (C6).
 
+use serde_json::json;
+use symphony_core::broker::Provider;
 use symphony_core::issue::Issue;
 use symphony_core::workflow::{Adapter, AgentOf};
 
@@ -28,12 +30,11 @@ pub struct Launch {
 /// Why an agent cannot be launched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
-    /// The profile needs credentials, and there is no broker yet (DESIGN §6).
+    /// How it is launched is not built yet (DESIGN §6).
     #[error(
-        "the `{0}` adapter cannot start by itself yet: credentials are not brokered into sandboxes so far. \
-         Start it through `acp.command` with what it needs to log in, or use `acp.adapter: script`"
+        "the `{0}` adapter cannot be launched by name yet. Start it through `acp.command`, or use `acp.adapter: script`"
     )]
-    NoBroker(&'static str),
+    NoLaunch(&'static str),
     /// A command that is only blanks.
     #[error("`acp.command` is blank; remove it or name a command")]
     BlankCommand,
@@ -57,7 +58,7 @@ pub fn launch(agent: &AgentOf<'_>, shell: &str, issue: &Issue, inside: &Inside) 
         (Some(command), _) if command.trim().is_empty() => return Err(ProfileError::BlankCommand),
         (Some(command), _) => Program::Command(vec![shell.to_owned(), "-lc".into(), command.to_owned()]),
         (None, Adapter::Script) => Program::Builtin,
-        (None, other) => return Err(ProfileError::NoBroker(other.name())),
+        (None, other) => return Err(ProfileError::NoLaunch(other.name())),
     };
     let mode = match agent.adapter {
         // Offered only where IS_SANDBOX=1; asks for no permission and writes no settings.
@@ -66,6 +67,31 @@ pub fn launch(agent: &AgentOf<'_>, shell: &str, issue: &Issue, inside: &Inside) 
         Adapter::Script => None,
     };
     Ok(Launch { program, env: environment(agent, issue, inside), mode })
+}
+
+/// What tells an agent that its models are at `url`, under its run's token.
+pub fn model_variables(provider: Provider, url: String, token: &str) -> Vec<(String, String)> {
+    let named = |name: &str, value: String| (name.to_owned(), value);
+    match provider {
+        Provider::Anthropic => {
+            vec![named("ANTHROPIC_BASE_URL", url), named("ANTHROPIC_AUTH_TOKEN", token.to_owned())]
+        }
+        Provider::OpenAi => {
+            // Codex hears of no address but in its configuration, and searches the web unless told not to.
+            let codex = json!({
+                "model_provider": "symphony",
+                "model_providers": {"symphony": {
+                    "name": "symphony", "base_url": url, "env_key": "OPENAI_API_KEY", "wire_api": "responses",
+                }},
+                "web_search": "disabled",
+            });
+            vec![
+                named("CODEX_CONFIG", codex.to_string()),
+                named("OPENAI_BASE_URL", url),
+                named("OPENAI_API_KEY", token.to_owned()),
+            ]
+        }
+    }
 }
 
 /// The environment contract: what an agent may rely on. Values are one line, NUL-free.
@@ -120,7 +146,7 @@ mod tests {
     fn script_is_built_in_and_the_others_say_what_they_miss() {
         assert_eq!(launched(Adapter::Script, None, None).map(|launch| launch.program), Ok(Program::Builtin));
         for adapter in [Adapter::Claude, Adapter::Codex] {
-            let error = launched(adapter, None, None).expect_err("no broker");
+            let error = launched(adapter, None, None).expect_err("no launch");
             assert!(error.to_string().contains(adapter.name()) && error.to_string().contains("acp.command"), "{error}");
         }
     }
@@ -144,6 +170,23 @@ mod tests {
         assert!(env.contains(&("SYMPHONY_ISSUE_TITLE".into(), "First line".into())));
         assert!(env.contains(&("HOME".into(), "/home/agent".into())));
     }
+
+    #[test]
+    fn an_agent_is_told_where_its_models_are_in_the_words_it_knows() {
+        let of = |provider| model_variables(provider, "http://127.0.0.1:1/x".into(), "token");
+        let anthropic = of(Provider::Anthropic);
+        assert!(anthropic.contains(&("ANTHROPIC_BASE_URL".into(), "http://127.0.0.1:1/x".into())));
+        assert!(anthropic.contains(&("ANTHROPIC_AUTH_TOKEN".into(), "token".into())));
+        let openai: std::collections::BTreeMap<_, _> = of(Provider::OpenAi).into_iter().collect();
+        assert_eq!(
+            (openai["OPENAI_BASE_URL"].as_str(), openai["OPENAI_API_KEY"].as_str()),
+            ("http://127.0.0.1:1/x", "token")
+        );
+        let codex: serde_json::Value = serde_json::from_str(&openai["CODEX_CONFIG"]).expect("JSON");
+        assert_eq!(codex["model_providers"]["symphony"]["base_url"], "http://127.0.0.1:1/x");
+        assert!(!openai["CODEX_CONFIG"].contains("token"), "it is in the variable that is named there");
+    }
+
     #[test]
     fn a_model_reaches_every_agent_and_claude_under_the_name_it_knows() {
         for (adapter, names) in [

@@ -9,12 +9,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
+use symphony_core::broker::Provider;
 use symphony_core::ids::StateName;
 use symphony_core::issue::Issue;
 use symphony_core::runtimes::Kind;
 use symphony_core::workflow::{Minimum, Place, Role, Runtime, Smolvm, Workflow};
 
 use crate::agent::profile::{self, Inside, Program};
+use crate::gateway::broker::Broker;
 use crate::log::harmless;
 use crate::process;
 use crate::sandbox::choose::Sandboxes;
@@ -50,6 +52,7 @@ struct Findings {
     git: Git,
     available_mib: Option<u64>,
     agents: Vec<Agent>,
+    models: Vec<Access>,
     runtimes: Vec<Tried>,
     /// What `auto` takes.
     auto: Choice,
@@ -94,6 +97,16 @@ struct Agent {
     /// Whether it could be started.
     ok: bool,
     /// What is started, or why nothing is.
+    says: String,
+}
+
+/// The way to one provider's models.
+#[derive(Debug, PartialEq, Serialize)]
+struct Access {
+    provider: &'static str,
+    /// Whether agents can be told of it.
+    ok: bool,
+    /// With which credential, or why there is none.
     says: String,
 }
 
@@ -176,6 +189,7 @@ async fn examine(read: Read, sandboxes: &Sandboxes) -> Findings {
         git: git().await,
         available_mib: crate::memory::available_mib(),
         agents: agents(workflow),
+        models: models(workflow).await,
         runtimes,
         auto: chosen(sandboxes, &as_auto(workflow)),
         chosen: chosen(sandboxes, workflow),
@@ -319,6 +333,20 @@ async fn git() -> Git {
         true => Git { ok: true, says: said.strip_prefix("git version ").unwrap_or(&said).to_owned() },
         false => Git { ok: false, says: "git does not run here; symphony cannot work without it".to_owned() },
     }
+}
+
+/// The credential for each provider, as far as the host can tell without asking one.
+async fn models(workflow: &Workflow) -> Vec<Access> {
+    let broker = Broker::new(Environment::of_process());
+    let mut all = vec![];
+    for provider in Provider::ALL {
+        let (ok, says) = match broker.access(&workflow.models, provider).await {
+            Ok(says) => (true, says),
+            Err(why) => (false, why),
+        };
+        all.push(Access { provider: provider.name(), ok, says });
+    }
+    all
 }
 
 /// The agent of each active state: whether its launch is known. What exists inside a sandbox only a run can tell.

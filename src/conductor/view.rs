@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use symphony_core::board::{Claim, Plan, RunEnd, StopCause};
+use symphony_core::broker::Metered;
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Issue;
 use symphony_core::snapshot::{
@@ -51,6 +52,8 @@ pub(super) struct Live {
     continued: bool,
     pub(super) turns: u32,
     pub(super) tokens: Tokens,
+    /// Whether they were counted where they passed, and are not the agent's word.
+    metered: bool,
     pub(super) marked_done: bool,
     events: VecDeque<EventRow>,
 }
@@ -117,6 +120,7 @@ impl Live {
             continued: false,
             turns: 0,
             tokens: Tokens::default(),
+            metered: false,
             marked_done: false,
             events: VecDeque::new(),
         }
@@ -154,7 +158,18 @@ impl Live {
                     "agent session {how}");
                 (self.session, self.continued) = (Some(id), continued);
             }
+            Report::Tokens(_) if self.metered => {}
             Report::Tokens(tokens) => self.tokens = tokens,
+            Report::Metered(Metered { provider, model, usage, whole }) => {
+                let used = usage.unwrap_or_default();
+                tracing::debug!(issue_id = %self.issue.id, issue_identifier = %self.issue.identifier, provider = provider.name(),
+                    %model, input = used.input, output = used.output, cache_read = used.cache_read,
+                    cache_write = used.cache_write, known = usage.is_some(), whole, "a model answered");
+                let said = if self.metered { self.tokens } else { Tokens::default() };
+                let (input, output) = (used.given(), used.output);
+                self.tokens = sum(said, Tokens { input, output, total: input.saturating_add(output) });
+                self.metered = true;
+            }
             Report::Asked(question) => {
                 tracing::info!(issue_id = %self.issue.id, issue_identifier = %self.issue.identifier,
                     question = %question.asked.question, "the agent asks a human");
@@ -286,6 +301,7 @@ impl<H: Hands> Conductor<H> {
             started_at: live.started_at,
             last_event_at: last.map(|e| e.at),
             tokens: live.tokens,
+            tokens_metered: live.metered,
             question: live.question.clone(),
             marked_done: live.marked_done,
             workspace: live.workspace.as_ref().map(|p| p.display().to_string()),

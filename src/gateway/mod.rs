@@ -1,5 +1,6 @@
 //! The guest's doors: what a run's sandbox can reach through its channel, and nothing else.
 
+pub mod broker;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 pub mod mcp;

@@ -240,11 +240,11 @@ impl Attempt {
             false => None,
         };
         let relay = match &mcp {
-            Some(door) => Some(self.relay_mcp(channel, door.serve.clone()).await?),
+            Some(door) => Some(self.relay(channel, MCP_PORT, door.serve.clone()).await?),
             None => None,
         };
         let agent = self.start_agent(channel, stood, mcp.as_ref(), opening, line).await?;
-        let Agent { mut session, exit, killer, prompt, answered, doors } = agent;
+        let Agent { mut session, exit, killer, prompt, answered, doors, models } = agent;
         talk.session = answered;
         let end = self.turns(airlock, channel, &mut session, &mut calls, ready, prompt, talk, line).await;
         if let Some(door) = mcp {
@@ -254,13 +254,16 @@ impl Attempt {
         if tokio::time::timeout(AGENT_GRACE, exit).await.is_err() {
             killer.kill();
         }
+        if let Some(models) = models {
+            models.end().await;
+        }
         drop((doors, relay));
         end
     }
 
-    /// Every connection to the guest's MCP port is served here, until the result is dropped.
-    async fn relay_mcp(&self, channel: &Channel, serve: ServeStream) -> Result<Door, RunEnd> {
-        let mut incoming = channel.listen(MCP_PORT).await.map_err(|error| failed(FailureCode::StartupFailed, error))?;
+    /// Every connection to this port of the guest is served here, until the result is dropped.
+    pub(super) async fn relay(&self, channel: &Channel, port: u16, serve: ServeStream) -> Result<Door, RunEnd> {
+        let mut incoming = channel.listen(port).await.map_err(|error| failed(FailureCode::StartupFailed, error))?;
         Ok(Door(tokio::spawn(async move {
             let mut open = tokio::task::JoinSet::new();
             while let Some(stream) = incoming.accept().await {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use symphony_core::board::{Left, RunEnd, StopCause};
+use symphony_core::broker::Metered;
 use symphony_core::ids::RunId;
 use symphony_core::session::Kept;
 use symphony_core::snapshot::{EventRow, Tokens};
@@ -34,8 +35,10 @@ pub enum Report {
     },
     /// Something the agent did, for the history.
     Event(EventRow),
-    /// Consumption of this run so far.
+    /// Consumption of this run so far, as the agent says.
     Tokens(Tokens),
+    /// A provider answered a request; what is counted where it passes outranks what the agent says.
+    Metered(Metered),
     /// The agent asks a human; the question is in the journal already.
     Asked(OpenQuestion),
     /// The agent said it is done.

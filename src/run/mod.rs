@@ -8,6 +8,7 @@ mod finish;
 mod inside;
 pub mod line;
 pub(crate) mod marker;
+pub mod models;
 mod session;
 mod takeover;
 mod tools;
@@ -79,6 +80,8 @@ pub struct Parts {
     pub sandboxes: Sandboxes,
     /// The guest's door to our tools.
     pub open_mcp: OpenMcp,
+    /// The guest's door to models.
+    pub open_broker: models::OpenBroker,
     /// Absolute path of the workflow file, for hooks.
     pub workflow_path: PathBuf,
 }

@@ -13,11 +13,12 @@ use tokio::sync::mpsc;
 
 use super::inside::{Door, GUEST_GRACE, TREE, forward};
 use super::line::{Line, Report};
+use super::models::Models;
 use super::turns::attempt_of;
 use super::{Attempt, McpDoor, failed};
 use crate::agent::error::AgentError;
 use crate::agent::event::Events;
-use crate::agent::profile::{self, Inside};
+use crate::agent::profile::{self, Inside, Launch};
 use crate::agent::redact::Secrets;
 use crate::agent::session::{Begun, McpServer, Session, StartOptions};
 use crate::agent::transcript::Transcript;
@@ -46,6 +47,8 @@ pub(super) struct Agent {
     pub(super) answered: Option<Kept>,
     /// Its words on their way to readers.
     pub(super) doors: [Door; 2],
+    /// Its way to models, if it has one.
+    pub(super) models: Option<Models>,
 }
 
 /// A program with a session, or why not.
@@ -73,7 +76,18 @@ impl Attempt {
         opening: Opening,
         line: &Line,
     ) -> Result<Agent, RunEnd> {
-        let secrets = Secrets::new(mcp.iter().map(|door| door.bearer.clone()));
+        let inside = Inside { path: PATH.into(), home: HOME.into() };
+        let mut launch = profile::launch(&self.agent(), &self.workflow.acp.shell, &self.plan.issue, &inside)
+            .map_err(|error| failed(FailureCode::AgentNotConfigured, error))?;
+        // What runs without a model gets no way to one.
+        let models = match launch.program {
+            profile::Program::Builtin => None,
+            profile::Program::Command(_) => self.open_models(channel, line).await?,
+        };
+        launch.env.extend(models.iter().flat_map(|models| models.door.variables.clone()));
+        launch.env.sort();
+        let tokens = models.iter().map(|models| models.door.token.clone());
+        let secrets = Secrets::new(mcp.iter().map(|door| door.bearer.clone()).chain(tokens));
         let transcript = Transcript::open(&self.dir.join("acp.jsonl"), secrets.clone())
             .map_err(|error| tracing::warn!(%error, "frames of this run are not recorded"))
             .ok();
@@ -83,7 +97,7 @@ impl Attempt {
             title: format!("{}: {}", self.plan.issue.identifier, self.plan.issue.title),
             mcp: mcp.map(|door| McpServer { url: door.url.clone(), bearer: door.bearer.clone() }),
             resume,
-            mode: None,
+            mode: launch.mode.map(str::to_owned),
             read_timeout: Duration::from_millis(self.workflow.acp.read_timeout_ms),
             max_line: 0,
             secrets: secrets.clone(),
@@ -91,8 +105,8 @@ impl Attempt {
         };
         let older = self.older_session(stood, line).await;
         let started = match &older {
-            None => self.start(channel, options(None), line).await,
-            Some(kept) => match self.start(channel, options(Some(kept.id.clone())), line).await {
+            None => self.start(channel, &launch, options(None), line).await,
+            Some(kept) => match self.start(channel, &launch, options(Some(kept.id.clone())), line).await {
                 Err(Broken::Continuing(error)) => {
                     self.not_continued(&error.to_string());
                     let row = EventRow {
@@ -105,7 +119,7 @@ impl Attempt {
                     if let Err(error) = channel.clear(GUEST_GRACE).await {
                         tracing::debug!(run_id = self.plan.run.0, %error, "the agent could not be cleared away");
                     }
-                    self.start(channel, options(None), line).await
+                    self.start(channel, &launch, options(None), line).await
                 }
                 started => started,
             },
@@ -128,7 +142,7 @@ impl Attempt {
                 prompt::resumed(&self.plan.issue, &attempt_of(&self.plan), task, self.workflow.mcp.enabled)
             }
         };
-        Ok(Agent { session, exit, killer, prompt, answered, doors })
+        Ok(Agent { session, exit, killer, prompt, answered, doors, models })
     }
 
     fn place(&self) -> Place {
@@ -181,24 +195,26 @@ impl Attempt {
     }
 
     /// One program, one try at a session.
-    async fn start(&self, channel: &Channel, options: StartOptions, line: &Line) -> Result<Started, Broken> {
-        let inside = Inside { path: PATH.into(), home: HOME.into() };
-        let end = |code, error: &dyn std::fmt::Display| Broken::End(failed(code, error));
-        let launch = profile::launch(&self.agent(), &self.workflow.acp.shell, &self.plan.issue, &inside)
-            .map_err(|error| end(FailureCode::AgentNotConfigured, &error))?;
-        let program = match launch.program {
+    async fn start(
+        &self,
+        channel: &Channel,
+        launch: &Launch,
+        options: StartOptions,
+        line: &Line,
+    ) -> Result<Started, Broken> {
+        let program = match &launch.program {
             profile::Program::Builtin => GuestProgram::ScriptAgent,
-            profile::Program::Command(argv) => GuestProgram::Argv(argv),
+            profile::Program::Command(argv) => GuestProgram::Argv(argv.clone()),
         };
-        let request = SpawnRequest { program, env: launch.env, cwd: None };
-        let process = channel.spawn(request).await.map_err(|error| end(FailureCode::AgentNotFound, &error))?;
+        let request = SpawnRequest { program, env: launch.env.clone(), cwd: None };
+        let process = channel.spawn(request).await;
+        let process = process.map_err(|error| Broken::End(failed(FailureCode::AgentNotFound, error)))?;
         let (events_to, events) = mpsc::channel(256);
         let sink = Events::new(events_to.clone(), options.secrets.clone());
         let doors = [
             Door(tokio::spawn(forward(events, line.run, line.reports.clone()))),
             Door(tokio::spawn(crate::agent::stderr::forward(process.stderr, sink, options.transcript.clone()))),
         ];
-        let options = StartOptions { mode: launch.mode.map(str::to_owned), ..options };
         let started = tokio::select! {
             started = Session::start(process.stdout, process.stdin, options, events_to) => started,
             cause = line.stopped() => return Err(Broken::End(RunEnd::Stopped(cause))),

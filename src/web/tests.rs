@@ -372,6 +372,7 @@ fn asking() -> RunningRow {
         started_at: at("2026-01-02T02:50:00Z"),
         last_event_at: Some(at("2026-01-02T02:59:00Z")),
         tokens: Tokens { input: 1200, output: 300, total: 1500 },
+        tokens_metered: true,
         question: Some(Question {
             id: 7,
             default_at: None,

@@ -140,6 +140,8 @@ struct Running<'a> {
     started_at: Instant,
     last_event_at: Option<Instant>,
     tokens: TokensState,
+    /// Whether they were counted where requests pass, and are not the agent's word.
+    tokens_metered: bool,
     steering_requested: bool,
     steering_question: Option<&'a str>,
     steering_context: Option<&'a str>,
@@ -318,6 +320,7 @@ impl<'a> Running<'a> {
             started_at: Instant(row.started_at),
             last_event_at: row.last_event_at.map(Instant),
             tokens: TokensState::of(row.tokens),
+            tokens_metered: row.tokens_metered,
             steering_requested: waits(row),
             steering_question: question.map(|question| question.question.as_str()),
             steering_context: question.and_then(|question| question.context.as_deref()),

@@ -21,6 +21,7 @@ mod journey;
 mod lasting;
 mod lifecycle;
 mod machine;
+mod model;
 mod numbers;
 mod overload;
 mod profiles;

@@ -78,6 +78,7 @@ fn row(issue: &Issue, run: RunId) -> RunningRow {
         started_at: Timestamp::UNIX_EPOCH,
         last_event_at: None,
         tokens: Tokens::default(),
+        tokens_metered: false,
         question: None,
         marked_done: false,
         workspace: None,

@@ -34,7 +34,7 @@ pub(super) fn adapter_word(
     (true, None)
 }
 
-/// Real agents need the credential broker; until it exists they start only through `acp.command`
+/// How real agents are launched is not built yet; until it is they start only through `acp.command`
 /// (DESIGN §6). An error that blocks dispatch, once per place that selects such an adapter.
 pub(super) fn dispatchable(reader: &mut Reader<'_>, root: &Section<'_>, acp: &Acp, states: &States) {
     if acp.command.is_some() || reader.problems.iter().any(|problem| problem.code == Code::UnknownAdapter) {
@@ -63,7 +63,7 @@ pub(super) fn dispatchable(reader: &mut Reader<'_>, root: &Section<'_>, acp: &Ac
             continue;
         }
         let message = format!(
-            "the adapter `{}` cannot start yet: real agents through their own profile come with the credential broker",
+            "the adapter `{}` cannot start yet: real agents are not launched by name in this version",
             adapter.name()
         );
         let hint = "set `acp.command` to the command that starts the agent, or use `acp.adapter: script`";

@@ -9,6 +9,7 @@ mod parse;
 mod per_state;
 pub mod problem;
 mod profiles;
+mod providers;
 mod read;
 mod retention;
 mod secrets;
@@ -24,6 +25,7 @@ pub use per_state::{AgentOf, NoMove};
 pub use problem::{Code, Problem, Severity};
 pub(crate) use profiles::listed;
 pub use profiles::{NoProfile, Profile, Sizes};
+pub use providers::{Models, ProviderRule};
 pub use retention::{Bounds, Retention, Transcripts};
 
 use std::collections::BTreeMap;
@@ -70,6 +72,8 @@ pub struct Workflow {
     pub steering: Steering,
     /// `retention.*`
     pub retention: Retention,
+    /// `credentials`, `providers.*`, `egress.*`
+    pub models: Models,
 }
 
 impl Workflow {

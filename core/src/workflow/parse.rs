@@ -8,7 +8,8 @@ use super::split::split;
 use super::states::{self, MAX_COUNT};
 use super::{
     Acp, Adapter, Agent, Auth, Budget, Checkout, Handoff, Hooks, Jail, Mcp, Minimum, OnBlockerCancelled, Polling,
-    Runtime, Sandbox, Seed, Server, Steering, Tracker, Workflow, Workspace, profiles, retention, secrets, smolvm,
+    Runtime, Sandbox, Seed, Server, Steering, Tracker, Workflow, Workspace, profiles, providers, retention, secrets,
+    smolvm,
 };
 use crate::prompt::Prompt;
 use crate::yaml::{self, Kind};
@@ -119,6 +120,7 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
         budget: budget(reader, root),
         steering: steering(reader, root),
         retention: retention::read(reader, root),
+        models: providers::read(reader, root),
     }
 }
 

@@ -38,7 +38,7 @@ pub enum Code {
     UnsupportedTrackerKind,
     /// `acp.adapter` names an agent we do not know (C78).
     UnknownAdapter,
-    /// The adapter needs the credential broker, which is not built yet (DESIGN §6).
+    /// The adapter's own launch is not built yet (DESIGN §6).
     AdapterNeedsCommand,
     /// `server.auth: none` on an address that others can reach.
     OpenServerWithoutAuth,

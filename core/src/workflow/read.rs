@@ -48,11 +48,13 @@ fn at(node: &Node) -> (u32, u32) {
     (node.line, node.column)
 }
 
-/// A wrong type: an error below `sandbox`, `retention` and `steering`, a warning elsewhere, which says what happens instead.
+/// A wrong type: an error where a default could be weaker than what was meant, a warning elsewhere, which says what happens instead.
 fn mistyped(path: &str, place: (u32, u32), message: String, instead: &str) -> Problem {
     let problem = match path.split('.').next() {
         // Whoever writes `smolvm` asks for a microVM: another default could be a weaker one.
-        Some("sandbox" | "retention" | "steering") => Problem::error(Code::WrongType, place, message),
+        Some("sandbox" | "retention" | "steering" | "providers" | "egress" | "credentials") => {
+            Problem::error(Code::WrongType, place, message)
+        }
         Some("smolvm") if path == "smolvm" => Problem::error(Code::WrongType, place, message),
         _ => Problem::warning(Code::WrongType, place, format!("{message}; {instead}")),
     };

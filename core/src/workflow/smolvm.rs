@@ -57,7 +57,7 @@ fn not_forwarded(reader: &mut Reader<'_>, names: &[(String, (u32, u32))]) {
         let message =
             format!("`smolvm.forward_env`: {name} is not forwarded in this version: no secret enters a machine");
         let problem = Problem::warning(Code::NotBuiltYet, *place, message).about("smolvm.forward_env");
-        reader.note(problem.hint("the agent runs without it; a credential broker comes in a later version"));
+        reader.note(problem.hint("symphony uses it for the agent instead, on the host: see `providers`"));
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
+mod providers;
 mod steering;
 
 use super::keys::KEYS;
@@ -117,14 +118,14 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!(workflow.tracker.on_blocker_cancelled, OnBlockerCancelled::Wait);
 }
 
-/// V1..V4, C78: the known adapters need the broker; a command replaces them.
+/// V1..V4, C78: the known adapters cannot be launched by name yet; a command replaces them.
 #[test]
 fn an_adapter_is_known_or_replaced_by_a_command() {
     for adapter in ["claude", "codex"] {
         let (_, problems) = with(&format!("acp:\n  adapter: {adapter}")).expect("in force");
         let [problem] = problems.as_slice() else { panic!("{problems:?}") };
         assert_eq!((problem.code, problem.is_error(), problem.line), (Code::AdapterNeedsCommand, true, 3));
-        assert!(problem.message.contains("credential broker") && problem.to_string().contains("acp.command"));
+        assert!(problem.message.contains("by name") && problem.to_string().contains("acp.command"));
     }
     let unknown = refused("acp: {adapter: claud}");
     assert_eq!(unknown.code, Code::UnknownAdapter);

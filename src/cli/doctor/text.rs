@@ -27,6 +27,9 @@ pub(super) fn lines(findings: &Findings) -> Vec<String> {
         let state = if all { String::new() } else { format!("{}: ", agent.state) };
         fact("agent", &format!("{state}{mark}{}", agent.says));
     }
+    for access in &findings.models {
+        fact("models", &format!("{}: {}{}", access.provider, if access.ok { "" } else { "! " }, access.says));
+    }
     for one in &findings.runtimes {
         lines.push(String::new());
         let label = one.label.filter(|label| *label != one.runtime).map_or(String::new(), |label| format!(", {label}"));

@@ -220,6 +220,7 @@ fn running(words: &str, last: LastRun) -> RunningRow {
         started_at: at,
         last_event_at: Some(at),
         tokens: Tokens { input: 1, output: 2, total: 3 },
+        tokens_metered: false,
         question: Some(question),
         marked_done: false,
         workspace: None,

@@ -28,7 +28,7 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
             "last_message": "<b>asks</b>", "started_at": "2026-01-02T02:50:00.000Z",
             "last_event_at": "2026-01-02T02:59:00.000Z",
             "tokens": {"input_tokens": 1200, "output_tokens": 300, "total_tokens": 1500},
-            "steering_requested": true,
+            "tokens_metered": true, "steering_requested": true,
             "steering_question": "Which **way**? <img src=x onerror=alert(1)>",
             "steering_context": "[look](javascript:alert(2)) and [this](https://example.org/)",
             "steering_asked_at": "2026-01-02T02:59:00.000Z", "steering_answered": false,

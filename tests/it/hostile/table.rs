@@ -28,6 +28,7 @@ const BROKEN: &str = "hostile::git_objects::a_repository_that_a_guest_broke_or_f
 const WHOLE: &str = "the cases of the same test that end with work";
 const AFTER_HELLO: &str = "channel::tests::lies::an_answer_that_is_none_is_an_error_of_its_request_and_no_more";
 const EXPORT: &str = "channel::tests::lies::an_export_that_is_more_or_other_than_it_may_be_is_refused_and_not_kept";
+const MODELS: &str = "model::refusals::only_the_runs_own_token_and_only_plain_inference_get_through";
 const OBEDIENT: &str = "the same program with the right words is woken";
 const FIRST_LINE: &str = "hostile::machine::first_words::a_first_line_that_is_none_is_an_error_and_no_machine_is_left";
 const FIRST_WORDS: &str = "qemu::wake::a_machine_may_say_one_short_line_that_it_is_ready_and_nothing_else";
@@ -115,6 +116,9 @@ const ROWS: &[Row] = &[
     row("the operator's unix socket", "jail", "not there", SCAN, OUTSIDE),
     row("another run's gateway, path and token", "jail", "refused", "hostile::reach::of_two_guests_at_once_each_can_use_only_its_own_endpoint_and_token", "its own are taken"),
     row("a credential in environments and files of the host", "jail", "not inside", SECRETS, OUTSIDE),
+    row("a key of the host's for models, and a login", "jail", "not inside, not in a log", "model::credentials::a_planted_key_is_nowhere_in_the_guest_nor_in_anything_that_is_written", "the same search finds the run's own token"),
+    row("a provider asked with a wrong or another door's token", "jail", "401, nothing is sent", MODELS, "with its own it is answered: `an_answer_streams_…`"),
+    row("tools the provider runs, addresses, stored things, two readings of one body", "jail", "400, nothing is sent", MODELS, "allowed by the workflow it passes: `what_the_workflow_allows_…`"),
     row("the operator's token and `.symphony/`", "jail", "not inside", SECRETS, OUTSIDE),
     row("host files, other disks, `/etc/shadow`", "jail", "not readable", "jail::files::host_secrets_are_not_readable_inside", OUTSIDE),
     row("writing outside the work tree", "jail", "refused", "jail::files::only_the_work_tree_home_and_scratch_are_writable", "the work tree takes it"),

@@ -1,0 +1,94 @@
+//! Usage is read as bytes pass, however they are cut.
+
+use proptest::prelude::*;
+
+use super::super::{Call, Meter, Reading, Usage};
+
+const ANTHROPIC: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"big-1\",\"content\":[],\"usage\":{\"input_tokens\":10,\"cache_read_input_tokens\":200,\"cache_creation_input_tokens\":30,\"output_tokens\":1}}}\n\n: ping\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"\\\"usage\\\":{\\\"output_tokens\\\":999}\"},\"x\":{\"y\":{\"usage\":{\"output_tokens\":998}}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":50}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+const RESPONSES: &str = "event: response.created\r\ndata: {\"type\":\"response.created\",\"response\":{\"model\":\"g\",\"usage\":null}}\r\n\r\ndata: {\"type\":\"response.completed\",\"response\":{\"output\":[{\"usage\":1}],\"model\":\"g-2\",\"usage\":{\"input_tokens\":100,\"input_tokens_details\":{\"cached_tokens\":60},\"output_tokens\":7}}}\r\n\r\n";
+const CHAT: &str = "data: {\"model\":\"c\",\"choices\":[{\"delta\":{\"content\":\"[DONE]\"}}],\"usage\":null}\n\ndata: {\"model\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4,\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\ndata: [DONE]\n\n";
+
+fn read(call: Call, content_type: &str, parts: &[&[u8]]) -> Reading {
+    let mut meter = Meter::new(call, content_type);
+    parts.iter().for_each(|part| meter.feed(part));
+    meter.finish()
+}
+
+fn stream(call: Call, text: &str) -> Reading {
+    read(call, "text/event-stream; charset=utf-8", &[text.as_bytes()])
+}
+
+fn expected() -> [(Call, &'static str, Reading); 3] {
+    let reading = |model: &str, usage| Reading { model: Some(model.into()), usage: Some(usage), whole: true };
+    [
+        (
+            Call::Messages,
+            ANTHROPIC,
+            reading("big-1", Usage { input: 10, output: 50, cache_read: 200, cache_write: 30 }),
+        ),
+        (Call::Responses, RESPONSES, reading("g-2", Usage { input: 40, output: 7, cache_read: 60, cache_write: 0 })),
+        (Call::ChatCompletions, CHAT, reading("c", Usage { input: 7, output: 4, cache_read: 2, cache_write: 0 })),
+    ]
+}
+
+#[test]
+fn the_usage_records_of_streams_are_read_and_nothing_else_is_taken_for_one() {
+    for (call, text, reading) in expected() {
+        assert_eq!(stream(call, text), reading);
+    }
+}
+
+#[test]
+fn a_whole_answer_in_one_text_is_read_too() {
+    let text = r#"{"id":"1","model":"big","content":[{"type":"tool_use","input":{"usage":{"input_tokens":1}}}],"usage":{"input_tokens":3,"output_tokens":4}}"#;
+    let usage = Usage { input: 3, output: 4, ..Usage::default() };
+    let reading = read(Call::Messages, "application/json", &[text.as_bytes()]);
+    assert_eq!(reading, Reading { model: Some("big".into()), usage: Some(usage), whole: true });
+    let cut = read(Call::Messages, "application/json", &[&text.as_bytes()[..text.len() - 1]]);
+    assert_eq!(cut, Reading::default());
+}
+
+#[test]
+fn a_cut_stream_is_told_from_a_whole_one_and_keeps_what_it_said() {
+    for (call, text, reading) in expected() {
+        let last = text.trim_end().rfind("\n\n").or(text.trim_end().rfind("\r\n\r\n")).expect("several events");
+        let cut = stream(call, &text[..last + 2]);
+        assert!(!cut.whole, "{call:?}");
+        assert_eq!(cut.model.is_some(), reading.model.is_some());
+    }
+    let began = stream(Call::Messages, ANTHROPIC.split_once(": ping").expect("there").0);
+    assert_eq!(began.usage, Some(Usage { input: 10, output: 1, cache_read: 200, cache_write: 30 }));
+}
+
+#[test]
+fn a_record_of_any_size_takes_no_more_memory_than_the_bound() {
+    let mut meter = Meter::new(Call::Messages, "application/json");
+    meter.feed(br#"{"model":"m","usage":{"x":""#);
+    for _ in 0..1000 {
+        meter.feed(&[b'a'; 1000]);
+    }
+    meter.feed(br#""},"usage":{"output_tokens":1}}"#);
+    assert_eq!(meter.finish().usage, Some(Usage { output: 1, ..Usage::default() }));
+}
+
+proptest! {
+    #[test]
+    fn where_the_bytes_are_cut_makes_no_difference(cuts in prop::collection::vec(0_usize..900, 0..12)) {
+        for (call, text, reading) in expected() {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % text.len()).collect();
+            cuts.sort_unstable();
+            let bounds = std::iter::once(0).chain(cuts.iter().copied());
+            let ends = cuts.iter().copied().chain([text.len()]);
+            let parts: Vec<&[u8]> = bounds.zip(ends).map(|(from, to)| &text.as_bytes()[from..to]).collect();
+            prop_assert_eq!(read(call, "text/event-stream", &parts), reading);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(prop::sample::select(b"{}[]\",:\\ \nadtype1\r".to_vec()), 0..400)) {
+        for call in [Call::Messages, Call::Responses, Call::ChatCompletions] {
+            read(call, "text/event-stream", &[b"data: ", &bytes]);
+            read(call, "application/json", &[&bytes]);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `credentials`, `providers.*` and `egress.*`: how agents reach models, and with whose key.
+
+use super::parse::is_loopback;
+use super::problem::{Code, Problem};
+use super::read::{Reader, Section};
+use crate::broker::{Provider, Rules};
+
+/// How agents reach models.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Models {
+    /// `providers.anthropic`
+    pub anthropic: ProviderRule,
+    /// `providers.openai`
+    pub openai: ProviderRule,
+    /// `egress.provider_tools`: whether requests may use what the provider runs, fetches or keeps.
+    pub provider_tools: bool,
+}
+
+/// One entry of `providers`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderRule {
+    /// Where its API is, without a slash at the end; `None`: the provider's own address.
+    pub base_url: Option<String>,
+    /// The variable of the host that holds its key.
+    pub api_key_env: String,
+    /// The only models that may be asked; `None` is any.
+    pub models: Option<Vec<String>>,
+}
+
+impl ProviderRule {
+    /// Whether `base_url` is on this machine.
+    pub fn is_local(&self) -> bool {
+        self.base_url.as_deref().and_then(host_of).is_some_and(is_loopback)
+    }
+}
+
+impl Models {
+    /// The entry of `provider`.
+    pub fn of(&self, provider: Provider) -> &ProviderRule {
+        match provider {
+            Provider::Anthropic => &self.anthropic,
+            Provider::OpenAi => &self.openai,
+        }
+    }
+
+    /// What requests to `provider` may hold.
+    pub fn rules(&self, provider: Provider) -> Rules<'_> {
+        Rules { provider_tools: self.provider_tools, models: self.of(provider).models.as_deref() }
+    }
+}
+
+pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Models {
+    if reader.word(root, "credentials", &[("broker", false), ("stage", true)]) == Some(true) {
+        let message = "`credentials: stage` is not built yet";
+        let problem = Problem::error(Code::NotBuiltYet, root.place_of("credentials"), message).about("credentials");
+        reader
+            .note(problem.hint("remove it: agents reach their models through the broker, and no key enters a sandbox"));
+    }
+    let providers = reader.section(root, "providers", "providers");
+    let anthropic = provider(reader, &providers, Provider::Anthropic);
+    let openai = provider(reader, &providers, Provider::OpenAi);
+    let egress = reader.section(root, "egress", "egress");
+    Models { anthropic, openai, provider_tools: reader.boolean(&egress, "provider_tools", false) }
+}
+
+fn provider(reader: &mut Reader<'_>, providers: &Section<'_>, provider: Provider) -> ProviderRule {
+    let name = provider.name();
+    let section = reader.section(providers, name, &format!("providers.{name}"));
+    let base_url = reader.filled(&section, "base_url").map(|url| url.trim().trim_end_matches('/').to_owned());
+    if let Some(url) = &base_url
+        && let Err(what) = usable(url)
+    {
+        reader.invalid(&section, "base_url", what, &format!("the provider's own is {}", provider.base_url()));
+    }
+    let api_key_env = reader.filled(&section, "api_key_env").map(|name| name.trim().to_owned());
+    let is_name = |name: &str| {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        name.chars().all(word) && !name.starts_with(|c: char| c.is_ascii_digit())
+    };
+    if api_key_env.as_deref().is_some_and(|name| !is_name(name)) {
+        let hint = "write the name of an environment variable, without `$`; a key itself never stands in this file";
+        reader.invalid(&section, "api_key_env", "is no name of a variable", hint);
+    }
+    let models = reader.strings(&section, "models", true);
+    if models.as_ref().is_some_and(Vec::is_empty) {
+        reader.invalid(&section, "models", "is empty: no model could be asked", "list models, or remove the line");
+    }
+    ProviderRule {
+        base_url,
+        api_key_env: api_key_env.unwrap_or_else(|| provider.api_key_env().to_owned()),
+        models: models.map(|models| models.into_iter().map(|(model, _)| model).collect()),
+    }
+}
+
+/// The host in a URL, without its port.
+fn host_of(url: &str) -> Option<&str> {
+    let authority = url.split_once("://")?.1.split('/').next()?;
+    match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map(|(host, _)| host),
+        None => authority.split(':').next(),
+    }
+}
+
+/// A base URL as it may stand in a file: nothing secret in it, and nothing that would travel unprotected.
+fn usable(url: &str) -> Result<(), &'static str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%".contains(c);
+    let Some((scheme, rest)) = url.split_once("://") else { return Err("must start with https://") };
+    if !rest.chars().all(plain) {
+        return Err("must be scheme, host, port and path only: no user, query or fragment");
+    }
+    let host = host_of(url).filter(|host| !host.is_empty()).ok_or("names no host")?;
+    match scheme {
+        "https" => Ok(()),
+        "http" if is_loopback(host) => Ok(()),
+        "http" => Err("must start with https://: only this machine is reached without"),
+        _ => Err("must start with https://"),
+    }
+}

@@ -1,0 +1,69 @@
+//! `credentials`, `providers.*` and `egress.*`.
+
+use super::*;
+use crate::broker::Provider;
+
+#[test]
+fn providers_have_their_own_address_and_variable_unless_told_otherwise() {
+    let models = good("").models;
+    assert_eq!((models.anthropic.base_url.as_deref(), models.openai.models.as_deref()), (None, None));
+    assert_eq!(
+        (models.anthropic.api_key_env.as_str(), models.openai.api_key_env.as_str()),
+        ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+    );
+    assert!(!models.provider_tools && !models.anthropic.is_local());
+    let set = "credentials: broker\nproviders:\n  openai: {base_url: 'http://[::1]:11434/v1/', api_key_env: LOCAL_KEY, models: [a, b]}\negress: {provider_tools: true}";
+    let models = good(set).models;
+    assert_eq!(models.openai.base_url.as_deref(), Some("http://[::1]:11434/v1"));
+    assert!(models.openai.is_local() && models.openai.api_key_env == "LOCAL_KEY");
+    let rules = models.rules(Provider::OpenAi);
+    assert!(rules.provider_tools && rules.models.is_some_and(|models| models == ["a", "b"]));
+    assert_eq!(models.rules(Provider::Anthropic).models, None);
+}
+
+#[test]
+fn an_address_is_encrypted_or_on_this_machine_and_holds_no_secret() {
+    let url = |url: &str| with(&format!("providers: {{openai: {{base_url: '{url}'}}}}"));
+    for fine in [
+        "https://models.example.org",
+        "https://models.example.org:8443/a/v1",
+        "http://127.0.0.1:1",
+        "http://localhost/v1",
+    ] {
+        assert!(url(fine).is_ok_and(|(_, problems)| problems.is_empty()), "{fine}");
+    }
+    for wrong in [
+        "http://models.example.org/v1",
+        "http://127.0.0.1.example.org",
+        "http://localhost.example.org",
+        "https://nobody:pass@models.example.org",
+        "http://127.0.0.1@models.example.org",
+        "https://models.example.org/v1?key=1",
+        "https://models.example.org/#a",
+        "https://",
+        "http://:80",
+        "ftp://models.example.org",
+        "models.example.org",
+        "https://models.example.org/a b",
+    ] {
+        let problems = url(wrong).expect_err(wrong);
+        assert_eq!((problems.len(), problems[0].code), (1, Code::InvalidValue), "{wrong}: {problems:?}");
+        assert!(problems[0].to_string().contains("providers.openai.base_url"));
+    }
+}
+
+#[test]
+fn what_is_meant_to_bind_is_never_a_default_by_mistake() {
+    assert_eq!(refused("credentials: stage").code, Code::NotBuiltYet);
+    assert_eq!(
+        refused("credentials: brokr").hint.as_deref().map(|hint| hint.contains("did you mean `broker`?")),
+        Some(true)
+    );
+    assert_eq!(refused("providers: {anthropic: {models: []}}").code, Code::InvalidValue);
+    assert_eq!(refused("providers: {anthropic: {models: big-1}}").code, Code::InvalidValue);
+    assert_eq!(refused("providers: {anthropic: {api_key_env: $ANTHROPIC_API_KEY}}").code, Code::InvalidValue);
+    assert_eq!(refused("providers: {anthropic: {base_url: 7}}").code, Code::WrongType);
+    assert_eq!(refused("egress: {provider_tools: 'no'}").code, Code::WrongType);
+    assert_eq!(warned("providers: {antropic: {}}").1.hint.as_deref(), Some("did you mean `anthropic`?"));
+    assert_eq!(warned("egress: {provider_tool: true}").1.hint.as_deref(), Some("did you mean `provider_tools`?"));
+}

@@ -1,0 +1,265 @@
+//! The host's credential for a provider: a key from the environment, or the login file of Claude Code or Codex.
+//!
+//! Files are read anew at each request and never written; an expired login is its owner's to renew. What is read leaves
+//! here only as headers that are marked as secret.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue, header};
+use serde_json::Value;
+use symphony_core::broker::Provider;
+use symphony_core::workflow::ProviderRule;
+
+use crate::workflow_file::Environment;
+
+/// Longest login file.
+const FILE_MAX: u64 = 1024 * 1024;
+/// A home on a dead network disk must not hold a request for ever.
+const READ: Duration = Duration::from_secs(10);
+/// What goes with a login of Claude Code.
+const LOGIN_BETA: &str = "oauth-2025-04-20";
+/// Where a login with ChatGPT is good for the Responses API.
+const CHATGPT: &str = "https://chatgpt.com/backend-api/codex";
+
+/// What authorises a request, and where to.
+#[derive(Clone)]
+pub(crate) struct Credential {
+    /// Marked as secret.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// A value to add to `anthropic-beta`.
+    pub(super) beta: Option<&'static str>,
+    /// Where its requests go.
+    pub(super) base_url: String,
+    /// Where it is from.
+    pub(crate) source: Source,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential({})", self.source)
+    }
+}
+
+/// Where a credential is from. Its words name places, never values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A variable of the host.
+    Key(String),
+    /// Claude Code's login.
+    Claude,
+    /// Codex' login.
+    Codex,
+    /// A server on this machine that asks for none.
+    Nothing,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(name) => write!(f, "the key in {name}"),
+            Self::Claude => f.write_str("the login of Claude Code (~/.claude/.credentials.json)"),
+            Self::Codex => f.write_str("the login of Codex (~/.codex/auth.json)"),
+            Self::Nothing => f.write_str("no key, for a server on this machine"),
+        }
+    }
+}
+
+impl Source {
+    /// What its owner does when it no longer works.
+    pub(super) fn remedy(&self) -> String {
+        match self {
+            Self::Key(name) => format!("start symphony with a key that works in {name}"),
+            Self::Claude => "log in again on the host with `claude` (/login)".to_owned(),
+            Self::Codex => "log in again on the host with `codex login`".to_owned(),
+            Self::Nothing => "name the variable with its key in `providers.*.api_key_env`".to_owned(),
+        }
+    }
+
+    /// Whether a file may hold a newer one by now.
+    pub(super) fn is_login(&self) -> bool {
+        matches!(self, Self::Claude | Self::Codex)
+    }
+}
+
+/// Why there is no credential to use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoCredential {
+    /// There is none.
+    #[error("no credential for {provider} on the host: set {variable}{}", login.map(|login| format!(", or log in with `{login}`")).unwrap_or_default())]
+    Absent {
+        /// For whom.
+        provider: &'static str,
+        /// Where a key would be looked for.
+        variable: String,
+        /// What would log in; `None` where a login would not be used.
+        login: Option<&'static str>,
+    },
+    /// A login that is over.
+    #[error("{source_} has expired: {}", source_.remedy())]
+    Expired {
+        /// Which.
+        source_: Source,
+    },
+    /// Something is there that cannot be used.
+    #[error("{source_} cannot be used: {why}")]
+    Unusable {
+        /// Which.
+        source_: Source,
+        /// Without any part of its value.
+        why: String,
+    },
+}
+
+impl NoCredential {
+    /// Whether there is nothing at all.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent { .. })
+    }
+}
+
+/// The credential for `provider`. A key wins over a login; a login goes to its own provider or stays on this machine.
+pub(crate) async fn find(
+    provider: Provider,
+    rule: &ProviderRule,
+    environment: &Environment,
+) -> Result<Credential, NoCredential> {
+    let base_url = rule.base_url.clone().unwrap_or_else(|| provider.base_url().to_owned());
+    let key = (environment.variable)(&rule.api_key_env).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
+    if let Some(key) = key {
+        let source = Source::Key(rule.api_key_env.clone());
+        let headers = vec![key_header(provider, &key, &source)?];
+        return Ok(Credential { headers, beta: None, base_url, source });
+    }
+    let at_home = rule.base_url.is_none() || rule.is_local();
+    if at_home && let Some((path, source)) = login_file(provider, environment) {
+        match read(&path).await {
+            Ok(Some(text)) => return login(provider, rule, base_url, source, &text),
+            Ok(None) => {}
+            Err(why) => return Err(NoCredential::Unusable { source_: source, why }),
+        }
+    }
+    if rule.is_local() {
+        return Ok(Credential { headers: vec![], beta: None, base_url, source: Source::Nothing });
+    }
+    let login = match provider {
+        Provider::Anthropic => "claude",
+        Provider::OpenAi => "codex login",
+    };
+    let variable = rule.api_key_env.clone();
+    Err(NoCredential::Absent { provider: provider.name(), variable, login: at_home.then_some(login) })
+}
+
+fn login_file(provider: Provider, environment: &Environment) -> Option<(PathBuf, Source)> {
+    let (variable, dir, file, source) = match provider {
+        Provider::Anthropic => ("CLAUDE_CONFIG_DIR", ".claude", ".credentials.json", Source::Claude),
+        Provider::OpenAi => ("CODEX_HOME", ".codex", "auth.json", Source::Codex),
+    };
+    let named = (environment.variable)(variable).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let dir = named.or_else(|| environment.home.as_ref().map(|home| home.join(dir)))?;
+    Some((dir.join(file), source))
+}
+
+/// `None`: there is no such file.
+async fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let read = async {
+        let meta = match tokio::fs::metadata(path).await {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        if !meta.is_file() || meta.len() > FILE_MAX {
+            return Err("it is no file of a login".to_owned());
+        }
+        tokio::fs::read(path).await.map(Some).map_err(|error| error.to_string())
+    };
+    tokio::time::timeout(READ, read).await.unwrap_or_else(|_| Err("the disk does not answer".to_owned()))
+}
+
+fn login(
+    provider: Provider,
+    rule: &ProviderRule,
+    base_url: String,
+    source: Source,
+    text: &[u8],
+) -> Result<Credential, NoCredential> {
+    // Its parser's words would quote it.
+    let broken = |why: &str| NoCredential::Unusable { source_: source.clone(), why: why.to_owned() };
+    let file: Value = serde_json::from_slice(text).map_err(|_| broken("the file is not JSON"))?;
+    let word = |place: &str| file.pointer(place).and_then(Value::as_str).filter(|word| !word.is_empty());
+    let now = jiff::Timestamp::now().as_millisecond();
+    match provider {
+        Provider::Anthropic => {
+            let token = word("/claudeAiOauth/accessToken").ok_or_else(|| broken("the file holds no login"))?;
+            if file.pointer("/claudeAiOauth/expiresAt").and_then(Value::as_i64).is_some_and(|at| at <= now) {
+                return Err(NoCredential::Expired { source_: source });
+            }
+            let headers = vec![bearer(token, &source)?];
+            Ok(Credential { headers, beta: Some(LOGIN_BETA), base_url, source })
+        }
+        Provider::OpenAi => {
+            let Some(token) = word("/tokens/access_token") else {
+                let key = word("/OPENAI_API_KEY").ok_or_else(|| broken("the file holds no login"))?;
+                let headers = vec![bearer(key, &source)?];
+                return Ok(Credential { headers, beta: None, base_url, source });
+            };
+            if expiry(token).is_some_and(|at| at.saturating_mul(1000) <= now) {
+                return Err(NoCredential::Expired { source_: source });
+            }
+            let mut headers = vec![bearer(token, &source)?];
+            if let Some(account) = word("/tokens/account_id") {
+                headers.push((HeaderName::from_static("chatgpt-account-id"), secret(account, &source)?));
+            }
+            let base_url = if rule.base_url.is_some() { base_url } else { CHATGPT.to_owned() };
+            Ok(Credential { headers, beta: None, base_url, source })
+        }
+    }
+}
+
+/// When a token says that it ends, in seconds; it is not verified, its provider does that.
+fn expiry(token: &str) -> Option<i64> {
+    let claims = token.split('.').nth(1)?;
+    let bytes = from_base64url(claims)?;
+    serde_json::from_slice::<Value>(&bytes).ok()?.get("exp")?.as_i64()
+}
+
+fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len() * 3 / 4), 0_u32, 0);
+    for c in text.trim_end_matches('=').bytes() {
+        let value = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'-' | b'+' => 62,
+            b'_' | b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push(u8::try_from(bits >> held & 0xff).unwrap_or_default());
+        }
+    }
+    Some(bytes)
+}
+
+fn key_header(provider: Provider, key: &str, source: &Source) -> Result<(HeaderName, HeaderValue), NoCredential> {
+    match provider {
+        Provider::Anthropic => Ok((HeaderName::from_static("x-api-key"), secret(key, source)?)),
+        Provider::OpenAi => bearer(key, source),
+    }
+}
+
+fn bearer(token: &str, source: &Source) -> Result<(HeaderName, HeaderValue), NoCredential> {
+    Ok((header::AUTHORIZATION, secret(&format!("Bearer {token}"), source)?))
+}
+
+fn secret(value: &str, source: &Source) -> Result<HeaderValue, NoCredential> {
+    let unusable =
+        |_| NoCredential::Unusable { source_: source.clone(), why: "it holds characters that no key has".to_owned() };
+    let mut value = HeaderValue::from_str(value).map_err(unusable)?;
+    value.set_sensitive(true);
+    Ok(value)
+}

@@ -1,0 +1,239 @@
+//! One request of an agent: is it the run's own, may it go, and what came back.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::{Body as _, Bytes, Incoming};
+use subtle::ConstantTimeEq as _;
+use symphony_core::broker::{
+    self, BODY_MAX, Checked, Meter, Provider, Refusal, Route, VALUES_MAX, request_header, response_header,
+    without_login_beta,
+};
+use symphony_core::json_weight;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Door;
+use super::credential::{self, Credential};
+use super::passing::{Account, Passing};
+
+/// Longest time for a request's body, waiting for room included.
+const BODY: Duration = Duration::from_secs(120);
+/// Longest value of a header that is forwarded, and all of them together.
+const HEADER_MAX: usize = 8 * 1024;
+const HEADERS_MAX: usize = 32 * 1024;
+
+/// What goes to a provider, credential aside; kept until it has answered, for a second try with a newer login.
+struct Outgoing {
+    route: Route,
+    headers: HeaderMap,
+    body: Option<Bytes>,
+    /// The model that is asked; empty where none is.
+    model: String,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Door {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let provider = Provider::of_path(request.uri().path());
+        let answered = match self.outgoing(request).await {
+            Ok(outgoing) => self.forward(outgoing).await,
+            Err(refusal) => {
+                if refusal.status != 401 {
+                    self.tell("model_refused", || refusal.to_string());
+                }
+                Err(refusal)
+            }
+        };
+        answered.unwrap_or_else(|refusal| error(provider, &refusal))
+    }
+
+    /// The checks, cheapest first: nothing of a stranger's request is read.
+    async fn outgoing(&self, request: Request<Incoming>) -> Result<Outgoing, Refusal> {
+        if !self.is_ours(request.headers()) {
+            return Err(Refusal::new(401, "this is not the token of a run that is active"));
+        }
+        if request.headers().contains_key(header::UPGRADE) {
+            return Err(Refusal::new(426, "there are no WebSockets here; use plain HTTP with server-sent events"));
+        }
+        let (head, body) = request.into_parts();
+        let route = broker::route(head.method.as_str(), head.uri.path(), head.uri.query())?;
+        let headers = forwarded(route.provider, &head.headers)?;
+        if !route.call.has_body() {
+            return Ok(Outgoing { route, headers, body: None, model: String::new(), _room: None });
+        }
+        if head.headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return Err(Refusal::new(415, "compressed bodies are not read; send plain JSON"));
+        }
+        let taken = tokio::time::timeout(BODY, self.read(body)).await;
+        let (bytes, room) = taken.map_err(|_| Refusal::new(408, "the request took too long"))??;
+        let (models, call, provider) = (self.0.models.clone(), route.call, route.provider);
+        // A large body keeps a processor busy for a while.
+        let checked = tokio::task::spawn_blocking(move || -> Result<(Bytes, String), Refusal> {
+            if json_weight::values(&bytes) > VALUES_MAX {
+                return Err(Refusal::new(413, "the body has too many values"));
+            }
+            let read = serde_json::from_slice(&bytes);
+            let read = read.map_err(|error| Refusal::new(400, format!("the body is not JSON: {error}")))?;
+            let Checked { body, model } = broker::check(call, read, &models.rules(provider))?;
+            Ok((Bytes::from(body.to_string()), model))
+        });
+        let (body, model) = checked.await.map_err(|_| Refusal::new(500, "the request could not be checked"))??;
+        Ok(Outgoing { route, headers, body: Some(body), model, _room: Some(room) })
+    }
+
+    /// Whether the token is this run's, and the run still there. Both ways that clients send one are heard.
+    fn is_ours(&self, headers: &HeaderMap) -> bool {
+        let bearer = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let bearer = bearer.and_then(|value| value.split_at_checked(7));
+        let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer ")).map(|(_, token)| token);
+        let key = headers.get("x-api-key").map(HeaderValue::as_bytes);
+        let ours = self.token().as_bytes();
+        let right = [bearer, key].into_iter().flatten().any(|token| bool::from(token.ct_eq(ours)));
+        right && !self.0.closed.is_cancelled()
+    }
+
+    /// The whole body, once there is room for it.
+    async fn read(&self, body: Incoming) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
+        let large = || Refusal::new(413, format!("the body is larger than {} MiB, or broke off", BODY_MAX >> 20));
+        let most = body.size_hint().upper().unwrap_or(BODY_MAX as u64);
+        let most = usize::try_from(most).ok().filter(|most| *most <= BODY_MAX).ok_or_else(large)?;
+        let kib = u32::try_from(most / 1024 + 1).map_err(|_| large())?;
+        let room = self.0.room.clone().acquire_many_owned(kib).await;
+        let room = room.map_err(|_| Refusal::new(503, "the run is over"))?;
+        let bytes = to_bytes(Body::new(body), BODY_MAX).await.map_err(|_| large())?;
+        Ok((bytes, room))
+    }
+
+    async fn forward(&self, outgoing: Outgoing) -> Result<Response<Body>, Refusal> {
+        let Route { provider, call, .. } = outgoing.route;
+        let permit = match call.is_metered() {
+            true => {
+                Some(self.0.reports.clone().reserve_owned().await.map_err(|_| Refusal::new(503, "the run is over"))?)
+            }
+            false => None,
+        };
+        let mut credential = self.credential(provider).await?;
+        let mut response = self.send(&outgoing, &credential).await?;
+        if response.status() == StatusCode::UNAUTHORIZED && credential.source.is_login() {
+            // Its owner may have logged in again a moment ago.
+            let newer = self.credential(provider).await?;
+            if newer.headers != credential.headers {
+                credential = newer;
+                response = self.send(&outgoing, &credential).await?;
+            }
+        }
+        let status = response.status();
+        let name = provider.name();
+        match status.as_u16() {
+            // A provider's own words may quote the key.
+            401 => {
+                let said = format!("{name} refuses {}: {}", credential.source, credential.source.remedy());
+                self.tell("model_login", || said.clone());
+                return Err(Refusal::new(401, said));
+            }
+            300..=399 => {
+                let said = format!(
+                    "{name} answered {status} with another address, which is not followed: mend `providers.{name}.base_url`"
+                );
+                self.tell("model_unreachable", || said.clone());
+                return Err(Refusal::new(502, said));
+            }
+            429 | 529 => self.tell("model_limited", || {
+                let after = response.headers().get(header::RETRY_AFTER).and_then(|after| after.to_str().ok());
+                let digits = after.filter(|after| after.len() < 8 && after.bytes().all(|b| b.is_ascii_digit()));
+                let after = digits.map(|after| format!(", to be asked again in {after} s")).unwrap_or_default();
+                format!("{name} answered {} to {}{after}", status.as_u16(), outgoing.model)
+            }),
+            500.. => self.tell("model_error", || format!("{name} answered {}", status.as_u16())),
+            _ => {}
+        }
+        let account = permit.filter(|_| status.is_success()).map(|permit| {
+            let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+            Account { provider, asked: outgoing.model, meter: Meter::new(call, kind.unwrap_or_default()), permit }
+        });
+        let (head, body) = response.into_parts();
+        let mut answer = Response::new(Body::new(Passing::new(body, account)));
+        *answer.status_mut() = status;
+        for (name, value) in head.headers.iter().filter(|(name, _)| response_header(name.as_str())) {
+            answer.headers_mut().append(name, value.clone());
+        }
+        Ok(answer)
+    }
+
+    async fn credential(&self, provider: Provider) -> Result<Credential, Refusal> {
+        let found = credential::find(provider, self.0.models.of(provider), &self.0.broker.environment).await;
+        found.map_err(|none| {
+            self.tell("model_login", || none.to_string());
+            Refusal::new(401, none.to_string())
+        })
+    }
+
+    async fn send(&self, outgoing: &Outgoing, credential: &Credential) -> Result<Response<Incoming>, Refusal> {
+        let Outgoing { route, headers, body, .. } = outgoing;
+        let name = route.provider.name();
+        let mut request = Request::new(body.clone().map_or_else(Body::empty, Body::from));
+        *request.uri_mut() = format!("{}{}", credential.base_url, route.target)
+            .parse()
+            .map_err(|_| Refusal::new(502, format!("`providers.{name}.base_url` is no address")))?;
+        *request.headers_mut() = headers.clone();
+        let all = request.headers_mut();
+        // An answer that was packed could not be read in passing.
+        all.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        betas(all, credential.beta);
+        for (name, value) in &credential.headers {
+            all.insert(name, value.clone());
+        }
+        if body.is_some() {
+            all.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.method_mut() = Method::POST;
+        }
+        self.0.broker.upstream.send(request).await.map_err(|why| {
+            let said = format!("{name} cannot be reached from the host: {why}");
+            self.tell("model_unreachable", || said.clone());
+            Refusal::new(502, said)
+        })
+    }
+}
+
+/// The headers that inference needs, within bounds.
+fn forwarded(provider: Provider, headers: &HeaderMap) -> Result<HeaderMap, Refusal> {
+    let mut passing = HeaderMap::new();
+    let mut size = 0;
+    for (name, value) in headers.iter().filter(|(name, _)| request_header(provider, name.as_str())) {
+        size += name.as_str().len() + value.len();
+        if value.len() > HEADER_MAX || size > HEADERS_MAX {
+            return Err(Refusal::new(431, format!("the header {name} is too long")));
+        }
+        passing.append(name, value.clone());
+    }
+    Ok(passing)
+}
+
+/// The betas that the agent asked for, with the one that goes with the credential or without any such.
+fn betas(headers: &mut HeaderMap, login: Option<&str>) {
+    const NAME: &str = "anthropic-beta";
+    let asked: Vec<_> = headers.get_all(NAME).iter().filter_map(|value| value.to_str().ok()).collect();
+    let kept = without_login_beta(&asked.join(","));
+    let all = [kept.as_str(), login.unwrap_or_default()];
+    let all = all.into_iter().filter(|beta| !beta.is_empty()).collect::<Vec<_>>().join(",");
+    headers.remove(NAME);
+    if let Some(value) = HeaderValue::from_str(&all).ok().filter(|_| !all.is_empty()) {
+        headers.insert(NAME, value);
+    }
+}
+
+/// A refusal in the provider's format.
+fn error(provider: Provider, refusal: &Refusal) -> Response<Body> {
+    let said: &dyn Display = refusal;
+    let body = broker::error_body(provider, refusal.status, &said.to_string());
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if refusal.status == 401 {
+        // Asking again with the same token changes nothing.
+        response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+    response
+}

@@ -1,0 +1,164 @@
+//! The model broker of one run: HTTP/1.1 on byte streams from the run's own guest, forwarded to a provider with the host's
+//! credential.
+//!
+//! Owns the run's token, limits and life. What is forwarded is decided in `symphony_core::broker`. No credential goes to a
+//! guest, into a log or an error, and no credential is ever refreshed or written: that could log its owner out.
+
+pub(crate) mod credential;
+mod forward;
+mod passing;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use symphony_core::broker::{BODY_MAX, Provider};
+use symphony_core::snapshot::EventRow;
+use symphony_core::workflow::Models;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::upstream::Upstream;
+use super::mcp::Bearer;
+use crate::agent::profile;
+use crate::run::line::Report;
+use crate::workflow_file::Environment;
+
+/// Connections at once; a further one is closed unread.
+const CONNECTIONS: usize = 64;
+/// Longest time for a request's head, which is also the longest pause between two requests.
+const HEAD: Duration = Duration::from_secs(120);
+/// Request bodies held at once for one run, in KiB. A further request waits.
+const ROOM_KIB: usize = 2 * BODY_MAX / 1024;
+/// The same trouble is told again after this long.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
+
+/// What all runs share: the way to providers, and where credentials are.
+#[derive(Clone)]
+pub struct Broker {
+    upstream: Arc<Upstream>,
+    environment: Environment,
+}
+
+impl Broker {
+    /// Credentials are looked for in `environment` and its home, at each request anew.
+    pub fn new(environment: Environment) -> Self {
+        Self { upstream: Arc::new(Upstream::default()), environment }
+    }
+
+    /// The door of one run, open until [`Door::close`]. What passes it is reported to `reports`.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn open(&self, models: Models, reports: mpsc::Sender<Report>) -> Result<Door, getrandom::Error> {
+        Ok(Door(Arc::new(Shared {
+            broker: self.clone(),
+            models: Arc::new(models),
+            bearer: Bearer::random()?,
+            reports,
+            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            room: Arc::new(Semaphore::new(ROOM_KIB)),
+            closed: CancellationToken::new(),
+            told: Mutex::default(),
+        })))
+    }
+
+    /// Whether there is a credential for `provider`, and which, or why there is none.
+    pub async fn access(&self, models: &Models, provider: Provider) -> Result<String, String> {
+        let found = credential::find(provider, models.of(provider), &self.environment).await;
+        found.map(|found| found.source.to_string()).map_err(|none| none.to_string())
+    }
+}
+
+/// The door of one run. Clones share everything.
+#[derive(Clone)]
+pub struct Door(Arc<Shared>);
+
+struct Shared {
+    broker: Broker,
+    models: Arc<Models>,
+    bearer: Bearer,
+    reports: mpsc::Sender<Report>,
+    connections: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    closed: CancellationToken,
+    /// When each kind of trouble was told last: a guest can make it as often as it likes.
+    told: Mutex<HashMap<&'static str, Instant>>,
+}
+
+impl Door {
+    /// The run's token; a secret, but worth nothing outside this run.
+    pub fn token(&self) -> &str {
+        self.0.bearer.reveal()
+    }
+
+    /// What tells an agent where its models are, when the guest listens on its loopback `port`: only those for which
+    /// there is a credential, expired or not.
+    pub async fn variables(&self, port: u16) -> Vec<(String, String)> {
+        let mut variables = vec![];
+        for provider in Provider::ALL {
+            let found = credential::find(provider, self.0.models.of(provider), &self.0.broker.environment).await;
+            if found.is_err_and(|none| none.is_absent()) {
+                continue;
+            }
+            let url = format!("http://127.0.0.1:{port}{}", provider.prefix());
+            variables.extend(profile::model_variables(provider, url, self.token()));
+        }
+        variables
+    }
+
+    /// Ends it: what is under way is dropped, here and at the provider, and the token is worthless from now on.
+    pub fn close(&self) {
+        self.0.closed.cancel();
+    }
+
+    /// Serves one connection from the guest until either side closes it or the door is closed.
+    pub async fn serve(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        if self.0.closed.is_cancelled() {
+            return;
+        }
+        let Ok(_permit) = self.0.connections.clone().try_acquire_owned() else {
+            self.tell("model_refused", || {
+                format!("the agent holds {CONNECTIONS} connections to its models; further ones are closed")
+            });
+            return;
+        };
+        let door = self.clone();
+        let service = service_fn(move |request| {
+            let door = door.clone();
+            async move { Ok::<_, Infallible>(door.answer(request).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .max_buf_size(64 * 1024)
+            .serve_connection(TokioIo::new(io), service);
+        let ended = tokio::select! {
+            ended = connection => ended,
+            () = self.0.closed.cancelled() => Ok(()),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a model connection of the guest broke");
+        }
+    }
+
+    /// An event for the run's history; lost when nobody takes it, and told seldom.
+    fn tell(&self, event: &'static str, message: impl FnOnce() -> String) {
+        let now = Instant::now();
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(event).is_some_and(|last| now.duration_since(*last) < TOLD_AGAIN) {
+            return;
+        }
+        told.insert(event, now);
+        let row = EventRow { at: jiff::Timestamp::now(), event: event.to_owned(), message: message() };
+        let _ = self.0.reports.try_send(Report::Event(row));
+    }
+}

@@ -1,0 +1,4 @@
+//! The broker's parts on their own. As a whole it is tested through the program, in `tests/it/model`.
+
+mod credential;
+mod door;

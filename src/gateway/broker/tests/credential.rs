@@ -1,0 +1,91 @@
+//! Credentials: which is found, where it goes, and that nothing shows it. The broker itself is tested through the program,
+//! in `tests/it/model`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+use symphony_core::broker::Provider;
+use symphony_core::workflow::ProviderRule;
+
+use super::super::credential::{NoCredential, Source, find};
+use crate::workflow_file::Environment;
+
+fn environment(home: &Path, key: Option<(&'static str, &'static str)>) -> Environment {
+    let variable = move |name: &str| key.filter(|(named, _)| *named == name).map(|(_, value)| value.to_owned());
+    Environment { home: Some(home.to_owned()), variable: Arc::new(variable) }
+}
+
+fn rule(provider: Provider, base_url: Option<&str>) -> ProviderRule {
+    ProviderRule { base_url: base_url.map(str::to_owned), api_key_env: provider.api_key_env().to_owned(), models: None }
+}
+
+fn write(home: &Path, file: &str, text: &str) {
+    let path = home.join(file);
+    std::fs::create_dir_all(path.parent().expect("parent")).expect("directory");
+    std::fs::write(path, text).expect("written");
+}
+
+/// `{"exp":…}` between two dots, as a token carries it.
+fn token(exp: i64) -> String {
+    format!("h.{}.s", super::super::super::mcp::base64url(json!({"exp": exp}).to_string().as_bytes()))
+}
+
+#[tokio::test]
+async fn a_key_wins_over_a_login_and_neither_is_shown() {
+    let home = tempfile::tempdir().expect("directory");
+    write(
+        home.path(),
+        ".claude/.credentials.json",
+        &json!({"claudeAiOauth": {"accessToken": "login-1234"}}).to_string(),
+    );
+    let rule = rule(Provider::Anthropic, None);
+    let login = find(Provider::Anthropic, &rule, &environment(home.path(), None)).await.expect("a login");
+    assert_eq!((&login.source, login.headers[0].1.as_bytes()), (&Source::Claude, b"Bearer login-1234".as_slice()));
+    let with_key = environment(home.path(), Some(("ANTHROPIC_API_KEY", " key-5678\n")));
+    let key = find(Provider::Anthropic, &rule, &with_key).await.expect("a key");
+    assert_eq!((key.headers[0].0.as_str(), key.headers[0].1.as_bytes()), ("x-api-key", b"key-5678".as_slice()));
+    for credential in [login, key] {
+        let shown = format!("{credential:?} {:?} {}", credential.headers, credential.source);
+        assert!(!shown.contains("1234") && !shown.contains("5678"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_goes_to_its_own_provider_only() {
+    let home = tempfile::tempdir().expect("directory");
+    let auth = json!({"OPENAI_API_KEY": null, "tokens": {"access_token": token(i64::MAX / 2000), "account_id": "a-1"}});
+    write(home.path(), ".codex/auth.json", &auth.to_string());
+    let at = async |base_url| {
+        find(Provider::OpenAi, &rule(Provider::OpenAi, base_url), &environment(home.path(), None)).await
+    };
+    let own = at(None).await.expect("a login");
+    assert_eq!(own.base_url, "https://chatgpt.com/backend-api/codex");
+    assert_eq!((own.headers[1].0.as_str(), own.headers[1].1.as_bytes()), ("chatgpt-account-id", b"a-1".as_slice()));
+    let other = at(Some("https://models.example.org/v1")).await.expect_err("not its own");
+    assert!(matches!(&other, NoCredential::Absent { login: None, .. }), "{other}");
+}
+
+#[tokio::test]
+async fn what_has_expired_or_is_broken_says_so_without_a_word_of_it() {
+    let home = tempfile::tempdir().expect("directory");
+    let of = async || find(Provider::OpenAi, &rule(Provider::OpenAi, None), &environment(home.path(), None)).await;
+    write(home.path(), ".codex/auth.json", &json!({"tokens": {"access_token": token(1000)}}).to_string());
+    let expired = of().await.expect_err("expired").to_string();
+    assert!(expired.contains("log in again on the host with `codex login`"), "{expired}");
+    for broken in ["secret-word", "{\"secret-word\": 1}", "{\"tokens\": {\"access_token\": \"secret-word\\n\"}}"] {
+        write(home.path(), ".codex/auth.json", broken);
+        let said = of().await.expect_err(broken).to_string();
+        assert!(said.contains("cannot be used") && !said.contains("secret-word"), "{said}");
+    }
+    write(home.path(), ".codex/auth.json", &json!({"OPENAI_API_KEY": "k-1"}).to_string());
+    assert_eq!(of().await.expect("a key").base_url, "https://api.openai.com/v1");
+}
+
+#[tokio::test]
+async fn a_server_on_this_machine_needs_none() {
+    let home = tempfile::tempdir().expect("directory");
+    let local = rule(Provider::OpenAi, Some("http://127.0.0.1:11434/v1"));
+    let found = find(Provider::OpenAi, &local, &environment(home.path(), None)).await.expect("nothing is needed");
+    assert_eq!((found.source, found.headers.len()), (Source::Nothing, 0));
+}

@@ -1,0 +1,130 @@
+//! The door of one run, on a pipe in the place of a channel.
+
+use std::sync::Arc;
+
+use symphony_core::broker::{Metered, Usage};
+use symphony_core::workflow::{Models, Place, Workflow};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::super::{Broker, Door};
+use crate::run::line::Report;
+use crate::workflow_file::Environment;
+
+/// A provider that sends this to whoever connects, and keeps the connection open.
+async fn provider(answer: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut head = vec![0; 64 * 1024];
+                while stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+                    if stream.write_all(&answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    url
+}
+
+fn door(url: &str) -> (Door, mpsc::Receiver<Report>) {
+    let text = format!("---\ntracker: {{kind: local}}\nproviders: {{anthropic: {{base_url: '{url}'}}}}\n---\n");
+    let place = Place { dir: "/nowhere".into(), home: None, env: &|_| None };
+    let models: Models = Workflow::parse(&text, &place).expect("a workflow").0.models;
+    let broker = Broker::new(Environment { home: None, variable: Arc::new(|_| None) });
+    let (to, reports) = mpsc::channel(8);
+    (broker.open(models, to).expect("randomness"), reports)
+}
+
+fn connect(door: &Door) -> DuplexStream {
+    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let door = door.clone();
+    tokio::spawn(async move { door.serve(theirs).await });
+    ours
+}
+
+async fn ask(io: &mut DuplexStream, token: &str) {
+    let body = r#"{"model":"m","messages":[]}"#;
+    let head = format!(
+        "POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nx-api-key: {token}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    io.write_all(head.as_bytes()).await.expect("taken");
+}
+
+/// Reads until this was read.
+async fn until(io: &mut DuplexStream, word: &str) -> String {
+    let mut text = String::new();
+    let mut part = [0; 1024];
+    while !text.contains(word) {
+        let read = io.read(&mut part).await.expect("readable");
+        assert!(read > 0, "ended before {word}: {text}");
+        text.push_str(&String::from_utf8_lossy(&part[..read]));
+    }
+    text
+}
+
+#[tokio::test]
+async fn after_the_run_its_token_is_worthless_and_what_was_cut_is_told() {
+    let begun = "data: {\"type\":\"message_start\",\"message\":{\"model\":\"b\",\"usage\":{\"input_tokens\":7}}}\n\n";
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{begun}\r\n",
+        begun.len()
+    );
+    let (door, mut reports) = door(&provider(answer.into_bytes()).await);
+    let mut under_way = connect(&door);
+    ask(&mut under_way, door.token()).await;
+    until(&mut under_way, "message_start").await;
+    door.close();
+    let mut rest = vec![];
+    let _ = under_way.read_to_end(&mut rest).await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "a cut answer must not look whole");
+    let told = reports.recv().await.expect("told");
+    let usage = Some(Usage { input: 7, ..Usage::default() });
+    assert!(matches!(&told, Report::Metered(Metered { usage: said, whole: false, .. }) if *said == usage), "{told:?}");
+    let mut later = connect(&door);
+    let _ = later.write_all(b"GET /anthropic/v1/models HTTP/1.1\r\n").await;
+    assert_eq!(later.read(&mut [0; 8]).await.unwrap_or(0), 0, "nobody is there any more");
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_read_holds_the_provider_back() {
+    // More than every buffer on the way; a provider that could send it all would be done.
+    const LENGTH: usize = 64 * 1024 * 1024;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let sent = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counting = sent.clone();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {LENGTH}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("taken");
+        while stream.write_all(&[b' '; 4096]).await.is_ok() {
+            counting.fetch_add(4096, std::sync::atomic::Ordering::Relaxed);
+        }
+    });
+    let (door, _reports) = door(&url);
+    let mut agent = connect(&door);
+    ask(&mut agent, door.token()).await;
+    until(&mut agent, "\r\n\r\n").await;
+    let count = || sent.load(std::sync::atomic::Ordering::Relaxed);
+    // It comes to a stand: nothing more is taken over many looks.
+    let (mut last, mut still) = (count(), 0);
+    while still < 20 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        still = if count() == last { still + 1 } else { 0 };
+        last = count();
+    }
+    assert!(last < LENGTH / 2, "{last} bytes are held somewhere");
+    let mut read = 0;
+    let mut part = vec![0; 64 * 1024];
+    while read < LENGTH / 2 {
+        read += agent.read(&mut part).await.expect("readable");
+    }
+    assert!(count() > last, "it goes on when the agent reads");
+}

@@ -1,0 +1,180 @@
+//! A provider on this machine: what it answers is told by the model that is asked for, and every request is kept.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// One request, as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// Request line and headers, in lower case.
+    pub(crate) head: String,
+    pub(crate) body: Value,
+}
+
+#[derive(Default)]
+struct State {
+    asked: Vec<Asked>,
+    /// Whether slow answers may go on.
+    released: bool,
+    /// Connections that the client closed while an answer was due.
+    dropped: usize,
+    /// Credentials that are refused, and what is done before saying so.
+    refused: Option<(String, Box<dyn Fn() + Send>)>,
+}
+
+/// The provider, alive as long as the test program.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) url: String,
+    shared: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let server = Self { url, shared: Arc::default() };
+        let accepting = server.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let server = accepting.clone();
+                std::thread::spawn(move || while server.answer_one(&stream).is_some() {});
+            }
+        });
+        server
+    }
+
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.shared.0.lock().expect("lock").asked.clone()
+    }
+
+    pub(crate) fn dropped(&self) -> usize {
+        self.shared.0.lock().expect("lock").dropped
+    }
+
+    /// Lets slow answers go on.
+    pub(crate) fn release(&self) {
+        self.shared.0.lock().expect("lock").released = true;
+        self.shared.1.notify_all();
+    }
+
+    /// Refuses a credential that holds this, after doing that.
+    pub(crate) fn refuse(&self, part: &str, then: impl Fn() + Send + 'static) {
+        self.shared.0.lock().expect("lock").refused = Some((part.to_lowercase(), Box::new(then)));
+    }
+
+    /// `None` when the connection is over.
+    fn answer_one(&self, stream: &TcpStream) -> Option<()> {
+        let asked = read(stream)?;
+        let refused = {
+            let mut state = self.shared.0.lock().expect("lock");
+            state.asked.push(asked.clone());
+            let hit = state.refused.as_ref().filter(|(part, _)| asked.head.contains(part));
+            hit.map(|(_, then)| then()).is_some()
+        };
+        let mut out = stream;
+        let mut send = |text: String| out.write_all(text.as_bytes()).ok();
+        if refused {
+            return send(whole(401, "", &json!({"error": {"message": format!("bad: {}", asked.head)}})));
+        }
+        match asked.body["model"].as_str().unwrap_or_default() {
+            "slow" => {
+                send(format!("{STREAM}{}", event("message_start", &begun())))?;
+                let state = self.shared.0.lock().expect("lock");
+                let waited = self.shared.1.wait_timeout_while(state, Duration::from_secs(90), |state| !state.released);
+                drop(waited.expect("lock"));
+                send(format!("{}0\r\n\r\n", rest()))
+            }
+            "hang" | "drip" => {
+                let drips = asked.body["model"] == "drip";
+                if drips {
+                    send(format!("{STREAM}{}", event("message_start", &begun())))?;
+                }
+                stream.set_read_timeout(Some(Duration::from_millis(50))).ok()?;
+                loop {
+                    let mut byte = [0];
+                    let gone = match (&mut &*stream).read(&mut byte) {
+                        Ok(0) => true,
+                        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+                        Ok(_) => false,
+                    };
+                    if gone || (drips && send(chunk(": drip\n\n")).is_none()) {
+                        self.shared.0.lock().expect("lock").dropped += 1;
+                        return None;
+                    }
+                }
+            }
+            "cut" => {
+                send(format!("{STREAM}{}", event("message_start", &begun())))?;
+                None
+            }
+            "limited" => {
+                send(whole(429, "retry-after: 7\r\n", &json!({"type": "error", "error": {"type": "rate_limit_error"}})))
+            }
+            "overloaded" => {
+                send(whole(529, "retry-after: 9\r\n", &json!({"type": "error", "error": {"type": "overloaded_error"}})))
+            }
+            "moved" => send(whole(307, "location: http://127.0.0.1:1/\r\n", &json!({}))),
+            "json" => {
+                let usage = json!({"input_tokens": 3, "output_tokens": 4});
+                send(whole(200, COOKIE, &json!({"type": "message", "model": "json-1", "content": [], "usage": usage})))
+            }
+            "chat" => {
+                let part = |value: Value| chunk(&format!("data: {value}\n\n"));
+                let word = part(json!({"model": "chat-1", "choices": [{"delta": {"content": "hello"}}]}));
+                let used = part(
+                    json!({"model": "chat-1", "choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}),
+                );
+                send(format!("{STREAM}{word}{used}{}0\r\n\r\n", chunk("data: [DONE]\n\n")))
+            }
+            _ => send(format!("{STREAM}{}{}0\r\n\r\n", event("message_start", &begun()), rest())),
+        }
+    }
+}
+
+const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nset-cookie: planted=1\r\nrequest-id: req-1\r\n\r\n";
+const COOKIE: &str = "set-cookie: planted=1\r\nrequest-id: req-1\r\n";
+
+fn begun() -> Value {
+    json!({"message": {"model": "big-1", "usage": {"input_tokens": 10, "cache_read_input_tokens": 200, "output_tokens": 1}}})
+}
+
+fn rest() -> String {
+    let call = json!({"content_block": {"type": "tool_use", "id": "t1", "name": "bash", "input": {}}});
+    let used = json!({"delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 50}});
+    [event("content_block_start", &call), event("message_delta", &used), event("message_stop", &json!({}))].concat()
+}
+
+fn event(kind: &str, value: &Value) -> String {
+    let mut value = value.clone();
+    value["type"] = json!(kind);
+    chunk(&format!("event: {kind}\ndata: {value}\n\n"))
+}
+
+fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
+
+fn whole(status: u16, headers: &str, body: &Value) -> String {
+    let body = body.to_string();
+    format!(
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn read(stream: &TcpStream) -> Option<Asked> {
+    let mut reader = BufReader::with_capacity(1, stream);
+    let mut head = String::new();
+    while reader.read_line(&mut head).ok()? > 2 {}
+    let head = head.to_lowercase();
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")).and_then(|n| n.trim().parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).ok()?;
+    (!head.is_empty()).then(|| Asked { head, body: serde_json::from_slice(&body).unwrap_or_default() })
+}
