@@ -25,6 +25,10 @@ pub mod process;
 pub mod random;
 pub mod run;
 pub mod sandbox;
+#[cfg(test)]
+#[path = "../tests/it/skip.rs"]
+#[expect(dead_code, reason = "the tests of the real binary use all of it")]
+mod skip;
 pub mod storage;
 pub mod tracker;
 pub mod web;

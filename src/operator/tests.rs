@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::place::{own_uid, runtime_dir};
 use super::*;
 use crate::conductor::handle::Handle;
+use crate::skip::skip;
 
 /// Longer than anything here takes; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -319,14 +320,7 @@ async fn another_user_is_closed_without_an_answer() {
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert_eq!(said.trim(), "got b''", "{}", String::from_utf8_lossy(&output.stderr));
         }
-        Err(error) => skip(&format!("no python3 to be another user with: {error}")),
+        Err(error) => skip(format_args!("no python3 to be another user with: {error}")),
     }
     assert!(house.raw(b"{\"v\":1,\"command\":\"explain\",\"issue\":null}\n".to_vec()).await.contains("A-1"));
-}
-
-/// Standard error itself: what a test that passes prints with the usual macros nobody sees.
-fn skip(reason: &str) {
-    use std::io::Write as _;
-    let line = format!("skipped: {reason} [{}]\n", std::thread::current().name().unwrap_or("operator::tests"));
-    let _ = std::io::stderr().write_all(line.as_bytes());
 }

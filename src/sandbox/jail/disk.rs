@@ -306,8 +306,7 @@ mod tests {
     #[test]
     fn a_disk_whose_making_was_cut_off_is_made_and_one_with_work_of_ours_in_it_is_kept() {
         if !rustix::process::geteuid().is_root() {
-            println!("skipped: only root gives disks away");
-            return;
+            return crate::skip::skip("only root gives disks away");
         }
         let place = tempfile::tempdir().expect("a directory");
         let (begun, full) = (place.path().join("begun"), place.path().join("full"));
