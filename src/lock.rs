@@ -15,6 +15,8 @@ use crate::layout::Layout;
 /// How long a start waits for the copy of a dead holder's lock, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(20);
+/// The same where its holder is alive, and perhaps dying.
+const DYING: Duration = Duration::from_millis(300);
 
 /// The lock on one workflow. Held as long as this lives.
 #[derive(Debug)]
@@ -120,8 +122,12 @@ fn lock(file: &File, mut patience: Duration, holder: fn(&File) -> Option<u32>) -
             return Err(Refusal::System(error.into()));
         }
         let holder = holder(file);
-        // One that was killed had perhaps just forked: the child has a copy until it executes its program.
-        if patience.is_zero() || holder.is_some_and(is_alive) {
+        // One that was killed is not dead at once, and had perhaps just forked: the child has a copy until it executes its
+        // program.
+        if holder.is_some_and(is_alive) {
+            patience = patience.min(DYING);
+        }
+        if patience.is_zero() {
             return Err(Refusal::Held(holder));
         }
         std::thread::sleep(STEP);

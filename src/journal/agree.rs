@@ -123,6 +123,10 @@ impl Told {
                 let letter = Letter { event: seq, issue: issue.to_owned(), text, handed: None, taken: false };
                 self.letters.insert(id, letter);
             }
+            ("letters_handed", _, Some(_)) if !whole => {
+                self.untold = true;
+                self.letters.retain(|_, letter| letter.issue != issue);
+            }
             ("letters_handed", _, Some(run)) => {
                 for id in body["letters"].as_array().into_iter().flatten().filter_map(Value::as_i64) {
                     if let Some(letter) = self.letters.get_mut(&id).filter(|letter| !letter.taken) {

@@ -149,10 +149,19 @@ impl Writer {
                 let (removed, upto) = (removed.events, removed.upto);
                 return tracing::info!(removed, upto, "old events of the journal went behind a signed checkpoint");
             }
-            Some(Ok(Err(fault))) => fault,
-            Some(Err(error)) => error.to_string(),
+            // Somebody has to look at it.
+            Some(Ok(Err(fault))) => {
+                *limit = None;
+                fault
+            }
+            // A full disk or a reader in the way may pass; with each try the next one is farther away.
+            Some(Err(error)) => {
+                if let Some(limit) = limit.as_mut() {
+                    limit.slack = limit.slack.saturating_mul(2).saturating_add(1);
+                }
+                error.to_string()
+            }
         };
-        *limit = None;
         tracing::warn!(%error, "the journal stays as large as it is, and grows; `symphony journal check` looks it through");
     }
 }

@@ -135,10 +135,8 @@ pub(super) fn prepare(db: &mut Connection, path: &Path, instance: &str) -> Resul
     if found > 0 {
         keep_copy(db, path, found)?;
     }
-    if found < 3 {
-        // The chain begins here, perhaps anew.
-        mark::forget(path).map_err(|e| JournalError::Unusable { path: mark::place(path), message: e.to_string() })?;
-    }
+    // The chain begins here, or was put back from a copy: an older symphony kept no mark.
+    mark::forget(path).map_err(|e| JournalError::Unusable { path: mark::place(path), message: e.to_string() })?;
     // One transaction: a crash leaves the old format, whole.
     let make = |tx: &Transaction<'_>| {
         bring_up(tx, found)?;

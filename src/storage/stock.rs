@@ -21,11 +21,12 @@ use crate::sandbox::qemu::Templates;
 const MOST_ENTRIES: u32 = 1_000_000;
 
 /// Files that are ours beside all that is listed, and the marks of work disks.
-const OWN: [&str; 9] = [
+const OWN: [&str; 10] = [
     ".gitignore",
     "gitconfig",
     "instance",
     "journal-key",
+    "journal-signed",
     "journal.db-shm",
     "journal.db-wal",
     "lock",
@@ -257,13 +258,14 @@ impl Stock {
     }
 }
 
-/// Whether a name is one that we give to a copy of the journal: what a person calls theirs is theirs.
+/// Whether a name is one that we give to a copy of the journal, a half-made one included: what a person calls theirs is theirs.
 fn is_copy(name: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    name.strip_prefix("journal.db.format-").is_some_and(|end| match end.split_once('.') {
+    let is_whole = name.strip_prefix("journal.db.format-").is_some_and(|end| match end.split_once('.') {
         Some((format, number)) => is_number(format) && is_number(number),
         None => is_number(end),
-    })
+    });
+    is_whole || name == "journal.db.writing"
 }
 
 /// A time that has not come yet counts as now.

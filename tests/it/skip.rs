@@ -56,7 +56,10 @@ fn a_suite_that_did_not_run_is_reported_skipped_and_every_reason_is_listed() {
         every() { printf 'skipped: no [a::b]\nskipped: no [a::c]\ntest result: ok. 2 passed; 0 failed\n'; }
         good() { echo 'test result: ok. 2 passed; 0 failed'; }
         bad() { return 101; }
-        for name in some absent every good bad; do suite "$name" 1 "$name" >/dev/null; done
+        none() { echo 'test result: ok. 0 passed; 0 failed'; }
+        liar() { printf 'skipped: x [a::b]\ntest result: FAILED. 1 passed; 1 failed\n'; return "$NOT_RUN"; }
+        nul() { printf '\0skipped: no [a::b]\ntest result: ok. 1 passed; 0 failed\n'; }
+        for name in some absent every good bad none liar nul; do suite "$name" 1 "$name" >/dev/null; done
         printf '%s\n' "${report[@]}" "${skipped[@]}" "failed: ${failed[*]}"
     "#;
     let output = std::process::Command::new("bash").args(["-uc", trial, "bash", &script]).output().expect("bash");
@@ -65,11 +68,12 @@ fn a_suite_that_did_not_run_is_reported_skipped_and_every_reason_is_listed() {
         let line = said.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_default();
         line.rsplit_once(" s  ").map(|(_, outcome)| outcome.to_owned()).unwrap_or_default()
     };
-    let outcomes = ["some", "absent", "every", "good", "bad"].map(outcome);
-    assert_eq!(outcomes, ["passed, 2 skipped", "skipped", "skipped", "passed", "FAILED"], "{said}");
+    let outcomes = ["some", "absent", "every", "good", "bad", "none", "liar", "nul"].map(outcome);
+    let wanted = ["passed, 2 skipped", "skipped", "skipped", "passed", "FAILED", "FAILED", "FAILED", "skipped"];
+    assert_eq!(outcomes, wanted, "{said}");
     for line in ["some: skipped: no thing [a::b]", "some: skipped in part: half [a::c]", "absent: skipped: no browser"]
     {
         assert!(said.lines().any(|listed| listed == line), "{said}");
     }
-    assert!(said.ends_with("failed: bad\n"), "{said}");
+    assert!(said.ends_with("failed: bad none liar\n"), "{said}");
 }

@@ -81,6 +81,31 @@ fn each_upgrade_keeps_a_copy_of_what_it_began_with_for_us_alone() {
     assert!(!dir.path().join("journal.db.writing").exists());
 }
 
+/// Regression: a journal put back as the newer one's refusal says, and upgraded again, was called broken.
+#[tokio::test]
+async fn a_copy_put_back_and_upgraded_again_is_whole() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("journal.db");
+    let (journal, _) = open(&path).expect("opens");
+    worked(&journal, 1..3).await;
+    drop(journal);
+    Connection::open(&path)
+        .expect("db")
+        .execute_batch("DROP TABLE sessions; PRAGMA user_version = 3;")
+        .expect("as it was");
+    let (journal, _) = open(&path).expect("upgrades");
+    worked(&journal, 3..9).await;
+    drop(journal);
+    inspect::compact_file(&path, 2, &[7; 32]).expect("compacts");
+    assert!(dir.path().join("journal-signed").exists(), "the control");
+    for end in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+    }
+    std::fs::copy(dir.path().join("journal.db.format-3"), &path).expect("put back");
+    drop(open(&path).expect("opens"));
+    inspect::check(&path, None).expect("readable").chain.expect("a chain").expect("whole");
+}
+
 #[tokio::test]
 async fn of_a_newer_journal_neither_the_file_nor_its_log_is_touched() {
     let dir = tempfile::tempdir().expect("directory");
