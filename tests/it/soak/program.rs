@@ -143,6 +143,16 @@ fn put_away(project: &Project, keep: usize) -> usize {
     fs::read_dir(away).expect("there").count()
 }
 
+/// What a kill in the middle of a handoff left for a person is brought back by one, as its note says. How many.
+fn resume(project: &Project) -> usize {
+    let files = fs::read_dir(project.dir().join("issues/Parked")).into_iter().flatten().flatten();
+    let handoffs = files.filter(|file| {
+        fs::read_to_string(file.path()).is_ok_and(|text| text.contains("Parked: the work could not be handed off: "))
+    });
+    let back = |file: fs::DirEntry| fs::rename(file.path(), project.dir().join("issues/Todo").join(file.file_name()));
+    handoffs.filter_map(|file| back(file).ok()).count()
+}
+
 /// A project whose runs may be as many and as bad as they like, and `at_once` of them.
 fn project(at_once: usize) -> Project {
     let front = FRONT.replace("agent:\n", &format!("agent:\n  max_concurrent_agents: {at_once}\n"));
@@ -271,7 +281,7 @@ fn kills_at_random_lose_no_issue_and_leave_nothing_behind() {
     let project = project(10);
     let mut running = project.start();
     let (started, mut dropped, mut samples) = (Instant::now(), 0, Vec::<Sample>::new());
-    let (mut kills, mut restarts) = (0, 0);
+    let (mut kills, mut restarts, mut resumed) = (0, 0, 0);
     let mut last = (0, Instant::now());
     loop {
         let done = put_away(&project, PRESENT) + count(&project, "Done");
@@ -284,6 +294,7 @@ fn kills_at_random_lose_no_issue_and_leave_nothing_behind() {
             astray(&project),
             running.log()
         );
+        resumed += resume(&project);
         let over = started.elapsed() >= long;
         if over && done == dropped {
             break;
@@ -315,7 +326,9 @@ fn kills_at_random_lose_no_issue_and_leave_nothing_behind() {
         std::thread::sleep(Duration::from_millis(100));
     }
     println!("{}", table(&samples));
-    println!("{dropped} issues, {kills} kills below the program, {restarts} of it, seed {seed}");
+    println!(
+        "{dropped} issues, {kills} kills below the program, {restarts} of it, {resumed} issues brought back, seed {seed}"
+    );
     let grown = grown(&samples[2..]);
     assert!(grown.is_empty(), "seed {seed}: {grown:#?}");
     end(&project, running, dropped);
