@@ -1,5 +1,6 @@
 //! Agents in a jail and their way to models: through the broker, with a credential that never comes near them.
 
+mod agents;
 mod credentials;
 mod passes;
 mod refusals;
