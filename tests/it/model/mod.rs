@@ -3,8 +3,10 @@
 mod agents;
 mod credentials;
 mod passes;
+mod real;
 mod refusals;
 mod server;
+mod talk;
 mod tls;
 
 use std::process::Command;
