@@ -59,11 +59,6 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let file = WorkflowFile::load(&arguments.workflow, Environment::of_process())
         .map_err(|error| Refused { code: error.exit_code(), message: error.to_string() })?;
-    if !file.may_dispatch() {
-        let problems: Vec<String> =
-            file.problems().iter().filter(|p| p.is_error()).map(|p| p.in_file(file.path())).collect();
-        return Err(Refused::start(problems.join("\n")));
-    }
     let workflow = file.workflow();
     let path = file.path().to_owned();
     check_root(&workflow.tracker.root)?;
@@ -98,6 +93,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     sandboxes.sweep().await;
     sandboxes.settle(&workflow, TRIAL_PATIENCE).await;
     let (templates, instance, next_run) = (sandboxes.templates().cloned(), memory.instance.clone(), memory.next_run);
+    let broker = Broker::new(Environment::of_process());
     let parts = Arc::new(Parts {
         journal: journal.clone(),
         layout: layout.clone(),
@@ -105,7 +101,8 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         git,
         sandboxes,
         open_mcp: open_mcp(),
-        open_broker: open_broker(Broker::new(Environment::of_process())),
+        open_broker: open_broker(broker.clone()),
+        ask_credential: broker.asked(),
         workflow_path: path.clone(),
     });
     let (world, nudges) = World::new(file, parts, roots);
@@ -271,10 +268,10 @@ fn open_broker(broker: Broker) -> OpenBroker {
         let broker = broker.clone();
         Box::pin(async move {
             let door = broker.open(workflow.models.clone(), reports).map_err(|error| error.to_string())?;
-            let (variables, token) = (door.variables(port).await, door.token().to_owned());
+            let (ways, token) = (door.ways(port).await, door.token().to_owned());
             let (serving, closing) = (door.clone(), door);
             Ok(ModelDoor {
-                variables,
+                ways,
                 token,
                 serve: Arc::new(move |stream| {
                     let door = serving.clone();

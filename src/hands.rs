@@ -9,7 +9,7 @@ use symphony_core::board::{Closed, Stocks};
 use symphony_core::ids::{IssueId, StateName, WorkspaceKey};
 use symphony_core::issue::{Issue, Scan};
 use symphony_core::runtimes::Kind;
-use symphony_core::workflow::{Severity, Workflow};
+use symphony_core::workflow::{Problem, Workflow};
 use tokio::sync::{mpsc, watch};
 
 use crate::conductor::{Chosen, Hands, Looked};
@@ -180,14 +180,10 @@ fn read(file: &Mutex<WorkflowFile>) -> Read {
             tracing::warn!(keys = %change.restart_needed.join(", "), "restart symphony for these keys to take effect");
         }
     }
-    let texts = |wanted: Severity| {
-        let known = file.problems().iter().filter(move |p| p.severity == wanted);
-        known.map(|problem| problem.in_file(file.path())).collect::<Vec<_>>()
-    };
-    let broken: Vec<String> =
-        file.broken().iter().filter(|p| p.severity == Severity::Error).map(|p| p.in_file(file.path())).collect();
-    let problems = if broken.is_empty() { texts(Severity::Error) } else { broken };
-    Read { workflow: file.workflow(), problems, warnings: texts(Severity::Warning), may_dispatch: file.may_dispatch() }
+    let texts = |of: &[Problem]| of.iter().map(|problem| problem.in_file(file.path())).collect::<Vec<_>>();
+    let broken: Vec<Problem> = file.broken().iter().filter(|problem| problem.is_error()).cloned().collect();
+    let (problems, warnings) = (texts(&broken), texts(file.problems()));
+    Read { workflow: file.workflow(), problems, warnings, may_dispatch: file.may_dispatch() }
 }
 
 /// A tracker root that another symphony runs is not used: the one before stays in force, and nothing new starts.

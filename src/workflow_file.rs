@@ -100,7 +100,7 @@ pub enum Reload {
 pub struct Change {
     /// What is in force now.
     pub workflow: Arc<Workflow>,
-    /// Its warnings, and errors that forbid dispatch only.
+    /// Its warnings.
     pub problems: Vec<Problem>,
     /// Keys that changed and take effect only at the next start (C73).
     pub restart_needed: Vec<&'static str>,
@@ -142,7 +142,7 @@ impl WorkflowFile {
         Arc::clone(&self.workflow)
     }
 
-    /// Warnings of the version in force, and its errors of dispatch validation.
+    /// Warnings of the version in force.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
@@ -154,7 +154,7 @@ impl WorkflowFile {
 
     /// Whether new runs may start (C77).
     pub fn may_dispatch(&self) -> bool {
-        self.broken.is_none() && !self.problems.iter().any(Problem::is_error)
+        self.broken.is_none()
     }
 
     /// Looks at the file again.

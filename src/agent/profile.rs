@@ -2,10 +2,83 @@
 //!
 //! The environment is built from nothing: no variable of the host reaches an agent (C6).
 
-use serde_json::json;
+use serde_json::{Value, json};
 use symphony_core::broker::Provider;
 use symphony_core::issue::Issue;
+use symphony_core::runtimes::Kind;
 use symphony_core::workflow::{Adapter, AgentOf};
+
+/// An agent that is started by its name. What the names and values do was measured with the version of `package`.
+struct Known {
+    /// Looked for in the `PATH` of the sandbox, with its arguments.
+    program: &'static [&'static str],
+    /// Where it is from.
+    package: &'static str,
+    /// What it runs on, beside itself.
+    needs: &'static str,
+    /// A mode to set once, in which it asks for no permission and writes no settings into the work tree.
+    mode: Option<&'static str>,
+    /// What it is told besides.
+    env: &'static [(&'static str, &'static str)],
+}
+
+const CLAUDE: Known = Known {
+    program: &["claude-agent-acp"],
+    package: "@agentclientprotocol/claude-agent-acp@0.100.0",
+    needs: " (on Node 22 or newer)",
+    // Offered to root only where IS_SANDBOX=1.
+    mode: Some("bypassPermissions"),
+    // Else it retries for three minutes without a word, and looks for updates and feature switches that it cannot reach.
+    env: &[
+        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+        ("CLAUDE_CODE_MAX_RETRIES", "1"),
+        ("DISABLE_AUTOUPDATER", "1"),
+    ],
+};
+const CODEX: Known = Known {
+    program: &["codex-acp"],
+    package: "@agentclientprotocol/codex-acp@2.6.0",
+    needs: " (on Node 20 or newer)",
+    mode: Some("agent-full-access"),
+    env: &[],
+};
+const OPENCODE: Known = Known {
+    program: &["opencode", "acp"],
+    package: "opencode-ai@1.18.33",
+    needs: "",
+    // As it comes it asks nothing.
+    mode: None,
+    env: &[
+        ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
+        ("OPENCODE_DISABLE_LSP_DOWNLOAD", "1"),
+        ("OPENCODE_DISABLE_MODELS_FETCH", "1"),
+    ],
+};
+
+/// `None`: it is built in.
+fn known(adapter: Adapter) -> Option<&'static Known> {
+    match adapter {
+        Adapter::Claude => Some(&CLAUDE),
+        Adapter::Codex => Some(&CODEX),
+        Adapter::OpenCode => Some(&OPENCODE),
+        Adapter::Script => None,
+    }
+}
+
+/// How the program of `adapter` gets into a sandbox of this kind; `None` where nothing has to.
+pub fn how_to_install(adapter: Adapter, kind: Kind) -> Option<String> {
+    let Known { package, needs, .. } = known(adapter)?;
+    Some(match kind {
+        Kind::Jail => format!(
+            "on this machine, `npm install --global {package}`{needs} makes it visible if npm installs below /usr; or install it with \
+             `--prefix DIR` and list DIR in `sandbox.jail.read_only`: programs are looked for in its `bin` and `node_modules/.bin` too"
+        ),
+        Kind::Smolvm => format!("the image of the machine (`smolvm.image`) must contain it: {package} of npm{needs}"),
+        Kind::QemuKvm | Kind::QemuTcg => {
+            format!("build the image with `scripts/build-vm.sh --agents`, which brings {package}")
+        }
+    })
+}
 
 /// What the guest program starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +103,6 @@ pub struct Launch {
 /// Why an agent cannot be launched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
-    /// How it is launched is not built yet (DESIGN §6).
-    #[error(
-        "the `{0}` adapter cannot be launched by name yet. Start it through `acp.command`, or use `acp.adapter: script`"
-    )]
-    NoLaunch(&'static str),
     /// A command that is only blanks.
     #[error("`acp.command` is blank; remove it or name a command")]
     BlankCommand,
@@ -52,54 +120,97 @@ pub struct Inside {
 /// The launch of `agent` for `issue`. Its command wins over the profile and is kept verbatim (C53); `shell` runs it.
 ///
 /// # Errors
-/// When the profile needs something that does not exist yet.
+/// A blank command.
 pub fn launch(agent: &AgentOf<'_>, shell: &str, issue: &Issue, inside: &Inside) -> Result<Launch, ProfileError> {
     let program = match (agent.command, agent.adapter) {
         (Some(command), _) if command.trim().is_empty() => return Err(ProfileError::BlankCommand),
         (Some(command), _) => Program::Command(vec![shell.to_owned(), "-lc".into(), command.to_owned()]),
-        (None, Adapter::Script) => Program::Builtin,
-        (None, other) => return Err(ProfileError::NoLaunch(other.name())),
+        (None, adapter) => match known(adapter) {
+            None => Program::Builtin,
+            Some(known) => Program::Command(known.program.iter().map(|&word| word.to_owned()).collect()),
+        },
     };
-    let mode = match agent.adapter {
-        // Offered only where IS_SANDBOX=1; asks for no permission and writes no settings.
-        Adapter::Claude => Some("bypassPermissions"),
-        Adapter::Codex => Some("agent-full-access"),
-        Adapter::Script => None,
-    };
+    let mode = known(agent.adapter).and_then(|known| known.mode);
     Ok(Launch { program, env: environment(agent, issue, inside), mode })
 }
 
-/// What tells an agent that its models are at `url`, under its run's token.
-pub fn model_variables(provider: Provider, url: String, token: &str) -> Vec<(String, String)> {
-    let named = |name: &str, value: String| (name.to_owned(), value);
-    match provider {
-        Provider::Anthropic => {
-            vec![named("ANTHROPIC_BASE_URL", url), named("ANTHROPIC_AUTH_TOKEN", token.to_owned())]
-        }
-        Provider::OpenAi => {
-            // Codex hears of no address but in its configuration, and searches the web unless told not to.
-            let codex = json!({
-                "model_provider": "symphony",
-                "model_providers": {"symphony": {
-                    "name": "symphony", "base_url": url, "env_key": "OPENAI_API_KEY", "wire_api": "responses",
-                }},
-                "web_search": "disabled",
-            });
-            vec![
-                named("CODEX_CONFIG", codex.to_string()),
-                named("OPENAI_BASE_URL", url),
-                named("OPENAI_API_KEY", token.to_owned()),
-            ]
+/// What tells an agent where its models are: the providers that it can reach, each with its address on the guest's
+/// loopback, all under its run's token.
+pub fn model_variables(agent: &AgentOf<'_>, ways: &[(Provider, String)], token: &str) -> Vec<(String, String)> {
+    let mut variables = vec![];
+    let mut add = |name: &str, value: String| variables.push((name.to_owned(), value));
+    for (provider, url) in ways {
+        match provider {
+            Provider::Anthropic => {
+                add("ANTHROPIC_BASE_URL", url.clone());
+                add("ANTHROPIC_AUTH_TOKEN", token.to_owned());
+            }
+            Provider::OpenAi => {
+                add("CODEX_CONFIG", codex_config(agent, url).to_string());
+                add("OPENAI_BASE_URL", url.clone());
+                add("OPENAI_API_KEY", token.to_owned());
+            }
         }
     }
+    if !ways.is_empty() {
+        add("OPENCODE_CONFIG_CONTENT", opencode_config(agent, ways).to_string());
+    }
+    variables
+}
+
+/// Codex hears of no address but in its configuration, and searches the web unless told not to.
+fn codex_config(agent: &AgentOf<'_>, url: &str) -> Value {
+    let mut config = json!({
+        "model_provider": "symphony",
+        "model_providers": {"symphony": {
+            "name": "symphony", "base_url": url, "env_key": "OPENAI_API_KEY", "wire_api": "responses",
+        }},
+        "web_search": "disabled",
+    });
+    if let Some(model) = model_for(agent, Adapter::Codex) {
+        config["model"] = json!(model);
+    }
+    config
+}
+
+/// OpenCode's providers are those of this list only; it finds the token in the variables that the configuration names.
+fn opencode_config(agent: &AgentOf<'_>, ways: &[(Provider, String)]) -> Value {
+    let mut config = json!({"share": "disabled", "autoupdate": false, "provider": {}, "enabled_providers": []});
+    for (provider, url) in ways {
+        let (url, key) = match provider {
+            Provider::Anthropic => (format!("{url}/v1"), "{env:ANTHROPIC_AUTH_TOKEN}"),
+            Provider::OpenAi => (url.clone(), "{env:OPENAI_API_KEY}"),
+        };
+        config["provider"][provider.name()] = json!({"options": {"baseURL": url, "apiKey": key}});
+        if let Some(list) = config["enabled_providers"].as_array_mut() {
+            list.push(json!(provider.name()));
+        }
+    }
+    let Some(model) = model_for(agent, Adapter::OpenCode) else { return config };
+    // For titles it would choose a model of its own.
+    (config["model"], config["small_model"]) = (json!(model), json!(model));
+    if let Some((provider, name)) = model.split_once('/')
+        && let Some(known) = config["provider"].get_mut(provider)
+    {
+        // One that its catalogue does not know is a model all the same.
+        known["models"] = json!({name: {}});
+    }
+    config
+}
+
+/// The model of an agent that is this one.
+fn model_for(agent: &AgentOf<'_>, adapter: Adapter) -> Option<String> {
+    agent.model.filter(|_| agent.adapter == adapter).map(clean)
+}
+
+/// One line.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The environment contract: what an agent may rely on. Values are one line, NUL-free.
 fn environment(agent: &AgentOf<'_>, issue: &Issue, inside: &Inside) -> Vec<(String, String)> {
-    let clean = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
     let model = agent.model.map(clean);
-    // Claude Code takes its model from here; every other agent wants it in its command or its configuration.
-    let for_claude = model.clone().filter(|_| agent.adapter == Adapter::Claude);
     let mut env: Vec<(&str, String)> = vec![
         ("CI", "1".to_owned()),
         ("HOME", inside.home.clone()),
@@ -111,7 +222,10 @@ fn environment(agent: &AgentOf<'_>, issue: &Issue, inside: &Inside) -> Vec<(Stri
         ("SYMPHONY_ISSUE_TITLE", clean(&issue.title)),
         ("TERM", "dumb".to_owned()),
     ];
-    env.extend(for_claude.map(|model| ("ANTHROPIC_MODEL", model)));
+    env.extend(model_for(agent, Adapter::Claude).map(|model| ("ANTHROPIC_MODEL", model)));
+    env.extend(
+        known(agent.adapter).into_iter().flat_map(|known| known.env).map(|&(name, value)| (name, value.to_owned())),
+    );
     env.extend(model.map(|model| ("SYMPHONY_MODEL", model)));
     env.sort();
     env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -143,12 +257,36 @@ mod tests {
     }
 
     #[test]
-    fn script_is_built_in_and_the_others_say_what_they_miss() {
+    fn what_is_not_built_in_is_a_program_of_the_sandbox_and_how_to_install_it_is_known() {
         assert_eq!(launched(Adapter::Script, None, None).map(|launch| launch.program), Ok(Program::Builtin));
-        for adapter in [Adapter::Claude, Adapter::Codex] {
-            let error = launched(adapter, None, None).expect_err("no launch");
-            assert!(error.to_string().contains(adapter.name()) && error.to_string().contains("acp.command"), "{error}");
+        for (adapter, argv, mode) in [
+            (Adapter::Claude, &["claude-agent-acp"][..], Some("bypassPermissions")),
+            (Adapter::Codex, &["codex-acp"], Some("agent-full-access")),
+            (Adapter::OpenCode, &["opencode", "acp"], None),
+        ] {
+            let launch = launched(adapter, None, None).expect("launch");
+            let argv = argv.iter().map(|&word| word.to_owned()).collect();
+            assert_eq!((launch.program, launch.mode), (Program::Command(argv), mode));
+            assert!(launch.env.is_sorted());
+            for kind in Kind::ALL {
+                let how = how_to_install(adapter, kind).expect("known");
+                // A package without a version would be whatever is newest: nobody has measured that.
+                assert!(how.contains(adapter.name()) && how.rsplit_once('@').is_some(), "{how}");
+            }
         }
+        assert_eq!(how_to_install(Adapter::Script, Kind::Jail), None);
+    }
+
+    /// The versions that a user is told of are those that are in the image, and that were measured.
+    #[test]
+    fn the_packages_are_those_of_the_image() {
+        let pinned: Value = serde_json::from_str(include_str!("../../vm/agents/package.json")).expect("JSON");
+        for adapter in [CLAUDE, CODEX] {
+            let (name, version) = adapter.package.rsplit_once('@').expect("a version");
+            assert_eq!(pinned["dependencies"][name], version);
+        }
+        let (_, version) = OPENCODE.package.rsplit_once('@').expect("a version");
+        assert_eq!(pinned["dependencies"]["opencode-linux-x64-baseline"], version);
     }
 
     #[test]
@@ -173,18 +311,31 @@ mod tests {
 
     #[test]
     fn an_agent_is_told_where_its_models_are_in_the_words_it_knows() {
-        let of = |provider| model_variables(provider, "http://127.0.0.1:1/x".into(), "token");
-        let anthropic = of(Provider::Anthropic);
-        assert!(anthropic.contains(&("ANTHROPIC_BASE_URL".into(), "http://127.0.0.1:1/x".into())));
-        assert!(anthropic.contains(&("ANTHROPIC_AUTH_TOKEN".into(), "token".into())));
-        let openai: std::collections::BTreeMap<_, _> = of(Provider::OpenAi).into_iter().collect();
+        let ways = Provider::ALL.map(|provider| (provider, format!("http://127.0.0.1:1/{}", provider.name())));
+        let of = |adapter, model, ways: &[_]| {
+            let agent = AgentOf { adapter, command: None, model, max_turns: 1 };
+            model_variables(&agent, ways, "secret").into_iter().collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let json = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        let all = of(Adapter::Codex, Some("m"), &ways);
+        assert_eq!(all["ANTHROPIC_BASE_URL"], "http://127.0.0.1:1/anthropic");
         assert_eq!(
-            (openai["OPENAI_BASE_URL"].as_str(), openai["OPENAI_API_KEY"].as_str()),
-            ("http://127.0.0.1:1/x", "token")
+            (all["OPENAI_BASE_URL"].as_str(), all["OPENAI_API_KEY"].as_str()),
+            ("http://127.0.0.1:1/openai", "secret")
         );
-        let codex: serde_json::Value = serde_json::from_str(&openai["CODEX_CONFIG"]).expect("JSON");
-        assert_eq!(codex["model_providers"]["symphony"]["base_url"], "http://127.0.0.1:1/x");
-        assert!(!openai["CODEX_CONFIG"].contains("token"), "it is in the variable that is named there");
+        assert_eq!(all["ANTHROPIC_AUTH_TOKEN"], "secret");
+        let codex = json(&all["CODEX_CONFIG"]);
+        assert_eq!(codex["model_providers"]["symphony"]["base_url"], "http://127.0.0.1:1/openai");
+        assert_eq!((&codex["model"], codex.to_string().contains("secret")), (&json!("m"), false));
+        assert!(json(&all["OPENCODE_CONFIG_CONTENT"]).get("model").is_none(), "it is Codex' model");
+
+        let one = of(Adapter::OpenCode, Some("anthropic/m/1"), &ways[..1]);
+        let config = json(&one["OPENCODE_CONFIG_CONTENT"]);
+        assert_eq!((&config["model"], &config["enabled_providers"]), (&json!("anthropic/m/1"), &json!(["anthropic"])));
+        let anthropic = &config["provider"]["anthropic"];
+        assert_eq!(anthropic["options"]["baseURL"], "http://127.0.0.1:1/anthropic/v1");
+        assert_eq!((&anthropic["models"], config.to_string().contains("secret")), (&json!({"m/1": {}}), false));
+        assert!(!one.contains_key("OPENAI_API_KEY") && of(Adapter::Claude, None, &[]).is_empty());
     }
 
     #[test]

@@ -6,11 +6,11 @@ mod text;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 use symphony_core::broker::Provider;
-use symphony_core::ids::StateName;
 use symphony_core::issue::Issue;
 use symphony_core::runtimes::Kind;
 use symphony_core::workflow::{Minimum, Place, Role, Runtime, Smolvm, Workflow};
@@ -19,6 +19,7 @@ use crate::agent::profile::{self, Inside, Program};
 use crate::gateway::broker::Broker;
 use crate::log::harmless;
 use crate::process;
+use crate::run::models::reachable;
 use crate::sandbox::choose::Sandboxes;
 use crate::sandbox::measure::{Measured, Verdict, boots, measure};
 use crate::workflow_file::{Environment, WorkflowFile};
@@ -188,7 +189,7 @@ async fn examine(read: Read, sandboxes: &Sandboxes) -> Findings {
         runtime: workflow.sandbox.runtime.as_str(),
         git: git().await,
         available_mib: crate::memory::available_mib(),
-        agents: agents(workflow),
+        agents: agents(workflow).await,
         models: models(workflow).await,
         runtimes,
         auto: chosen(sandboxes, &as_auto(workflow)),
@@ -215,7 +216,6 @@ impl Read {
                 path: Some(shown.display().to_string()),
                 workflow: file.workflow().as_ref().clone(),
                 problems: file.problems().iter().map(|problem| problem.in_file(file.path())).collect(),
-                // Such a file is read, but nothing of it may start: an agent of it is not ok either.
                 broken: false,
             },
             Err(error) => {
@@ -349,18 +349,21 @@ async fn models(workflow: &Workflow) -> Vec<Access> {
     all
 }
 
-/// The agent of each active state: whether its launch is known. What exists inside a sandbox only a run can tell.
-fn agents(workflow: &Workflow) -> Vec<Agent> {
-    let of = |state: &StateName| {
+/// The agent of each active state: whether it would find a model. What exists inside a sandbox only a run can tell.
+async fn agents(workflow: &Workflow) -> Vec<Agent> {
+    let (asked, shared) = (Broker::new(Environment::of_process()).asked(), Arc::new(workflow.clone()));
+    let mut all = vec![];
+    for state in workflow.states.with_role(Role::Active) {
         let inside = Inside { path: String::new(), home: String::new() };
         let agent = workflow.agent_of(state);
         let launch = profile::launch(&agent, &workflow.acp.shell, &Issue::bare("any", state.as_str()), &inside);
-        let (ok, says) = match launch.map(|launch| launch.program) {
-            Ok(Program::Builtin) => (true, "script, built in".to_owned()),
-            Ok(Program::Command(argv)) => (true, argv.join(" ")),
-            Err(error) => (false, error.to_string()),
+        let (ok, says) = match (launch.map(|launch| launch.program), reachable(&agent, &shared, &asked).await) {
+            (Err(error), _) => (false, error.to_string()),
+            (Ok(Program::Builtin), _) => (true, "script, built in".to_owned()),
+            (Ok(Program::Command(argv)), Ok(())) => (true, argv.join(" ")),
+            (Ok(Program::Command(argv)), Err(why)) => (false, format!("{}: {why}", argv.join(" "))),
         };
-        Agent { state: state.0.clone(), ok, says }
-    };
-    workflow.states.with_role(Role::Active).map(of).collect()
+        all.push(Agent { state: state.0.clone(), ok, says });
+    }
+    all
 }

@@ -96,7 +96,9 @@ pub(super) fn put_parked(tx: &Transaction<'_>, issue: &IssueId, parked: &Parked)
         ParkReason::NoProgress { sessions } => (u64::from(*sessions), String::new()),
         ParkReason::Template { detail, prompt } => (0, format!("{prompt} {detail}")),
         ParkReason::BlockerCancelled { blocker, state } => (0, format!("{blocker}\n{state}")),
-        ParkReason::Diverged { detail } | ParkReason::HandoffFailed { detail } => (0, detail.clone()),
+        ParkReason::Diverged { detail } | ParkReason::AgentStart { detail } | ParkReason::HandoffFailed { detail } => {
+            (0, detail.clone())
+        }
     };
     tx.execute(
         "INSERT OR REPLACE INTO parked (issue, kind, count, detail, came_from) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -128,6 +130,7 @@ pub(super) fn reason(kind: &str, count: u64, detail: String) -> ParkReason {
             ParkReason::BlockerCancelled { blocker: Identifier(blocker), state: StateName(state) }
         }
         "diverged" => ParkReason::Diverged { detail },
+        "agent-start" => ParkReason::AgentStart { detail },
         _ => ParkReason::HandoffFailed { detail },
     }
 }

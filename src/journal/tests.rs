@@ -47,6 +47,7 @@ async fn a_restart_remembers_numbers_counters_and_park_reasons() {
     let parked = |reason| Parked { reason, from: StateName::new("In Progress") };
     let reasons = [
         ParkReason::Diverged { detail: "moved".into() },
+        ParkReason::AgentStart { detail: "no program".into() },
         ParkReason::HandoffFailed { detail: "full".into() },
         ParkReason::FailuresInARow { count: 5, last: "boom".into() },
         ParkReason::NoProgress { sessions: 3 },

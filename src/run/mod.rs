@@ -82,6 +82,8 @@ pub struct Parts {
     pub open_mcp: OpenMcp,
     /// The guest's door to models.
     pub open_broker: models::OpenBroker,
+    /// What the host has for models.
+    pub ask_credential: models::AskCredential,
     /// Absolute path of the workflow file, for hooks.
     pub workflow_path: PathBuf,
 }
@@ -167,7 +169,10 @@ fn sizes(workflow: &Workflow, issue: &Issue, kind: Kind) -> Result<Sizes, String
 
 impl Attempt {
     async fn carry_out(&self, line: &mut Line, left: &mut Option<LeftBehind>) -> RunEnd {
-        // Cheap failures first: nothing is booted for a prompt that does not render (C179).
+        // Cheap failures first: nothing is booted for an agent without models or a prompt that does not render (C179).
+        if let Err(end) = self.has_models().await {
+            return end;
+        }
         let opening = tokio::select! {
             opening = self.opening() => opening,
             cause = line.stopped() => return RunEnd::Stopped(cause),

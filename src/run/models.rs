@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use symphony_core::board::{FailureCode, RunEnd};
-use symphony_core::workflow::Workflow;
+use symphony_core::board::{FailureCode, ParkReason, RunEnd};
+use symphony_core::broker::Provider;
+use symphony_core::workflow::{AgentOf, Workflow};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -25,10 +26,13 @@ pub type OpenBroker = Arc<
     dyn Fn(Arc<Workflow>, u16, mpsc::Sender<Report>) -> BoxFuture<'static, Result<ModelDoor, String>> + Send + Sync,
 >;
 
+/// Says why the host has no credential for this provider, if it has none.
+pub type AskCredential = Arc<dyn Fn(Arc<Workflow>, Provider) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
 /// An open door to models.
 pub struct ModelDoor {
-    /// What tells the agent; empty when no provider has a credential here.
-    pub variables: Vec<(String, String)>,
+    /// The providers that have a credential here, each with its address in the guest.
+    pub ways: Vec<(Provider, String)>,
     /// The run's token; a secret.
     pub token: String,
     /// Serves one connection.
@@ -44,14 +48,40 @@ pub(super) struct Models {
     telling: JoinHandle<()>,
 }
 
+/// Whether an agent that is started by its name would find a model. Of `acp.command` nobody knows what it asks.
+pub(crate) async fn reachable(
+    agent: &AgentOf<'_>,
+    workflow: &Arc<Workflow>,
+    ask: &AskCredential,
+) -> Result<(), String> {
+    let providers = match agent.command {
+        Some(_) => &[],
+        None => agent.adapter.providers(agent.model),
+    };
+    let mut why = vec![];
+    for &provider in providers {
+        match ask(workflow.clone(), provider).await {
+            Ok(()) => return Ok(()),
+            Err(none) => why.push(none),
+        }
+    }
+    if why.is_empty() { Ok(()) } else { Err(why.join("; or ")) }
+}
+
 impl Attempt {
+    /// Nothing is booted for an agent that could ask no model.
+    pub(super) async fn has_models(&self) -> Result<(), RunEnd> {
+        let reachable = reachable(&self.agent(), &self.workflow, &self.parts.ask_credential).await;
+        reachable.map_err(|detail| RunEnd::NeedsHuman(ParkReason::AgentStart { detail }))
+    }
+
     /// `None`: the host has no credential for any provider.
     pub(super) async fn open_models(&self, channel: &Channel, line: &Line) -> Result<Option<Models>, RunEnd> {
         let (to, mut told) = mpsc::channel(REPORTS);
         let door = (self.parts.open_broker)(self.workflow.clone(), PORT, to).await;
         let door = door.map_err(|error| failed(FailureCode::StartupFailed, error))?;
         // What leads nowhere is not there.
-        if door.variables.is_empty() {
+        if door.ways.is_empty() {
             return Ok(None);
         }
         let relay = self.relay(channel, PORT, door.serve.clone()).await?;

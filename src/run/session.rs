@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use symphony_core::board::{FailureCode, RunEnd};
+use symphony_core::board::{FailureCode, ParkReason, RunEnd};
 use symphony_core::prompt::{self, Task};
+use symphony_core::runtimes::Kind;
 use symphony_core::session::{Fresh, Kept, Place, candidate, digest, identity};
 use symphony_core::snapshot::EventRow;
-use symphony_guest::wire::{Program as GuestProgram, SpawnRequest};
+use symphony_guest::wire::{Program as GuestProgram, RefusalKind, SpawnRequest};
 use tokio::sync::mpsc;
 
 use super::inside::{Door, GUEST_GRACE, TREE, forward};
@@ -22,7 +23,7 @@ use crate::agent::profile::{self, Inside, Launch};
 use crate::agent::redact::Secrets;
 use crate::agent::session::{Begun, McpServer, Session, StartOptions};
 use crate::agent::transcript::Transcript;
-use crate::sandbox::channel::{Channel, ExitFuture, Killer};
+use crate::sandbox::channel::{Channel, ChannelError, ExitFuture, Killer};
 
 /// Where the guest program has the agent's home: on the work disk, beside the tree.
 const HOME: &str = "/home/agent";
@@ -76,7 +77,7 @@ impl Attempt {
         opening: Opening,
         line: &Line,
     ) -> Result<Agent, RunEnd> {
-        let inside = Inside { path: PATH.into(), home: HOME.into() };
+        let inside = Inside { path: self.path(), home: HOME.into() };
         let mut launch = profile::launch(&self.agent(), &self.workflow.acp.shell, &self.plan.issue, &inside)
             .map_err(|error| failed(FailureCode::AgentNotConfigured, error))?;
         // What runs without a model gets no way to one.
@@ -84,7 +85,9 @@ impl Attempt {
             profile::Program::Builtin => None,
             profile::Program::Command(_) => self.open_models(channel, line).await?,
         };
-        launch.env.extend(models.iter().flat_map(|models| models.door.variables.clone()));
+        if let Some(Models { door, .. }) = &models {
+            launch.env.extend(profile::model_variables(&self.agent(), &door.ways, &door.token));
+        }
         launch.env.sort();
         let tokens = models.iter().map(|models| models.door.token.clone());
         let secrets = Secrets::new(mcp.iter().map(|door| door.bearer.clone()).chain(tokens));
@@ -143,6 +146,33 @@ impl Attempt {
             }
         };
         Ok(Agent { session, exit, killer, prompt, answered, doors, models })
+    }
+
+    /// Where programs are looked for: first in what the workflow brings along for its agents.
+    fn path(&self) -> String {
+        let brought: Vec<_> = match self.picked.kind {
+            Kind::Jail => {
+                let listed = self.workflow.sandbox.jail.read_only.iter();
+                listed.flat_map(|dir| [dir.join("bin"), dir.join("node_modules/.bin")]).collect()
+            }
+            Kind::Smolvm => self.workflow.smolvm.bin_path.iter().map(|_| "/opt/codex".into()).collect(),
+            Kind::QemuKvm | Kind::QemuTcg => vec![],
+        };
+        let brought = brought.iter().map(|dir| dir.display().to_string()).filter(|dir| !dir.contains(':'));
+        brought.chain([PATH.to_owned()]).collect::<Vec<_>>().join(":")
+    }
+
+    /// A program that the sandbox does not have is for a person to bring there: trying again would not.
+    fn not_spawned(&self, error: ChannelError) -> RunEnd {
+        let agent = self.agent();
+        let install = profile::how_to_install(agent.adapter, self.picked.kind).filter(|_| agent.command.is_none());
+        match (&error, install) {
+            (ChannelError::Refused(refusal), Some(install)) if refusal.kind == RefusalKind::Spawn => {
+                let detail = format!("{}; {install}", refusal.message);
+                RunEnd::NeedsHuman(ParkReason::AgentStart { detail })
+            }
+            _ => failed(FailureCode::AgentNotFound, error),
+        }
     }
 
     fn place(&self) -> Place {
@@ -208,7 +238,7 @@ impl Attempt {
         };
         let request = SpawnRequest { program, env: launch.env.clone(), cwd: None };
         let process = channel.spawn(request).await;
-        let process = process.map_err(|error| Broken::End(failed(FailureCode::AgentNotFound, error)))?;
+        let process = process.map_err(|error| Broken::End(self.not_spawned(error)))?;
         let (events_to, events) = mpsc::channel(256);
         let sink = Events::new(events_to.clone(), options.secrets.clone());
         let doors = [

@@ -103,14 +103,6 @@ fn a_changed_listener_needs_a_restart() {
 }
 
 #[test]
-fn an_adapter_that_cannot_start_is_in_force_but_forbids_dispatch() {
-    let (_dir, path, mut file) = loaded();
-    fs::write(&path, text(700).replace("script", "claude")).expect("write");
-    assert!(matches!(file.reload(), Reload::Changed(_)));
-    assert!(!file.may_dispatch() && file.broken().is_empty());
-}
-
-#[test]
 fn a_start_fails_with_the_exit_codes_of_the_contract() {
     let dir = TempDir::new().expect("directory");
     let path = dir.path().join("WORKFLOW.md");

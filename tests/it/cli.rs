@@ -67,7 +67,6 @@ fn a_start_that_fails_is_1_and_says_where() {
     ends(&FRONT.replace("  kind: local\n", "  kind: local\n  root: ./nowhere\n"), &[], 1, &["tracker.root", "nowhere"]);
     ends(FRONT, &["--port", "70000"], 1, &["70000", "65535"]);
     ends(&format!("{FRONT}server: {{port: 70000}}\n"), &[], 1, &["WORKFLOW.md:12:", "`server.port`", "65535"]);
-    ends(&FRONT.replace("script", "claude"), &[], 1, &["`claude` cannot start yet", "acp.command"]);
 }
 
 #[test]

@@ -103,6 +103,7 @@ impl Bench {
             sandboxes: sandboxes.clone(),
             open_mcp: Arc::new(|_, _, _| Err("there are no tools".to_owned())),
             open_broker: Arc::new(|_, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
+            ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
             workflow_path: dir.join("WORKFLOW.md"),
         });
         let issue = Issue { description: Some(format!("```sh\n{script}\n```")), ..Issue::bare("W-1", "Todo") };

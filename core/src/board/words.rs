@@ -176,6 +176,11 @@ pub enum ParkReason {
         /// What was found, for the person who moved it.
         detail: String,
     },
+    /// Its agent cannot start here before a person has done something.
+    AgentStart {
+        /// What is missing, and how to get it.
+        detail: String,
+    },
     /// The work could not be handed off; it is kept where the detail says.
     HandoffFailed {
         /// What failed and where the work is.
@@ -207,6 +212,7 @@ impl ParkReason {
             Self::Template { .. } => "template-error",
             Self::BlockerCancelled { .. } => "blocker-cancelled",
             Self::Diverged { .. } => "diverged",
+            Self::AgentStart { .. } => "agent-start",
             Self::HandoffFailed { .. } => "handoff-failed",
         }
     }
@@ -216,6 +222,7 @@ impl ParkReason {
         match self {
             Self::Template { .. } => EndReason::TemplateError,
             Self::Diverged { .. } => EndReason::Diverged,
+            Self::AgentStart { .. } => EndReason::AgentStart,
             // Bounds are met between runs, not by one.
             _ => EndReason::HandoffFailed,
         }
@@ -234,9 +241,11 @@ impl ParkReason {
             Self::NoProgress { .. } => {
                 format!("Say more clearly what is to be done, then {back}; that grants a new allowance of runs.")
             }
-            Self::FailuresInARow { .. } | Self::Budget { .. } | Self::Diverged { .. } | Self::HandoffFailed { .. } => {
-                format!("To try again, {back}; that grants a new allowance of runs.")
-            }
+            Self::FailuresInARow { .. }
+            | Self::Budget { .. }
+            | Self::Diverged { .. }
+            | Self::AgentStart { .. }
+            | Self::HandoffFailed { .. } => format!("To try again, {back}; that grants a new allowance of runs."),
         }
     }
 }
@@ -266,6 +275,7 @@ impl std::fmt::Display for ParkReason {
                 write!(f, "it waits for {blocker}, which was cancelled (it is in {state})")
             }
             Self::Diverged { detail } => write!(f, "its branch was moved by somebody else: {detail}"),
+            Self::AgentStart { detail } => write!(f, "its agent cannot start: {detail}"),
             Self::HandoffFailed { detail } => write!(f, "the work could not be handed off: {detail}"),
         }
     }

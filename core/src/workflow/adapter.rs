@@ -1,10 +1,50 @@
-//! Which agent runs, and whether it can be started today.
+//! Which agent runs: the word that names it, and whose models it needs.
 
 use super::problem::{Code, Problem, nearest};
 use super::read::{Reader, Section, shortened};
-use super::{Acp, Adapter, States};
+use crate::broker::Provider;
 
-const ADAPTERS: [Adapter; 3] = [Adapter::Claude, Adapter::Codex, Adapter::Script];
+/// Agents that need no `acp.command`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adapter {
+    /// `claude-agent-acp`.
+    Claude,
+    /// `codex-acp`.
+    Codex,
+    /// `opencode acp`.
+    OpenCode,
+    /// The agent built into the guest program: runs the fenced `sh` blocks of the issue.
+    Script,
+}
+
+const ADAPTERS: [Adapter; 4] = [Adapter::Claude, Adapter::Codex, Adapter::OpenCode, Adapter::Script];
+
+impl Adapter {
+    /// The name in `acp.adapter`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Claude => "claude",
+            Self::Codex => "codex",
+            Self::OpenCode => "opencode",
+            Self::Script => "script",
+        }
+    }
+
+    /// Whose models it asks for `model`; any one of them would do, and none means that it works without models.
+    pub fn providers(self, model: Option<&str>) -> &'static [Provider] {
+        match self {
+            Self::Claude => &[Provider::Anthropic],
+            Self::Codex => &[Provider::OpenAi],
+            // Its models have their provider's name in front; without one it takes what it finds.
+            Self::OpenCode => match model.and_then(|model| model.split_once('/')) {
+                Some(("anthropic", _)) => &[Provider::Anthropic],
+                Some(("openai", _)) => &[Provider::OpenAi],
+                _ => &Provider::ALL,
+            },
+            Self::Script => &[],
+        }
+    }
+}
 
 /// The adapter below `section`, and whether it was named. An unknown one is an error, unless a command
 /// replaces the launch anyway (V2, V3).
@@ -32,41 +72,4 @@ pub(super) fn adapter_word(
     };
     reader.note(problem.about(path).hint(hint));
     (true, None)
-}
-
-/// How real agents are launched is not built yet; until it is they start only through `acp.command`
-/// (DESIGN §6). An error that blocks dispatch, once per place that selects such an adapter.
-pub(super) fn dispatchable(reader: &mut Reader<'_>, root: &Section<'_>, acp: &Acp, states: &States) {
-    if acp.command.is_some() || reader.problems.iter().any(|problem| problem.code == Code::UnknownAdapter) {
-        return;
-    }
-    let own: Vec<_> = states.rules.iter().filter(|(_, rule)| rule.role == super::Role::Active).collect();
-    let mut selections = Vec::new();
-    if own.is_empty() || own.iter().any(|(_, rule)| rule.adapter.is_none()) {
-        let place = root.get("acp").and_then(|node| node.get("adapter")).map(|node| (node.line, node.column));
-        let place = place.unwrap_or_else(|| root.place_of("acp"));
-        selections.push((acp.adapter, "acp.adapter".to_owned(), place));
-    }
-    for (name, rule) in own {
-        if let Some(adapter) = rule.adapter {
-            let state = root.get("states").and_then(|node| node.get(name.as_str()));
-            let place = state.and_then(|node| node.get("adapter")).map(|node| (node.line, node.column));
-            selections.push((
-                adapter,
-                format!("states.{name}.adapter"),
-                place.unwrap_or_else(|| root.place_of("states")),
-            ));
-        }
-    }
-    for (adapter, path, place) in selections {
-        if adapter == Adapter::Script {
-            continue;
-        }
-        let message = format!(
-            "the adapter `{}` cannot start yet: real agents are not launched by name in this version",
-            adapter.name()
-        );
-        let hint = "set `acp.command` to the command that starts the agent, or use `acp.adapter: script`";
-        reader.note(Problem::error(Code::AdapterNeedsCommand, place, message).about(path).hint(hint));
-    }
 }

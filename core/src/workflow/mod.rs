@@ -19,6 +19,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 
+pub use adapter::Adapter;
 pub use expand::Place;
 pub use parse::is_loopback;
 pub use per_state::{AgentOf, NoMove};
@@ -285,28 +286,6 @@ pub struct Agent {
     pub max_retry_backoff_ms: u64,
     /// Runs at once per state.
     pub max_concurrent_agents_by_state: BTreeMap<StateName, u32>,
-}
-
-/// Agents that need no `acp.command`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Adapter {
-    /// `claude-agent-acp`.
-    Claude,
-    /// `codex-acp`.
-    Codex,
-    /// The agent built into the guest program: runs the fenced `sh` blocks of the issue.
-    Script,
-}
-
-impl Adapter {
-    /// The name in `acp.adapter`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Claude => "claude",
-            Self::Codex => "codex",
-            Self::Script => "script",
-        }
-    }
 }
 
 /// `acp.*`

@@ -1,6 +1,6 @@
 //! From the text of a `WORKFLOW.md` to a [`Workflow`], reporting everything that is wrong at once.
 
-use super::adapter::{adapter_word, dispatchable};
+use super::adapter::adapter_word;
 use super::expand::Place;
 use super::problem::{Code, Problem};
 use super::read::{MAX_MS, Reader, Section};
@@ -18,8 +18,7 @@ use crate::yaml::{self, Kind};
 const MAX_MIB: i64 = 1 << 30;
 
 impl Workflow {
-    /// Reads a workflow file. With `Ok` the file is in force; its problems are warnings, and errors of
-    /// dispatch validation only ([`Code::AdapterNeedsCommand`]): with one of those nothing may start (C77).
+    /// Reads a workflow file. With `Ok` the file is in force, and its problems are warnings.
     ///
     /// # Errors
     /// Every problem, in the order of the file, when at least one forbids using the file.
@@ -29,14 +28,10 @@ impl Workflow {
         let mut problems = reader.problems;
         problems.sort_by_key(|problem| (problem.line, problem.column));
         match workflow {
-            Some(workflow) if !problems.iter().any(forbids_use) => Ok((workflow, problems)),
+            Some(workflow) if !problems.iter().any(Problem::is_error) => Ok((workflow, problems)),
             _ => Err(problems),
         }
     }
-}
-
-fn forbids_use(problem: &Problem) -> bool {
-    problem.is_error() && problem.code != Code::AdapterNeedsCommand
 }
 
 fn read(text: &str, reader: &mut Reader<'_>) -> Option<Workflow> {
@@ -99,7 +94,6 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
     let acp = acp(reader, &acp_section);
     let mut states = states::read(reader, root, &section, acp.command.is_some());
     let agent = agent(reader, root, &mut states);
-    dispatchable(reader, root, &acp, &states);
     let sandbox = sandbox(reader, root);
     let smolvm = smolvm::read(reader, root, &sandbox);
     Workflow {

@@ -38,8 +38,6 @@ pub enum Code {
     UnsupportedTrackerKind,
     /// `acp.adapter` names an agent we do not know (C78).
     UnknownAdapter,
-    /// The adapter's own launch is not built yet (DESIGN §6).
-    AdapterNeedsCommand,
     /// `server.auth: none` on an address that others can reach.
     OpenServerWithoutAuth,
     /// A setting that is understood but does nothing yet.
@@ -69,7 +67,6 @@ impl Code {
             Self::MissingTrackerKind => "missing_tracker_kind",
             Self::UnsupportedTrackerKind => "unsupported_tracker_kind",
             Self::UnknownAdapter => "unknown_adapter",
-            Self::AdapterNeedsCommand => "adapter_needs_command",
             Self::OpenServerWithoutAuth => "open_server_without_auth",
             Self::NotBuiltYet => "not_built_yet",
             Self::Unused => "unused",

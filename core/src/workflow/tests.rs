@@ -97,7 +97,7 @@ fn paths_expand_and_an_unset_variable_is_an_error() {
 #[test]
 fn the_smallest_file_has_the_documented_defaults() {
     let (workflow, problems) = parse(MINIMAL).expect("in force");
-    assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [Code::AdapterNeedsCommand]);
+    assert_eq!(problems, []);
     assert_eq!((workflow.polling.interval_ms, workflow.polling.watch), (30_000, true));
     assert_eq!((workflow.agent.max_concurrent_agents, workflow.agent.max_turns), (10, 20));
     assert_eq!(workflow.agent.max_retry_backoff_ms, 300_000);
@@ -118,24 +118,28 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!(workflow.tracker.on_blocker_cancelled, OnBlockerCancelled::Wait);
 }
 
-/// V1..V4, C78: the known adapters cannot be launched by name yet; a command replaces them.
+/// V1..V4, C78: the known adapters need no command; one replaces those that are not known.
 #[test]
 fn an_adapter_is_known_or_replaced_by_a_command() {
-    for adapter in ["claude", "codex"] {
-        let (_, problems) = with(&format!("acp:\n  adapter: {adapter}")).expect("in force");
-        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
-        assert_eq!((problem.code, problem.is_error(), problem.line), (Code::AdapterNeedsCommand, true, 3));
-        assert!(problem.message.contains("by name") && problem.to_string().contains("acp.command"));
+    for adapter in ["claude", "codex", "opencode", "script"] {
+        assert_eq!(good(&format!("acp:\n  adapter: {adapter}")).acp.adapter.name(), adapter);
     }
     let unknown = refused("acp: {adapter: claud}");
     assert_eq!(unknown.code, Code::UnknownAdapter);
     assert!(unknown.hint.as_deref().is_some_and(|h| h.contains("did you mean `claude`?") && h.contains("`script`")));
-    assert_eq!(warned("acp: {adapter: opencode, command: opencode acp}").1.code, Code::UnknownAdapter);
+    assert_eq!(warned("acp: {adapter: goose, command: goose acp}").1.code, Code::UnknownAdapter);
     assert_eq!(refused("acp: {adapter: script, command: ' '}").code, Code::InvalidValue);
-    let (_, problems) =
-        with("acp: {adapter: script}\nstates:\n  Todo: {role: active, adapter: codex}\n  Done: {role: terminal}")
-            .expect("in force");
-    assert_eq!((problems[0].code, problems[0].line), (Code::AdapterNeedsCommand, 4));
+}
+
+#[test]
+fn an_agent_needs_the_providers_of_its_models() {
+    let of = |adapter: Adapter, model| adapter.providers(model).iter().map(|one| one.name()).collect::<Vec<_>>();
+    assert_eq!(of(Adapter::Claude, Some("openai/x")), ["anthropic"]);
+    assert_eq!(of(Adapter::Codex, None), ["openai"]);
+    assert_eq!(of(Adapter::OpenCode, Some("anthropic/x")), ["anthropic"]);
+    assert_eq!(of(Adapter::OpenCode, Some("openai/x/y")), ["openai"]);
+    assert_eq!(of(Adapter::OpenCode, None), ["anthropic", "openai"]);
+    assert!(of(Adapter::Script, Some("x")).is_empty());
 }
 
 /// C32, C33.
@@ -491,12 +495,12 @@ fn plain(node: &yaml::Node) -> String {
 #[test]
 fn the_template_parses_and_says_the_defaults() {
     let (template, problems) = parse(TEMPLATE).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    assert!(problems.iter().all(|problem| problem.code == Code::AdapterNeedsCommand), "{problems:#?}");
+    assert_eq!(problems, []);
     let (minimal, _) = parse(MINIMAL).expect("in force");
     assert_eq!(Workflow { prompt: String::new(), ..template }, minimal);
     let without_states = uncommented().replace("\n  active_states:", "\n  #").replace("\n  terminal_states:", "\n  #");
     let problems = parse(&without_states).map_or_else(|problems| problems, |(_, problems)| problems);
-    assert!(problems.iter().all(|problem| problem.code == Code::AdapterNeedsCommand), "{problems:#?}");
+    assert_eq!(problems, []);
 }
 
 proptest! {

@@ -28,8 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::upstream::Upstream;
 use super::mcp::Bearer;
-use crate::agent::profile;
 use crate::run::line::Report;
+use crate::run::models::AskCredential;
 use crate::workflow_file::Environment;
 
 /// Connections at once; a further one is closed unread.
@@ -78,6 +78,17 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// The same question, for the floors below.
+    pub fn asked(&self) -> AskCredential {
+        let broker = self.clone();
+        Arc::new(move |workflow, provider| {
+            let broker = broker.clone();
+            Box::pin(async move { broker.access(&workflow.models, provider).await.map(drop) })
+        })
+    }
+}
+
 /// The door of one run. Clones share everything.
 #[derive(Clone)]
 pub struct Door(Arc<Shared>);
@@ -100,19 +111,18 @@ impl Door {
         self.0.bearer.reveal()
     }
 
-    /// What tells an agent where its models are, when the guest listens on its loopback `port`: only those for which
-    /// there is a credential, expired or not.
-    pub async fn variables(&self, port: u16) -> Vec<(String, String)> {
-        let mut variables = vec![];
+    /// Where an agent finds its models, when the guest listens on its loopback `port`: only those for which there is a
+    /// credential, expired or not.
+    pub async fn ways(&self, port: u16) -> Vec<(Provider, String)> {
+        let mut ways = vec![];
         for provider in Provider::ALL {
             let found = credential::find(provider, self.0.models.of(provider), &self.0.broker.environment).await;
             if found.is_err_and(|none| none.is_absent()) {
                 continue;
             }
-            let url = format!("http://127.0.0.1:{port}{}", provider.prefix());
-            variables.extend(profile::model_variables(provider, url, self.token()));
+            ways.push((provider, format!("http://127.0.0.1:{port}{}", provider.prefix())));
         }
-        variables
+        ways
     }
 
     /// Ends it: what is under way is dropped, here and at the provider, and the token is worthless from now on.

@@ -55,10 +55,10 @@ fn a_variable_stands_for_a_path_only_when_it_is_the_whole_value() {
 #[test]
 fn an_adapter_must_be_known_unless_a_command_replaces_it() {
     let with = |acp: &str| format!("---\n{}---\n{BODY}", FRONT.replace("  adapter: script\n", acp));
-    refused(&with("  adapter: opencode\n"), 1, &["`opencode`", "acp.command", "script"]);
+    refused(&with("  adapter: goose\n"), 1, &["`goose`", "acp.command", "script"]);
     refused(&with("  adapter: script\n  command: '  '\n"), 1, &["`acp.command` is blank"]);
     let project = Project::acting("turn() { call mark_done '{\"title\":\"T\",\"summary\":\"S\"}'; }", "");
-    project.write("WORKFLOW.md", &project.read("WORKFLOW.md").replace("acp:\n", "acp:\n  adapter: opencode\n"));
+    project.write("WORKFLOW.md", &project.read("WORKFLOW.md").replace("acp:\n", "acp:\n  adapter: goose\n"));
     project.issue("Todo", "A-1", "Do it.");
     assert_eq!(project.once(), 0, "the command is what counts");
 }

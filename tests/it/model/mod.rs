@@ -1,9 +1,12 @@
 //! Agents in a jail and their way to models: through the broker, with a credential that never comes near them.
 
+mod agents;
 mod credentials;
 mod passes;
+mod real;
 mod refusals;
 mod server;
+mod talk;
 mod tls;
 
 use std::process::Command;

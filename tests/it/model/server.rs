@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::talk;
+
 /// One request, as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
@@ -24,6 +26,8 @@ struct State {
     dropped: usize,
     /// Credentials that are refused, and what is done before saying so.
     refused: Option<(String, Box<dyn Fn() + Send>)>,
+    /// What `conversation` has its agent run.
+    command: String,
 }
 
 /// The provider, alive as long as the test program.
@@ -67,6 +71,11 @@ impl Server {
         self.shared.0.lock().expect("lock").refused = Some((part.to_lowercase(), Box::new(then)));
     }
 
+    /// What the model `conversation` has its agent run.
+    pub(crate) fn has_done(&self, command: &str) {
+        command.clone_into(&mut self.shared.0.lock().expect("lock").command);
+    }
+
     /// `None` when the connection is over.
     fn answer_one(&self, stream: &TcpStream) -> Option<()> {
         let asked = read(stream)?;
@@ -82,6 +91,10 @@ impl Server {
             return send(whole(401, "", &json!({"error": {"message": format!("bad: {}", asked.head)}})));
         }
         match asked.body["model"].as_str().unwrap_or_default() {
+            "conversation" => {
+                let command = self.shared.0.lock().expect("lock").command.clone();
+                send(talk::answer(&asked.head, &asked.body, &command))
+            }
             "slow" => {
                 send(format!("{STREAM}{}", event("message_start", &begun())))?;
                 let state = self.shared.0.lock().expect("lock");
@@ -136,7 +149,7 @@ impl Server {
     }
 }
 
-const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nset-cookie: planted=1\r\nrequest-id: req-1\r\n\r\n";
+pub(super) const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nset-cookie: planted=1\r\nrequest-id: req-1\r\n\r\n";
 const COOKIE: &str = "set-cookie: planted=1\r\nrequest-id: req-1\r\n";
 
 fn begun() -> Value {
@@ -149,13 +162,13 @@ fn rest() -> String {
     [event("content_block_start", &call), event("message_delta", &used), event("message_stop", &json!({}))].concat()
 }
 
-fn event(kind: &str, value: &Value) -> String {
+pub(super) fn event(kind: &str, value: &Value) -> String {
     let mut value = value.clone();
     value["type"] = json!(kind);
     chunk(&format!("event: {kind}\ndata: {value}\n\n"))
 }
 
-fn chunk(text: &str) -> String {
+pub(super) fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 

@@ -52,6 +52,7 @@ pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
         sandboxes,
         open_mcp: open_mcp(),
         open_broker: Arc::new(|_, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
+        ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
         workflow_path: path.clone(),
     });
     let (world, nudges) = World::new(file, parts, symphony::lock::Roots::default());

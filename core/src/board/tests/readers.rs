@@ -318,6 +318,7 @@ fn every_park_reason_says_how_the_issue_comes_back() {
         (ParkReason::Template { detail: detail(), prompt: detail() }, "Mend the prompt in the workflow file"),
         (blocker(), "Remove X from `blocked_by`"),
         (ParkReason::Diverged { detail: detail() }, "To try again"),
+        (ParkReason::AgentStart { detail: detail() }, "To try again"),
         (ParkReason::HandoffFailed { detail: detail() }, "To try again"),
     ] {
         let text = reason.remedy(&from);
@@ -327,6 +328,7 @@ fn every_park_reason_says_how_the_issue_comes_back() {
     let ends = |reason| RunEnd::NeedsHuman(reason).reason();
     assert_eq!(ends(ParkReason::Template { detail: detail(), prompt: detail() }), EndReason::TemplateError);
     assert_eq!(ends(ParkReason::Diverged { detail: detail() }), EndReason::Diverged);
+    assert_eq!(ends(ParkReason::AgentStart { detail: detail() }), EndReason::AgentStart);
     assert_eq!(ends(ParkReason::HandoffFailed { detail: detail() }), EndReason::HandoffFailed);
 }
 

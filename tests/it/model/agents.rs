@@ -1,0 +1,97 @@
+//! Agents that are started by their name: what they are told, and what is said where they cannot start.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::server::Server;
+use super::{BOTH, command, noted};
+use crate::rig::{FRONT, Project, until};
+
+/// A project for an agent of this name, both providers at `server`; below `bin` is what the sandbox has.
+fn project(adapter: &str, server: &Server) -> Project {
+    let project = Project::new();
+    let url = &server.url;
+    let bin = project.beside("brought").canonicalize().unwrap_or_else(|_| project.beside("brought"));
+    std::fs::create_dir_all(bin.join("bin")).expect("made");
+    std::fs::create_dir_all(project.beside("home")).expect("home");
+    let front = format!(
+        "{}sandbox:\n  jail:\n    read_only: [{}]\nproviders:\n  anthropic:\n    base_url: {url}\n  openai:\n    base_url: {url}/v1\n",
+        FRONT.replace("adapter: script\n", &format!("adapter: {adapter}\n  model: some/model-1\n")),
+        bin.display()
+    );
+    project.write("WORKFLOW.md", &format!("---\n{front}---\nWork.\n"));
+    project.issue("Todo", "A-1", "Work.");
+    project
+}
+
+/// A stand-in for the vendor's program: it notes what it was told.
+fn install(project: &Project, program: &str) {
+    let scenario = "turn() { answer=$(env); note told; answer=$ARGUMENTS; note arguments; \
+                    call mark_done '{\"title\":\"Told\",\"summary\":\"All of it.\"}'; }";
+    let dir = project.beside("brought").canonicalize().expect("there");
+    std::fs::write(dir.join("scenario.sh"), scenario).expect("scenario");
+    std::fs::write(dir.join("acp.sh"), include_str!("../agents/acp.sh")).expect("agent");
+    let path = dir.join("bin").join(program);
+    let at = dir.display();
+    std::fs::write(&path, format!("#!/bin/sh\nexport ARGUMENTS=\"$*\"\nexec bash {at}/acp.sh {at}/scenario.sh\n"))
+        .expect("program");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+}
+
+#[test]
+fn an_agent_starts_by_its_name_from_a_listed_path_and_is_told_model_and_broker() {
+    for (adapter, program, told) in [
+        (
+            "claude",
+            "claude-agent-acp",
+            &["ANTHROPIC_MODEL=some/model-1", "CLAUDE_CODE_MAX_RETRIES=1", "IS_SANDBOX=1"][..],
+        ),
+        ("codex", "codex-acp", &["\"model\":\"some/model-1\"", "OPENAI_BASE_URL=http://127.0.0.1:8485/openai/v1"]),
+        ("opencode", "opencode", &["http://127.0.0.1:8485/anthropic/v1", "\"small_model\":\"some/model-1\""]),
+    ] {
+        let server = Server::start();
+        let project = project(adapter, &server);
+        install(&project, program);
+        let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+        until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
+        project.wait_for(".symphony/patches/agent_A-1.patch");
+        let notes = std::fs::read_to_string(project.apply_patch("A-1").join("notes.txt")).expect("notes");
+        for part in told {
+            assert!(noted(&notes, "told").contains(part), "{adapter}: no {part} in {notes}");
+        }
+        assert_eq!(noted(&notes, "arguments").trim(), if adapter == "opencode" { "acp" } else { "" });
+        assert_eq!(running.stop(), 0);
+    }
+}
+
+#[test]
+fn a_program_that_the_sandbox_lacks_parks_the_issue_after_one_run_and_says_how_to_install_it() {
+    let server = Server::start();
+    let project = project("claude", &server);
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let note = project.parked_note("A-1");
+    for part in
+        ["cannot start `claude-agent-acp`", "npm install --global @agentclientprotocol/claude-agent-acp@", "read_only"]
+    {
+        assert!(note.contains(part), "no {part} in {note}");
+    }
+    assert_eq!(std::fs::read_dir(project.dir().join(".symphony/runs")).expect("runs").count(), 1, "no retry");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn without_a_credential_for_its_provider_nothing_is_booted_and_the_remedy_is_said() {
+    let server = Server::start();
+    let project = project("codex", &server);
+    install(&project, "codex-acp");
+    let away = project.read("WORKFLOW.md").replace(&server.url, "https://models.example.org");
+    project.write("WORKFLOW.md", &away);
+    let only_the_other = [("ANTHROPIC_API_KEY", super::KEY)];
+    let said = command(&project, &["doctor"], &only_the_other).output().expect("runs").stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("codex-acp: no credential for openai on the host: set OPENAI_API_KEY"), "{said}");
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &only_the_other));
+    let note = project.parked_note("A-1");
+    assert!(note.contains("no credential for openai on the host: set OPENAI_API_KEY"), "{note}");
+    assert!(!project.exists(".symphony/workspaces/A-1"), "it was found out before anything was made");
+    assert_eq!(running.stop(), 0);
+}
