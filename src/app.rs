@@ -249,7 +249,7 @@ fn open_mcp() -> OpenMcp {
         let secret = bearer.reveal().to_owned();
         let endpoint = Endpoint::new(identifier, bearer, calls);
         let url = endpoint.url(port);
-        let (serving, closing) = (endpoint.clone(), endpoint);
+        let (serving, taking, closing) = (endpoint.clone(), endpoint.clone(), endpoint);
         Ok(McpDoor {
             url,
             bearer: secret,
@@ -257,6 +257,7 @@ fn open_mcp() -> OpenMcp {
                 let endpoint = serving.clone();
                 Box::pin(async move { endpoint.serve(stream).await })
             }),
+            take_calls: Arc::new(move || taking.take_calls()),
             close: Arc::new(move || closing.close()),
         })
     })

@@ -40,6 +40,8 @@ pub const ASKED_TEXT: &str =
 pub const ASKED_ALREADY_TEXT: &str = "a question is already waiting for its answer; end your turn";
 /// What a call is told after its run has ended (J17).
 pub const RUN_ENDED_TEXT: &str = "this run has ended; the call had no effect";
+/// What a call is told that comes before the session's first prompt: nobody has asked for anything yet.
+pub const NO_TURN_TEXT: &str = "no turn of this session has begun; the call had no effect";
 
 /// A request of the agent that passed the checks of its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]

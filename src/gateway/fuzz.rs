@@ -40,6 +40,7 @@ async fn converse(request: impl FnOnce(&str, &str) -> Vec<u8>) -> Vec<u8> {
     let token = bearer.reveal().to_owned();
     let (to, mut calls) = mpsc::channel::<ToolCall>(8);
     let endpoint = Endpoint::new(&Identifier("A-1".into()), bearer, to);
+    endpoint.take_calls();
     let request = request("/api/v1/issues/A-1/mcp", &token);
     let knows = request.windows(token.len()).any(|part| part == token.as_bytes());
     let run = tokio::spawn(async move {

@@ -77,17 +77,21 @@ struct Shared {
     bearer: Bearer,
     connections: Arc<Semaphore>,
     closed: CancellationToken,
+    /// Whether tool calls are taken yet.
+    taking: Arc<AtomicBool>,
     listed: watch::Receiver<bool>,
     /// Whether it was said that there were too many connections.
     crowded: AtomicBool,
 }
 
 impl Endpoint {
-    /// The endpoint for `identifier`, open until [`Endpoint::close`]. Tool calls go to `calls`.
+    /// The endpoint for `identifier`, there until [`Endpoint::close`]. From [`Endpoint::take_calls`] on tool calls go to
+    /// `calls`.
     pub fn new(identifier: &Identifier, bearer: Bearer, calls: mpsc::Sender<ToolCall>) -> Self {
         let (listing, listed) = watch::channel(false);
         let closed = CancellationToken::new();
-        let tools = Tools::new(calls, listing, closed.clone());
+        let taking = Arc::new(AtomicBool::new(false));
+        let tools = Tools::new(calls, listing, taking.clone(), closed.clone());
         let config = StreamableHttpServerConfig::default()
             .with_legacy_session_mode(false)
             .with_json_response(true)
@@ -100,6 +104,7 @@ impl Endpoint {
             bearer,
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             closed,
+            taking,
             listed,
             crowded: AtomicBool::new(false),
         };
@@ -115,6 +120,11 @@ impl Endpoint {
     /// works without them and can report nothing.
     pub fn tools_listed(&self) -> watch::Receiver<bool> {
         self.shared.listed.clone()
+    }
+
+    /// Tool calls count from now on. Earlier ones are refused: an agent that reads an old session may repeat them.
+    pub fn take_calls(&self) {
+        self.shared.taking.store(true, Ordering::Release);
     }
 
     /// Ends the endpoint: waiting calls are told that the run has ended, later ones find the door shut (J17).

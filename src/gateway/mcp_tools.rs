@@ -3,6 +3,7 @@
 //! Knows the protocol's shapes only; names, rules and texts are in `agent::tools`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rmcp::model::{
@@ -15,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::tools::{self, Answer, BadCall, RUN_ENDED_TEXT, ToolCall, ToolRequest};
+use crate::agent::tools::{self, Answer, BadCall, NO_TURN_TEXT, RUN_ENDED_TEXT, ToolCall, ToolRequest};
 
 /// How long the run may take to answer a call.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -25,16 +26,25 @@ const ANSWER: Duration = Duration::from_secs(60);
 pub(super) struct Tools {
     calls: mpsc::Sender<ToolCall>,
     listing: Arc<watch::Sender<bool>>,
+    taking: Arc<AtomicBool>,
     closed: CancellationToken,
 }
 
 impl Tools {
-    pub(super) fn new(calls: mpsc::Sender<ToolCall>, listing: watch::Sender<bool>, closed: CancellationToken) -> Self {
-        Self { calls, listing: Arc::new(listing), closed }
+    pub(super) fn new(
+        calls: mpsc::Sender<ToolCall>,
+        listing: watch::Sender<bool>,
+        taking: Arc<AtomicBool>,
+        closed: CancellationToken,
+    ) -> Self {
+        Self { calls, listing: Arc::new(listing), taking, closed }
     }
 
     /// The run's answer; `Err` is a tool error.
     async fn ask(&self, request: ToolRequest) -> Result<Answer, Answer> {
+        if !self.taking.load(Ordering::Acquire) && !self.closed.is_cancelled() {
+            return Err(NO_TURN_TEXT.into());
+        }
         let (reply, answer) = oneshot::channel();
         let asked = async {
             self.calls.send(ToolCall { request, reply }).await.map_err(|_| Answer::from(RUN_ENDED_TEXT))?;

@@ -22,8 +22,6 @@ use crate::sandbox::choose::Picked;
 use crate::sandbox::{BootSpec, Life};
 use crate::workspace::Ready;
 
-/// Our MCP endpoint on the guest's own loopback. Fixed: nothing else listens in a fresh sandbox.
-const MCP_PORT: u16 = 8484;
 /// Where the guest program has the work tree.
 pub(super) const TREE: &str = "/work";
 /// What an agent gets to end by itself after its input closed.
@@ -231,24 +229,13 @@ impl Attempt {
     ) -> Result<Word, RunEnd> {
         talk.seeded = true;
         line.report(Report::Phase("starting the agent")).await;
-        let (calls_to, mut calls) = mpsc::channel(16);
-        let mcp = match self.workflow.mcp.enabled {
-            true => {
-                let opened = (self.parts.open_mcp)(&self.plan.issue.identifier, MCP_PORT, calls_to);
-                Some(opened.map_err(|error| failed(FailureCode::StartupFailed, error))?)
-            }
-            false => None,
-        };
-        let relay = match &mcp {
-            Some(door) => Some(self.relay(channel, MCP_PORT, door.serve.clone()).await?),
-            None => None,
-        };
-        let agent = self.start_agent(channel, stood, mcp.as_ref(), opening, line).await?;
+        let mut mcp = self.open_mcp(channel).await?;
+        let agent = self.start_agent(channel, stood, mcp.as_mut(), opening, line).await?;
         let Agent { mut session, exit, killer, prompt, answered, doors, models } = agent;
         talk.session = answered;
-        let end = self.turns(airlock, channel, &mut session, &mut calls, ready, prompt, talk, line).await;
-        if let Some(door) = mcp {
-            (door.close)();
+        let end = self.turns(airlock, channel, &mut session, mcp.as_mut(), ready, prompt, talk, line).await;
+        if let Some(mcp) = &mcp {
+            mcp.close();
         }
         session.close(AGENT_GRACE).await;
         if tokio::time::timeout(AGENT_GRACE, exit).await.is_err() {
@@ -257,7 +244,7 @@ impl Attempt {
         if let Some(models) = models {
             models.end().await;
         }
-        drop((doors, relay));
+        drop((doors, mcp));
         end
     }
 

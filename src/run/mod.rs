@@ -8,6 +8,7 @@ mod finish;
 mod inside;
 pub mod line;
 pub(crate) mod marker;
+mod mcp;
 pub mod models;
 mod session;
 mod takeover;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use symphony_core::board::{FailureCode, Left as LeftBehind, NotNow, ParkReason, Plan, RunEnd, RunFailure, Whose};
-use symphony_core::ids::{Identifier, WorkspaceKey};
+use symphony_core::ids::WorkspaceKey;
 use symphony_core::issue::Issue;
 use symphony_core::prompt::{self, Prompt};
 use symphony_core::runtimes::Kind;
@@ -29,13 +30,12 @@ use symphony_core::session::Kept;
 use symphony_core::steering::Letter;
 use symphony_core::workflow::{Sizes, Workflow};
 use symphony_guest::mux::MuxStream;
-use tokio::sync::mpsc;
 
 use self::inside::Left;
 use self::line::{Ended, Line, Report};
+pub use self::mcp::{McpDoor, OpenMcp};
 use self::session::Opening;
 use self::word::Word;
-use crate::agent::tools::ToolCall;
 use crate::airlock::{Advance, Airlock};
 use crate::git::Git;
 use crate::hooks::{Hook, HookEnv};
@@ -50,22 +50,6 @@ const FILL_IN: Duration = Duration::from_secs(60);
 
 /// Serves one connection of the guest's MCP port.
 pub type ServeStream = Arc<dyn Fn(MuxStream) -> BoxFuture<'static, ()> + Send + Sync>;
-/// Opens the MCP door of one run: its issue, the guest's port, where its tool calls go. The door
-/// stands a floor above; the application hands it down.
-pub type OpenMcp = Arc<dyn Fn(&Identifier, u16, mpsc::Sender<ToolCall>) -> Result<McpDoor, String> + Send + Sync>;
-
-/// An open MCP door.
-pub struct McpDoor {
-    /// As the agent reaches it.
-    pub url: String,
-    /// The run's token; a secret.
-    pub bearer: String,
-    /// Serves one connection.
-    pub serve: ServeStream,
-    /// Refuses every later call.
-    pub close: Arc<dyn Fn() + Send + Sync>,
-}
-
 /// What every run of this process shares.
 pub struct Parts {
     /// Runs, counters, questions.
@@ -273,7 +257,11 @@ impl Attempt {
         let filled = tokio::task::spawn_blocking(move || {
             let prompt = Prompt::parse(&workflow.prompt)?;
             let full = prompt.render(&issue, &attempt)?;
-            Ok::<_, prompt::PromptError>(Opening { full, task: prompt.render(&issue, &prompt::Attempt::default())? })
+            let task = prompt.render(&issue, &prompt::Attempt::default())?;
+            // How the last run ended is said in our own words, so it alone is no reason to say the task again.
+            let retry = prompt::Attempt { last_end: None, last_left: None, ..attempt };
+            let of_retries = prompt.render(&issue, &retry).map_or(true, |text| text != task);
+            Ok::<_, prompt::PromptError>(Opening { full, task, of_retries })
         });
         let said = match tokio::time::timeout(FILL_IN, filled).await {
             Ok(Ok(Ok(opening))) => return Ok(opening),

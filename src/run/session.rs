@@ -14,14 +14,15 @@ use tokio::sync::mpsc;
 
 use super::inside::{Door, GUEST_GRACE, TREE, forward};
 use super::line::{Line, Report};
+use super::mcp::Mcp;
 use super::models::Models;
 use super::turns::attempt_of;
-use super::{Attempt, McpDoor, failed};
+use super::{Attempt, failed};
 use crate::agent::error::AgentError;
 use crate::agent::event::Events;
 use crate::agent::profile::{self, Inside, Launch};
 use crate::agent::redact::Secrets;
-use crate::agent::session::{Begun, McpServer, Session, StartOptions};
+use crate::agent::session::{Begun, Session, StartOptions};
 use crate::agent::transcript::Transcript;
 use crate::sandbox::channel::{Channel, ChannelError, ExitFuture, Killer};
 
@@ -35,6 +36,8 @@ pub(super) struct Opening {
     pub(super) full: String,
     /// The task alone, without a word of earlier runs.
     pub(super) task: String,
+    /// Whether the workflow has words for a run like this one that are not in the task.
+    pub(super) of_retries: bool,
 }
 
 /// A live agent with a session.
@@ -73,7 +76,7 @@ impl Attempt {
         &self,
         channel: &Channel,
         stood: bool,
-        mcp: Option<&McpDoor>,
+        mut mcp: Option<&mut Mcp>,
         opening: Opening,
         line: &Line,
     ) -> Result<Agent, RunEnd> {
@@ -90,15 +93,16 @@ impl Attempt {
         }
         launch.env.sort();
         let tokens = models.iter().map(|models| models.door.token.clone());
-        let secrets = Secrets::new(mcp.iter().map(|door| door.bearer.clone()).chain(tokens));
+        // The session adds its own token for our tools.
+        let secrets = Secrets::new(tokens);
         let transcript = Transcript::open(&self.dir.join("acp.jsonl"), secrets.clone())
             .map_err(|error| tracing::warn!(%error, "frames of this run are not recorded"))
             .ok();
-        let options = |resume: Option<String>| StartOptions {
+        let options = |mcp: Option<&Mcp>, resume: Option<String>| StartOptions {
             cwd: TREE.into(),
             client_version: env!("CARGO_PKG_VERSION").into(),
             title: format!("{}: {}", self.plan.issue.identifier, self.plan.issue.title),
-            mcp: mcp.map(|door| McpServer { url: door.url.clone(), bearer: door.bearer.clone() }),
+            mcp: mcp.map(Mcp::server),
             resume,
             mode: launch.mode.map(str::to_owned),
             read_timeout: Duration::from_millis(self.workflow.acp.read_timeout_ms),
@@ -108,24 +112,30 @@ impl Attempt {
         };
         let older = self.older_session(stood, line).await;
         let started = match &older {
-            None => self.start(channel, &launch, options(None), line).await,
-            Some(kept) => match self.start(channel, &launch, options(Some(kept.id.clone())), line).await {
-                Err(Broken::Continuing(error)) => {
-                    self.not_continued(&error.to_string());
-                    let row = EventRow {
-                        at: Timestamp::now(),
-                        event: "session_not_continued".into(),
-                        message: crate::agent::event::one_line(&error.to_string()),
-                    };
-                    line.report(Report::Event(row)).await;
-                    // Whatever hangs in there must not meet the new one.
-                    if let Err(error) = channel.clear(GUEST_GRACE).await {
-                        tracing::debug!(run_id = self.plan.run.0, %error, "the agent could not be cleared away");
+            None => self.start(channel, &launch, options(mcp.as_deref(), None), line).await,
+            Some(kept) => {
+                match self.start(channel, &launch, options(mcp.as_deref(), Some(kept.id.clone())), line).await {
+                    Err(Broken::Continuing(error)) => {
+                        self.not_continued(&error.to_string());
+                        let row = EventRow {
+                            at: Timestamp::now(),
+                            event: "session_not_continued".into(),
+                            message: crate::agent::event::one_line(&error.to_string()),
+                        };
+                        line.report(Report::Event(row)).await;
+                        // Whatever hangs in there must not meet the new one.
+                        if let Err(error) = channel.clear(GUEST_GRACE).await {
+                            tracing::debug!(run_id = self.plan.run.0, %error, "the agent could not be cleared away");
+                        }
+                        // Nor is what it said the new one's word, however late it arrives.
+                        if let Some(mcp) = mcp.as_deref_mut() {
+                            self.renew_mcp(mcp)?;
+                        }
+                        self.start(channel, &launch, options(mcp.as_deref(), None), line).await
                     }
-                    self.start(channel, &launch, options(None), line).await
+                    started => started,
                 }
-                started => started,
-            },
+            }
         };
         let Started { session, exit, killer, doors } = started.map_err(|broken| match broken {
             Broken::Continuing(error) => failed(error.code(), error),
@@ -141,7 +151,12 @@ impl Attempt {
         let prompt = match continued.as_ref().and_then(|kept| kept.told.as_ref()) {
             None => opening.full,
             Some(told) => {
-                let task = if *told == task { Task::Known } else { Task::Changed(&opening.task) };
+                let task = match (*told == task, opening.of_retries) {
+                    (true, false) => Task::Known,
+                    (true, true) => Task::Again(&opening.full),
+                    (false, true) => Task::Changed(&opening.full),
+                    (false, false) => Task::Changed(&opening.task),
+                };
                 prompt::resumed(&self.plan.issue, &attempt_of(&self.plan), task, self.workflow.mcp.enabled)
             }
         };
@@ -240,7 +255,8 @@ impl Attempt {
         let process = channel.spawn(request).await;
         let process = process.map_err(|error| Broken::End(self.not_spawned(error)))?;
         let (events_to, events) = mpsc::channel(256);
-        let sink = Events::new(events_to.clone(), options.secrets.clone());
+        let secrets = options.mcp.iter().fold(options.secrets.clone(), |secrets, mcp| secrets.and(&mcp.bearer));
+        let sink = Events::new(events_to.clone(), secrets);
         let doors = [
             Door(tokio::spawn(forward(events, line.run, line.reports.clone()))),
             Door(tokio::spawn(crate::agent::stderr::forward(process.stderr, sink, options.transcript.clone()))),

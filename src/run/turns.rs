@@ -11,11 +11,11 @@ use symphony_core::snapshot::Tokens;
 use symphony_core::steering::{By, Letter};
 use symphony_core::turn::{Facts, Next, Outcome, Sight, after_turn};
 use symphony_core::workflow::Role;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::line::{Line, Posted, Report, WAITING};
+use super::mcp::Mcp;
 use super::tools::{Said, Seen};
 use super::word::Word;
 use super::{Attempt, failed, failure};
@@ -120,7 +120,7 @@ impl Attempt {
         airlock: &Airlock,
         channel: &Channel,
         session: &mut Session,
-        calls: &mut mpsc::Receiver<ToolCall>,
+        mut mcp: Option<&mut Mcp>,
         ready: &Ready,
         prompt: String,
         talk: &mut Talk,
@@ -137,7 +137,7 @@ impl Attempt {
                 .await
                 .map_err(|error| failed(FailureCode::Journal, error))?;
             line.report(Report::Phase("working")).await;
-            let (turn, stopped) = self.one_turn(session, channel, calls, ready, &words, talk, line).await;
+            let (turn, stopped) = self.one_turn(session, channel, mcp.as_deref_mut(), ready, &words, talk, line).await;
             if let Some(usage) = &turn.usage {
                 let Tokens { input, output, .. } = &mut talk.tokens;
                 // The agent's word, so no sum of it may overflow.
@@ -224,7 +224,7 @@ impl Attempt {
         &self,
         session: &mut Session,
         channel: &Channel,
-        calls: &mut mpsc::Receiver<ToolCall>,
+        mut mcp: Option<&mut Mcp>,
         ready: &Ready,
         words: &Words,
         talk: &mut Talk,
@@ -243,6 +243,9 @@ impl Attempt {
         let (mut over_at, mut stopped) = (None::<Instant>, None);
         let stop = line.stopped();
         tokio::pin!(stop);
+        if let Some(mcp) = &mcp {
+            mcp.take_calls();
+        }
         loop {
             tokio::select! {
                 biased;
@@ -258,7 +261,7 @@ impl Attempt {
                     stopped = Some(cause);
                     cancel.cancel();
                 }
-                Some(call) = calls.recv() => {
+                Some(call) = next_call(mcp.as_deref_mut()) => {
                     let answer = self.on_tool(call.request, &mut talk.said, ready, line).await;
                     if talk.said.ends_turn() {
                         over_at = over_at.or(Some(Instant::now() + AFTER_WORD));
@@ -327,6 +330,11 @@ impl Attempt {
             Err(error) => Sight::Unknown(error.to_string()),
         }
     }
+}
+
+/// `None` where there are no tools.
+async fn next_call(mcp: Option<&mut Mcp>) -> Option<ToolCall> {
+    mcp?.next_call().await
 }
 
 /// Only `end_turn` is success (C165), and a turn we cancelled because its word was given counts as ended.

@@ -183,6 +183,50 @@ fn an_agent_that_dies_or_hangs_over_its_session_is_started_again_in_the_same_run
 }
 
 #[test]
+fn a_call_of_a_session_s_history_is_never_the_word_of_the_session_that_is_prompted() {
+    // The history's program ends and another one begins a new session, or the session itself goes on.
+    for (after, sessions, programs) in [("exit 1", ["s-2", "s-2"], 2), ("", ["s-1", "s-1"], 1)] {
+        let history = format!(
+            "history() {{ call mark_done '{{\"title\":\"Stale\",\"summary\":\"Of old.\"}}'; note history; {after}; }}\n"
+        )
+        .replace("; ; }", "; }");
+        // The first prompt of the second run is answered without a call.
+        let turn = "[ -e notes.txt ] || exit 1\n[ $turn = 1 ] || finish";
+        let project = Project::acting(&format!("{history}{}", scenario("load", turn)), "");
+        let workflow = project.read("WORKFLOW.md").replace("acp:\n", "acp:\n  read_timeout_ms: 5000\n");
+        project.write("WORKFLOW.md", &workflow);
+        project.issue("Todo", "S-1", "Do it well.");
+        let _running = project.start();
+        project.wait_for("issues/Done/S-1.md");
+        let patch = project.read(".symphony/patches/agent_S-1.patch");
+        assert_eq!((runs(&project), prompted(&project, 2)), (2, sessions.map(str::to_owned).to_vec()), "{patch}");
+        assert_eq!(sent(&project, 2, "initialize").len(), programs);
+        assert!(patch.contains("The end") && !patch.contains("Stale"), "{patch}");
+        assert!(patch.contains("no turn of this session has begun"), "the control: it called, and was told: {patch}");
+    }
+}
+
+#[test]
+fn a_continued_session_hears_what_the_template_says_to_a_retry_and_else_nothing_twice() {
+    let turn = "case $past in\n1) ;;\n2) exit 1 ;;\n*) finish ;;\nesac";
+    for (words, heard) in [
+        ("{% if attempt %}RETRY-RULES {{ attempt }} {{ retry_kind }}: {{ last_end }}{% endif %}", true),
+        ("{% if last_end %}RETRY-RULES {{ last_end }}{% endif %}", false),
+    ] {
+        let project = acting("load", turn, "");
+        project.write("WORKFLOW.md", &format!("{}\n{words}\n", project.read("WORKFLOW.md")));
+        let running = project.start();
+        project.wait_for("issues/Done/S-1.md");
+        assert!(running.log().contains("agent session continued"));
+        let (first, second) = (&prompts(&project, 1)[0], &prompts(&project, 2)[0]);
+        assert!(!first.contains("RETRY-RULES"), "{first}");
+        assert!(second.contains("The task is still the same."), "{second}");
+        assert_eq!(second.contains("RETRY-RULES 1 failure: agent-exit: "), heard, "{second}");
+        assert_eq!(second.contains("Do it well."), heard, "{second}");
+    }
+}
+
+#[test]
 fn a_session_over_which_symphony_was_killed_is_not_tried_a_second_time() {
     let project = acting("hang", "[ $session = s-1 ] && { touch begun; sleep 300; }\nfinish", "");
     let running = project.start();

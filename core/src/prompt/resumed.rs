@@ -9,6 +9,8 @@ use crate::issue::Issue;
 pub enum Task<'a> {
     /// A turn of it was given this very text, and answered.
     Known,
+    /// The same, but the workflow has words for a run like this one: they and the task, whole.
+    Again(&'a str),
     /// It was given another text; this one counts.
     Changed(&'a str),
 }
@@ -29,6 +31,10 @@ pub fn resumed(issue: &Issue, attempt: &Attempt, task: Task<'_>, tools: bool) ->
     }
     match task {
         Task::Known => text.push_str("\n\nThe task is still the same."),
+        Task::Again(whole) => text.push_str(&format!(
+            "\n\nThe task is still the same. With what is to be said to this run, it reads:\n\n{}",
+            whole.trim()
+        )),
         Task::Changed(now) => {
             text.push_str(&format!("\n\nThe task was changed meanwhile. It reads now:\n\n{}", now.trim()))
         }
@@ -76,5 +82,12 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("still the same"));
+    }
+
+    #[test]
+    fn what_the_workflow_says_to_a_retry_is_said_with_the_task_that_stayed_the_same() {
+        let text = resumed(&issue(), &Attempt::default(), Task::Again("Mend it.\nThe 2nd time: slowly.\n"), true);
+        assert!(text.contains("still the same. With"), "{text}");
+        assert!(text.contains("reads:\n\nMend it.\nThe 2nd time: slowly.\n\nDo not"), "{text}");
     }
 }

@@ -16,7 +16,9 @@ fn run() -> Run {
     let bearer = Bearer::random().expect("randomness");
     let token = bearer.reveal().to_owned();
     let (to, calls) = mpsc::channel(8);
-    Run { endpoint: Endpoint::new(&Identifier("A/1 b".into()), bearer, to), token, calls }
+    let endpoint = Endpoint::new(&Identifier("A/1 b".into()), bearer, to);
+    endpoint.take_calls();
+    Run { endpoint, token, calls }
 }
 
 const PATH: &str = "/api/v1/issues/A%2F1%20b/mcp";
@@ -132,6 +134,22 @@ async fn initialize_negotiates_and_answers_plain_json_without_a_session() {
         assert!(result["capabilities"]["tools"].is_object());
     }
     assert_eq!(run.post(json!({"jsonrpc": "2.0", "id": 2, "method": "ping"})).await.json()["result"], json!({}));
+}
+
+#[tokio::test]
+async fn a_call_before_calls_are_taken_is_refused_and_reaches_nobody() {
+    let (to, mut calls) = mpsc::channel(8);
+    let endpoint = Endpoint::new(&Identifier("A/1 b".into()), Bearer("token".into()), to);
+    let run = Run { endpoint, token: "token".into(), calls: mpsc::channel(1).1 };
+    let arguments = json!({"title": "t", "summary": "s"});
+    assert_eq!(text_of(&run.call("mark_done", arguments.clone()).await), (tools::NO_TURN_TEXT, true));
+    assert!(calls.try_recv().is_err());
+    run.endpoint.take_calls();
+    let mut run = Run { calls, ..run };
+    let endpoint = run.endpoint.clone();
+    let later = Run { endpoint, token: "token".into(), calls: mpsc::channel(1).1 };
+    let (said, _) = tokio::join!(later.call("mark_done", arguments), run.reply(Ok(MARKED_DONE_TEXT)));
+    assert_eq!(text_of(&said), (MARKED_DONE_TEXT, false));
 }
 
 #[tokio::test]

@@ -25,12 +25,13 @@ fn open_mcp() -> OpenMcp {
         let secret = bearer.reveal().to_owned();
         let endpoint = Endpoint::new(identifier, bearer, calls);
         let url = endpoint.url(port);
-        let (serving, closing) = (endpoint.clone(), endpoint);
+        let (serving, taking, closing) = (endpoint.clone(), endpoint.clone(), endpoint);
         let serve: symphony::run::ServeStream = Arc::new(move |stream| {
             let endpoint = serving.clone();
             Box::pin(async move { endpoint.serve(stream).await })
         });
-        Ok(McpDoor { url, bearer: secret, serve, close: Arc::new(move || closing.close()) })
+        let take_calls = Arc::new(move || taking.take_calls());
+        Ok(McpDoor { url, bearer: secret, serve, take_calls, close: Arc::new(move || closing.close()) })
     })
 }
 
