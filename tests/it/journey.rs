@@ -17,11 +17,12 @@ fn an_issue_becomes_a_patch_that_git_am_applies_to_a_fresh_clone() {
 #[test]
 fn the_demo_of_this_repository_works_in_a_clone_of_it() {
     let project = Project::new();
-    for file in ["WORKFLOW.md", "issues/Todo/DEMO-1.md"] {
-        let text =
-            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("shipped");
-        project.write(file, &text);
-    }
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Regression: where the first command of the README had moved the issue, the second one failed here.
+    let shipped = |file: &str| std::fs::read_to_string(here.join(file));
+    let issue = shipped("issues/Todo/DEMO-1.md").or_else(|_| shipped("issues/Done/DEMO-1.md")).expect("shipped");
+    project.write("WORKFLOW.md", &shipped("WORKFLOW.md").expect("shipped"));
+    project.write("issues/Todo/DEMO-1.md", &issue);
     let output = project.run(&["WORKFLOW.md", "--once", "--port", "0"]);
     assert_eq!(output.status.code(), Some(0));
     assert!(project.exists("issues/Done/DEMO-1.md") && project.exists(".symphony/patches/agent_DEMO-1.patch"));

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Refusal, inline, items, kind, only, without};
+use super::{Refusal, data, inline, items, kind, only, without};
 
 const FIELDS: &[&str] = &[
     "model",
@@ -72,12 +72,21 @@ fn content(content: Option<&Value>, place: &str) -> Result<(), Refusal> {
     for (at, part) in items(content, place)?.iter().enumerate() {
         let place = format!("{place}[{at}]");
         match kind(part, &place)? {
-            "text" | "refusal" | "thinking" | "input_audio" => {}
+            "text" | "refusal" | "thinking" => {}
+            "input_audio" => {
+                let audio = part.get("input_audio").and_then(|audio| audio.get("data"));
+                data(audio, &format!("{place}.input_audio.data"))?;
+            }
             "image_url" => {
                 let image = part.get("image_url");
                 inline(image.and_then(|image| image.get("url")), &format!("{place}.image_url.url"))?;
             }
-            "file" => without(part.get("file").unwrap_or(&Value::Null), &["file_id"], &place)?,
+            "file" => {
+                let file = part.get("file").filter(|file| file.is_object());
+                let file = file.ok_or_else(|| Refusal::bad(format!("`{place}.file` must be an object")))?;
+                without(file, &["file_id", "file_url", "url"], &place)?;
+                data(file.get("file_data"), &format!("{place}.file.file_data"))?;
+            }
             other => return Err(Refusal::reaches_out(&place, &format!("content `{other}`"))),
         }
     }

@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 /// Longest request body, in bytes.
 pub const BODY_MAX: usize = 32 * 1024 * 1024;
 /// Most JSON values in a body.
-pub const VALUES_MAX: usize = 500_000;
+pub const VALUES_MAX: usize = 100_000;
 /// Longest text of a refusal, in characters: it goes into logs and onto pages.
 const MESSAGE_MAX: usize = 600;
 /// Longest name of a model.
@@ -206,6 +206,22 @@ pub fn route(method: &str, path: &str, query: Option<&str>) -> Result<Route, Ref
     Ok(Route { provider, call, target: format!("{rest}?{query}") })
 }
 
+/// Whether a model of this name asks the web without a tool: such names are few, and a workflow may list them.
+fn searches(model: &str) -> bool {
+    let model = model.to_ascii_lowercase();
+    ["-search-", "deep-research", ":online", "sonar"].iter().any(|part| model.contains(part))
+        || model.ends_with("-search")
+}
+
+/// Base64 or a `data:` URL; anything else may be an address that somebody fetches.
+fn data(value: Option<&Value>, place: &str) -> Result<(), Refusal> {
+    match value {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(text)) if text.starts_with("data:") || !text.contains(':') => Ok(()),
+        _ => Err(Refusal::reaches_out(place, "something other than data")),
+    }
+}
+
 /// Checks a body, and makes of it what is sent.
 ///
 /// # Errors
@@ -213,7 +229,12 @@ pub fn route(method: &str, path: &str, query: Option<&str>) -> Result<Route, Ref
 pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refusal> {
     let Value::Object(mut body) = body else { return Err(Refusal::bad("the body must be a JSON object")) };
     let model = match body.get("model") {
-        Some(Value::String(model)) if !model.is_empty() && model.len() <= MODEL_MAX => model.clone(),
+        // It is shown and logged.
+        Some(Value::String(model))
+            if !model.is_empty() && model.len() <= MODEL_MAX && model.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            model.clone()
+        }
         _ => return Err(Refusal::bad("`model` must be the name of a model")),
     };
     if let Some(models) = rules.models
@@ -221,6 +242,9 @@ pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refu
     {
         let listed = models.join(", ");
         return Err(Refusal::bad(format!("the model `{model}` is not allowed here; the workflow lists: {listed}")));
+    }
+    if rules.models.is_none() && !rules.provider_tools && searches(&model) {
+        return Err(Refusal::reaches_out("model", &format!("`{model}`, which searches by itself")));
     }
     if !rules.provider_tools {
         match call {

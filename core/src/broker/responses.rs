@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Refusal, inline, items, kind, only, without};
+use super::{Refusal, data, inline, items, kind, only, without};
 
 const FIELDS: &[&str] = &[
     "model",
@@ -84,6 +84,8 @@ fn tools(tools: Option<&Value>, place: &str) -> Result<(), Refusal> {
 
 fn item(item: &Value, place: &str) -> Result<(), Refusal> {
     match kind(item, place)? {
+        // Without its type, what has no content is a reference to something stored.
+        "" | "message" if item.get("content").is_none() => Err(Refusal::reaches_out(place, "an item without content")),
         "" | "message" => content(item.get("content"), &format!("{place}.content")),
         "function_call_output" | "custom_tool_call_output" => content(item.get("output"), &format!("{place}.output")),
         // Codex hands its tools over in here.
@@ -114,12 +116,19 @@ fn content(content: Option<&Value>, place: &str) -> Result<(), Refusal> {
         let place = format!("{place}[{at}]");
         match kind(part, &place)? {
             "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" | "refusal"
-            | "encrypted_content" | "input_audio" => {}
+            | "encrypted_content" => {}
+            "input_audio" => {
+                let audio = part.get("input_audio").and_then(|audio| audio.get("data"));
+                data(audio.or(part.get("data")), &format!("{place}.data"))?;
+            }
             "input_image" => {
                 without(part, &["file_id"], &place)?;
                 inline(part.get("image_url"), &format!("{place}.image_url"))?;
             }
-            "input_file" => without(part, &["file_id", "file_url"], &place)?,
+            "input_file" => {
+                without(part, &["file_id", "file_url"], &place)?;
+                data(part.get("file_data"), &format!("{place}.file_data"))?;
+            }
             other => return Err(Refusal::reaches_out(&place, &format!("content `{other}`"))),
         }
     }

@@ -357,3 +357,29 @@ proptest! {
         }
     }
 }
+
+/// Regression: a reference without its type, an address for data, and names of models that search by themselves passed.
+#[test]
+fn what_reaches_out_without_a_word_for_it_is_refused() {
+    let messages = |part: Value| json!({"messages": [{"role": "user", "content": [part]}]});
+    let input = |item: Value| json!({"input": [item]});
+    refused(Call::Responses, input(json!({"id": "msg_1"})), "an item without content");
+    let file = json!({"type": "file", "file": {"filename": "a.pdf", "file_data": "https://example.org/x"}});
+    refused(Call::ChatCompletions, messages(file), "file_data");
+    let file = json!({"type": "input_file", "file_data": "https://example.org/x"});
+    refused(Call::Responses, input(json!({"role": "user", "content": [file]})), "file_data");
+    passes(
+        Call::ChatCompletions,
+        messages(json!({"type": "file", "file": {"file_data": "data:application/pdf;base64,AA=="}})),
+    );
+    passes(Call::Responses, input(json!({"role": "user", "content": [{"type": "input_file", "file_data": "AA=="}]})));
+    let ask = |model: &str, rules: &Rules<'_>| {
+        check(Call::ChatCompletions, json!({"model": model, "messages": []}), rules).map_err(|refusal| refusal.message)
+    };
+    for model in ["gpt-4o-search-preview", "o4-mini-deep-research", "some/model:online"] {
+        assert!(ask(model, &Rules::default()).is_err_and(|said| said.contains("searches by itself")), "{model}");
+        let listed = [model.to_owned()];
+        assert!(ask(model, &Rules { provider_tools: false, models: Some(&listed) }).is_ok(), "{model}");
+    }
+    assert!(ask("gpt-5\u{202e}x", &Rules::default()).is_err(), "a name that shows as another");
+}

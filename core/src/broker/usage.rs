@@ -140,7 +140,8 @@ impl Meter {
             return;
         }
         let kind = text.value("type");
-        let last = ["message_stop", "response.completed", "response.incomplete", "response.failed", "error"];
+        // One that broke off with an error used more than it says.
+        let last = ["message_stop", "response.completed", "response.incomplete"];
         self.reading.whole |= done.is_some() && kind.is_some_and(|kind| last.iter().any(|last| kind == *last));
         for name in ["model", "message.model", "response.model"] {
             if let Some(Value::String(model)) = text.value(name) {

@@ -25,6 +25,8 @@ pub struct ProviderRule {
     pub api_key_env: String,
     /// The only models that may be asked; `None` is any.
     pub models: Option<Vec<String>>,
+    /// Whether a login of Claude Code or Codex may go to a `base_url` that is not the provider's own.
+    pub login: bool,
 }
 
 impl ProviderRule {
@@ -85,8 +87,10 @@ fn provider(reader: &mut Reader<'_>, providers: &Section<'_>, provider: Provider
     if models.as_ref().is_some_and(Vec::is_empty) {
         reader.invalid(&section, "models", "is empty: no model could be asked", "list models, or remove the line");
     }
+    let login = reader.boolean(&section, "login", false);
     ProviderRule {
         base_url,
+        login,
         api_key_env: api_key_env.unwrap_or_else(|| provider.api_key_env().to_owned()),
         models: models.map(|models| models.into_iter().map(|(model, _)| model).collect()),
     }

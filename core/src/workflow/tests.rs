@@ -401,7 +401,7 @@ fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
 #[test]
 fn a_wrong_prompt_is_a_problem_at_its_line() {
     let problems = parse(&format!("{MINIMAL}\n\nHello\n{{% if issue.nope %}}{{% endif %}}")).expect_err("wrong");
-    let [_, problem] = problems.as_slice() else { panic!("{problems:?}") };
+    let [problem] = problems.as_slice() else { panic!("{problems:?}") };
     assert_eq!((problem.code, problem.line), (Code::TemplateRenderError, 8), "{problem}");
 }
 

@@ -132,7 +132,8 @@ pub(crate) async fn find(
         let headers = vec![key_header(provider, &key, &source)?];
         return Ok(Credential { headers, beta: None, base_url, source });
     }
-    let at_home = rule.base_url.is_none() || rule.is_local();
+    // What listens on this machine is a program like any other: it gets a person's login when its owner says so.
+    let at_home = rule.base_url.is_none() || rule.login;
     if at_home && let Some((path, source)) = login_file(provider, environment) {
         match read(&path).await {
             Ok(Some(text)) => return login(provider, rule, base_url, source, &text),

@@ -17,6 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Door;
 use super::credential::{self, Credential};
 use super::passing::{Account, Passing};
+use super::upstream::Unsent;
 
 /// Longest time for a request's body, waiting for room included.
 const BODY: Duration = Duration::from_secs(120);
@@ -70,16 +71,21 @@ impl Door {
         let (bytes, room) = taken.map_err(|_| Refusal::new(408, "the request took too long"))??;
         let (models, call, provider) = (self.0.models.clone(), route.call, route.provider);
         // A large body keeps a processor busy for a while.
-        let checked = tokio::task::spawn_blocking(move || -> Result<(Bytes, String), Refusal> {
+        // The room is taken along: an agent that hangs up must not free what is still worked on.
+        let turn = self.0.broker.checks.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| Refusal::new(503, "the run is over"))?;
+        let checked = tokio::task::spawn_blocking(move || -> Result<(Bytes, String, OwnedSemaphorePermit), Refusal> {
+            let _turn = turn;
             if json_weight::values(&bytes) > VALUES_MAX {
                 return Err(Refusal::new(413, "the body has too many values"));
             }
             let read = serde_json::from_slice(&bytes);
             let read = read.map_err(|error| Refusal::new(400, format!("the body is not JSON: {error}")))?;
             let Checked { body, model } = broker::check(call, read, &models.rules(provider))?;
-            Ok((Bytes::from(body.to_string()), model))
+            Ok((Bytes::from(body.to_string()), model, room))
         });
-        let (body, model) = checked.await.map_err(|_| Refusal::new(500, "the request could not be checked"))??;
+        let (body, model, room) =
+            checked.await.map_err(|_| Refusal::new(500, "the request could not be checked"))??;
         Ok(Outgoing { route, headers, body: Some(body), model, _room: Some(room) })
     }
 
@@ -115,16 +121,24 @@ impl Door {
             false => None,
         };
         let mut credential = self.credential(provider).await?;
-        let mut response = self.send(&outgoing, &credential).await?;
+        let mut account = permit.map(|permit| Account::open(provider, outgoing.model.clone(), permit));
+        let mut response = self.send(&outgoing, &credential, &mut account).await?;
         if response.status() == StatusCode::UNAUTHORIZED && credential.source.is_login() {
             // Its owner may have logged in again a moment ago.
             let newer = self.credential(provider).await?;
             if newer.headers != credential.headers {
                 credential = newer;
-                response = self.send(&outgoing, &credential).await?;
+                response = self.send(&outgoing, &credential, &mut account).await?;
             }
         }
         let status = response.status();
+        if let Some(account) = &mut account {
+            let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+            match status.is_success() {
+                true => account.answered(Meter::new(call, kind.unwrap_or_default())),
+                false => account.cancel(),
+            }
+        }
         let name = provider.name();
         match status.as_u16() {
             // A provider's own words may quote the key.
@@ -149,10 +163,6 @@ impl Door {
             500.. => self.tell("model_error", || format!("{name} answered {}", status.as_u16())),
             _ => {}
         }
-        let account = permit.filter(|_| status.is_success()).map(|permit| {
-            let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-            Account { provider, asked: outgoing.model, meter: Meter::new(call, kind.unwrap_or_default()), permit }
-        });
         let (head, body) = response.into_parts();
         let mut answer = Response::new(Body::new(Passing::new(body, account)));
         *answer.status_mut() = status;
@@ -170,7 +180,12 @@ impl Door {
         })
     }
 
-    async fn send(&self, outgoing: &Outgoing, credential: &Credential) -> Result<Response<Incoming>, Refusal> {
+    async fn send(
+        &self,
+        outgoing: &Outgoing,
+        credential: &Credential,
+        account: &mut Option<Account>,
+    ) -> Result<Response<Incoming>, Refusal> {
         let Outgoing { route, headers, body, .. } = outgoing;
         let name = route.provider.name();
         let mut request = Request::new(body.clone().map_or_else(Body::empty, Body::from));
@@ -189,7 +204,10 @@ impl Door {
             all.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.method_mut() = Method::POST;
         }
-        self.0.broker.upstream.send(request).await.map_err(|why| {
+        self.0.broker.upstream.send(request).await.map_err(|Unsent { why, reached }| {
+            if let Some(account) = account.as_mut().filter(|_| !reached) {
+                account.cancel();
+            }
             let said = format!("{name} cannot be reached from the host: {why}");
             self.tell("model_unreachable", || said.clone());
             Refusal::new(502, said)

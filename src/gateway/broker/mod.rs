@@ -36,6 +36,8 @@ use crate::workflow_file::Environment;
 const CONNECTIONS: usize = 64;
 /// Longest time for a request's head, which is also the longest pause between two requests.
 const HEAD: Duration = Duration::from_secs(120);
+/// Bodies that are read at the same time.
+const CHECKS: usize = 2;
 /// Request bodies held at once for one run, in KiB. A further request waits.
 const ROOM_KIB: usize = 2 * BODY_MAX / 1024;
 /// The same trouble is told again after this long.
@@ -45,13 +47,15 @@ const TOLD_AGAIN: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Broker {
     upstream: Arc<Upstream>,
+    /// Bodies are read by so many at once, of all runs: what they make of memory is bounded, and others have threads left.
+    checks: Arc<Semaphore>,
     environment: Environment,
 }
 
 impl Broker {
     /// Credentials are looked for in `environment` and its home, at each request anew.
     pub fn new(environment: Environment) -> Self {
-        Self { upstream: Arc::new(Upstream::default()), environment }
+        Self { upstream: Arc::new(Upstream::default()), checks: Arc::new(Semaphore::new(CHECKS)), environment }
     }
 
     /// The door of one run, open until [`Door::close`]. What passes it is reported to `reports`.

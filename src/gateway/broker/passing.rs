@@ -22,13 +22,40 @@ pub(super) struct Passing {
     account: Option<Account>,
 }
 
-/// What is told of the request when its answer is over, however that comes. Room for the report was taken before the
-/// request was sent, so none is lost.
+/// What is told of a request when it is over, however that comes: also of one whose agent hung up before an answer began,
+/// for its provider may have worked. Room for the report was taken before the request was sent, so none is lost.
 pub(super) struct Account {
-    pub(super) provider: Provider,
-    pub(super) asked: String,
-    pub(super) meter: Meter,
-    pub(super) permit: OwnedPermit<Report>,
+    provider: Provider,
+    asked: String,
+    meter: Option<Meter>,
+    permit: Option<OwnedPermit<Report>>,
+}
+
+impl Account {
+    /// Of a request that is about to be sent.
+    pub(super) fn open(provider: Provider, asked: String, permit: OwnedPermit<Report>) -> Self {
+        Self { provider, asked, meter: None, permit: Some(permit) }
+    }
+
+    /// The answer begins.
+    pub(super) fn answered(&mut self, meter: Meter) {
+        self.meter = Some(meter);
+    }
+
+    /// The provider did nothing for it.
+    pub(super) fn cancel(&mut self) {
+        self.permit = None;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        let read = self.meter.take().map(Meter::finish).unwrap_or_default();
+        let model = read.model.unwrap_or_else(|| std::mem::take(&mut self.asked));
+        let (provider, usage, whole) = (self.provider, read.usage, read.whole);
+        permit.send(Report::Metered(Metered { provider, model, usage, whole }));
+    }
 }
 
 impl Passing {
@@ -56,8 +83,9 @@ impl Body for Passing {
         this.silence.as_mut().reset(Instant::now() + SILENCE);
         match frame {
             Some(Ok(frame)) => {
-                if let (Some(account), Some(data)) = (&mut this.account, frame.data_ref()) {
-                    account.meter.feed(data);
+                let meter = this.account.as_mut().and_then(|account| account.meter.as_mut());
+                if let (Some(meter), Some(data)) = (meter, frame.data_ref()) {
+                    meter.feed(data);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -72,14 +100,5 @@ impl Body for Passing {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-impl Drop for Passing {
-    fn drop(&mut self) {
-        let Some(Account { provider, asked, meter, permit }) = self.account.take() else { return };
-        let read = meter.finish();
-        let model = read.model.unwrap_or(asked);
-        permit.send(Report::Metered(Metered { provider, model, usage: read.usage, whole: read.whole }));
     }
 }

@@ -27,9 +27,23 @@ pub(super) struct Upstream {
     tls: OnceLock<Result<Client<HttpsConnector<HttpConnector>, Body>, String>>,
 }
 
+/// No answer came.
+pub(super) struct Unsent {
+    /// In words, without anything of the request.
+    pub(super) why: String,
+    /// Whether the provider may have had the request.
+    pub(super) reached: bool,
+}
+
+impl Unsent {
+    fn of(error: &hyper_util::client::legacy::Error) -> Self {
+        Self { why: reason(error), reached: !error.is_connect() }
+    }
+}
+
 impl Upstream {
     /// Sends one request; `Err` says why there is no answer, and holds nothing of the request.
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, String> {
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Unsent> {
         let sent = async {
             if request.uri().scheme_str() == Some("http") {
                 return self
@@ -37,14 +51,14 @@ impl Upstream {
                     .get_or_init(|| builder().build(tcp()))
                     .request(request)
                     .await
-                    .map_err(|e| reason(&e));
+                    .map_err(|e| Unsent::of(&e));
             }
             match self.tls.get_or_init(tls) {
-                Ok(client) => client.request(request).await.map_err(|error| reason(&error)),
-                Err(why) => Err(why.clone()),
+                Ok(client) => client.request(request).await.map_err(|error| Unsent::of(&error)),
+                Err(why) => Err(Unsent { why: why.clone(), reached: false }),
             }
         };
-        let late = || format!("no answer within {} s", ANSWER.as_secs());
+        let late = || Unsent { why: format!("no answer within {} s", ANSWER.as_secs()), reached: true };
         tokio::time::timeout(ANSWER, sent).await.unwrap_or_else(|_| Err(late()))
     }
 }

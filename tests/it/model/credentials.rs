@@ -121,7 +121,8 @@ fn without_a_credential_an_agent_is_told_of_no_model_and_the_doctor_says_why() {
     let workflow = project.read("WORKFLOW.md");
     let away = workflow
         .replace(&format!("{}/base/", server.url), "https://models.example.org")
-        .replace(&format!("{}/v1", server.url), "https://models.example.org/v1");
+        .replace(&format!("{}/v1", server.url), "https://models.example.org/v1")
+        .replace("    login: true\n", "");
     project.write("WORKFLOW.md", &away);
     // A login is good for its own provider only.
     log_in(&project.beside("home"), "planted-login", FAR);

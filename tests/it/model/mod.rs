@@ -27,8 +27,9 @@ done_() { call mark_done '{"title":"Asked","summary":"All of it."}'; }
 /// A project whose agent plays this, with both providers at `server`.
 fn project(scenario: &str, server: &Server, more: &str) -> Project {
     let url = &server.url;
-    let front =
-        format!("providers:\n  anthropic:\n    base_url: {url}/base/\n  openai:\n    base_url: {url}/v1\n{more}");
+    let front = format!(
+        "providers:\n  anthropic:\n    base_url: {url}/base/\n    login: true\n  openai:\n    base_url: {url}/v1\n{more}"
+    );
     let project = Project::acting(&format!("{TOOLS}\n{scenario}"), &front);
     std::fs::create_dir_all(project.beside("home")).expect("home");
     project

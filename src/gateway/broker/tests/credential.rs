@@ -17,7 +17,12 @@ fn environment(home: &Path, key: Option<(&'static str, &'static str)>) -> Enviro
 }
 
 fn rule(provider: Provider, base_url: Option<&str>) -> ProviderRule {
-    ProviderRule { base_url: base_url.map(str::to_owned), api_key_env: provider.api_key_env().to_owned(), models: None }
+    ProviderRule {
+        base_url: base_url.map(str::to_owned),
+        api_key_env: provider.api_key_env().to_owned(),
+        models: None,
+        login: false,
+    }
 }
 
 fn write(home: &Path, file: &str, text: &str) {
@@ -64,6 +69,12 @@ async fn a_login_goes_to_its_own_provider_only() {
     assert_eq!((own.headers[1].0.as_str(), own.headers[1].1.as_bytes()), ("chatgpt-account-id", b"a-1".as_slice()));
     let other = at(Some("https://models.example.org/v1")).await.expect_err("not its own");
     assert!(matches!(&other, NoCredential::Absent { login: None, .. }), "{other}");
+    // Regression: whatever listened on this machine got it, too.
+    let local = Some("http://127.0.0.1:11434/v1");
+    assert_eq!(at(local).await.expect("no key is needed").source, Source::Nothing);
+    let rule = ProviderRule { login: true, ..rule(Provider::OpenAi, local) };
+    let asked_for = find(Provider::OpenAi, &rule, &environment(home.path(), None)).await.expect("a login");
+    assert_eq!(asked_for.source, Source::Codex);
 }
 
 #[tokio::test]

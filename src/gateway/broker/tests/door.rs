@@ -92,6 +92,26 @@ async fn after_the_run_its_token_is_worthless_and_what_was_cut_is_told() {
     assert_eq!(later.read(&mut [0; 8]).await.unwrap_or(0), 0, "nobody is there any more");
 }
 
+/// Regression: nothing was told of a request whose agent hung up before the answer began.
+#[tokio::test]
+async fn a_request_that_is_given_up_before_its_answer_begins_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let (door, mut reports) = door(&url);
+    let mut agent = connect(&door);
+    ask(&mut agent, door.token()).await;
+    let (mut provider, _) = listener.accept().await.expect("the broker");
+    let mut asked = vec![];
+    while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
+        let mut part = [0; 1024];
+        let read = provider.read(&mut part).await.expect("readable");
+        asked.extend_from_slice(&part[..read]);
+    }
+    drop(agent);
+    let told = reports.recv().await.expect("told");
+    assert!(matches!(&told, Report::Metered(Metered { usage: None, whole: false, .. })), "{told:?}");
+}
+
 #[tokio::test]
 async fn an_agent_that_does_not_read_holds_the_provider_back() {
     // More than every buffer on the way; a provider that could send it all would be done.
