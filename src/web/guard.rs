@@ -176,6 +176,15 @@ pub(super) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Api
     body.map(|Json(value)| value).map_err(|e| unreadable(e.status(), e.body_text()))
 }
 
+/// The body of a request that must have one, whichever way it was made; `format` tells a program how it is written.
+pub(super) async fn body<T: DeserializeOwned>(made: Made, request: Request, format: &str) -> Result<T, ApiError> {
+    match made {
+        Made::Json => json(request).await,
+        Made::Htmx | Made::Form => form(request).await,
+        Made::Empty => Err(ApiError::unsupported_media_type(format)),
+    }
+}
+
 /// The body as a form, capped and in time.
 pub(super) async fn form<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
     check_announced(&request)?;

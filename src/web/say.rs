@@ -80,14 +80,8 @@ pub(super) async fn message(
     request: Request,
 ) -> Result<Response, ApiError> {
     let made = guard::made(caller, request.headers())?;
-    let message: Message = match made {
-        Made::Json => guard::json(request).await?,
-        Made::Htmx | Made::Form => guard::form(request).await?,
-        Made::Empty => {
-            let format = "send application/json: {\"text\": \"…\", \"when\": \"next_turn\" or \"now\"}";
-            return Err(ApiError::unsupported_media_type(format));
-        }
-    };
+    let format = "send application/json: {\"text\": \"…\", \"when\": \"next_turn\" or \"now\"}";
+    let message: Message = guard::body(made, request, format).await?;
     guard::check_csrf(&app, made, &message.csrf)?;
     let by = if made == Made::Json { By::Api } else { By::Dashboard };
     let outcome = say(&app, &id, &message, by).await;

@@ -42,11 +42,7 @@ pub(super) async fn reply(
     request: Request,
 ) -> Result<Response, ApiError> {
     let made = guard::made(caller, request.headers())?;
-    let reply: Reply = match made {
-        Made::Json => guard::json(request).await?,
-        Made::Htmx | Made::Form => guard::form(request).await?,
-        Made::Empty => return Err(ApiError::unsupported_media_type("send application/json: {\"text\": \"…\"}")),
-    };
+    let reply: Reply = guard::body(made, request, "send application/json: {\"text\": \"…\"}").await?;
     guard::check_csrf(&app, made, &reply.csrf)?;
     let by = if made == Made::Json { By::Api } else { By::Dashboard };
     let outcome = answer(&app, &id, &reply, by).await;

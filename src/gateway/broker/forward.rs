@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Bytes, Incoming};
 use subtle::ConstantTimeEq as _;
 use symphony_core::broker::{
@@ -18,9 +18,12 @@ use super::Door;
 use super::credential::{self, Credential};
 use super::passing::{Account, Passing};
 use super::upstream::Unsent;
+use crate::agent::redact::Secrets;
 
 /// Longest time for a request's body, waiting for room included.
 const BODY: Duration = Duration::from_secs(120);
+/// Bytes of a provider's refusal that are read.
+const REFUSAL_MAX: usize = 64 * 1024;
 /// Longest value of a header that is forwarded, and all of them together.
 const HEADER_MAX: usize = 8 * 1024;
 const HEADERS_MAX: usize = 32 * 1024;
@@ -164,9 +167,17 @@ impl Door {
             _ => {}
         }
         let (head, body) = response.into_parts();
-        let mut answer = Response::new(Body::new(Passing::new(body, account)));
+        // A refusal may quote what it was sent, in a proxy's words or the provider's own.
+        let body = match status.is_success() {
+            true => Body::new(Passing::new(body, account)),
+            false => Body::from(scrubbed(body, &credential).await),
+        };
+        let mut answer = Response::new(body);
         *answer.status_mut() = status;
-        for (name, value) in head.headers.iter().filter(|(name, _)| response_header(name.as_str())) {
+        let passes = |name: &HeaderName| {
+            response_header(name.as_str()) && (status.is_success() || name != header::CONTENT_ENCODING)
+        };
+        for (name, value) in head.headers.iter().filter(|(name, _)| passes(name)) {
             answer.headers_mut().append(name, value.clone());
         }
         Ok(answer)
@@ -213,6 +224,19 @@ impl Door {
             Refusal::new(502, said)
         })
     }
+}
+
+/// The words of a refusal, as far as they are read, without the credential.
+async fn scrubbed(body: Incoming, credential: &Credential) -> String {
+    let words = tokio::time::timeout(BODY, to_bytes(Body::new(body), REFUSAL_MAX)).await.ok().and_then(Result::ok);
+    // Packed words could hide anything.
+    let Some(words) = words.and_then(|words| String::from_utf8(words.into()).ok()) else {
+        return r#"{"error":{"message":"the provider's words were too many, no text, or broke off"}}"#.to_owned();
+    };
+    let values = credential.headers.iter().filter_map(|(_, value)| value.to_str().ok());
+    let secrets = values.flat_map(|value| [value, value.strip_prefix("Bearer ").unwrap_or_default()]);
+    let secrets = Secrets::new(secrets.map(str::to_owned));
+    secrets.redact(&words, REFUSAL_MAX)
 }
 
 /// The headers that inference needs, within bounds.

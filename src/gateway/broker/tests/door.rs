@@ -33,10 +33,14 @@ async fn provider(answer: Vec<u8>) -> String {
 }
 
 fn door(url: &str) -> (Door, mpsc::Receiver<Report>) {
+    keyed(url, None)
+}
+
+fn keyed(url: &str, key: Option<&'static str>) -> (Door, mpsc::Receiver<Report>) {
     let text = format!("---\ntracker: {{kind: local}}\nproviders: {{anthropic: {{base_url: '{url}'}}}}\n---\n");
     let place = Place { dir: "/nowhere".into(), home: None, env: &|_| None };
     let models: Models = Workflow::parse(&text, &place).expect("a workflow").0.models;
-    let broker = Broker::new(Environment { home: None, variable: Arc::new(|_| None) });
+    let broker = Broker::new(Environment { home: None, variable: Arc::new(move |_| key.map(str::to_owned)) });
     let (to, reports) = mpsc::channel(8);
     (broker.open(models, to).expect("randomness"), reports)
 }
@@ -110,6 +114,24 @@ async fn a_request_that_is_given_up_before_its_answer_begins_is_told() {
     drop(agent);
     let told = reports.recv().await.expect("told");
     assert!(matches!(&told, Report::Metered(Metered { usage: None, whole: false, .. })), "{told:?}");
+}
+
+/// Regression: a refusal other than 401 went to the agent as it came, and some servers quote what they were sent.
+#[tokio::test]
+async fn a_refusal_that_quotes_the_credential_comes_without_it() {
+    for status in ["400 Bad Request", "403 Forbidden", "500 Internal Server Error"] {
+        let words = "{\"error\":{\"message\":\"your key planted-key-1 is odd\"}}";
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{words}",
+            words.len()
+        );
+        let (door, mut reports) = keyed(&provider(answer.into_bytes()).await, Some("planted-key-1"));
+        let mut agent = connect(&door);
+        ask(&mut agent, door.token()).await;
+        let said = until(&mut agent, "is odd").await;
+        assert!(said.contains("your key [redacted] is odd") && !said.contains("planted-key-1"), "{said}");
+        assert!(!matches!(reports.try_recv(), Ok(Report::Metered(_))), "nothing was used");
+    }
 }
 
 #[tokio::test]
