@@ -138,6 +138,9 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
             }))
         }
     };
+    // Whoever reads that symphony started may stop it at once, and in order; until here a signal simply ends it.
+    let listen = |kind| signal(kind).map_err(|error| Refused::start(format!("cannot listen for signals: {error}")));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     banner(
         &workflow,
         &path,
@@ -147,8 +150,6 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     );
     tracing::info!(workflow = %path.display(), sandbox = %sandbox.label, reason = %sandbox.reason, "symphony started");
 
-    let listen = |kind| signal(kind).map_err(|error| Refused::start(format!("cannot listen for signals: {error}")));
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let asked = async || {
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -64,3 +64,22 @@ fn a_second_symphony_on_the_same_workflow_is_refused_and_the_first_goes_on() {
     assert_eq!(project.once(), 0);
     assert!(project.exists(".symphony/runs/2") && project.exists("issues/Done/A-2.md"));
 }
+
+/// Regression: the banner came before anybody listened for signals, and who was quick killed instead of stopping.
+#[test]
+fn a_stop_at_the_first_line_of_the_banner_is_in_order() {
+    use std::io::BufRead as _;
+    for round in 0..20 {
+        let project = Project::new();
+        let mut command = project.command(&["WORKFLOW.md"]);
+        let mut child =
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().expect("starts");
+        let mut lines = std::io::BufReader::new(child.stdout.take().expect("piped")).lines();
+        assert!(lines.next().is_some_and(|line| line.is_ok_and(|line| line.starts_with("symphony "))));
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it lives");
+        // Nobody may be stopped from saying the rest.
+        let _ = lines.count();
+        assert_eq!(child.wait().expect("a child").code(), Some(0), "round {round}");
+    }
+}
