@@ -8,7 +8,7 @@ use symphony::sandbox::jail::Jail;
 use symphony::sandbox::measure::{Verdict, measure};
 use symphony::sandbox::{BootError, BootSpec, Guest, Sandbox, TrialReport};
 
-use crate::jail::bench::both_ways;
+use crate::jail::bench::{both_ways, program};
 use crate::rig::{FRONT, Project};
 use crate::skip::skip_part;
 
@@ -153,7 +153,7 @@ impl Sandbox for Lax {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_that_are_off_are_measured_as_not_enforced() {
-    let lax = Lax(Jail::new(PathBuf::from(env!("CARGO_BIN_EXE_symphony"))));
+    let lax = Lax(Jail::new(program()));
     let measured = measure(&lax, None).await.expect("boots");
     for what in ["file size", "disk", "processes", "memory"] {
         let finding = measured.findings.iter().find(|finding| finding.what == what).expect("measured");

@@ -67,6 +67,8 @@ fn boot_guest(dir: &std::path::Path, uid: Option<u32>) -> (UnixStream, Guest) {
         program = copy;
     }
     let mut command = Command::new(program);
+    // So may be where the tester stands.
+    command.current_dir(dir);
     if let Some(uid) = uid {
         command.uid(uid).gid(uid);
     }
