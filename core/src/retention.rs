@@ -22,7 +22,8 @@ pub enum Kind {
     WorkDisk,
     /// A work disk that a run gave up.
     PutAside,
-    /// The repository through which an issue's work crosses.
+    /// The repository through which an issue's work crosses: never removed. It may hold what no patch names, such as
+    /// commits that a squash or a person left behind.
     Airlock,
     /// Finished patches: never removed.
     Patches,
@@ -97,8 +98,6 @@ pub struct Item {
     pub live: bool,
     /// It may hold what stands nowhere else.
     pub unexported: bool,
-    /// Of an airlock: all it holds was handed off, and is still where it was handed to.
-    pub handed_off: bool,
     /// Making or removing it was begun and did not end: nobody can use it.
     pub doomed: bool,
 }
@@ -119,11 +118,6 @@ pub enum Due {
     Begun,
     /// Its issue is finished, and the days are over.
     Finished {
-        /// As configured.
-        days: u64,
-    },
-    /// All its work was handed off, its issue is finished, and the days are over.
-    HandedOff {
         /// As configured.
         days: u64,
     },
@@ -165,8 +159,6 @@ pub enum Kept {
     IssueActive,
     /// Its issue is parked, proposed or on hold.
     IssueHeld,
-    /// Not everything in it was handed off.
-    NotHandedOff,
     /// There is no bound on it.
     Unbounded,
     /// It is not known when it was last used.
@@ -184,7 +176,6 @@ impl Due {
         match self {
             Self::Begun => "unfinished",
             Self::Finished { .. } => "issue-finished",
-            Self::HandedOff { .. } => "handed-off",
             Self::TooOld { .. } => "too-old",
             Self::TooMany { .. } => "too-many",
             Self::TooMuch { .. } => "too-much",
@@ -205,7 +196,6 @@ impl Kept {
             Self::IssueUnknown => "issue-unknown",
             Self::IssueActive => "issue-active",
             Self::IssueHeld => "issue-held",
-            Self::NotHandedOff => "not-handed-off",
             Self::Unbounded => "unbounded",
             Self::AgeUnknown => "age-unknown",
             Self::NotYet { .. } => "not-yet",
@@ -224,11 +214,6 @@ impl fmt::Display for Due {
             Self::Finished { days } => {
                 write!(f, "its issue is finished, and it was not used for {days} {}", plural(*days))
             }
-            Self::HandedOff { days } => write!(
-                f,
-                "its issue is finished, its work is in the patch, and it was not used for {days} {}",
-                plural(*days)
-            ),
             Self::TooOld { days } => write!(f, "it was not used for {days} {}", plural(*days)),
             Self::TooMany { max } => write!(f, "{max} others of its kind were used later"),
             Self::TooMuch { max_mib } => write!(f, "later ones take the {max_mib} MiB that its kind may have"),
@@ -248,7 +233,6 @@ impl fmt::Display for Kept {
             Self::IssueUnknown => "no issue in the tracker is certainly its owner",
             Self::IssueActive => "its issue is not finished",
             Self::IssueHeld => "its issue is parked, proposed or on hold",
-            Self::NotHandedOff => "nothing proves that all of its work was handed off",
             Self::Unbounded => "nothing bounds it",
             Self::AgeUnknown => "nobody knows when it was last used",
             Self::NotYet { days } => {
@@ -280,7 +264,7 @@ fn alone(item: &Item, policy: &Retention) -> Verdict {
         Mark::Missing => return Err(Kept::NotOurs),
         Mark::Link => return Err(Kept::Link),
     }
-    if matches!(item.kind, Kind::Patches | Kind::Journal | Kind::Other) {
+    if matches!(item.kind, Kind::Airlock | Kind::Patches | Kind::Journal | Kind::Other) {
         return Err(Kept::Always);
     }
     if item.live {
@@ -296,15 +280,11 @@ fn alone(item: &Item, policy: &Retention) -> Verdict {
     let Bounds { days, .. } = match item.kind {
         Kind::Workspace => finished(item, policy.workspaces_days)?,
         Kind::WorkDisk | Kind::PutAside => finished(item, policy.work_disks_days)?,
-        Kind::Airlock => finished(item, policy.airlocks_days)?,
         Kind::Template => policy.templates,
         Kind::JournalBackup => policy.journal_backups,
         Kind::Run => Bounds { max: 0, days: policy.transcripts.days },
-        Kind::Patches | Kind::Journal | Kind::Other => return Err(Kept::Always),
+        Kind::Airlock | Kind::Patches | Kind::Journal | Kind::Other => return Err(Kept::Always),
     };
-    if item.kind == Kind::Airlock && !item.handed_off {
-        return Err(Kept::NotHandedOff);
-    }
     let idle = item.idle_ms.ok_or(Kept::AgeUnknown)?;
     if days == 0 {
         return Err(Kept::Unbounded);
@@ -314,7 +294,6 @@ fn alone(item: &Item, policy: &Retention) -> Verdict {
     }
     Ok(match item.kind {
         Kind::Workspace | Kind::WorkDisk | Kind::PutAside => Due::Finished { days },
-        Kind::Airlock => Due::HandedOff { days },
         _ => Due::TooOld { days },
     })
 }

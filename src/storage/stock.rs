@@ -225,7 +225,6 @@ impl Stock {
             owner: Owner::Nobody,
             live: false,
             unexported: false,
-            handed_off: false,
             doomed: false,
         });
         self.ways.push(way);
@@ -324,7 +323,6 @@ mod tests {
     const DAYS: Retention = Retention {
         workspaces_days: 1,
         work_disks_days: 1,
-        airlocks_days: 1,
         templates: Bounds { max: 0, days: 1 },
         transcripts: Transcripts { days: 1, max_mib: 0 },
         journal_backups: Bounds { max: 0, days: 1 },

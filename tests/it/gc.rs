@@ -99,7 +99,7 @@ fn a_dry_run_says_what_the_next_one_removes_and_patches_and_fresh_runs_stay() {
     assert_eq!(reason(&report, "+gone-B-1"), words("removed", "unfinished"));
     assert_eq!(reason(&report, "patches"), words("kept", "always"));
     assert_eq!(reason(&report, "runs/1"), words("kept", "not-yet"));
-    assert_eq!(reason(&report, "airlock/A-1.git"), words("kept", "not-handed-off"));
+    assert_eq!(reason(&report, "airlock/A-1.git"), words("kept", "always"));
     assert!(!project.exists(".symphony/disks/A-1") && !project.exists(".symphony/disks/+gone-B-1"));
     assert!(project.exists(".symphony/patches/agent_A-1.patch"));
 }

@@ -9,7 +9,6 @@ fn policy() -> Retention {
     Retention {
         workspaces_days: 7,
         work_disks_days: 3,
-        airlocks_days: 90,
         templates: Bounds { max: 2, days: 30 },
         transcripts: Transcripts { days: 30, max_mib: 10 },
         journal_backups: Bounds { max: 1, days: 0 },
@@ -27,7 +26,6 @@ fn item(kind: Kind, place: &str, days: u64) -> Item {
         owner: Owner::Issue(Role::Terminal),
         live: false,
         unexported: false,
-        handed_off: true,
         doomed: false,
     }
 }
@@ -42,7 +40,6 @@ fn each_kind_goes_exactly_when_its_days_are_over() {
         (Kind::Workspace, 7, Due::Finished { days: 7 }),
         (Kind::WorkDisk, 3, Due::Finished { days: 3 }),
         (Kind::PutAside, 3, Due::Finished { days: 3 }),
-        (Kind::Airlock, 90, Due::HandedOff { days: 90 }),
         (Kind::Template, 30, Due::TooOld { days: 30 }),
         (Kind::Run, 30, Due::TooOld { days: 30 }),
     ] {
@@ -52,7 +49,7 @@ fn each_kind_goes_exactly_when_its_days_are_over() {
         assert_eq!(verdict(Item { idle_ms: None, ..item(kind, "a", 0) }), Err(Kept::AgeUnknown), "{kind:?}");
     }
     assert_eq!(verdict(item(Kind::JournalBackup, "a", 9999)), Err(Kept::Unbounded), "0 is no bound");
-    for kind in [Kind::Patches, Kind::Journal, Kind::Other] {
+    for kind in [Kind::Airlock, Kind::Patches, Kind::Journal, Kind::Other] {
         assert_eq!(verdict(item(kind, "a", 9999)), Err(Kept::Always), "{kind:?}");
     }
 }
@@ -71,7 +68,6 @@ fn one_thing_in_the_way_keeps_what_would_go_otherwise() {
         (Item { owner: Owner::Nobody, ..old.clone() }, Kept::IssueUnknown),
         (Item { owner: Owner::Issue(Role::Active), ..old.clone() }, Kept::IssueActive),
         (Item { owner: Owner::Issue(Role::Holding), ..old.clone() }, Kept::IssueHeld),
-        (Item { handed_off: false, ..item(Kind::Airlock, "a", 999) }, Kept::NotHandedOff),
     ] {
         assert_eq!(verdict(item), Err(kept));
     }
@@ -143,8 +139,8 @@ fn items() -> impl Strategy<Value = Item> {
     let idle = prop::option::weighted(0.9, (0..200_u64).prop_map(|days| days * DAY_MS));
     let rarely = || prop::bool::weighted(0.15);
     let size = prop::option::weighted(0.9, 0..20 * MIB);
-    (kinds(), size, idle, marks, owners(), (rarely(), rarely(), rarely()), any::<bool>()).prop_map(
-        |(kind, bytes, idle_ms, mark, owner, (live, unexported, doomed), handed_off)| Item {
+    (kinds(), size, idle, marks, owners(), (rarely(), rarely(), rarely())).prop_map(
+        |(kind, bytes, idle_ms, mark, owner, (live, unexported, doomed))| Item {
             kind,
             place: String::new(),
             bytes,
@@ -153,7 +149,6 @@ fn items() -> impl Strategy<Value = Item> {
             owner,
             live,
             unexported,
-            handed_off,
             doomed,
         },
     )
@@ -170,13 +165,12 @@ fn inventories() -> impl Strategy<Value = Inventory> {
 }
 
 fn policies() -> impl Strategy<Value = Retention> {
-    prop::collection::vec(0..100_u64, 9).prop_map(|n| Retention {
+    prop::collection::vec(0..100_u64, 8).prop_map(|n| Retention {
         workspaces_days: n[0],
         work_disks_days: n[1],
-        airlocks_days: n[2],
-        templates: Bounds { max: n[3] / 10, days: n[4] },
-        transcripts: Transcripts { days: n[5], max_mib: n[6] },
-        journal_backups: Bounds { max: n[7] / 10, days: n[8] },
+        templates: Bounds { max: n[2] / 10, days: n[3] },
+        transcripts: Transcripts { days: n[4], max_mib: n[5] },
+        journal_backups: Bounds { max: n[6] / 10, days: n[7] },
         journal_events: 0,
     })
 }
@@ -192,20 +186,19 @@ proptest! {
             let Ok(due) = verdict else { continue };
             prop_assert!(inventory.errors.is_empty(), "after a failed look");
             prop_assert!(item.mark == Mark::Ours && !item.live && !item.unexported, "{:?}", item);
-            prop_assert!(!matches!(item.kind, Kind::Patches | Kind::Journal | Kind::Other), "{:?}", item);
+            prop_assert!(!matches!(item.kind, Kind::Airlock | Kind::Patches | Kind::Journal | Kind::Other), "{:?}", item);
             if item.doomed {
                 prop_assert_eq!(*due, Due::Begun);
                 continue;
             }
             let of_an_issue =
-                matches!(item.kind, Kind::Workspace | Kind::WorkDisk | Kind::PutAside | Kind::Airlock);
+                matches!(item.kind, Kind::Workspace | Kind::WorkDisk | Kind::PutAside);
             prop_assert!(!of_an_issue || item.owner == Owner::Issue(Role::Terminal), "{:?}", item);
-            prop_assert!(item.kind != Kind::Airlock || item.handed_off, "{:?}", item);
             // Each reason is true.
             let idle = item.idle_ms.expect("known of what goes");
             match due {
                 Due::Begun => prop_assert!(false, "{:?}", item),
-                Due::Finished { days } | Due::HandedOff { days } | Due::TooOld { days } => {
+                Due::Finished { days } | Due::TooOld { days } => {
                     prop_assert!(*days > 0 && idle >= days * DAY_MS);
                 }
                 Due::TooMany { max } => {
@@ -255,5 +248,5 @@ fn random_inventories_reach_every_reason_to_go() {
         let policy = policies().new_tree(&mut runner).expect("made").current();
         seen.extend(plan(&inventory, &policy).into_iter().flatten().map(Due::code));
     }
-    assert_eq!(seen.len(), 6, "{seen:?}");
+    assert_eq!(seen.len(), 5, "{seen:?}");
 }

@@ -139,7 +139,6 @@ pub const KEYS: &[Key] = &[
     key("retention", ""),
     key("retention.workspaces_days", "7"),
     key("retention.work_disks_days", "7"),
-    key("retention.airlocks_days", "90"),
     key("retention.templates", ""),
     key("retention.templates.max", "8"),
     key("retention.templates.days", "30"),

@@ -13,8 +13,6 @@ pub struct Retention {
     pub workspaces_days: u64,
     /// The same for work disks, those that were put aside too.
     pub work_disks_days: u64,
-    /// Days that the airlock of a finished issue stays whose work was handed off.
-    pub airlocks_days: u64,
     /// Machines saved after their boot.
     pub templates: Bounds,
     /// Directories of runs: frames and logs.
@@ -51,11 +49,8 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Retention {
     let number = |reader: &mut Reader<'_>, section: &Section<'_>, key: &str, default| {
         u64::try_from(reader.number(section, key, default, 0..=MAX_NUMBER)).unwrap_or(0)
     };
-    let (workspaces_days, work_disks_days, airlocks_days) = (
-        days(reader, &section, "workspaces_days", 7),
-        days(reader, &section, "work_disks_days", 7),
-        days(reader, &section, "airlocks_days", 90),
-    );
+    let workspaces_days = days(reader, &section, "workspaces_days", 7);
+    let work_disks_days = days(reader, &section, "work_disks_days", 7);
     let templates = reader.section(&section, "templates", "retention.templates");
     let templates = Bounds { max: number(reader, &templates, "max", 8), days: days(reader, &templates, "days", 30) };
     let transcripts = reader.section(&section, "transcripts", "retention.transcripts");
@@ -66,13 +61,5 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Retention {
     let backups = reader.section(&section, "journal_backups", "retention.journal_backups");
     let journal_backups = Bounds { max: number(reader, &backups, "max", 5), days: days(reader, &backups, "days", 0) };
     let journal_events = number(reader, &section, "journal_events", 50_000);
-    Retention {
-        workspaces_days,
-        work_disks_days,
-        airlocks_days,
-        templates,
-        transcripts,
-        journal_backups,
-        journal_events,
-    }
+    Retention { workspaces_days, work_disks_days, templates, transcripts, journal_backups, journal_events }
 }

@@ -529,14 +529,13 @@ fn retention_reads_every_key_and_a_wrong_type_in_it_is_an_error_with_its_place()
     let with =
         |settings: &str| parse(&format!("---\ntracker: {{kind: local}}\nacp: {{adapter: script}}\n{settings}\n---\n"));
     let (workflow, problems) = with(
-        "retention:\n  workspaces_days: 1\n  work_disks_days: 2\n  airlocks_days: 0\n  templates: {max: 3, days: 4}\n  transcripts: {days: 5, max_mib: 6}\n  journal_backups: {max: 7, days: 8}\n  journal_events: 9",
+        "retention:\n  workspaces_days: 1\n  work_disks_days: 2\n  templates: {max: 3, days: 4}\n  transcripts: {days: 5, max_mib: 6}\n  journal_backups: {max: 7, days: 8}\n  journal_events: 9",
     )
     .expect("in force");
     assert_eq!(problems, []);
     let expected = Retention {
         workspaces_days: 1,
         work_disks_days: 2,
-        airlocks_days: 0,
         templates: Bounds { max: 3, days: 4 },
         transcripts: Transcripts { days: 5, max_mib: 6 },
         journal_backups: Bounds { max: 7, days: 8 },
@@ -548,7 +547,7 @@ fn retention_reads_every_key_and_a_wrong_type_in_it_is_an_error_with_its_place()
         ("retention:\n  work_disks_days: a week", "retention.work_disks_days", (5, 20)),
         ("retention:\n  templates: [3]", "retention.templates", (5, 3)),
         ("retention:\n  transcripts: {days: {}}", "retention.transcripts.days", (5, 23)),
-        ("retention:\n  airlocks_days: -1", "retention.airlocks_days", (5, 18)),
+        ("retention:\n  workspaces_days: -1", "retention.workspaces_days", (5, 20)),
     ] {
         let problems = with(settings).expect_err("not in force");
         let problem = problems.iter().find(|problem| problem.is_error()).expect("an error");
