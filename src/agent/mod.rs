@@ -11,6 +11,7 @@ pub mod mark_done;
 mod peer;
 pub mod permission;
 pub mod profile;
+pub mod readable;
 pub mod redact;
 pub mod session;
 pub mod stderr;

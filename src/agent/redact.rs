@@ -1,4 +1,6 @@
-//! Secrets never reach a log, a transcript or a page: they are replaced by value, and so is every bearer.
+//! Secrets never reach a log, a transcript or a page: those that are known are replaced by value, others by their shape.
+
+mod shapes;
 
 use std::sync::Arc;
 
@@ -50,6 +52,9 @@ impl Secrets {
                 at += secret.len();
             } else if let Some(length) = bearer(&bytes[at..]) {
                 out.push_str("Bearer ");
+                out.push_str(MARK);
+                at += length;
+            } else if let Some(length) = shapes::length(&text[at..], &text[..at]) {
                 out.push_str(MARK);
                 at += length;
             } else {

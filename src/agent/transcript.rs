@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::readable::About;
 use super::redact::Secrets;
 
 /// How much of a frame is kept, in bytes.
@@ -43,11 +44,9 @@ pub struct Transcript {
 }
 
 #[derive(Debug)]
-struct Line {
-    at: Timestamp,
-    dir: Direction,
-    frame: String,
-    bytes: usize,
+enum Line {
+    About(Timestamp, About),
+    Frame { at: Timestamp, dir: Direction, frame: String, bytes: usize },
 }
 
 impl Transcript {
@@ -71,9 +70,18 @@ impl Transcript {
         Self { secrets: self.secrets.and(secret), ..self.clone() }
     }
 
+    /// Records whose transcript this is; the first line of a run.
+    pub fn begin(&self, about: About) {
+        self.put(Line::About(Timestamp::now(), about));
+    }
+
     /// Records one frame; what is beyond [`FRAME_CAP`] is cut.
     pub fn record(&self, dir: Direction, frame: &str) {
-        let line = Line { at: Timestamp::now(), dir, frame: self.secrets.redact(frame, FRAME_CAP), bytes: frame.len() };
+        let kept = self.secrets.redact(frame, FRAME_CAP);
+        self.put(Line::Frame { at: Timestamp::now(), dir, frame: kept, bytes: frame.len() });
+    }
+
+    fn put(&self, line: Line) {
         if self.lines.try_send(line).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -91,7 +99,7 @@ fn write(file: File, mut written: u64, queue: &Receiver<Line>, dropped: &AtomicU
             }
             let lost = dropped.swap(0, Ordering::Relaxed);
             let mut text = if lost > 0 {
-                format!("{}\n", json!({"at": line.at.to_string(), "dropped": lost}))
+                format!("{}\n", json!({"at": line.at().to_string(), "dropped": lost}))
             } else {
                 String::new()
             };
@@ -100,7 +108,7 @@ fn write(file: File, mut written: u64, queue: &Receiver<Line>, dropped: &AtomicU
             written += text.len() as u64;
             if written > FILE_CAP {
                 full = true;
-                text = format!("{}\n", json!({"at": line.at.to_string(), "full": "this run's transcript ends here"}));
+                text = format!("{}\n", json!({"at": line.at().to_string(), "full": "this run's transcript ends here"}));
             }
             if file.write_all(text.as_bytes()).is_err() {
                 full = true;
@@ -113,20 +121,29 @@ fn write(file: File, mut written: u64, queue: &Receiver<Line>, dropped: &AtomicU
 }
 
 impl Line {
-    /// `{"at","dir","frame"}`; the frame is a string where it is no JSON, or was cut.
+    fn at(&self) -> Timestamp {
+        let (Self::About(at, _) | Self::Frame { at, .. }) = self;
+        *at
+    }
+
+    /// `{"at","about"}`, or `{"at","dir","frame"}`; the frame is a string where it is no JSON, or was cut.
     fn to_json(&self) -> String {
-        let dir = match self.dir {
+        let (at, dir, frame, bytes) = match self {
+            Self::About(at, about) => return json!({"at": at.to_string(), "about": about.to_json()}).to_string(),
+            Self::Frame { at, dir, frame, bytes } => (at, *dir, frame, *bytes),
+        };
+        let word = match dir {
             Direction::Out => "out",
             Direction::In => "in",
             Direction::Err => "stderr",
         };
-        let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&self.frame).is_ok();
-        if self.bytes <= FRAME_CAP && is_json && self.dir != Direction::Err {
-            return format!(r#"{{"at":"{}","dir":"{dir}","frame":{}}}"#, self.at, self.frame);
+        let is_json = serde_json::from_str::<serde::de::IgnoredAny>(frame).is_ok();
+        if bytes <= FRAME_CAP && is_json && dir != Direction::Err {
+            return format!(r#"{{"at":"{at}","dir":"{word}","frame":{frame}}}"#);
         }
-        let mut line = json!({"at": self.at.to_string(), "dir": dir, "frame": self.frame});
-        if self.bytes > FRAME_CAP {
-            line["bytes"] = self.bytes.into();
+        let mut line = json!({"at": at.to_string(), "dir": word, "frame": frame});
+        if bytes > FRAME_CAP {
+            line["bytes"] = bytes.into();
         }
         line.to_string()
     }

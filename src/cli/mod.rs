@@ -7,6 +7,7 @@ mod doctor;
 mod explain;
 mod gc;
 mod journal;
+mod log;
 mod running;
 mod say;
 mod text;
@@ -21,6 +22,7 @@ pub use doctor::Doctor;
 pub use explain::Explain;
 pub use gc::Gc;
 pub use journal::Journal;
+pub use log::Log;
 pub use say::Say;
 
 /// Runs coding agents on the issues of a workflow, each in its own sandbox, and hands back patches.
@@ -56,6 +58,8 @@ pub enum Verb {
     Answer(Answer),
     /// Tells an agent something that it did not ask.
     Say(Say),
+    /// Shows what an agent was told, said, thought and did.
+    Log(Log),
     /// Tries every sandbox runtime on this machine, and says what each enforces.
     Doctor(Doctor),
     /// Lists what symphony keeps, and removes what nobody needs any more.

@@ -19,8 +19,9 @@ use super::models::Models;
 use super::turns::attempt_of;
 use super::{Attempt, failed};
 use crate::agent::error::AgentError;
-use crate::agent::event::Events;
+use crate::agent::event::{Events, one_line};
 use crate::agent::profile::{self, Inside, Launch};
+use crate::agent::readable::About;
 use crate::agent::redact::Secrets;
 use crate::agent::session::{Begun, Session, StartOptions};
 use crate::agent::transcript::Transcript;
@@ -29,6 +30,9 @@ use crate::sandbox::channel::{Channel, ChannelError, ExitFuture, Killer};
 /// Where the guest program has the agent's home: on the work disk, beside the tree.
 const HOME: &str = "/home/agent";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Characters of a title that a transcript says.
+const TITLE_MAX: usize = 200;
 
 /// What an agent is told first, rendered before anything boots.
 pub(super) struct Opening {
@@ -98,6 +102,15 @@ impl Attempt {
         let transcript = Transcript::open(&self.dir.join("acp.jsonl"), secrets.clone())
             .map_err(|error| tracing::warn!(%error, "frames of this run are not recorded"))
             .ok();
+        if let Some(transcript) = &transcript {
+            let issue = &self.plan.issue;
+            let (identifier, id) = (issue.identifier.0.clone(), issue.id.0.clone());
+            transcript.begin(About {
+                identifier,
+                issue: id,
+                title: one_line(&secrets.redact(&issue.title, TITLE_MAX)),
+            });
+        }
         let options = |mcp: Option<&Mcp>, resume: Option<String>| StartOptions {
             cwd: TREE.into(),
             client_version: env!("CARGO_PKG_VERSION").into(),
@@ -120,7 +133,7 @@ impl Attempt {
                         let row = EventRow {
                             at: Timestamp::now(),
                             event: "session_not_continued".into(),
-                            message: crate::agent::event::one_line(&error.to_string()),
+                            message: one_line(&error.to_string()),
                         };
                         line.report(Report::Event(row)).await;
                         // Whatever hangs in there must not meet the new one.

@@ -35,5 +35,6 @@ mod states;
 mod steering;
 mod takeover;
 mod told;
+mod transcripts;
 mod webdriver;
 mod words_given;
