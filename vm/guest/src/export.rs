@@ -104,6 +104,8 @@ async fn collect(guest: &Guest, request: &ExportRequest, bundle: &Path, within: 
     let news = git.run(&[&["rev-list", "-n", "1"], revisions.as_slice()].concat()).await?;
     let exported = Exported { head, wip, empty: news.is_empty(), branch };
     if !exported.empty {
+        let made = state::own_file(&guest.dirs.state, BUNDLE);
+        made.map_err(|e| Refusal::new(RefusalKind::Io, format!("cannot make way for the bundle: {e}")))?;
         let path = bundle.display().to_string();
         git.run(&[&["bundle", "create", "-q", path.as_str()], revisions.as_slice()].concat()).await?;
         let size = fs::metadata(bundle).map_err(|e| Refusal::new(RefusalKind::Io, e.to_string()))?.len();
@@ -118,7 +120,7 @@ async fn collect(guest: &Guest, request: &ExportRequest, bundle: &Path, within: 
 /// The tree of the work tree as it stands (tracked and untracked, not ignored), when it differs from HEAD's. Built in an
 /// index of our own: a lock someone left on the agent's does not matter.
 async fn uncommitted(guest: &Guest, git: &Git<'_>, head: &str) -> Result<Option<String>, Refusal> {
-    let index = state::own_index(&guest.dirs.state, INDEX)
+    let index = state::own_file(&guest.dirs.state, INDEX)
         .map_err(|e| Refusal::new(RefusalKind::Io, format!("cannot make way for an index: {e}")))?;
     let path = index.display().to_string();
     let env = [("GIT_INDEX_FILE", path.as_str())];
@@ -130,7 +132,7 @@ async fn uncommitted(guest: &Guest, git: &Git<'_>, head: &str) -> Result<Option<
         .is_ok();
     if !copied || git.run_with(&add, &env).await.is_err() {
         // With the lock, if git was killed.
-        let _ = state::own_index(&guest.dirs.state, INDEX);
+        let _ = state::own_file(&guest.dirs.state, INDEX);
         git.run_with(&["read-tree", head], &env).await?;
         git.run_with(&add, &env).await?;
     }

@@ -95,7 +95,7 @@ async fn build(guest: &Guest, request: &SeedRequest, bundle: &Path, within: Dura
         git.run(&["reset", "-q", "--mixed"]).await?;
     }
     if let Some(extra) = &request.extra {
-        let index = state::own_index(state_dir, "extra.index").map_err(disk("make way for an index"))?;
+        let index = state::own_file(state_dir, "extra.index").map_err(disk("make way for an index"))?;
         let index = index.display().to_string();
         let env = [("GIT_INDEX_FILE", index.as_str())];
         git.run_with(&["read-tree", extra], &env).await?;

@@ -40,13 +40,13 @@ pub(crate) fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes way for an index of our own, and says where it goes: a killed git leaves its lock there, and then no git could
-/// write that index any more.
-pub(crate) fn own_index(state: &Path, name: &str) -> io::Result<PathBuf> {
-    let index = state.join(name);
+/// Makes way for a file of our own that git writes, an index or a bundle, and says where it goes: a killed git leaves its
+/// lock there, and then no git could write that file any more, in this sandbox or the next.
+pub(crate) fn own_file(state: &Path, name: &str) -> io::Result<PathBuf> {
+    let file = state.join(name);
     clear(&state.join(format!("{name}.lock")))?;
-    clear(&index)?;
-    Ok(index)
+    clear(&file)?;
+    Ok(file)
 }
 
 /// Whether the work tree was built to its end.
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_a_killed_git_left_on_an_index_of_our_own_goes_whatever_it_is() {
+    fn a_lock_that_a_killed_git_left_on_a_file_of_our_own_goes_whatever_it_is() {
         let dir = tempfile::tempdir().expect("directory");
         let state = dir.path();
         let plants: [fn(&Path); 4] = [
@@ -112,10 +112,10 @@ mod tests {
         for plant in plants {
             plant(&state.join("export.index.lock"));
             plant(&state.join("export.index"));
-            assert_eq!(own_index(state, "export.index").expect("way is made"), state.join("export.index"));
+            assert_eq!(own_file(state, "export.index").expect("way is made"), state.join("export.index"));
             assert_eq!(fs::read_dir(state).expect("listed").count(), 0);
         }
-        own_index(state, "export.index").expect("nothing there is as good");
+        own_file(state, "export.index").expect("nothing there is as good");
     }
 
     #[test]
