@@ -46,7 +46,10 @@ pub(crate) async fn listen(guest: &Arc<Guest>, mut stream: MuxStream, request: L
             };
             let guest = Arc::clone(guest);
             tokio::spawn(async move {
-                relay(&guest, connection, port).await;
+                // A connection that finds no room waits for it, as in the accept queue.
+                if let Ok(_one_of_all) = guest.relays.acquire().await {
+                    relay(&guest, connection, port).await;
+                }
                 drop(permit);
             });
         }
