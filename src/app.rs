@@ -22,7 +22,7 @@ use crate::journal::{Journal, Origin};
 use crate::layout::Layout;
 use crate::lock::{Lock, Roots};
 use crate::operator::{self, Place};
-use crate::run::models::{ModelDoor, OpenBroker};
+use crate::run::models::{ModelDoor, OpenBroker, Watch};
 use crate::run::{McpDoor, OpenMcp, Parts};
 use crate::sandbox::choose::Sandboxes;
 use crate::storage::Upkeep;
@@ -105,7 +105,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         ask_credential: broker.asked(),
         workflow_path: path.clone(),
     });
-    let (world, nudges) = World::new(file, parts, roots);
+    let (world, nudges) = World::new(file, parts, roots, broker.changes());
     let first = world.look().await;
     let (tracker, in_force) = (world.tracker(), Arc::new(world.in_force()));
     let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once };
@@ -271,8 +271,10 @@ fn open_broker(broker: Broker) -> OpenBroker {
         Box::pin(async move {
             let door = broker.open(workflow.models.clone(), reports).map_err(|error| error.to_string())?;
             let (ways, token) = (door.ways(port).await, door.token().to_owned());
+            let watch = Watch { held: door.held(), over: door.over() };
             let (serving, closing) = (door.clone(), door);
             Ok(ModelDoor {
+                watch,
                 ways,
                 token,
                 serve: Arc::new(move |stream| {

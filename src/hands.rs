@@ -1,6 +1,5 @@
 //! The conductor's hands on the real world: the workflow file, the tracker, runs, removals.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -8,7 +7,6 @@ use futures::future::BoxFuture;
 use symphony_core::board::{Closed, Stocks};
 use symphony_core::ids::{IssueId, StateName, WorkspaceKey};
 use symphony_core::issue::{Issue, Scan};
-use symphony_core::runtimes::Kind;
 use symphony_core::workflow::{Problem, Workflow};
 use tokio::sync::{mpsc, watch};
 
@@ -18,8 +16,8 @@ use crate::layout::Layout;
 use crate::lock::Roots;
 use crate::nudge::{self, Nudge};
 use crate::run::line::Ended;
+use crate::run::models::closures;
 use crate::run::{self, Parts, Start};
-use crate::sandbox::choose::Tried;
 use crate::tracker::markdown::MarkdownTracker;
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 use crate::workflow_file::{Reload, WorkflowFile};
@@ -67,11 +65,17 @@ struct Current(RwLock<(Arc<Workflow>, Arc<dyn Tracker>)>);
 
 impl World {
     /// Joins the parts; the receiver wakes looks when files change. Without it polling works alone.
-    /// `roots` holds that of the workflow.
-    pub fn new(file: WorkflowFile, parts: Arc<Parts>, roots: Roots) -> (Self, mpsc::Receiver<Nudge>) {
+    /// `roots` holds that of the workflow; `providers` tells when one may answer again.
+    pub fn new(
+        file: WorkflowFile,
+        parts: Arc<Parts>,
+        roots: Roots,
+        providers: watch::Receiver<()>,
+    ) -> (Self, mpsc::Receiver<Nudge>) {
         let workflow = file.workflow();
         let (hints, nudges) = mpsc::channel(4);
-        tokio::spawn(look_after_trials(parts.sandboxes.changes(), hints.clone()));
+        tokio::spawn(look_after(parts.sandboxes.changes(), hints.clone()));
+        tokio::spawn(look_after(providers, hints.clone()));
         let watching = Watching { file: file.path().to_owned(), hints, held: Mutex::default() };
         watching.follow(&workflow);
         let tracker = Arc::new(Current(RwLock::new(fresh(&workflow))));
@@ -92,8 +96,8 @@ impl World {
     }
 }
 
-/// A trial that ended may open what was closed.
-async fn look_after_trials(mut changes: watch::Receiver<BTreeMap<Kind, Tried>>, hints: mpsc::Sender<Nudge>) {
+/// A trial that ended, or a wait of a provider, may open what was closed.
+async fn look_after<T>(mut changes: watch::Receiver<T>, hints: mpsc::Sender<Nudge>) {
     while changes.changed().await.is_ok() {
         // A full channel has a look coming anyway.
         if let Err(mpsc::error::TrySendError::Closed(_)) = hints.try_send(Nudge::Workflow) {
@@ -233,6 +237,7 @@ const LOOKS: u32 = 3;
 impl Hands for World {
     fn look(&self) -> BoxFuture<'static, Looked> {
         let (file, tracker, sandboxes) = (self.file.clone(), self.tracker.clone(), self.parts.sandboxes.clone());
+        let ask = self.parts.ask_credential.clone();
         let (watching, roots) = (self.watching.clone(), self.roots.clone());
         Box::pin(async move {
             let mut read = read_again(&file, &watching, &roots, tracker.root()).await;
@@ -263,7 +268,9 @@ impl Hands for World {
                 (false, _) => Some(Closed::WorkflowBroken),
                 (true, picked) => picked.err(),
             };
+            let modelless = closures(&read.workflow, &ask).await;
             Looked {
+                modelless,
                 workflow: read.workflow,
                 tracker: current,
                 closed,

@@ -33,12 +33,12 @@ impl Series {
     /// One row of a table.
     pub(super) fn row(&self) {
         let [p50, p95, p99] = [50, 95, 99].map(|percent| self.percentile(percent));
-        println!("| {:<44} | {:>3} | {p50:>8.1} | {p95:>8.1} | {p99:>8.1} |", self.name, self.values.len());
+        println!("| {:<44} | {:>4} | {p50:>8.2} | {p95:>8.2} | {p99:>8.2} |", self.name, self.values.len());
     }
 
     pub(super) fn head() {
-        println!("| {:<44} | {:>3} | {:>8} | {:>8} | {:>8} |", "milliseconds", "n", "p50", "p95", "p99");
-        println!("| {} | --: | -------: | -------: | -------: |", "-".repeat(44));
+        println!("| {:<44} | {:>4} | {:>8} | {:>8} | {:>8} |", "milliseconds", "n", "p50", "p95", "p99");
+        println!("| {} | ---: | -------: | -------: | -------: |", "-".repeat(44));
     }
 }
 

@@ -35,13 +35,13 @@ pub struct Patience {
     agent: Tick,
     channel: Tick,
     tool_open: bool,
-    human_since: Option<Tick>,
+    still_since: Option<Tick>,
 }
 
 impl Patience {
     /// All clocks start at `now`: what came before, such as booting, is not counted (T5).
     pub fn new(now: Tick, limits: TurnLimits) -> Self {
-        Self { limits, total_from: now, agent: now, channel: now, tool_open: false, human_since: None }
+        Self { limits, total_from: now, agent: now, channel: now, tool_open: false, still_since: None }
     }
 
     /// The agent's newest output was at `at`. Its bytes cross the channel, so that clock moves too.
@@ -63,16 +63,17 @@ impl Patience {
         self.tool_open = open;
     }
 
-    /// Whether a human is being waited for as of `now`: meanwhile every clock stands still.
-    pub fn waiting_for_human(&mut self, now: Tick, waiting: bool) {
-        match (self.human_since, waiting) {
-            (None, true) => self.human_since = Some(now),
+    /// Whether, as of `now`, the agent waits for what it cannot hurry, such as a provider that asked to wait: meanwhile every
+    /// clock stands still.
+    pub fn stands_still(&mut self, now: Tick, still: bool) {
+        match (self.still_since, still) {
+            (None, true) => self.still_since = Some(now),
             (Some(since), false) => {
                 let waited = now.since(since);
                 self.total_from = self.total_from.plus_ms(waited);
                 self.agent = self.agent.max(now);
                 self.channel = self.channel.max(now);
-                self.human_since = None;
+                self.still_since = None;
             }
             _ => {}
         }
@@ -80,7 +81,7 @@ impl Patience {
 
     /// When a limit runs out if nothing else happens, and which; `None`: never.
     pub fn next_deadline(&self) -> Option<(Tick, Impatience)> {
-        if self.human_since.is_some() {
+        if self.still_since.is_some() {
             return None;
         }
         let due = |from: Tick, ms: u64, which| (ms > 0).then(|| (from.plus_ms(ms), which));
@@ -157,15 +158,15 @@ mod tests {
     #[test]
     fn waiting_for_a_human_stops_every_clock() {
         let mut patience = started_at_zero(LIMITS);
-        patience.waiting_for_human(Tick(50), true);
+        patience.stands_still(Tick(50), true);
         assert_eq!(patience.verdict(Tick(1_000_000)), None);
-        patience.waiting_for_human(Tick(1_000_000), false);
+        patience.stands_still(Tick(1_000_000), false);
         assert_eq!(patience.verdict(Tick(1_000_099)), None);
         assert_eq!(patience.verdict(Tick(1_000_100)), Some(Impatience::Stall));
         for at in (1_000_000..1_000_950).step_by(50) {
             patience.agent_spoke(Tick(at));
         }
-        assert_eq!(patience.verdict(Tick(1_000_949)), None, "the 50 ms before the question count, the wait does not");
+        assert_eq!(patience.verdict(Tick(1_000_949)), None, "the 50 ms before the wait count, the wait does not");
         assert_eq!(patience.verdict(Tick(1_000_950)), Some(Impatience::Total));
     }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use symphony_core::patience::{Patience, TurnLimits};
 use symphony_core::time::Tick;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, PollSender};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,6 +41,15 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// Milliseconds since anything crossed the sandbox's channel.
 pub type ChannelIdle<'a> = &'a (dyn Fn() -> u64 + Sync);
+
+/// What else is known of an agent while its turn is under way.
+#[derive(Clone, Default)]
+pub struct Outside<'a> {
+    /// The activity of everything that crosses the sandbox's channel.
+    pub idle: Option<ChannelIdle<'a>>,
+    /// How many of its requests wait for a provider that asked to wait: the limits do not count that time.
+    pub held: Option<watch::Receiver<usize>>,
+}
 
 pub use self::continued::Begun;
 use self::continued::Way;
@@ -273,14 +282,13 @@ impl Session {
     }
 
     /// One turn: sends `text` and waits for its end, a limit, or `cancel`. `answer` is a human's reply as
-    /// they typed it, in `_meta`. `channel` is the activity of everything that crosses the sandbox's
-    /// channel. On a limit or `cancel`, `session/cancel` is sent once and the agent gets 5 s.
+    /// they typed it, in `_meta`. On a limit or `cancel`, `session/cancel` is sent once and the agent gets 5 s.
     pub async fn prompt(
         &mut self,
         text: &str,
         answer: Option<&str>,
         limits: TurnLimits,
-        channel: Option<ChannelIdle<'_>>,
+        outside: Outside<'_>,
         cancel: &CancellationToken,
     ) -> Turn {
         if self.lost {
@@ -304,7 +312,7 @@ impl Session {
         let waited = tokio::select! {
             biased;
             answered = &mut response => Ok(answered),
-            stopped = self.wait(limits, channel, cancel) => Err(stopped),
+            stopped = self.wait(limits, outside, cancel) => Err(stopped),
         };
         let stopped = match waited {
             Ok(answered) => {
@@ -332,7 +340,8 @@ impl Session {
     }
 
     /// Waits until a limit runs out or `cancel` says so.
-    async fn wait(&self, limits: TurnLimits, channel: Option<ChannelIdle<'_>>, cancel: &CancellationToken) -> TurnEnd {
+    async fn wait(&self, limits: TurnLimits, outside: Outside<'_>, cancel: &CancellationToken) -> TurnEnd {
+        let Outside { idle, mut held } = outside;
         let clock = &self.shared.activity;
         let ago = |now: Tick, ms: u64| Tick(now.0.saturating_sub(ms));
         let mut patience = Patience::new(clock.now(), limits);
@@ -340,9 +349,10 @@ impl Session {
             let now = clock.now();
             patience.tool_open(now, self.shared.updates().tool_open());
             patience.agent_spoke(ago(now, clock.idle_ms()));
-            if let Some(channel) = channel {
-                patience.channel_moved(ago(now, channel()));
+            if let Some(idle) = idle {
+                patience.channel_moved(ago(now, idle()));
             }
+            patience.stands_still(now, held.as_mut().is_some_and(|held| *held.borrow_and_update() > 0));
             if let Some(which) = patience.verdict(now) {
                 return TurnEnd::TimedOut(which);
             }
@@ -350,6 +360,7 @@ impl Session {
             tokio::select! {
                 () = cancel.cancelled() => return TurnEnd::Cancelled,
                 () = self.shared.tools.notified() => {}
+                () = changed(&mut held) => {}
                 () = tokio::time::sleep(sleep) => {}
             }
         }
@@ -425,6 +436,17 @@ impl Session {
         let detail = error.data.as_ref().map(|data| format!(" {data}")).unwrap_or_default();
         let message = self.shared.events.presentable(&format!("{}{detail}", error.message));
         AgentError::Agent { during, code: i64::from(i32::from(error.code)), message }
+    }
+}
+
+/// Resolves at the next change; never where there is none.
+async fn changed(held: &mut Option<watch::Receiver<usize>>) {
+    let gone = match held {
+        Some(receiver) => receiver.changed().await.is_err(),
+        None => return std::future::pending().await,
+    };
+    if gone {
+        *held = None;
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
+use symphony_core::board::ModelAccess;
 use symphony_core::broker::Provider;
 use symphony_core::issue::Issue;
 use symphony_core::runtimes::Kind;
@@ -19,7 +20,7 @@ use crate::agent::profile::{self, Inside, Program};
 use crate::gateway::broker::Broker;
 use crate::log::harmless;
 use crate::process;
-use crate::run::models::reachable;
+use crate::run::models::closures;
 use crate::sandbox::choose::Sandboxes;
 use crate::sandbox::measure::{Measured, Verdict, boots, measure};
 use crate::workflow_file::{Environment, WorkflowFile};
@@ -352,12 +353,14 @@ async fn models(workflow: &Workflow) -> Vec<Access> {
 /// The agent of each active state: whether it would find a model. What exists inside a sandbox only a run can tell.
 async fn agents(workflow: &Workflow) -> Vec<Agent> {
     let (asked, shared) = (Broker::new(Environment::of_process()).asked(), Arc::new(workflow.clone()));
+    let closed = closures(&shared, &asked).await;
     let mut all = vec![];
     for state in workflow.states.with_role(Role::Active) {
         let inside = Inside { path: String::new(), home: String::new() };
         let agent = workflow.agent_of(state);
+        let access = ModelAccess::of(workflow, closed.clone()).admit(state, None);
         let launch = profile::launch(&agent, &workflow.acp.shell, &Issue::bare("any", state.as_str()), &inside);
-        let (ok, says) = match (launch.map(|launch| launch.program), reachable(&agent, &shared, &asked).await) {
+        let (ok, says) = match (launch.map(|launch| launch.program), access) {
             (Err(error), _) => (false, error.to_string()),
             (Ok(Program::Builtin), _) => (true, "script, built in".to_owned()),
             (Ok(Program::Command(argv)), Ok(())) => (true, argv.join(" ")),

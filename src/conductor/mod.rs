@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use symphony_core::board::{
-    Board, Closed, Command, Due, Event, NotNow, Parked, Past, Policy, RunEnd, Settled, Stocks, StopCause,
+    Board, Closed, Closures, Command, Due, Event, NotNow, Parked, Past, Policy, RunEnd, Settled, Stocks, StopCause,
 };
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
@@ -80,6 +80,8 @@ pub struct Looked {
     pub available_mib: Option<u64>,
     /// What was found of the images that runs boot.
     pub stocks: Stocks,
+    /// Providers to which no request can go.
+    pub modelless: Closures,
     /// What the tracker showed.
     pub scan: Result<Scan, String>,
 }
@@ -181,6 +183,7 @@ impl<H: Hands> Conductor<H> {
         let (to_requests, requests) = mpsc::channel(64);
         let (closed, kind) = (first.closed.clone(), first.sandbox.kind);
         let policy = Policy::of(&first.workflow, closed, first.available_mib, kind, &first.stocks);
+        let policy = policy.without(first.modelless);
         let board = Board::new(past(&memory, policy.max_backoff_ms, Timestamp::now()));
         let mut conductor = Self {
             board,
@@ -365,7 +368,8 @@ impl<H: Hands> Conductor<H> {
             looked.available_mib,
             kind,
             &looked.stocks,
-        );
+        )
+        .without(looked.modelless);
         self.stocks = looked.stocks;
         let seen = looked.scan.is_ok();
         let before = (self.board.malformed().to_vec(), self.board.ambiguous().to_vec());
@@ -419,8 +423,10 @@ impl<H: Hands> Conductor<H> {
                 self.step(Event::RunFinishing(run));
             }
             FromRun::Report(run, report) => {
-                if let Report::Asked(question) = &report {
-                    self.asked(run, question.clone());
+                match &report {
+                    Report::Asked(question) => self.asked(run, question.clone()),
+                    Report::Held(held) => self.step(Event::Held(run, *held)),
+                    _ => {}
                 }
                 if let Some(live) = self.live.get_mut(&run) {
                     live.take(report);
@@ -552,6 +558,7 @@ fn stop_phase(cause: StopCause) -> &'static str {
         StopCause::NotRoutable => "stopping: on hold",
         StopCause::Missing => "stopping: file gone",
         StopCause::WallTime => "stopping: out of wall time",
+        StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_) => "stopping: its model provider does not answer it",
         StopCause::Released => "stopping: the question can wait without a sandbox",
     }
 }

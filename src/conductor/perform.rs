@@ -33,7 +33,8 @@ impl<H: Hands> Conductor<H> {
         let (look, to_self) = (self.hands.look(), self.to_self.clone());
         let (workflow, tracker) = (self.workflow.clone(), self.tracker.clone());
         let (closed, problems, warnings) = (self.policy.closed.clone(), self.problems.clone(), self.warnings.clone());
-        let (sandbox, stocks) = (self.sandbox.clone(), self.stocks.clone());
+        let (sandbox, stocks, modelless) =
+            (self.sandbox.clone(), self.stocks.clone(), self.policy.models.closed.clone());
         self.tasks.spawn(async move {
             let blind = |why: String| Looked {
                 workflow,
@@ -44,6 +45,7 @@ impl<H: Hands> Conductor<H> {
                 warnings,
                 available_mib: None,
                 stocks,
+                modelless,
                 scan: Err(why),
             };
             let looked = match tokio::time::timeout(LOOK_DEADLINE, AssertUnwindSafe(look).catch_unwind()).await {

@@ -21,6 +21,9 @@ use tokio::time::Instant;
 use super::{Conductor, Hands};
 use crate::run::line::{Posted, Report, WAITING};
 
+/// What a run does whose agent waits for a provider's leave.
+const HELD: &str = "waiting for its model provider";
+
 /// Events kept per run (0.1.0 §1.8).
 const KEPT_EVENTS: usize = 50;
 /// Finished issues kept with what their runs left.
@@ -30,6 +33,8 @@ const KEPT_FINISHED: usize = 50;
 pub(super) struct Live {
     pub(super) issue: Issue,
     pub(super) phase: &'static str,
+    /// Whether its agent waits for a provider's leave.
+    held: bool,
     pub(super) question: Option<Question>,
     pub(super) stop: watch::Sender<Option<StopCause>>,
     pub(super) letters: mpsc::Sender<Posted>,
@@ -103,6 +108,7 @@ impl Live {
         Self {
             issue: plan.issue.clone(),
             phase: "preparing",
+            held: false,
             question: None,
             stop,
             letters,
@@ -186,6 +192,7 @@ impl Live {
                 }
                 self.events.push_back(event);
             }
+            Report::Held(held) => self.held = held,
             Report::Finishing => {}
         }
     }
@@ -290,7 +297,7 @@ impl<H: Hands> Conductor<H> {
                 Some(Claim::Stopping { cause, .. }) => Stage::Stopping(*cause),
                 _ => Stage::Running,
             },
-            phase: live.phase.to_owned(),
+            phase: if live.held { HELD.to_owned() } else { live.phase.to_owned() },
             sandbox: live.sandbox.clone(),
             attempt: live.attempt,
             session_id: live.session.clone(),

@@ -233,6 +233,7 @@ impl Attempt {
         let agent = self.start_agent(channel, stood, mcp.as_mut(), opening, line).await?;
         let Agent { mut session, exit, killer, prompt, answered, doors, models } = agent;
         talk.session = answered;
+        talk.providers = models.as_ref().map(|models| models.door.watch.clone());
         let end = self.turns(airlock, channel, &mut session, mcp.as_mut(), ready, prompt, talk, line).await;
         if let Some(mcp) = &mcp {
             mcp.close();

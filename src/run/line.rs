@@ -39,6 +39,8 @@ pub enum Report {
     Tokens(Tokens),
     /// A provider answered a request; what is counted where it passes outranks what the agent says.
     Metered(Metered),
+    /// Whether requests of its agent wait for a provider's leave.
+    Held(bool),
     /// The agent asks a human; the question is in the journal already.
     Asked(OpenQuestion),
     /// The agent said it is done.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use symphony_core::board::{FailureCode, ParkReason, RunEnd};
+use symphony_core::board::{Closures, FailureCode, ModelAccess, NoModel, NotNow, RunEnd, StopCause};
 use symphony_core::broker::Provider;
-use symphony_core::workflow::{AgentOf, Workflow};
-use tokio::sync::mpsc;
+use symphony_core::workflow::{Adapter, Role, Workflow};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::line::{FromRun, Line, Report};
@@ -26,8 +26,8 @@ pub type OpenBroker = Arc<
     dyn Fn(Arc<Workflow>, u16, mpsc::Sender<Report>) -> BoxFuture<'static, Result<ModelDoor, String>> + Send + Sync,
 >;
 
-/// Says why the host has no credential for this provider, if it has none.
-pub type AskCredential = Arc<dyn Fn(Arc<Workflow>, Provider) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// Says why no request can go to this provider now, if none can.
+pub type AskCredential = Arc<dyn Fn(Arc<Workflow>, Provider) -> BoxFuture<'static, Result<(), NoModel>> + Send + Sync>;
 
 /// An open door to models.
 pub struct ModelDoor {
@@ -37,8 +37,37 @@ pub struct ModelDoor {
     pub token: String,
     /// Serves one connection.
     pub serve: ServeStream,
+    /// What its provider lets the agent do.
+    pub watch: Watch,
     /// Drops what is under way and refuses everything later.
     pub close: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// What a provider's word means for a run.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// How many requests wait for the provider's leave.
+    pub held: watch::Receiver<usize>,
+    /// Why the run is to end, once it is: known here before the agent is answered.
+    pub over: watch::Receiver<Option<StopCause>>,
+}
+
+impl Watch {
+    /// Why the run is to end, if it is.
+    pub(super) fn cause(&self) -> Option<StopCause> {
+        *self.over.borrow()
+    }
+}
+
+/// Resolves when the run is to end; never where there are no models.
+pub(super) async fn ends(watch: Option<Watch>) -> StopCause {
+    let Some(mut watch) = watch else { return std::future::pending().await };
+    let cause = watch.over.wait_for(Option::is_some).await.ok().and_then(|cause| *cause);
+    match cause {
+        Some(cause) => cause,
+        // The door is gone, and says nothing any more.
+        None => std::future::pending().await,
+    }
 }
 
 /// The open door, with what keeps it going.
@@ -48,31 +77,29 @@ pub(super) struct Models {
     telling: JoinHandle<()>,
 }
 
-/// Whether an agent that is started by its name would find a model. Of `acp.command` nobody knows what it asks.
-pub(crate) async fn reachable(
-    agent: &AgentOf<'_>,
-    workflow: &Arc<Workflow>,
-    ask: &AskCredential,
-) -> Result<(), String> {
-    let providers = match agent.command {
-        Some(_) => &[],
-        None => agent.adapter.providers(agent.model),
-    };
-    let mut why = vec![];
-    for &provider in providers {
-        match ask(workflow.clone(), provider).await {
-            Ok(()) => return Ok(()),
-            Err(none) => why.push(none),
-        }
+/// The providers to which no request can go now, of those that an agent of this workflow may ask.
+pub(crate) async fn closures(workflow: &Arc<Workflow>, ask: &AskCredential) -> Closures {
+    let active = workflow.states.with_role(Role::Active);
+    let agents = active.map(|state| workflow.agent_of(state));
+    // What is built in asks none; what a command asks nobody knows.
+    if !agents.into_iter().any(|agent| agent.command.is_some() || agent.adapter != Adapter::Script) {
+        return Closures::new();
     }
-    if why.is_empty() { Ok(()) } else { Err(why.join("; or ")) }
+    let asked =
+        Provider::ALL.map(|provider| async move { Some((provider, ask(workflow.clone(), provider).await.err()?)) });
+    futures::future::join_all(asked).await.into_iter().flatten().collect()
 }
 
 impl Attempt {
-    /// Nothing is booted for an agent that could ask no model.
+    /// Nothing is booted for an agent that could ask no model: the board asked the same at its newest look.
     pub(super) async fn has_models(&self) -> Result<(), RunEnd> {
-        let reachable = reachable(&self.agent(), &self.workflow, &self.parts.ask_credential).await;
-        reachable.map_err(|detail| RunEnd::NeedsHuman(ParkReason::AgentStart { detail }))
+        let closed = closures(&self.workflow, &self.parts.ask_credential).await;
+        let access = ModelAccess::of(&self.workflow, closed);
+        match access.admit(&self.plan.issue.state, None) {
+            Err(NotNow::ProviderPaused { provider, .. }) => Err(RunEnd::Stopped(StopCause::ProviderPaused(provider))),
+            Err(NotNow::NoCredential { provider, .. }) => Err(RunEnd::Stopped(StopCause::ProviderLogin(provider))),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// `None`: the host has no credential for any provider.
@@ -86,8 +113,23 @@ impl Attempt {
         }
         let relay = self.relay(channel, PORT, door.serve.clone()).await?;
         let (run, reports, issue) = (line.run, line.reports.clone(), self.plan.issue.clone());
+        let mut held = door.watch.held.clone();
         let telling = tokio::spawn(async move {
-            while let Some(report) = told.recv().await {
+            let mut watching = true;
+            loop {
+                let report = tokio::select! {
+                    report = told.recv() => match report {
+                        Some(report) => report,
+                        None => return,
+                    },
+                    changed = held.changed(), if watching => match changed {
+                        Ok(()) => Report::Held(*held.borrow_and_update() > 0),
+                        Err(_) => {
+                            watching = false;
+                            continue;
+                        }
+                    },
+                };
                 if let Report::Event(row) = &report {
                     tracing::warn!(issue_id = %issue.id, issue_identifier = %issue.identifier, event = %row.event,
                         message = %row.message, "trouble on the way to a model");

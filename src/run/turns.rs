@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::line::{Line, Posted, Report, WAITING};
 use super::mcp::Mcp;
+use super::models::{self, Watch};
 use super::tools::{Said, Seen};
 use super::word::Word;
 use super::{Attempt, failed, failure};
-use crate::agent::session::Session;
+use crate::agent::session::{Outside, Session};
 use crate::agent::tools::ToolCall;
 use crate::agent::turn::{Turn, TurnEnd};
 use crate::airlock::Airlock;
@@ -48,6 +49,8 @@ pub(super) struct Talk {
     interrupted: bool,
     /// What is kept of the agent's session once it has answered.
     pub(super) session: Option<Kept>,
+    /// What providers let its agent do, if it has a way to any.
+    pub(super) providers: Option<Watch>,
     tokens: Tokens,
 }
 
@@ -152,7 +155,8 @@ impl Attempt {
                 line.turn_ended().await.map_err(|error| failed(FailureCode::Journal, error))?;
             }
             // A turn that was answered shows that the session works, and knows what it was told.
-            let answered = ended || (turn.usable && turn.end == TurnEnd::Cancelled);
+            let sent_away = matches!(stopped, Some(StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_)));
+            let answered = ended || (turn.usable && (sent_away || turn.end == TurnEnd::Cancelled));
             if let Some(kept) = talk.session.take_if(|_| answered)
                 && let Err(error) = line.session(Some(kept)).await
             {
@@ -161,6 +165,7 @@ impl Attempt {
             match stopped {
                 // Our own limits do not undo what was accepted: finished work is handed off.
                 Some(StopCause::WallTime | StopCause::Drain) if talk.said.word.is_some() => {}
+                _ if sent_away && talk.said.word.is_some() => {}
                 Some(cause) => {
                     // A person decided otherwise: what is not committed stays so.
                     talk.said.word = None;
@@ -238,18 +243,25 @@ impl Attempt {
         };
         let cancel = CancellationToken::new();
         let idle = || u64::try_from(channel.idle().as_millis()).unwrap_or(u64::MAX);
-        let turn = session.prompt(&words.text, words.answer.as_deref(), limits, Some(&idle), &cancel);
+        let held = talk.providers.as_ref().map(|providers| providers.held.clone());
+        let outside = Outside { idle: Some(&idle), held };
+        let turn = session.prompt(&words.text, words.answer.as_deref(), limits, outside, &cancel);
         tokio::pin!(turn);
         let (mut over_at, mut stopped) = (None::<Instant>, None);
         let stop = line.stopped();
-        tokio::pin!(stop);
+        let sent_away = models::ends(talk.providers.clone());
+        tokio::pin!(stop, sent_away);
         if let Some(mcp) = &mcp {
             mcp.take_calls();
         }
         loop {
             tokio::select! {
                 biased;
-                turn = &mut turn => return (turn, stopped),
+                // What the agent made of its provider's refusal is no failure of its own.
+                turn = &mut turn => {
+                    let over = talk.providers.as_ref().and_then(Watch::cause);
+                    return (turn, stopped.or(over));
+                }
                 Some(Posted { letter, now }) = line.letters.recv() => {
                     talk.letters.push(letter);
                     if now && !talk.said.ends_turn() {
@@ -258,6 +270,10 @@ impl Attempt {
                     }
                 }
                 cause = &mut stop, if stopped.is_none() => {
+                    stopped = Some(cause);
+                    cancel.cancel();
+                }
+                cause = &mut sent_away, if stopped.is_none() => {
                     stopped = Some(cause);
                     cancel.cancel();
                 }

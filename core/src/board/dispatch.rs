@@ -56,6 +56,7 @@ impl Board {
         if let Some(reason) = cancelled.or_else(|| self.used_up(&issue.id, policy)) {
             return Err(NotNow::WillPark(reason));
         }
+        policy.models.admit(&issue.state, self.sent_away(&issue.id))?;
         if let Some(Claim::Waiting { until, .. }) = self.claims.get(&issue.id)
             && *until > now
         {
@@ -194,11 +195,16 @@ impl Board {
     }
 }
 
-/// Whether its last run gave its slot back while it waited for a human, which is charged to nobody, and no person
-/// decided anything since.
+/// Whether its last run gave its slot back while it waited, for a human or for a provider, which is charged to nobody,
+/// and no person decided anything since.
 fn was_released(counters: &Counters) -> bool {
-    let released = counters.last.as_ref().is_some_and(|last| last.reason == EndReason::AwaitingAnswer);
-    released && counters.since_grant().turns > 0
+    let since = counters.since_grant();
+    match counters.last.as_ref().map(|last| last.reason) {
+        Some(EndReason::AwaitingAnswer) => since.turns > 0,
+        // The turn that it could not finish is not charged either, but its time is.
+        Some(EndReason::ProviderPaused | EndReason::ProviderLogin) => since.wall_ms > 0,
+        _ => false,
+    }
 }
 
 /// What an issue needs besides an active state, claims and slots (C98): also checked while it runs.

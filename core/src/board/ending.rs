@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::words::ParkReason;
+use crate::broker::Provider;
 use crate::ids::StateName;
 
 /// An enum whose values are words, each with one spelling that never changes.
@@ -52,6 +53,10 @@ words! {
         Shutdown = "shutdown",
         /// It waited for a human for too long and gave its sandbox back; the answer brings the issue forward.
         AwaitingAnswer = "awaiting-answer",
+        /// Its model provider asked to wait; it goes on by itself.
+        ProviderPaused = "provider-paused",
+        /// Its model provider does not take the credential; it goes on once that is another one.
+        ProviderLogin = "provider-login",
         /// symphony ended without a word, and the run with it.
         CutOff = "cut-off",
         /// The agent was silent for too long.
@@ -210,6 +215,10 @@ pub enum StopCause {
     WallTime,
     /// It has waited for a human for `steering.release_after_ms`.
     Released,
+    /// Its model provider asks to wait for longer than a request can be held.
+    ProviderPaused(Provider),
+    /// Its model provider does not take the credential, or there is none.
+    ProviderLogin(Provider),
     /// symphony is shutting down.
     Drain,
 }
@@ -224,6 +233,10 @@ impl StopCause {
             Self::Missing => "its file is gone",
             Self::WallTime => "its allowance of wall time is used up",
             Self::Released => "a human is asked; it goes on with the answer",
+            Self::ProviderPaused(_) => "its model provider asks to wait; it goes on by itself",
+            Self::ProviderLogin(_) => {
+                "its model provider takes no credential of this host; it goes on with another one"
+            }
             Self::Drain => "symphony is shutting down",
         }
     }
@@ -234,6 +247,8 @@ impl StopCause {
             Self::Missing => EndReason::Reconciled,
             Self::WallTime => EndReason::BudgetWall,
             Self::Released => EndReason::AwaitingAnswer,
+            Self::ProviderPaused(_) => EndReason::ProviderPaused,
+            Self::ProviderLogin(_) => EndReason::ProviderLogin,
             Self::Drain => EndReason::Shutdown,
         }
     }

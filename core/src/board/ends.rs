@@ -1,6 +1,7 @@
 //! What the end of a run, of a move or of the program changes.
 
 use super::ending::{FailureCode, LastRun, Left, RunEnd, StopCause};
+use super::pace::Pace;
 use super::words::{Claim, Command, ParkReason, Parked, Policy, RetryKind};
 use super::{Board, EndReason, retry};
 use crate::budget::{self, Bound, Exhausted};
@@ -30,7 +31,9 @@ impl Board {
         // A report of a run the board does not own any more changes nothing: it is late.
         let Some(id) = self.issue_of(run).cloned() else { return };
         self.account(now, run);
-        let began_in = self.paces.remove(&run).map(|pace| pace.state);
+        let pace = self.paces.remove(&run);
+        let had_a_turn = pace.as_ref().is_some_and(Pace::has_begun);
+        let began_in = pace.map(|pace| pace.state);
         let asked = match self.claims.remove(&id) {
             Some(Claim::Stopping { cause, .. }) => Some(self.outranked(&id, cause, policy)),
             _ => None,
@@ -75,6 +78,9 @@ impl Board {
             _ => end.reason(),
         };
         counters.last = Some(LastRun::of(reason, &end, left.as_ref()));
+        if let RunEnd::Stopped(StopCause::ProviderPaused(provider) | StopCause::ProviderLogin(provider)) = &end {
+            self.sent_away.insert(id.clone(), *provider);
+        }
         if elsewhere && end != RunEnd::Done {
             return;
         }
@@ -111,6 +117,13 @@ impl Board {
             RunEnd::Stopped(StopCause::Drain | StopCause::Released) => {
                 let granted = &mut self.counters_mut(&id).granted;
                 granted.sessions = granted.sessions.saturating_add(1);
+            }
+            // Nor does a provider that would not answer: neither the run nor the turn it could not finish. Its time is
+            // counted, so even this has an end.
+            RunEnd::Stopped(StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_)) => {
+                let granted = &mut self.counters_mut(&id).granted;
+                granted.sessions = granted.sessions.saturating_add(1);
+                granted.turns = granted.turns.saturating_add(u32::from(had_a_turn));
             }
             RunEnd::Stopped(StopCause::Missing) => {}
         }

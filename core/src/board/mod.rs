@@ -8,6 +8,7 @@ mod asked;
 mod dispatch;
 mod ending;
 mod ends;
+mod models;
 mod not_now;
 mod pace;
 mod profiles;
@@ -20,6 +21,7 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use ending::{EndReason, FailureCode, LastRun, Left, RunEnd, RunFailure, StopCause, one_line};
+pub use models::{Closures, ModelAccess, NoModel};
 pub use not_now::NotNow;
 pub use profiles::{Profiles, Refusal, Stock, Stocks, Whose};
 pub use words::{Claim, Closed, Command, Due, Event, Memory, ParkReason, Parked, Plan, Policy, RetryKind};
@@ -27,6 +29,7 @@ pub use words::{Claim, Closed, Command, Due, Event, Memory, ParkReason, Parked, 
 use asked::Open;
 use pace::Pace;
 
+use crate::broker::Provider;
 use crate::budget::Counters;
 use crate::ids::{IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Issue, Malformed};
@@ -47,6 +50,8 @@ pub struct Board {
     paces: BTreeMap<RunId, Pace>,
     /// Issues with an open question, and who answers it.
     asked: BTreeMap<IssueId, Open>,
+    /// Issues whose newest run ended over a provider that would not answer it, and which.
+    sent_away: BTreeMap<IssueId, Provider>,
     /// Why issues that now stand in a holding state were put there.
     parked: BTreeMap<IssueId, Parked>,
     /// As of the newest good look, plus the last known form of claimed issues it did not find.
@@ -127,6 +132,7 @@ impl Board {
             changed: BTreeSet::new(),
             paces: BTreeMap::new(),
             asked: asked.into_iter().map(|(id, default_at)| (id, Open::until(default_at))).collect(),
+            sent_away: BTreeMap::new(),
             parked,
             issues: BTreeMap::new(),
             malformed: Vec::new(),
@@ -165,6 +171,7 @@ impl Board {
                 }
             }
             Event::Asking(run, asking) => self.asking(now, run, asking),
+            Event::Held(run, held) => self.held(now, run, held),
             Event::RunEnded(run, end, left) => self.run_ended(now, run, end, left, policy, &mut out),
             Event::ParkEnded(id, result) => self.park_ended(now, &id, result),
             Event::ResumeEnded(id, result) => self.resume_ended(now, &id, result, policy),
@@ -247,6 +254,11 @@ impl Board {
         self.claims.iter().find(|(_, claim)| claim.run() == Some(run)).map(|(id, _)| id)
     }
 
+    /// The provider over which the newest run of this issue ended, as far as this process saw that.
+    pub fn sent_away(&self, id: &IssueId) -> Option<Provider> {
+        self.sent_away.get(id).copied()
+    }
+
     /// The counters of an issue, to be kept by the journal.
     pub fn counters(&self, id: &IssueId) -> Counters {
         self.counters.get(id).cloned().unwrap_or_default()
@@ -293,7 +305,13 @@ impl Board {
         let mut left = !self.ambiguous.is_empty() || !self.malformed.is_empty() || self.look.error.is_some();
         for issue in self.issues.values() {
             match self.verdict(issue, now, policy) {
-                Ok(()) | Err(NotNow::WillPark(_) | NotNow::Closed(Closed::TryingSandbox(_))) if !blind => return None,
+                // A wait of a provider ends by itself, too.
+                Ok(())
+                | Err(NotNow::WillPark(_) | NotNow::ProviderPaused { .. } | NotNow::Closed(Closed::TryingSandbox(_)))
+                    if !blind =>
+                {
+                    return None;
+                }
                 // The default answer comes by itself.
                 Err(NotNow::AwaitingAnswer) if !blind && !self.is_up_to_a_human(&issue.id) => return None,
                 Err(NotNow::NoMemory { .. } | NotNow::ImageUnclear { .. }) if self.look.hindered < LASTING => {

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+
 use super::one_line;
 use super::profiles::Whose;
 use super::words::{Closed, ParkReason, Parked};
+use crate::broker::Provider;
 use crate::ids::{Identifier, StateName};
 use crate::time::Tick;
 use crate::workflow::listed;
@@ -51,6 +54,20 @@ pub enum NotNow {
         /// Whose image it is.
         whose: Whose,
         /// What was in the way of the look.
+        why: String,
+    },
+    /// Whoever answers its agent asked to wait.
+    ProviderPaused {
+        /// Who.
+        provider: Provider,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// There is no credential with which its agent could ask a model.
+    NoCredential {
+        /// Of whom; the first of several.
+        provider: Provider,
+        /// A sentence with its remedy, without its end.
         why: String,
     },
     /// Its agent asked a human, and no run waits for the answer.
@@ -108,6 +125,8 @@ impl NotNow {
             Self::MissingLabel(_) => "missing-label",
             Self::UnknownProfile { .. } => "unknown-profile",
             Self::ProfileRefused { .. } => "profile-refused",
+            Self::ProviderPaused { .. } => "provider-paused",
+            Self::NoCredential { .. } => "no-credential",
             Self::AwaitingAnswer => "awaiting-answer",
             Self::ImageMissing { .. } => "image-missing",
             Self::ImageUnclear { .. } => "image-unclear",
@@ -160,6 +179,10 @@ impl fmt::Display for NotNow {
             Self::ProfileRefused { whose, why } => write!(f, "{whose} {why}"),
             Self::ImageMissing { whose, what, .. } => write!(f, "{whose} has nothing to boot: {what}"),
             Self::ImageUnclear { whose, why } => write!(f, "what {whose} would boot cannot be looked at: {why}"),
+            Self::ProviderPaused { provider, until } => {
+                write!(f, "{} asks to wait; resumes {} UTC", provider.name(), until.strftime("%H:%M"))
+            }
+            Self::NoCredential { why, .. } => f.write_str(why),
             Self::AwaitingAnswer => write!(f, "its agent asked a question; the answer starts it again"),
             Self::BlockedBy(id, state) => write!(f, "blocked by {id}, which is in {state}"),
             Self::UnknownBlocker(id) => write!(f, "blocked by {id}, which does not exist"),

@@ -14,6 +14,8 @@ pub(super) struct Pace {
     accounted: Tick,
     /// Since when it waits for a human; meanwhile its clock stands.
     asking: Option<Tick>,
+    /// Whether its requests wait for a provider's leave; then its clock stands, too.
+    held: bool,
     /// Autonomous turns so far; none while it is still booting.
     turns: u32,
     /// Wall time that is left of the allowance it was dispatched with, in milliseconds, as of `accounted`.
@@ -24,7 +26,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(now: Tick, allowance: Allowance, state: StateName) -> Self {
-        Self { accounted: now, asking: None, turns: 0, left_ms: allowance.wall_ms, state }
+        Self { accounted: now, asking: None, held: false, turns: 0, left_ms: allowance.wall_ms, state }
     }
 
     pub(super) fn is_booting(&self) -> bool {
@@ -39,8 +41,18 @@ impl Pace {
         self.asking
     }
 
+    /// Whether its clock stands.
+    fn stands(&self) -> bool {
+        self.held || self.is_asking()
+    }
+
+    /// Whether it was given a turn.
+    pub(super) fn has_begun(&self) -> bool {
+        self.turns > 0
+    }
+
     fn ends_at(&self) -> Option<Tick> {
-        self.asking.is_none().then(|| self.accounted.plus_ms(self.left_ms))
+        (!self.stands()).then(|| self.accounted.plus_ms(self.left_ms))
     }
 }
 
@@ -49,7 +61,7 @@ impl Board {
     pub(super) fn account(&mut self, now: Tick, run: RunId) {
         let Some(id) = self.issue_of(run).cloned() else { return };
         let Some(pace) = self.paces.get_mut(&run) else { return };
-        let spent = if pace.is_asking() { 0 } else { now.since(pace.accounted) };
+        let spent = if pace.stands() { 0 } else { now.since(pace.accounted) };
         pace.accounted = pace.accounted.max(now);
         pace.left_ms = pace.left_ms.saturating_sub(spent);
         let used = &mut self.counters_mut(&id).used;
@@ -58,7 +70,7 @@ impl Board {
 
     /// The counters get what all live runs used up to now.
     pub fn count_time(&mut self, now: Tick) {
-        let live: Vec<RunId> = self.paces.iter().filter(|(_, pace)| !pace.is_asking()).map(|(run, _)| *run).collect();
+        let live: Vec<RunId> = self.paces.iter().filter(|(_, pace)| !pace.stands()).map(|(run, _)| *run).collect();
         for run in live {
             self.account(now, run);
         }
@@ -68,7 +80,7 @@ impl Board {
     pub fn counters_at(&self, now: Tick, id: &IssueId) -> Counters {
         let mut counters = self.counters(id);
         let pace = self.claims.get(id).and_then(Claim::run).and_then(|run| self.paces.get(&run));
-        if let Some(pace) = pace.filter(|pace| !pace.is_asking()) {
+        if let Some(pace) = pace.filter(|pace| !pace.stands()) {
             counters.used.wall_ms = counters.used.wall_ms.saturating_add(now.since(pace.accounted));
         }
         counters
@@ -88,6 +100,13 @@ impl Board {
         self.account(now, run);
         if let Some(pace) = self.paces.get_mut(&run) {
             pace.asking = asking.then(|| pace.asking.unwrap_or(now));
+        }
+    }
+
+    pub(super) fn held(&mut self, now: Tick, run: RunId, held: bool) {
+        self.account(now, run);
+        if let Some(pace) = self.paces.get_mut(&run) {
+            pace.held = held;
         }
     }
 

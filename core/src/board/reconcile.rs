@@ -92,6 +92,7 @@ impl Board {
             }
         }
         self.issues = known;
+        self.sent_away.retain(|id, _| self.issues.contains_key(id));
         self.misses.retain(|id, _| self.claims.contains_key(id) || self.asked.contains_key(id));
         let claimed: Vec<IssueId> = self.claims.keys().filter(|id| !self.misses.contains_key(id)).cloned().collect();
         for id in claimed {
@@ -260,6 +261,8 @@ impl Board {
                     | NotNow::ProfileRefused { .. }
                     | NotNow::ImageMissing { .. }
                     | NotNow::ImageUnclear { .. }
+                    | NotNow::ProviderPaused { .. }
+                    | NotNow::NoCredential { .. }
                     | NotNow::BlockedBy(..)
                     | NotNow::UnknownBlocker(_)
                     | NotNow::BlockerCancelled(..)
@@ -274,6 +277,7 @@ impl Board {
 
     fn start(&mut self, now: Tick, issue: Issue, policy: &Policy, out: &mut Vec<Command>) {
         let id = issue.id.clone();
+        self.sent_away.remove(&id);
         let kind = self.kind_for(&id);
         let counters = self.counters_mut(&id);
         let attempt = retry::attempt(counters, kind);

@@ -2,6 +2,7 @@
 
 mod asked;
 mod bounds;
+mod models;
 mod readers;
 mod taken;
 
@@ -39,6 +40,7 @@ fn policy() -> Policy {
         on_blocker_cancelled: OnBlockerCancelled::Wait,
         prompt: "p1".into(),
         profiles: Profiles::default(),
+        models: ModelAccess::default(),
         memory: None,
         closed: None,
     }

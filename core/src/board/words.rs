@@ -3,6 +3,7 @@
 //! All enums are closed: "what can wake the scheduler?" has an answer one can count.
 
 use super::ending::{EndReason, LastRun, Left, RunEnd, StopCause};
+use super::models::{Closures, ModelAccess};
 use super::profiles::{Profiles, Stocks};
 use crate::budget::{Allowance, Bound, Exhausted, Spoken};
 use crate::ids::{Identifier, IssueId, RunId, StateName};
@@ -29,6 +30,8 @@ pub enum Event {
     Answered(IssueId),
     /// The run waits for a human, or no longer does. Waiting costs no wall time.
     Asking(RunId, bool),
+    /// Requests of the run wait for a provider's leave, or no longer do. That costs no wall time either.
+    Held(RunId, bool),
     /// The run has its agent's word that the work is done and is handing it off.
     RunFinishing(RunId),
     /// The run is over and its sandbox is gone; what it left, if it came so far.
@@ -322,6 +325,8 @@ pub struct Policy {
     pub prompt: String,
     /// The profiles that an issue may name.
     pub profiles: Profiles,
+    /// Where agents find models.
+    pub models: ModelAccess,
     /// `None`: the host's memory is not asked.
     pub memory: Option<Memory>,
     /// Set while nothing may start, whatever the issue.
@@ -378,11 +383,19 @@ impl Policy {
             on_blocker_cancelled: workflow.tracker.on_blocker_cancelled,
             prompt: workflow.prompt_key(),
             profiles: Profiles::of(workflow, kind, stocks),
+            models: ModelAccess::of(workflow, Closures::new()),
             memory: available_mib
                 .filter(|_| workflow.sandbox.reserve_mib > 0)
                 .map(|available_mib| Memory { available_mib, needed_mib: workflow.sandbox.reserve_mib }),
             closed,
         }
+    }
+
+    /// With the providers to which no request can go.
+    #[must_use]
+    pub fn without(mut self, closed: Closures) -> Self {
+        self.models.closed = closed;
+        self
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Refusal, items, kind, only};
+use super::{Refusal, items, kind, only, without};
 
 const FIELDS: &[&str] = &[
     "model",
@@ -41,6 +41,7 @@ pub(super) fn check(body: &Map<String, Value>) -> Result<(), Refusal> {
     }
     content(body.get("system"), "system")?;
     for (at, message) in items(body.get("messages"), "messages")?.iter().enumerate() {
+        without(message, &[], &format!("messages[{at}]"))?;
         content(message.get("content"), &format!("messages[{at}].content"))?;
     }
     Ok(())

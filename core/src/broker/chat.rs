@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Refusal, data, inline, items, kind, only, without};
+use super::{Refusal, data, exact, inline, items, kind, only, without};
 
 const FIELDS: &[&str] = &[
     "model",
@@ -74,12 +74,14 @@ fn content(content: Option<&Value>, place: &str) -> Result<(), Refusal> {
         match kind(part, &place)? {
             "text" | "refusal" | "thinking" => {}
             "input_audio" => {
-                let audio = part.get("input_audio").and_then(|audio| audio.get("data"));
-                data(audio, &format!("{place}.input_audio.data"))?;
+                let audio = part.get("input_audio").unwrap_or(&Value::Null);
+                without(audio, &["url"], &format!("{place}.input_audio"))?;
+                data(audio.get("data"), &format!("{place}.input_audio.data"))?;
             }
             "image_url" => {
-                let image = part.get("image_url");
-                inline(image.and_then(|image| image.get("url")), &format!("{place}.image_url.url"))?;
+                let image = part.get("image_url").unwrap_or(&Value::Null);
+                without(image, &[], &format!("{place}.image_url"))?;
+                inline(image.get("url"), &format!("{place}.image_url.url"))?;
             }
             "file" => {
                 let file = part.get("file").filter(|file| file.is_object());
@@ -93,10 +95,11 @@ fn content(content: Option<&Value>, place: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Nothing is stored, and a stream ends with what it used.
-pub(super) fn settle(body: &mut Map<String, Value>) -> Result<(), Refusal> {
-    if let Some(store) = body.get_mut("store") {
-        *store = Value::Bool(false);
+/// Nothing is stored, and a stream ends with what it used. OpenAI keeps what does not say otherwise, for some accounts;
+/// other servers may refuse a field that they do not know, so there it is only set where it stands.
+pub(super) fn settle(body: &mut Map<String, Value>, elsewhere: bool) -> Result<(), Refusal> {
+    if !elsewhere || body.contains_key("store") {
+        body.insert("store".to_owned(), Value::Bool(false));
     }
     if body.get("stream") == Some(&Value::Bool(true)) {
         let options = body.entry("stream_options").or_insert(Value::Null);
@@ -104,6 +107,7 @@ pub(super) fn settle(body: &mut Map<String, Value>) -> Result<(), Refusal> {
             *options = Value::Object(Map::new());
         }
         let Value::Object(options) = options else { return Err(Refusal::bad("`stream_options` must be an object")) };
+        exact(options, "stream_options")?;
         options.insert("include_usage".to_owned(), Value::Bool(true));
     }
     Ok(())

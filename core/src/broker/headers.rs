@@ -15,6 +15,20 @@ pub fn request_header(provider: Provider, name: &str) -> bool {
     }
 }
 
+/// What Codex shows of its limits, and what it sends back to stay with one server. Plan, credits and offers are its owner's.
+const CODEX: [&str; 10] = [
+    "x-codex-primary-used-percent",
+    "x-codex-primary-window-minutes",
+    "x-codex-primary-reset-at",
+    "x-codex-primary-reset-after-seconds",
+    "x-codex-secondary-used-percent",
+    "x-codex-secondary-window-minutes",
+    "x-codex-secondary-reset-at",
+    "x-codex-secondary-reset-after-seconds",
+    "x-codex-primary-over-secondary-limit-percent",
+    "x-codex-turn-state",
+];
+
 /// Whether an answer's header goes to the agent. `name` is in lower case.
 pub fn response_header(name: &str) -> bool {
     const NAMES: [&str; 10] = [
@@ -29,8 +43,8 @@ pub fn response_header(name: &str) -> bool {
         "openai-processing-ms",
         "openai-model",
     ];
-    const PREFIXES: [&str; 3] = ["anthropic-ratelimit-", "x-ratelimit-", "x-codex-"];
-    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    const PREFIXES: [&str; 2] = ["anthropic-ratelimit-", "x-ratelimit-"];
+    NAMES.contains(&name) || CODEX.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The betas of an `anthropic-beta` header without the one that goes with a login: which credential is used is not the

@@ -6,8 +6,10 @@
 
 mod anthropic;
 mod chat;
+mod exact;
 mod headers;
 mod pluck;
+pub mod quota;
 mod responses;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,8 @@ pub use headers::{request_header, response_header, without_login_beta};
 pub use usage::{Meter, Metered, Reading, Usage};
 
 use serde_json::{Map, Value, json};
+
+use self::exact::exact;
 
 /// Longest request body, in bytes.
 pub const BODY_MAX: usize = 32 * 1024 * 1024;
@@ -28,7 +32,7 @@ const MESSAGE_MAX: usize = 600;
 const MODEL_MAX: usize = 200;
 
 /// Who answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Provider {
     /// The Messages API.
     Anthropic,
@@ -154,6 +158,8 @@ pub struct Rules<'a> {
     pub provider_tools: bool,
     /// `providers.*.models`; `None` is any.
     pub models: Option<&'a [String]>,
+    /// Whether `base_url` is another server's: it may know fewer fields than the provider itself.
+    pub elsewhere: bool,
 }
 
 /// A body that may be sent.
@@ -228,6 +234,7 @@ fn data(value: Option<&Value>, place: &str) -> Result<(), Refusal> {
 /// For what the workflow does not allow, and for what is not a request.
 pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refusal> {
     let Value::Object(mut body) = body else { return Err(Refusal::bad("the body must be a JSON object")) };
+    exact(&body, "")?;
     let model = match body.get("model") {
         // It is shown and logged.
         Some(Value::String(model))
@@ -256,7 +263,7 @@ pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refu
     }
     match call {
         Call::Responses => drop(body.insert("store".to_owned(), Value::Bool(false))),
-        Call::ChatCompletions => chat::settle(&mut body)?,
+        Call::ChatCompletions => chat::settle(&mut body, rules.elsewhere)?,
         Call::Messages | Call::CountTokens | Call::Models => {}
     }
     Ok(Checked { body: Value::Object(body), model })
@@ -307,7 +314,11 @@ fn items<'v>(value: Option<&'v Value>, place: &str) -> Result<&'v [Value], Refus
 
 /// The `type` of an object; empty when it has none.
 fn kind<'v>(value: &'v Value, place: &str) -> Result<&'v str, Refusal> {
-    match value.as_object().map(|object| object.get("type")) {
+    let object = value.as_object();
+    if let Some(object) = object {
+        exact(object, place)?;
+    }
+    match object.map(|object| object.get("type")) {
         Some(None) => Ok(""),
         Some(Some(Value::String(kind))) => Ok(kind),
         _ => Err(Refusal::bad(format!("`{place}` must be an object with a `type`"))),
@@ -325,6 +336,9 @@ fn inline(url: Option<&Value>, place: &str) -> Result<(), Refusal> {
 
 /// No field of these names.
 fn without(object: &Value, names: &[&str], place: &str) -> Result<(), Refusal> {
+    if let Some(object) = object.as_object() {
+        exact(object, place)?;
+    }
     match names.iter().find(|name| object.get(**name).is_some_and(|value| !value.is_null())) {
         Some(name) => Err(Refusal::reaches_out(&format!("{place}.{name}"), "what the provider keeps or would fetch")),
         None => Ok(()),

@@ -67,11 +67,11 @@ fn tools(tools: Option<&Value>, place: &str) -> Result<(), Refusal> {
         let place = format!("{place}[{at}]");
         let word = |name| tool.get(name).and_then(Value::as_str);
         match kind(tool, &place)? {
-            "function" | "custom" | "local_shell" | "apply_patch" => {}
+            "function" | "custom" | "apply_patch" => {}
             "namespace" => self::tools(tool.get("tools"), &format!("{place}.tools"))?,
             // These exist in two kinds: run by the agent, or by the provider.
             "tool_search" if word("execution") == Some("client") => {}
-            "shell" if tool.get("environment").is_none_or(|place| place["type"] == "local") => {}
+            "shell" | "local_shell" => at_home(tool, &place)?,
             "web_search" => {
                 let what = "the provider's own tool `web_search` (codex: -c web_search=disabled)";
                 return Err(Refusal::reaches_out(&place, what));
@@ -82,6 +82,15 @@ fn tools(tools: Option<&Value>, place: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A shell that the agent runs, not one in a container of the provider's.
+fn at_home(shell: &Value, place: &str) -> Result<(), Refusal> {
+    match shell.get("environment") {
+        None | Some(Value::Null) => Ok(()),
+        Some(environment) if kind(environment, &format!("{place}.environment"))? == "local" => Ok(()),
+        Some(_) => Err(Refusal::reaches_out(&format!("{place}.environment"), "a shell of the provider's")),
+    }
+}
+
 fn item(item: &Value, place: &str) -> Result<(), Refusal> {
     match kind(item, place)? {
         // Without its type, what has no content is a reference to something stored.
@@ -90,14 +99,11 @@ fn item(item: &Value, place: &str) -> Result<(), Refusal> {
         "function_call_output" | "custom_tool_call_output" => content(item.get("output"), &format!("{place}.output")),
         // Codex hands its tools over in here.
         "additional_tools" | "tool_search_output" => tools(item.get("tools"), &format!("{place}.tools")),
+        "local_shell_call" | "local_shell_call_output" | "shell_call" | "shell_call_output" => at_home(item, place),
         "function_call"
         | "custom_tool_call"
         | "tool_search_call"
         | "reasoning"
-        | "local_shell_call"
-        | "local_shell_call_output"
-        | "shell_call"
-        | "shell_call_output"
         | "apply_patch_call"
         | "apply_patch_call_output"
         | "compaction"
@@ -118,8 +124,9 @@ fn content(content: Option<&Value>, place: &str) -> Result<(), Refusal> {
             "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" | "refusal"
             | "encrypted_content" => {}
             "input_audio" => {
-                let audio = part.get("input_audio").and_then(|audio| audio.get("data"));
-                data(audio.or(part.get("data")), &format!("{place}.data"))?;
+                let audio = part.get("input_audio").unwrap_or(part);
+                without(audio, &["url"], &place)?;
+                data(audio.get("data"), &format!("{place}.data"))?;
             }
             "input_image" => {
                 without(part, &["file_id"], &place)?;

@@ -20,7 +20,7 @@ fn refused(call: Call, mut body: Value, named: &str) {
     let message = checked(call, body.clone()).expect_err(&format!("{body} passed"));
     assert!(message.contains(named), "no `{named}` in: {message}");
     // The same goes through where the workflow says so, and nothing of it is lost.
-    let rules = Rules { provider_tools: true, models: None };
+    let rules = Rules { provider_tools: true, ..Rules::default() };
     let passed = check(call, body.clone(), &rules).unwrap_or_else(|error| panic!("{body}: {error}"));
     for (name, value) in body.as_object().expect("an object") {
         assert_eq!(passed.body.get(name), Some(value));
@@ -121,7 +121,9 @@ fn what_the_real_agents_send_passes_unchanged() {
         "messages": [{"role": "system", "content": "a"}, {"role": "user", "content": [{"type": "text", "text": "b"}]}],
         "tools": [{"type": "function", "function": {"name": "f"}}],
     });
-    assert_eq!(passes(Call::ChatCompletions, opencode.clone()), opencode);
+    let mut unstored = opencode.clone();
+    unstored["store"] = json!(false);
+    assert_eq!(passes(Call::ChatCompletions, opencode), unstored);
 }
 
 #[test]
@@ -155,6 +157,14 @@ fn tools_that_the_provider_runs_are_refused_by_name() {
         json!({"type": "additional_tools", "tools": [{"type": "namespace", "tools": [{"type": "web_search"}]}]});
     refused(Call::Responses, json!({"input": [hidden]}), "input[0].tools[0].tools[0]");
     refused(Call::Responses, json!({"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]}), "shell");
+    // Regression: only the tool `shell` was looked at for whose it is.
+    for kind in ["local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output"] {
+        let there = json!({"type": kind, "environment": {"type": "container_reference", "container_id": "c"}});
+        refused(Call::Responses, json!({"input": [there]}), "input[0].environment");
+        passes(Call::Responses, json!({"input": [{"type": kind, "environment": {"type": "local"}}, {"type": kind}]}));
+    }
+    let there = json!({"type": "local_shell", "environment": {"type": "container_auto"}});
+    refused(Call::Responses, json!({"tools": [there]}), "tools[0].environment");
     refused(Call::ChatCompletions, json!({"web_search_options": {}}), "web_search_options");
     refused(Call::Messages, json!({"mcp_servers": [{}]}), "mcp_servers");
     refused(Call::Messages, json!({"container": "c"}), "container");
@@ -210,19 +220,71 @@ fn an_unknown_field_is_refused_and_named_rather_than_dropped() {
 fn nothing_is_stored_and_a_chat_stream_says_what_it_used() {
     assert_eq!(passes(Call::Responses, json!({"input": "a"}))["store"], json!(false));
     assert_eq!(passes(Call::Responses, json!({"input": "a", "store": true}))["store"], json!(false));
-    let allowed = Rules { provider_tools: true, models: None };
+    let allowed = Rules { provider_tools: true, ..Rules::default() };
     let body = json!({"model": "m", "store": true, "stream": true, "stream_options": {"include_usage": false, "x": 1}});
     let sent = check(Call::ChatCompletions, body.clone(), &allowed).expect("allowed").body;
     assert_eq!((&sent["store"], &sent["stream_options"]), (&json!(false), &json!({"include_usage": true, "x": 1})));
     assert_eq!(check(Call::Responses, body, &allowed).expect("allowed").body["store"], json!(false));
     assert_eq!(passes(Call::ChatCompletions, json!({"stream": true}))["stream_options"]["include_usage"], json!(true));
     assert_eq!(passes(Call::ChatCompletions, json!({"messages": []})).get("stream_options"), None);
+    // Regression: what did not say `store` was kept by OpenAI, for some accounts. Other servers may not know the word.
+    assert_eq!(passes(Call::ChatCompletions, json!({"messages": []}))["store"], json!(false));
+    let elsewhere = Rules { elsewhere: true, ..Rules::default() };
+    let stored =
+        |body: Value| check(Call::ChatCompletions, body, &elsewhere).expect("passes").body.get("store").cloned();
+    assert_eq!(stored(json!({"model": "m", "messages": []})), None);
+    assert_eq!(stored(json!({"model": "m", "messages": [], "store": true})), Some(json!(false)));
+}
+
+/// Regression: a server that reads names without regard to case found what we had not looked at.
+#[test]
+fn a_name_that_only_its_case_tells_from_one_that_is_checked_is_refused_at_any_depth() {
+    let always = Rules { provider_tools: true, ..Rules::default() };
+    for name in ["Store", "TOOLS", "\u{17f}tore", "Model", "stream_Option\u{17f}"] {
+        for call in [Call::Messages, Call::Responses, Call::ChatCompletions] {
+            let said = check(call, json!({"model": "m", name: true}), &always).expect_err(name).message;
+            assert!(said.contains("in lower case"), "{said}");
+        }
+    }
+    let there = "https://example.com/a.png";
+    let messages = |part: Value| json!({"model": "m", "messages": [{"role": "user", "content": [part]}]});
+    let input = |item: Value| json!({"model": "m", "input": [item]});
+    for (call, body) in [
+        (Call::Messages, json!({"model": "m", "tools": [{"name": "a", "Type": "web_search_20250305"}]})),
+        (Call::Messages, json!({"model": "m", "messages": [{"role": "user", "content": "a", "Content": []}]})),
+        (Call::Messages, messages(json!({"type": "image", "source": {"type": "base64", "data": "aa", "URL": there}}))),
+        (Call::ChatCompletions, messages(json!({"type": "image_url", "image_url": {"url": "data:,a", "Url": there}}))),
+        (Call::ChatCompletions, messages(json!({"type": "file", "file": {"file_data": "aa", "File_Id": "f"}}))),
+        (Call::ChatCompletions, messages(json!({"type": "input_audio", "input_audio": {"data": "aa", "Data": there}}))),
+        (Call::ChatCompletions, json!({"model": "m", "stream": true, "stream_options": {"Include_Usage": false}})),
+        (
+            Call::Responses,
+            input(
+                json!({"role": "user", "content": [{"type": "input_image", "image_url": "data:,a", "Image_URL": there}]}),
+            ),
+        ),
+        (Call::Responses, input(json!({"type": "function_call", "Type": "item_reference", "id": "i"}))),
+        (
+            Call::Responses,
+            json!({"model": "m", "tools": [{"type": "shell", "Environment": {"type": "container_auto"}}]}),
+        ),
+    ] {
+        let said = checked(call, body.clone()).expect_err(&body.to_string());
+        assert!(said.contains("in lower case"), "{said}");
+    }
+    // What the agent itself runs or reads may hold any name.
+    let call = json!({"type": "tool_use", "id": "1", "name": "a", "input": {"URL": there, "Type": "x"}});
+    passes(Call::Messages, messages(call));
+    passes(
+        Call::Messages,
+        json!({"tools": [{"name": "a", "input_schema": {"properties": {"URL": {"type": "string"}}}}]}),
+    );
 }
 
 #[test]
 fn only_listed_models_are_asked() {
     let models = ["a".to_owned(), "b".to_owned()];
-    let rules = Rules { provider_tools: true, models: Some(&models) };
+    let rules = Rules { provider_tools: true, models: Some(&models), ..Rules::default() };
     assert_eq!(check(Call::Messages, json!({"model": "b"}), &rules).map(|checked| checked.model).as_deref(), Ok("b"));
     let refusal = check(Call::Messages, json!({"model": "c"}), &rules).expect_err("not listed");
     assert!(refusal.message.contains("a, b"), "{refusal}");
@@ -252,11 +314,21 @@ fn headers_that_pay_redirect_or_identify_do_not_pass() {
     assert!(
         request_header(Provider::Anthropic, "anthropic-beta") && !request_header(Provider::OpenAi, "anthropic-beta")
     );
-    for name in ["set-cookie", "location", "openai-organization", "anthropic-organization-id", "connection", "alt-svc"]
-    {
+    for name in [
+        "set-cookie",
+        "location",
+        "openai-organization",
+        "anthropic-organization-id",
+        "connection",
+        "alt-svc",
+        "x-codex-plan-type",
+        "x-codex-credits-balance",
+        "x-codex-brand-new",
+    ] {
         assert!(!response_header(name), "{name}");
     }
-    for name in ["retry-after", "request-id", "x-request-id", "anthropic-ratelimit-tokens-reset", "content-type"] {
+    for name in ["retry-after", "request-id", "x-request-id", "anthropic-ratelimit-tokens-reset", "x-codex-turn-state"]
+    {
         assert!(response_header(name), "{name}");
     }
     assert_eq!(without_login_beta("a, oauth-2025-04-20,b"), "a,b");
@@ -379,7 +451,7 @@ fn what_reaches_out_without_a_word_for_it_is_refused() {
     for model in ["gpt-4o-search-preview", "o4-mini-deep-research", "some/model:online"] {
         assert!(ask(model, &Rules::default()).is_err_and(|said| said.contains("searches by itself")), "{model}");
         let listed = [model.to_owned()];
-        assert!(ask(model, &Rules { provider_tools: false, models: Some(&listed) }).is_ok(), "{model}");
+        assert!(ask(model, &Rules { models: Some(&listed), ..Rules::default() }).is_ok(), "{model}");
     }
     assert!(ask("gpt-5\u{202e}x", &Rules::default()).is_err(), "a name that shows as another");
 }

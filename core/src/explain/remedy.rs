@@ -52,6 +52,7 @@ pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot
             let (first, rest) = hint.split_at(hint.chars().next().map_or(0, char::len_utf8));
             format!("{}{rest}. It starts by itself then.", first.to_uppercase())
         }
+        NotNow::NoCredential { .. } => "It starts by itself once there is one that works.".to_owned(),
         NotNow::ImageUnclear { .. } => {
             "Mend what stands in the way of the look; it is looked at again by itself.".to_owned()
         }
@@ -80,6 +81,7 @@ pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot
         | NotNow::BlockerCancelled(..)
         | NotNow::Closed(Closed::NoSandbox(_) | Closed::TryingSandbox(_) | Closed::Journal(_))
         | NotNow::BackingOff(_)
+        | NotNow::ProviderPaused { .. }
         | NotNow::WillPark(_)
         | NotNow::Running
         | NotNow::Resuming

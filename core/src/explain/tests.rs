@@ -31,6 +31,7 @@ fn policy() -> Policy {
         on_blocker_cancelled: OnBlockerCancelled::Wait,
         prompt: "p1".into(),
         profiles: crate::board::Profiles::default(),
+        models: crate::board::ModelAccess::default(),
         memory: None,
         closed: None,
     }

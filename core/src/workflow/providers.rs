@@ -5,6 +5,11 @@ use super::problem::{Code, Problem};
 use super::read::{Reader, Section};
 use crate::broker::{Provider, Rules};
 
+/// Long enough for limits that count minutes.
+const HOLD_MS: i64 = 90_000;
+/// Clients of agents take a connection for dead after five minutes.
+const HOLD_MOST_MS: i64 = 240_000;
+
 /// How agents reach models.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Models {
@@ -12,6 +17,8 @@ pub struct Models {
     pub anthropic: ProviderRule,
     /// `providers.openai`
     pub openai: ProviderRule,
+    /// `providers.hold_ms`: how long a request is held for a provider that asked to wait; after that its run ends.
+    pub hold_ms: u64,
     /// `egress.provider_tools`: whether requests may use what the provider runs, fetches or keeps.
     pub provider_tools: bool,
 }
@@ -21,8 +28,8 @@ pub struct Models {
 pub struct ProviderRule {
     /// Where its API is, without a slash at the end; `None`: the provider's own address.
     pub base_url: Option<String>,
-    /// The variable of the host that holds its key.
-    pub api_key_env: String,
+    /// The variable of the host that holds its key; `None`: the provider's usual one, for itself and for this machine.
+    pub api_key_env: Option<String>,
     /// The only models that may be asked; `None` is any.
     pub models: Option<Vec<String>>,
     /// Whether a login of Claude Code or Codex may go to a `base_url` that is not the provider's own.
@@ -30,6 +37,17 @@ pub struct ProviderRule {
 }
 
 impl ProviderRule {
+    /// The variable in which a key is looked for.
+    pub fn key_variable(&self, provider: Provider) -> &str {
+        self.api_key_env.as_deref().unwrap_or(provider.api_key_env())
+    }
+
+    /// Whether that key may go to `base_url`: one that stands in the environment for its own provider is not meant for
+    /// whatever address a workflow names.
+    pub fn may_send_key(&self) -> bool {
+        self.base_url.is_none() || self.api_key_env.is_some() || self.is_local()
+    }
+
     /// Whether `base_url` is on this machine.
     pub fn is_local(&self) -> bool {
         self.base_url.as_deref().and_then(host_of).is_some_and(is_loopback)
@@ -47,7 +65,12 @@ impl Models {
 
     /// What requests to `provider` may hold.
     pub fn rules(&self, provider: Provider) -> Rules<'_> {
-        Rules { provider_tools: self.provider_tools, models: self.of(provider).models.as_deref() }
+        let rule = self.of(provider);
+        Rules {
+            provider_tools: self.provider_tools,
+            models: rule.models.as_deref(),
+            elsewhere: rule.base_url.is_some(),
+        }
     }
 }
 
@@ -61,8 +84,9 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Models {
     let providers = reader.section(root, "providers", "providers");
     let anthropic = provider(reader, &providers, Provider::Anthropic);
     let openai = provider(reader, &providers, Provider::OpenAi);
+    let hold_ms = reader.number(&providers, "hold_ms", HOLD_MS, 0..=HOLD_MOST_MS).unsigned_abs();
     let egress = reader.section(root, "egress", "egress");
-    Models { anthropic, openai, provider_tools: reader.boolean(&egress, "provider_tools", false) }
+    Models { anthropic, openai, hold_ms, provider_tools: reader.boolean(&egress, "provider_tools", false) }
 }
 
 fn provider(reader: &mut Reader<'_>, providers: &Section<'_>, provider: Provider) -> ProviderRule {
@@ -91,7 +115,7 @@ fn provider(reader: &mut Reader<'_>, providers: &Section<'_>, provider: Provider
     ProviderRule {
         base_url,
         login,
-        api_key_env: api_key_env.unwrap_or_else(|| provider.api_key_env().to_owned()),
+        api_key_env,
         models: models.map(|models| models.into_iter().map(|(model, _)| model).collect()),
     }
 }

@@ -25,9 +25,14 @@ impl World {
         if !good_look {
             let about_disk = |command: &&Command| match command {
                 Command::Start(_) | Command::Resume { .. } => true,
-                Command::Stop(_, cause) => {
-                    !matches!(cause, StopCause::WallTime | StopCause::Released | StopCause::Drain)
-                }
+                Command::Stop(_, cause) => !matches!(
+                    cause,
+                    StopCause::WallTime
+                        | StopCause::Released
+                        | StopCause::Drain
+                        | StopCause::ProviderPaused(_)
+                        | StopCause::ProviderLogin(_)
+                ),
                 _ => false,
             };
             assert_eq!(commands.iter().find(about_disk), None, "nothing but a good look decides that");
@@ -200,6 +205,9 @@ impl World {
                 NotNow::ImageMissing { whose: Whose::Nobody, .. } => issue.profile.is_none(),
                 NotNow::ImageMissing { whose, .. } => {
                     issue.profile.as_deref() == Some("image") && *whose == Whose::Own("image".to_owned())
+                }
+                NotNow::ProviderPaused { provider, .. } | NotNow::NoCredential { provider, .. } => {
+                    self.policy.models.closed.contains_key(provider)
                 }
                 NotNow::MissingLabel(label) => !issue.labels.contains(label),
                 NotNow::BlockedBy(..)

@@ -21,7 +21,9 @@ impl World {
                     Some(Role::Holding | Role::Terminal) => is == was || is == granted,
                     Some(Role::Active) | None => is == was,
                 },
-                Event::TurnBegan(run, _) | Event::Asking(run, _) if before.issue_of(*run) == Some(&id) => {
+                Event::TurnBegan(run, _) | Event::Asking(run, _) | Event::Held(run, _)
+                    if before.issue_of(*run) == Some(&id) =>
+                {
                     let used = is.used;
                     is.used = was.used;
                     let grew = used.turns >= was.used.turns && used.wall_ms >= was.used.wall_ms;

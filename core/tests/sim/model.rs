@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use symphony_core::board::{Board, Claim, NotNow, Policy, RetryKind};
+use symphony_core::broker::Provider;
 use symphony_core::ids::IssueId;
 use symphony_core::issue::Issue;
 use symphony_core::time::Tick;
@@ -139,7 +140,14 @@ fn alone(issue: &Issue, before: &Board, after: &Board, policy: &Policy) -> Alone
         && used.bounces < budget.bounces
         && counters.failures_in_a_row < budget.failures_in_a_row
         && counters.unchanged_in_a_row < budget.no_progress;
-    if given_up || !affordable { Alone::Park } else { Alone::Yes }
+    let closed = |provider| policy.models.closed.contains_key(&provider);
+    let modelless = (issue.state.as_str() == "Todo" && closed(Provider::Anthropic))
+        || before.sent_away(&issue.id).is_some_and(closed);
+    match (given_up || !affordable, modelless) {
+        (true, _) => Alone::Park,
+        (false, true) => Alone::No,
+        (false, false) => Alone::Yes,
+    }
 }
 
 fn order(issue: &Issue) -> (i64, bool, Option<jiff::Timestamp>, String, String) {

@@ -32,7 +32,7 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
     ("move", &["back", "park failed", "back failed", "workspace gone"]),
     ("question", &["asked anew", "answered", "withdrawn", "by default", "kept by a restart", "open under a failure"]),
     ("retry", &["kept by a restart"]),
-    ("after", &["awaiting-answer", "cut-off"]),
+    ("after", &["awaiting-answer", "cut-off", "provider-paused", "provider-login"]),
     ("look", &["good", "failed", "torn"]),
     (
         "why",
@@ -44,6 +44,8 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
             "unknown-profile",
             "profile-refused",
             "awaiting-answer",
+            "provider-paused",
+            "no-credential",
             "image-missing",
             "image-unclear",
             "blocked",
@@ -99,6 +101,9 @@ impl World {
                     StopCause::WallTime => ("stop", "wall time"),
                     StopCause::Released => ("stop", "released"),
                     StopCause::Drain => ("stop", "drain"),
+                    StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_) => {
+                        unreachable!("a run says so itself")
+                    }
                 },
                 Command::Park { reason, .. } => ("park", reason.code()),
                 Command::Resume { .. } => ("move", "back"),

@@ -1,7 +1,8 @@
 //! The workflows a world may be under.
 
 use indexmap::IndexMap;
-use symphony_core::board::{Closed, Memory, Policy, Profiles, Refusal};
+use symphony_core::board::{Closed, Memory, ModelAccess, NoModel, Policy, Profiles, Refusal};
+use symphony_core::broker::Provider;
 use symphony_core::ids::StateName;
 use symphony_core::workflow::{Budget, OnBlockerCancelled, Role, StateRule, States};
 
@@ -41,6 +42,7 @@ pub(crate) fn policy(choices: &mut Choices) -> Policy {
         ]),
         prompt: choices.one(&["p1", "p2"]).to_owned(),
         profiles: profiles(choices),
+        models: models(choices),
         memory: choices.one(&[None, Some(Memory { available_mib: 100_000, needed_mib: 1_000 })]),
         closed: choices.rarely(8).then_some(Closed::WorkflowBroken),
     }
@@ -56,5 +58,15 @@ fn profiles(choices: &mut Choices) -> Profiles {
         unnamed: choices.rarely(8).then_some(lacking),
         default: choices.one(&[None, Some("small".to_owned())]),
         listed: [("small".to_owned(), None), ("image".to_owned(), refused)].into_iter().collect(),
+    }
+}
+
+/// The agent in `Todo` asks one provider, of the one in `Review` nobody knows.
+fn models(choices: &mut Choices) -> ModelAccess {
+    let paused = NoModel::Paused(jiff::Timestamp::UNIX_EPOCH);
+    let closed = choices.one(&[None, None, Some(paused), Some(NoModel::NoCredential("no key".to_owned()))]);
+    ModelAccess {
+        asks: [(StateName::new("Todo"), &[Provider::Anthropic][..])].into_iter().collect(),
+        closed: closed.map(|why| (Provider::Anthropic, why)).into_iter().collect(),
     }
 }

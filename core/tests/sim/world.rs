@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use symphony_core::board::{
     Board, Command, Event, FailureCode, Left, ParkReason, Parked, Past, Plan, Policy, RunEnd, RunFailure, StopCause,
 };
+use symphony_core::broker::Provider;
 use symphony_core::ids::{IssueId, RunId, StateName};
 use symphony_core::issue::{Issue, Malformed, Scan};
 use symphony_core::time::Tick;
@@ -396,6 +397,10 @@ impl World {
         }
         let end = match end {
             5..=8 => RunEnd::TurnsUsed,
+            9 if self.choices.rarely(50) => {
+                let causes = [StopCause::ProviderPaused, StopCause::ProviderLogin];
+                RunEnd::Stopped(self.choices.one(&causes)(Provider::Anthropic))
+            }
             9 => RunEnd::NoLongerActive,
             10 if self.choices.rarely(50) => {
                 let prompt = self.policy.prompt.clone();

@@ -367,6 +367,7 @@ pub(super) fn looked(world: &Arc<World>) -> Looked {
         warnings: vec![],
         available_mib: *held(&world.available_mib),
         stocks: Stocks::new(),
+        modelless: Default::default(),
         scan: Ok(Scan::default()),
     }
 }

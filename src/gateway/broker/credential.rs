@@ -4,11 +4,14 @@
 //! here only as headers that are marked as secret.
 
 use std::fmt;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, header};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use symphony_core::broker::Provider;
 use symphony_core::workflow::ProviderRule;
 
@@ -34,6 +37,22 @@ pub(crate) struct Credential {
     pub(super) base_url: String,
     /// Where it is from.
     pub(crate) source: Source,
+}
+
+/// Tells credentials apart, address included. In memory only.
+pub(super) type Fingerprint = [u8; 32];
+
+impl Credential {
+    /// Another one has another.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        let mut digest = Sha256::new();
+        let parts = self.headers.iter().flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
+        for part in [self.base_url.as_bytes()].into_iter().chain(parts) {
+            digest.update(part.len().to_le_bytes());
+            digest.update(part);
+        }
+        digest.finalize().into()
+    }
 }
 
 impl fmt::Debug for Credential {
@@ -87,14 +106,12 @@ impl Source {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoCredential {
     /// There is none.
-    #[error("no credential for {provider} on the host: set {variable}{}", login.map(|login| format!(", or log in with `{login}`")).unwrap_or_default())]
+    #[error("no credential for {provider} on the host: {}", remedy.say(provider))]
     Absent {
         /// For whom.
         provider: &'static str,
-        /// Where a key would be looked for.
-        variable: String,
-        /// What would log in; `None` where a login would not be used.
-        login: Option<&'static str>,
+        /// How to have one.
+        remedy: Remedy,
     },
     /// A login that is over.
     #[error("{source_} has expired: {}", source_.remedy())]
@@ -112,6 +129,29 @@ pub(crate) enum NoCredential {
     },
 }
 
+/// How to have a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// Set this variable.
+    Set(String),
+    /// The same, or log in with this.
+    SetOrLogIn(String, &'static str),
+    /// There is a key in this variable, which was not meant for another address by itself.
+    Name(String),
+}
+
+impl Remedy {
+    fn say(&self, provider: &str) -> String {
+        match self {
+            Self::Set(variable) => format!("set {variable}"),
+            Self::SetOrLogIn(variable, login) => format!("set {variable}, or log in with `{login}`"),
+            Self::Name(variable) => format!(
+                "the key in {variable} goes to the `base_url` of another server only when `providers.{provider}.api_key_env: {variable}` stands beside it"
+            ),
+        }
+    }
+}
+
 impl NoCredential {
     /// Whether there is nothing at all.
     pub(super) fn is_absent(&self) -> bool {
@@ -119,16 +159,21 @@ impl NoCredential {
     }
 }
 
-/// The credential for `provider`. A key wins over a login; a login goes to its own provider or stays on this machine.
+/// The credential for `provider`. A key wins over a login. To an address that is not the provider's own, a login goes only
+/// when its owner says so, and a key when its variable is named beside that address, or when it is on this machine.
 pub(crate) async fn find(
     provider: Provider,
     rule: &ProviderRule,
     environment: &Environment,
 ) -> Result<Credential, NoCredential> {
     let base_url = rule.base_url.clone().unwrap_or_else(|| provider.base_url().to_owned());
-    let key = (environment.variable)(&rule.api_key_env).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
-    if let Some(key) = key {
-        let source = Source::Key(rule.api_key_env.clone());
+    let key = (environment.variable)(rule.key_variable(provider))
+        .map(|key| key.trim().to_owned())
+        .filter(|key| !key.is_empty());
+    let meant = rule.may_send_key();
+    let unmeant = key.is_some() && !meant;
+    if let Some(key) = key.filter(|_| meant) {
+        let source = Source::Key(rule.key_variable(provider).to_owned());
         let headers = vec![key_header(provider, &key, &source)?];
         return Ok(Credential { headers, beta: None, base_url, source });
     }
@@ -148,8 +193,13 @@ pub(crate) async fn find(
         Provider::Anthropic => "claude",
         Provider::OpenAi => "codex login",
     };
-    let variable = rule.api_key_env.clone();
-    Err(NoCredential::Absent { provider: provider.name(), variable, login: at_home.then_some(login) })
+    let variable = rule.key_variable(provider).to_owned();
+    let remedy = match (unmeant, at_home) {
+        (true, _) => Remedy::Name(variable),
+        (false, true) => Remedy::SetOrLogIn(variable, login),
+        (false, false) => Remedy::Set(variable),
+    };
+    Err(NoCredential::Absent { provider: provider.name(), remedy })
 }
 
 fn login_file(provider: Provider, environment: &Environment) -> Option<(PathBuf, Source)> {
@@ -164,18 +214,34 @@ fn login_file(provider: Provider, environment: &Environment) -> Option<(PathBuf,
 
 /// `None`: there is no such file.
 async fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
-    let read = async {
-        let meta = match tokio::fs::metadata(path).await {
-            Ok(meta) => meta,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.to_string()),
-        };
-        if !meta.is_file() || meta.len() > FILE_MAX {
-            return Err("it is no file of a login".to_owned());
-        }
-        tokio::fs::read(path).await.map(Some).map_err(|error| error.to_string())
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || read_now(&path));
+    match tokio::time::timeout(READ, read).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(_)) => Err("reading it crashed".to_owned()),
+        Err(_) => Err("the disk does not answer".to_owned()),
+    }
+}
+
+/// What was opened is what is looked at and read, whatever stands at that path by then; a pipe holds nobody up, and a file
+/// that grows is read no further than the cap.
+fn read_now(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
     };
-    tokio::time::timeout(READ, read).await.unwrap_or_else(|_| Err("the disk does not answer".to_owned()))
+    if !file.metadata().map_err(|error| error.to_string())?.is_file() {
+        return Err("it is no file of a login".to_owned());
+    }
+    let mut text = vec![];
+    file.take(FILE_MAX + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > FILE_MAX {
+        return Err("it is no file of a login".to_owned());
+    }
+    Ok(Some(text))
 }
 
 fn login(

@@ -7,15 +7,17 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Bytes, Incoming};
 use subtle::ConstantTimeEq as _;
+use symphony_core::broker::quota::{self, Trouble};
 use symphony_core::broker::{
     self, BODY_MAX, Checked, Meter, Provider, Refusal, Route, VALUES_MAX, request_header, response_header,
     without_login_beta,
 };
 use symphony_core::json_weight;
+use symphony_core::time::Tick;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Door;
-use super::credential::{self, Credential};
+use super::credential::Credential;
 use super::passing::{Account, Passing};
 use super::upstream::Unsent;
 use crate::agent::redact::Secrets;
@@ -29,20 +31,30 @@ const HEADER_MAX: usize = 8 * 1024;
 const HEADERS_MAX: usize = 32 * 1024;
 
 /// What goes to a provider, credential aside; kept until it has answered, for a second try with a newer login.
-struct Outgoing {
-    route: Route,
+pub(super) struct Outgoing {
+    pub(super) route: Route,
     headers: HeaderMap,
     body: Option<Bytes>,
     /// The model that is asked; empty where none is.
-    model: String,
+    pub(super) model: String,
     _room: Option<OwnedSemaphorePermit>,
+}
+
+/// What came back.
+pub(super) struct Answer {
+    /// For the agent.
+    pub(super) response: Response<Body>,
+    /// What was used in the end.
+    pub(super) credential: Credential,
+    /// What it means for later requests.
+    pub(super) trouble: Option<Trouble>,
 }
 
 impl Door {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let provider = Provider::of_path(request.uri().path());
         let answered = match self.outgoing(request).await {
-            Ok(outgoing) => self.forward(outgoing).await,
+            Ok(outgoing) => self.in_turn(outgoing).await,
             Err(refusal) => {
                 if refusal.status != 401 {
                     self.tell("model_refused", || refusal.to_string());
@@ -115,7 +127,13 @@ impl Door {
         Ok((bytes, room))
     }
 
-    async fn forward(&self, outgoing: Outgoing) -> Result<Response<Body>, Refusal> {
+    /// One request to the provider, and what came back.
+    pub(super) async fn forward(
+        &self,
+        outgoing: &Outgoing,
+        mut credential: Credential,
+        sent: Tick,
+    ) -> Result<Answer, Refusal> {
         let Route { provider, call, .. } = outgoing.route;
         let permit = match call.is_metered() {
             true => {
@@ -123,15 +141,14 @@ impl Door {
             }
             false => None,
         };
-        let mut credential = self.credential(provider).await?;
         let mut account = permit.map(|permit| Account::open(provider, outgoing.model.clone(), permit));
-        let mut response = self.send(&outgoing, &credential, &mut account).await?;
+        let mut response = self.send(outgoing, &credential, &mut account).await?;
         if response.status() == StatusCode::UNAUTHORIZED && credential.source.is_login() {
             // Its owner may have logged in again a moment ago.
-            let newer = self.credential(provider).await?;
+            let newer = self.credential(provider, call.is_metered()).await?;
             if newer.headers != credential.headers {
                 credential = newer;
-                response = self.send(&outgoing, &credential, &mut account).await?;
+                response = self.send(outgoing, &credential, &mut account).await?;
             }
         }
         let status = response.status();
@@ -144,12 +161,6 @@ impl Door {
         }
         let name = provider.name();
         match status.as_u16() {
-            // A provider's own words may quote the key.
-            401 => {
-                let said = format!("{name} refuses {}: {}", credential.source, credential.source.remedy());
-                self.tell("model_login", || said.clone());
-                return Err(Refusal::new(401, said));
-            }
             300..=399 => {
                 let said = format!(
                     "{name} answered {status} with another address, which is not followed: mend `providers.{name}.base_url`"
@@ -157,38 +168,33 @@ impl Door {
                 self.tell("model_unreachable", || said.clone());
                 return Err(Refusal::new(502, said));
             }
-            429 | 529 => self.tell("model_limited", || {
-                let after = response.headers().get(header::RETRY_AFTER).and_then(|after| after.to_str().ok());
-                let digits = after.filter(|after| after.len() < 8 && after.bytes().all(|b| b.is_ascii_digit()));
-                let after = digits.map(|after| format!(", to be asked again in {after} s")).unwrap_or_default();
-                format!("{name} answered {} to {}{after}", status.as_u16(), outgoing.model)
-            }),
+            // Why it is asked again, or not, is told where that is decided.
+            529 => {}
             500.. => self.tell("model_error", || format!("{name} answered {}", status.as_u16())),
             _ => {}
         }
         let (head, body) = response.into_parts();
         // A refusal may quote what it was sent, in a proxy's words or the provider's own.
-        let body = match status.is_success() {
-            true => Body::new(Passing::new(body, account)),
-            false => Body::from(scrubbed(body, &credential).await),
+        let (body, trouble) = match status.is_success() {
+            true => (Body::new(Passing::new(body, account)), None),
+            false => {
+                let words = scrubbed(body, &credential).await;
+                let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+                let in_a_row = self.0.broker.standings.in_a_row_with(&credential.fingerprint(), sent);
+                let refused = quota::Refused { status: status.as_u16(), header: &header, words: &words, in_a_row };
+                let trouble = quota::trouble(&refused, jiff::Timestamp::now());
+                (Body::from(words), trouble)
+            }
         };
-        let mut answer = Response::new(body);
-        *answer.status_mut() = status;
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
         let passes = |name: &HeaderName| {
             response_header(name.as_str()) && (status.is_success() || name != header::CONTENT_ENCODING)
         };
         for (name, value) in head.headers.iter().filter(|(name, _)| passes(name)) {
-            answer.headers_mut().append(name, value.clone());
+            response.headers_mut().append(name, value.clone());
         }
-        Ok(answer)
-    }
-
-    async fn credential(&self, provider: Provider) -> Result<Credential, Refusal> {
-        let found = credential::find(provider, self.0.models.of(provider), &self.0.broker.environment).await;
-        found.map_err(|none| {
-            self.tell("model_login", || none.to_string());
-            Refusal::new(401, none.to_string())
-        })
+        Ok(Answer { response, credential, trouble })
     }
 
     async fn send(
@@ -273,8 +279,8 @@ fn error(provider: Provider, refusal: &Refusal) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_GATEWAY);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if refusal.status == 401 {
-        // Asking again with the same token changes nothing.
+    if matches!(refusal.status, 401 | 429) {
+        // Asking again changes nothing: the token stays what it is, and a wait of the provider is ours to sit out.
         response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
     }
     response

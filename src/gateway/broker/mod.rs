@@ -6,26 +6,30 @@
 
 pub(crate) mod credential;
 mod forward;
+mod hold;
 mod passing;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod upstream;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use symphony_core::board::{NoModel, StopCause};
 use symphony_core::broker::{BODY_MAX, Provider};
 use symphony_core::snapshot::EventRow;
 use symphony_core::workflow::Models;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::standing::{Leave, Standings};
 use self::upstream::Upstream;
 use super::mcp::Bearer;
 use crate::run::line::Report;
@@ -49,13 +53,20 @@ pub struct Broker {
     upstream: Arc<Upstream>,
     /// Bodies are read by so many at once, of all runs: what they make of memory is bounded, and others have threads left.
     checks: Arc<Semaphore>,
+    /// What providers said last of each credential.
+    standings: Arc<Standings>,
     environment: Environment,
 }
 
 impl Broker {
     /// Credentials are looked for in `environment` and its home, at each request anew.
     pub fn new(environment: Environment) -> Self {
-        Self { upstream: Arc::new(Upstream::default()), checks: Arc::new(Semaphore::new(CHECKS)), environment }
+        Self {
+            upstream: Arc::new(Upstream::default()),
+            checks: Arc::new(Semaphore::new(CHECKS)),
+            standings: Arc::default(),
+            environment,
+        }
     }
 
     /// The door of one run, open until [`Door::close`]. What passes it is reported to `reports`.
@@ -71,6 +82,9 @@ impl Broker {
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             room: Arc::new(Semaphore::new(ROOM_KIB)),
             closed: CancellationToken::new(),
+            offered: OnceLock::new(),
+            held: watch::Sender::new(0),
+            over: watch::Sender::new(None),
             told: Mutex::default(),
         })))
     }
@@ -83,13 +97,28 @@ impl Broker {
 }
 
 impl Broker {
-    /// The same question, for the floors below.
+    /// Why no request can go to `provider` now, for the floors below.
     pub fn asked(&self) -> AskCredential {
         let broker = self.clone();
         Arc::new(move |workflow, provider| {
             let broker = broker.clone();
-            Box::pin(async move { broker.access(&workflow.models, provider).await.map(drop) })
+            Box::pin(async move { broker.closed(&workflow.models, provider).await })
         })
+    }
+
+    async fn closed(&self, models: &Models, provider: Provider) -> Result<(), NoModel> {
+        let found = credential::find(provider, models.of(provider), &self.environment).await;
+        let credential = found.map_err(|none| NoModel::NoCredential(none.to_string()))?;
+        match self.standings.glance(&credential.fingerprint()) {
+            Leave::Go(_) => Ok(()),
+            Leave::Until(at) => Err(NoModel::Paused(Standings::of_the_world(at))),
+            Leave::Never(said) => Err(NoModel::NoCredential(said)),
+        }
+    }
+
+    /// Told when [`Self::asked`] may answer otherwise.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.standings.changes()
     }
 }
 
@@ -105,6 +134,12 @@ struct Shared {
     connections: Arc<Semaphore>,
     room: Arc<Semaphore>,
     closed: CancellationToken,
+    /// The providers of which the agent was told.
+    offered: OnceLock<Vec<Provider>>,
+    /// Requests that wait for a provider's leave.
+    held: watch::Sender<usize>,
+    /// Why the run is to end: its provider does not answer it.
+    over: watch::Sender<Option<StopCause>>,
     /// When each kind of trouble was told last: a guest can make it as often as it likes.
     told: Mutex<HashMap<&'static str, Instant>>,
 }
@@ -126,7 +161,18 @@ impl Door {
             }
             ways.push((provider, format!("http://127.0.0.1:{port}{}", provider.prefix())));
         }
+        let _ = self.0.offered.set(ways.iter().map(|(provider, _)| *provider).collect());
         ways
+    }
+
+    /// How many requests wait for their provider's leave.
+    pub fn held(&self) -> watch::Receiver<usize> {
+        self.0.held.subscribe()
+    }
+
+    /// Why the run is to end, once it is.
+    pub fn over(&self) -> watch::Receiver<Option<StopCause>> {
+        self.0.over.subscribe()
     }
 
     /// Ends it: what is under way is dropped, here and at the provider, and the token is worthless from now on.

@@ -2,3 +2,4 @@
 
 mod credential;
 mod door;
+mod standing;

@@ -371,3 +371,35 @@ async fn idle_counts_from_the_last_bytes_of_payload() {
     assert!(rig.channel.idle() < Duration::from_secs(1));
     drop(quiet);
 }
+
+/// An agent with many parts asks many models at once; beyond the bound a connection waits, and none is lost.
+#[tokio::test]
+async fn fifty_connections_of_one_port_are_open_together_and_more_than_may_be_wait_for_their_turn() {
+    let rig = boot().await;
+    let mut incoming = rig.channel.listen(0).await.unwrap();
+    let port = incoming.port();
+    tokio::spawn(async move {
+        while let Some(mut stream) = incoming.accept().await {
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = tokio::io::split(&mut stream);
+                let _ = tokio::io::copy(&mut reader, &mut writer).await;
+            });
+        }
+    });
+    let mut open = vec![];
+    for _ in 0..100 {
+        open.push(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    }
+    let echo = async |stream: &mut tokio::net::TcpStream| {
+        stream.write_all(b"x").await.unwrap();
+        stream.read_exact(&mut [0]).await.map(drop)
+    };
+    for stream in &mut open[..50] {
+        timeout(LONG, echo(stream)).await.unwrap().unwrap();
+    }
+    let late = open.split_off(64);
+    drop(open);
+    for mut stream in late {
+        timeout(LONG, echo(&mut stream)).await.unwrap().unwrap();
+    }
+}

@@ -79,19 +79,28 @@ fn a_program_that_the_sandbox_lacks_parks_the_issue_after_one_run_and_says_how_t
 }
 
 #[test]
-fn without_a_credential_for_its_provider_nothing_is_booted_and_the_remedy_is_said() {
+fn without_a_credential_for_its_provider_an_issue_waits_with_the_remedy_and_starts_when_there_is_one() {
     let server = Server::start();
     let project = project("codex", &server);
     install(&project, "codex-acp");
-    let away = project.read("WORKFLOW.md").replace(&server.url, "https://models.example.org");
-    project.write("WORKFLOW.md", &away);
+    let own = project.read("WORKFLOW.md").replace(&format!("\n    base_url: {}/v1", server.url), " {}");
+    project.write("WORKFLOW.md", &own);
     let only_the_other = [("ANTHROPIC_API_KEY", super::KEY)];
+    let remedy = "no credential for openai on the host: set OPENAI_API_KEY, or log in with `codex login`";
     let said = command(&project, &["doctor"], &only_the_other).output().expect("runs").stdout;
     let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(said.contains("codex-acp: no credential for openai on the host: set OPENAI_API_KEY"), "{said}");
+    assert!(said.contains(&format!("codex-acp: {remedy}")), "{said}");
     let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &only_the_other));
-    let note = project.parked_note("A-1");
-    assert!(note.contains("no credential for openai on the host: set OPENAI_API_KEY"), "{note}");
-    assert!(!project.exists(".symphony/workspaces/A-1"), "it was found out before anything was made");
+    let state = running.until_state("the issue to wait", |state| state["idle"][0]["reason_code"] == "no-credential");
+    assert_eq!(state["idle"][0]["reason"], remedy, "{state}");
+    let told = command(&project, &["explain", "A-1"], &[]).output().expect("runs").stdout;
+    let told = String::from_utf8_lossy(&told).into_owned();
+    assert!(told.contains(remedy) && told.contains("It starts by itself once there is one that works."), "{told}");
+    assert!(!project.exists(".symphony/workspaces/A-1") && !project.exists("issues/Parked/A-1.md"));
+    let login = project.beside("home/.codex");
+    std::fs::create_dir_all(&login).expect("directory");
+    std::fs::write(login.join("auth.json"), r#"{"OPENAI_API_KEY": "planted-new-key"}"#).expect("a login");
+    project.wait_for(".symphony/patches/agent_A-1.patch");
+    assert_eq!(std::fs::read_dir(project.dir().join(".symphony/runs")).expect("runs").count(), 1, "none before it");
     assert_eq!(running.stop(), 0);
 }

@@ -61,21 +61,28 @@ fn a_planted_key_is_nowhere_in_the_guest_nor_in_anything_that_is_written() {
 fn a_refused_key_is_said_to_agent_and_operator_without_its_value() {
     let server = Server::start();
     server.refuse(KEY, || {});
-    let (notes, log) = worked(&project("turn() { ask stream; note refused; done_; }", &server, ""), &BOTH);
-    let refused = noted(&notes, "refused");
-    assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("ANTHROPIC_API_KEY"), "{notes}");
-    assert!(log.contains("model_login") && !log.contains(KEY) && !notes.contains(KEY), "{log}");
+    let project = project("turn() { ask stream; say \"heard ${answer//[^a-zA-Z0-9_ ]/ }\"; sleep 60; }", &server, "");
+    project.issue("Todo", "A-1", "Ask.");
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let state = running.until_state("the issue to wait", |state| state["idle"][0]["reason_code"] == "no-credential");
+    let why = state["idle"][0]["reason"].as_str().expect("a reason");
+    assert!(why.contains("anthropic refuses the key in ANTHROPIC_API_KEY: start symphony with a key"), "{state}");
+    assert!(project.transcripts().contains("heard HTTP 1 1 401"), "{}", project.transcripts());
+    let log = format!("{}{state}{}", running.log(), project.transcripts());
+    assert!(log.contains("model_login") && log.contains("provider-login") && !log.contains(KEY), "{log}");
+    assert_eq!(server.asked().len(), 1, "it is asked once, and nothing more");
+    assert_eq!(running.stop(), 0);
 }
 
 /// A login of Claude Code in this home.
-fn log_in(home: &Path, token: &str, expires_at: i64) {
+pub(super) fn log_in(home: &Path, token: &str, expires_at: i64) {
     let login =
         json!({"claudeAiOauth": {"accessToken": token, "refreshToken": "planted-refresh", "expiresAt": expires_at}});
     std::fs::create_dir_all(home.join(".claude")).expect("directory");
     std::fs::write(home.join(".claude/.credentials.json"), login.to_string()).expect("login");
 }
 
-const FAR: i64 = 32_503_680_000_000;
+pub(super) const FAR: i64 = 32_503_680_000_000;
 
 #[test]
 fn a_login_is_used_and_read_again_when_the_provider_refuses_it() {
@@ -100,14 +107,21 @@ fn a_login_is_used_and_read_again_when_the_provider_refuses_it() {
 }
 
 #[test]
-fn an_expired_login_says_log_in_again_and_nothing_is_asked() {
+fn an_expired_login_says_log_in_again_and_the_issue_goes_on_with_a_new_one() {
     let server = Server::start();
-    let project = project("turn() { ask stream; note asked; done_; }", &server, "");
-    log_in(&project.beside("home"), "planted-login", 1000);
-    let (notes, log) = worked(&project, &[]);
-    let asked = noted(&notes, "asked");
-    assert!(asked.starts_with("HTTP/1.1 401") && asked.contains("log in again on the host with `claude`"), "{notes}");
-    assert!(server.asked().is_empty() && log.contains("model_login") && !log.contains("planted-login"), "{log}");
+    let project = project("turn() { ask stream; [[ $answer == *401* ]] && return; note asked; done_; }", &server, "");
+    let home = project.beside("home");
+    log_in(&home, "planted-login", 1000);
+    project.issue("Todo", "A-1", "Ask.");
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &[]));
+    let state = running.until_state("the issue to wait", |state| state["idle"][0]["reason_code"] == "no-credential");
+    assert!(state.to_string().contains("log in again on the host with `claude`"), "{state}");
+    assert!(server.asked().is_empty() && !running.log().contains("planted-login"), "{}", running.log());
+    log_in(&home, "planted-new-login", FAR);
+    project.wait_for(".symphony/patches/agent_A-1.patch");
+    let notes = std::fs::read_to_string(project.apply_patch("A-1").join("notes.txt")).expect("notes");
+    assert!(noted(&notes, "asked").contains("HTTP/1.1 200"), "{notes}");
+    assert_eq!((server.asked().len(), running.stop()), (1, 0));
 }
 
 #[test]
@@ -124,17 +138,25 @@ fn without_a_credential_an_agent_is_told_of_no_model_and_the_doctor_says_why() {
         .replace(&format!("{}/v1", server.url), "https://models.example.org/v1")
         .replace("    login: true\n", "");
     project.write("WORKFLOW.md", &away);
-    // A login is good for its own provider only.
+    // A login is good for its own provider only, and so is a key whose variable nobody named.
     log_in(&project.beside("home"), "planted-login", FAR);
     let (notes, _) = worked(&project, &[]);
     assert_eq!(noted(&notes, "variables").trim(), "0", "{notes}");
-    let said = command(&project, &["doctor", "--json"], &[("OPENAI_API_KEY", KEY)]).output().expect("runs").stdout;
-    let said: Value = serde_json::from_slice(&said).expect("JSON");
-    assert_eq!(said["models"][0]["ok"], false, "{said}");
-    assert_eq!(said["models"][0]["says"], "no credential for anthropic on the host: set ANTHROPIC_API_KEY");
-    assert_eq!(
-        (&said["models"][1]["ok"], &said["models"][1]["says"]),
-        (&json!(true), &json!("the key in OPENAI_API_KEY"))
+    let told = || {
+        let said = command(&project, &["doctor", "--json"], &[("OPENAI_API_KEY", KEY)]).output().expect("runs").stdout;
+        let said: Value = serde_json::from_slice(&said).expect("JSON");
+        assert!(!said.to_string().contains(KEY));
+        said["models"].clone()
+    };
+    let said = told();
+    assert_eq!(said[0]["ok"], false, "{said}");
+    assert_eq!(said[0]["says"], "no credential for anthropic on the host: set ANTHROPIC_API_KEY");
+    assert_eq!(said[1]["ok"], false, "{said}");
+    assert!(
+        said[1]["says"].as_str().is_some_and(|says| says.contains("`providers.openai.api_key_env: OPENAI_API_KEY`"))
     );
-    assert!(!said.to_string().contains(KEY));
+    project
+        .write("WORKFLOW.md", &away.replace("example.org/v1\n", "example.org/v1\n    api_key_env: OPENAI_API_KEY\n"));
+    let said = told();
+    assert_eq!((&said[1]["ok"], &said[1]["says"]), (&json!(true), &json!("the key in OPENAI_API_KEY")));
 }

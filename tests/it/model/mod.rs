@@ -3,6 +3,7 @@
 mod agents;
 mod credentials;
 mod passes;
+mod quota;
 mod real;
 mod refusals;
 mod server;

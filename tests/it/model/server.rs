@@ -28,6 +28,18 @@ struct State {
     refused: Option<(String, Box<dyn Fn() + Send>)>,
     /// What `conversation` has its agent run.
     command: String,
+    /// What requests whose path holds this are refused with.
+    limit: Option<Limit>,
+    /// How many were.
+    limited: usize,
+}
+
+struct Limit {
+    path: String,
+    status: u16,
+    headers: String,
+    /// So many more; then it is over.
+    times: usize,
 }
 
 /// The provider, alive as long as the test program.
@@ -71,6 +83,19 @@ impl Server {
         self.shared.0.lock().expect("lock").refused = Some((part.to_lowercase(), Box::new(then)));
     }
 
+    /// Refuses this many requests whose path holds `path`, with these headers; each ends with a line break.
+    pub(crate) fn limit(&self, path: &str, status: u16, headers: &str, times: usize) {
+        let (path, headers) = (path.to_owned(), headers.to_owned());
+        self.shared.0.lock().expect("lock").limit = Some(Limit { path, status, headers, times });
+    }
+
+    /// Refuses nothing any more, and says how many requests it did refuse.
+    pub(crate) fn lift(&self) -> usize {
+        let mut state = self.shared.0.lock().expect("lock");
+        state.limit = None;
+        state.limited
+    }
+
     /// What the model `conversation` has its agent run.
     pub(crate) fn has_done(&self, command: &str) {
         command.clone_into(&mut self.shared.0.lock().expect("lock").command);
@@ -79,16 +104,25 @@ impl Server {
     /// `None` when the connection is over.
     fn answer_one(&self, stream: &TcpStream) -> Option<()> {
         let asked = read(stream)?;
-        let refused = {
+        let (refused, limited) = {
             let mut state = self.shared.0.lock().expect("lock");
             state.asked.push(asked.clone());
+            let limited = state.limit.as_mut().filter(|limit| limit.times > 0 && asked.head.contains(&limit.path));
+            let limited = limited.map(|limit| {
+                limit.times -= 1;
+                (limit.status, limit.headers.clone())
+            });
+            state.limited += usize::from(limited.is_some());
             let hit = state.refused.as_ref().filter(|(part, _)| asked.head.contains(part));
-            hit.map(|(_, then)| then()).is_some()
+            (hit.map(|(_, then)| then()).is_some(), limited)
         };
         let mut out = stream;
         let mut send = |text: String| out.write_all(text.as_bytes()).ok();
         if refused {
             return send(whole(401, "", &json!({"error": {"message": format!("bad: {}", asked.head)}})));
+        }
+        if let Some((status, headers)) = limited {
+            return send(whole(status, &headers, &json!({"type": "error", "error": {"type": "rate_limit_error"}})));
         }
         match asked.body["model"].as_str().unwrap_or_default() {
             "conversation" => {
@@ -124,12 +158,6 @@ impl Server {
             "cut" => {
                 send(format!("{STREAM}{}", event("message_start", &begun())))?;
                 None
-            }
-            "limited" => {
-                send(whole(429, "retry-after: 7\r\n", &json!({"type": "error", "error": {"type": "rate_limit_error"}})))
-            }
-            "overloaded" => {
-                send(whole(529, "retry-after: 9\r\n", &json!({"type": "error", "error": {"type": "overloaded_error"}})))
             }
             "moved" => send(whole(307, "location: http://127.0.0.1:1/\r\n", &json!({}))),
             "json" => {

@@ -56,7 +56,8 @@ pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
         ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
         workflow_path: path.clone(),
     });
-    let (world, nudges) = World::new(file, parts, symphony::lock::Roots::default());
+    let (_, providers) = tokio::sync::watch::channel(());
+    let (world, nudges) = World::new(file, parts, symphony::lock::Roots::default(), providers);
     let first = world.look().await;
     let facts = Facts { workflow_path: path.display().to_string(), once: true };
     let (conductor, _handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);

@@ -46,7 +46,10 @@ pub(crate) async fn listen(guest: &Arc<Guest>, mut stream: MuxStream, request: L
             };
             let guest = Arc::clone(guest);
             tokio::spawn(async move {
-                relay(&guest, connection, port).await;
+                // A connection that finds no room waits for it, as in the accept queue.
+                if let Ok(_one_of_all) = guest.relays.acquire().await {
+                    relay(&guest, connection, port).await;
+                }
                 drop(permit);
             });
         }
@@ -60,6 +63,8 @@ pub(crate) async fn listen(guest: &Arc<Guest>, mut stream: MuxStream, request: L
 }
 
 async fn relay(guest: &Guest, mut connection: TcpStream, port: u16) {
+    // The end of an answer is a small write behind another: held back for an acknowledgement, it comes 40 ms late.
+    let _ = connection.set_nodelay(true);
     let carried = async {
         let mut stream = guest.mux.open().await?;
         wire::write_header(&mut stream, &RelayHeader { listen: port }).await.map_err(std::io::Error::other)?;

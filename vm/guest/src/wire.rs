@@ -23,7 +23,9 @@ pub const MAX_MESSAGE: usize = 4 * 1024;
 /// Bytes of the line a machine is woken with.
 pub const MAX_WAKE: usize = 64 * 1024;
 /// Simultaneous relayed connections of one listener; more wait in the guest's accept queue.
-pub const MAX_RELAYS_PER_LISTENER: usize = 32;
+pub const MAX_RELAYS_PER_LISTENER: usize = 64;
+/// Of all listeners together: fewer than a peer may hold open, for one too many ends the channel.
+pub const MAX_RELAYS: usize = 128;
 /// Listeners of one channel.
 pub const MAX_LISTENERS: usize = 4;
 

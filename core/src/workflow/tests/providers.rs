@@ -8,17 +8,33 @@ fn providers_have_their_own_address_and_variable_unless_told_otherwise() {
     let models = good("").models;
     assert_eq!((models.anthropic.base_url.as_deref(), models.openai.models.as_deref()), (None, None));
     assert_eq!(
-        (models.anthropic.api_key_env.as_str(), models.openai.api_key_env.as_str()),
+        (models.anthropic.key_variable(Provider::Anthropic), models.openai.key_variable(Provider::OpenAi)),
         ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
     );
     assert!(!models.provider_tools && !models.anthropic.is_local());
     let set = "credentials: broker\nproviders:\n  openai: {base_url: 'http://[::1]:11434/v1/', api_key_env: LOCAL_KEY, models: [a, b]}\negress: {provider_tools: true}";
     let models = good(set).models;
     assert_eq!(models.openai.base_url.as_deref(), Some("http://[::1]:11434/v1"));
-    assert!(models.openai.is_local() && models.openai.api_key_env == "LOCAL_KEY");
+    assert!(models.openai.is_local() && models.openai.key_variable(Provider::OpenAi) == "LOCAL_KEY");
     let rules = models.rules(Provider::OpenAi);
     assert!(rules.provider_tools && rules.models.is_some_and(|models| models == ["a", "b"]));
     assert_eq!(models.rules(Provider::Anthropic).models, None);
+    assert!(rules.elsewhere && !models.rules(Provider::Anthropic).elsewhere);
+}
+
+#[test]
+fn a_key_goes_elsewhere_only_under_a_name_that_stands_beside_the_address() {
+    let may = |rule: &str| good(&format!("providers: {{openai: {{{rule}}}}}")).models.openai.may_send_key();
+    assert!(may("") && may("base_url: 'http://localhost:1/v1'"));
+    assert!(!may("base_url: 'https://models.example.org/v1'"));
+    assert!(may("base_url: 'https://models.example.org/v1', api_key_env: OPENAI_API_KEY"));
+}
+
+#[test]
+fn a_request_is_never_held_so_long_that_its_agent_hangs_up() {
+    assert_eq!(good("").models.hold_ms, 90_000);
+    assert_eq!(good("providers: {hold_ms: 0}").models.hold_ms, 0);
+    assert_eq!(refused("providers: {hold_ms: 300000}").code, Code::InvalidValue);
 }
 
 #[test]

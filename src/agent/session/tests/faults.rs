@@ -94,7 +94,7 @@ async fn an_agent_that_floods_us_with_requests_and_reads_no_answer_fills_its_own
         cancel.cancel();
         drop(script);
     };
-    tokio::join!(session.prompt("go", None, FOREVER, None, &cancel), flood);
+    tokio::join!(session.prompt("go", None, FOREVER, Outside::default(), &cancel), flood);
     assert!(sent < 5_000, "{sent} requests were read without an answer being taken");
 }
 
@@ -118,7 +118,7 @@ async fn a_real_child_that_crashes_mid_turn_is_a_transport_failure() {
     let (to, mut events) = mpsc::channel(64);
     let without = StartOptions { mcp: None, ..options() };
     let mut session = Session::start(stdout, stdin, without, to).await.expect("started");
-    let turn = session.prompt("go", None, FOREVER, None, &CancellationToken::new()).await;
+    let turn = session.prompt("go", None, FOREVER, Outside::default(), &CancellationToken::new()).await;
     assert_eq!(turn.end.code(), "port_exit");
     assert_eq!(kinds(&mut events), ["session_started", "malformed", "port_exit"], "stderr is no event of the session");
     child.wait().await.expect("reaped");

@@ -113,7 +113,7 @@ async fn refused(options: StartOptions, script: impl AsyncFnOnce(Script)) -> Age
 /// One prompt without limits, while the agent plays `script`.
 async fn turn(session: &mut Session, script: impl Future<Output = ()>) -> Turn {
     let cancel = CancellationToken::new();
-    let (turn, ()) = tokio::join!(session.prompt("do it", None, FOREVER, None, &cancel), script);
+    let (turn, ()) = tokio::join!(session.prompt("do it", None, FOREVER, Outside::default(), &cancel), script);
     turn
 }
 

@@ -145,7 +145,7 @@ async fn an_agent_that_dies_between_turns_is_noticed_and_the_next_prompt_fails_a
     let (mut session, script, _events) = started().await;
     drop(script);
     session.closed().await;
-    let turn = session.prompt("go", None, FOREVER, None, &CancellationToken::new()).await;
+    let turn = session.prompt("go", None, FOREVER, Outside::default(), &CancellationToken::new()).await;
     assert_eq!((turn.end.code(), turn.usable), ("port_exit", false));
 }
 
@@ -170,7 +170,7 @@ async fn closing_does_not_wait_for_an_agent_that_reads_nothing() {
     let (mut session, script, _events) = started().await;
     let limits = TurnLimits { total_ms: 1000, ..FOREVER };
     let huge = "x".repeat(1_000_000);
-    let turn = session.prompt(&huge, None, limits, None, &CancellationToken::new()).await;
+    let turn = session.prompt(&huge, None, limits, Outside::default(), &CancellationToken::new()).await;
     assert_eq!((turn.end.code(), turn.usable), ("turn_timeout", false));
     let before = tokio::time::Instant::now();
     session.close(Duration::from_secs(3)).await;

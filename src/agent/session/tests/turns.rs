@@ -22,7 +22,7 @@ async fn a_turn_sends_one_text_block_and_reports_the_agent_s_count_of_tokens() {
         let usage = json!({"inputTokens": 10, "outputTokens": 5, "totalTokens": 15, "cachedReadTokens": 2, "odd": "x"});
         script.answer(&prompt, json!({"stopReason": "end_turn", "usage": usage})).await;
     };
-    let (turn, ()) = tokio::join!(session.prompt("go", Some("42"), FOREVER, None, &cancel), play);
+    let (turn, ()) = tokio::join!(session.prompt("go", Some("42"), FOREVER, Outside::default(), &cancel), play);
     let usage = Some(Usage { input: 10, output: 5, cached: 2, total: 15 });
     assert_eq!(turn, Turn { end: TurnEnd::EndTurn, usage, usable: true });
     let seen = kinds(&mut events);
@@ -117,7 +117,7 @@ async fn a_cancelled_turn_sends_cancel_once_answers_permissions_cancelled_and_le
         assert_eq!(script.ask_permission(option).await, json!({"outcome": "cancelled"}));
         script.answer(&prompt, json!({"stopReason": "cancelled"})).await;
     };
-    let (first, ()) = tokio::join!(session.prompt("go", None, FOREVER, None, &cancel), play);
+    let (first, ()) = tokio::join!(session.prompt("go", None, FOREVER, Outside::default(), &cancel), play);
     assert_eq!((&first.end, first.usable), (&TurnEnd::Cancelled, true));
     let second = turn(&mut session, async {
         let next = script.read().await;
@@ -136,12 +136,12 @@ async fn an_agent_that_ignores_a_cancel_is_given_up_after_the_grace() {
     let cancel = CancellationToken::new();
     cancel.cancel();
     let before = tokio::time::Instant::now();
-    let turn = session.prompt("go", None, FOREVER, None, &cancel).await;
+    let turn = session.prompt("go", None, FOREVER, Outside::default(), &cancel).await;
     assert_eq!((&turn.end, turn.usable), (&TurnEnd::Cancelled, false));
     assert!(before.elapsed() >= CANCEL_GRACE && before.elapsed() < CANCEL_GRACE * 2);
     assert_eq!(script.read().await["method"], "session/prompt");
     assert_eq!(script.read().await["method"], "session/cancel");
-    let again = session.prompt("go", None, FOREVER, None, &CancellationToken::new()).await;
+    let again = session.prompt("go", None, FOREVER, Outside::default(), &CancellationToken::new()).await;
     assert_eq!(again.end.code(), "turn_failed");
 }
 
@@ -160,7 +160,10 @@ async fn limited(limits: TurnLimits, channel: Option<ChannelIdle<'_>>, updates: 
     let (mut session, mut script, _events) = started().await;
     let before = tokio::time::Instant::now();
     let cancel = CancellationToken::new();
-    let (turn, ()) = tokio::join!(session.prompt("go", None, limits, channel, &cancel), talk(&mut script, updates));
+    let (turn, ()) = tokio::join!(
+        session.prompt("go", None, limits, Outside { idle: channel, held: None }, &cancel),
+        talk(&mut script, updates)
+    );
     (turn, before.elapsed())
 }
 

@@ -1,0 +1,141 @@
+//! One request past a provider that asked to wait: held while that is short, else its run is told to end. Nothing is asked
+//! meanwhile, whatever the agent does: no retry of an agent reaches a provider that asked for none.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Response;
+use symphony_core::board::StopCause;
+use symphony_core::broker::quota::Trouble;
+use symphony_core::broker::{Provider, Refusal};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Door;
+use super::credential::{self, Credential};
+use super::forward::{Answer, Outgoing};
+use super::standing::{Leave, Standings};
+
+/// A request that is held; dropping it says that it no longer is.
+struct Held(watch::Sender<usize>);
+
+impl Held {
+    fn of(door: &Door) -> Self {
+        door.0.held.send_modify(|held| *held += 1);
+        Self(door.0.held.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.send_modify(|held| *held = held.saturating_sub(1));
+    }
+}
+
+impl Door {
+    /// Forwards the request as soon as its provider takes requests, and again when it asked to wait.
+    pub(super) async fn in_turn(&self, outgoing: Outgoing) -> Result<Response<Body>, Refusal> {
+        let (provider, metered) = (outgoing.route.provider, outgoing.route.call.is_metered());
+        let (standings, began) = (&self.0.broker.standings, Instant::now());
+        let mut held = None;
+        loop {
+            let credential = self.credential(provider, metered).await?;
+            let of = credential.fingerprint();
+            if standings.goes_alone(&of) {
+                held.get_or_insert_with(|| Held::of(self));
+            }
+            let permit = match standings.leave(&of).await {
+                Leave::Go(permit) => permit,
+                Leave::Never(said) => return Err(self.shut_out(provider, metered, said)),
+                Leave::Until(at) if at.saturating_duration_since(began) > self.patience() => {
+                    return Err(self.sent_away(provider, metered, at));
+                }
+                Leave::Until(at) => {
+                    held.get_or_insert_with(|| Held::of(self));
+                    tokio::time::sleep_until(at).await;
+                    continue;
+                }
+            };
+            held = None;
+            let sent = standings.now();
+            let Answer { response, credential, trouble } = self.forward(&outgoing, credential, sent).await?;
+            drop(permit);
+            let of = credential.fingerprint();
+            match trouble {
+                // Counting tokens has limits of its own, and so may a key for other calls.
+                Some(Trouble::Wait(_)) if !metered => return Ok(response),
+                Some(Trouble::Login) if !metered => {
+                    return Err(self.shut_out(provider, metered, refused(provider, &credential)));
+                }
+                Some(Trouble::Wait(wait)) => {
+                    standings.wait(&of, sent, wait);
+                    let said = || {
+                        let (name, status, seconds) = (provider.name(), response.status().as_u16(), wait.as_secs_f64());
+                        format!("{name} answered {status} to {}: nothing is asked for {seconds:.0} s", outgoing.model)
+                    };
+                    self.tell("model_limited", said);
+                }
+                Some(Trouble::Login) => {
+                    let said = refused(provider, &credential);
+                    standings.refuse(&of, said.clone());
+                    return Err(self.shut_out(provider, metered, said));
+                }
+                None => {
+                    if metered && !response.status().is_server_error() {
+                        standings.answered(&of, sent);
+                    }
+                    return Ok(response);
+                }
+            }
+        }
+    }
+
+    /// How long one request is held at most.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.0.models.hold_ms)
+    }
+
+    /// The credential to use. That there is none, or none any more, ends the run of an agent that needs it.
+    pub(super) async fn credential(&self, provider: Provider, metered: bool) -> Result<Credential, Refusal> {
+        let found = credential::find(provider, self.0.models.of(provider), &self.0.broker.environment).await;
+        found.map_err(|none| {
+            // An agent that was told of no way to this provider only looks around.
+            let needed = !none.is_absent() || self.0.offered.get().is_some_and(|offered| offered.contains(&provider));
+            self.shut_out(provider, metered && needed, none.to_string())
+        })
+    }
+
+    fn shut_out(&self, provider: Provider, ends_run: bool, said: String) -> Refusal {
+        self.tell("model_login", || said.clone());
+        if ends_run {
+            self.end_run(StopCause::ProviderLogin(provider));
+        }
+        Refusal::new(401, said)
+    }
+
+    fn sent_away(&self, provider: Provider, ends_run: bool, at: Instant) -> Refusal {
+        let resumes = Standings::of_the_world(at).strftime("%H:%M").to_string();
+        let said = format!("{} asks to wait; resumes {resumes} UTC", provider.name());
+        self.tell("model_limited", || said.clone());
+        if ends_run {
+            self.end_run(StopCause::ProviderPaused(provider));
+        }
+        Refusal::new(429, said)
+    }
+
+    /// The run hears of it before its agent does, so what that makes of it is no failure. The first reason stands.
+    fn end_run(&self, cause: StopCause) {
+        self.0.over.send_if_modified(|over| match over {
+            Some(_) => false,
+            None => {
+                *over = Some(cause);
+                true
+            }
+        });
+    }
+}
+
+/// A provider's own words may quote the key.
+fn refused(provider: Provider, credential: &Credential) -> String {
+    format!("{} refuses {}: {}", provider.name(), credential.source, credential.source.remedy())
+}

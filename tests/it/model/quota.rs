@@ -1,0 +1,119 @@
+//! Providers that ask to wait, or take no credential: nothing more is asked, nothing fails, and all goes on by itself.
+
+use serde_json::Value;
+
+use super::credentials::{FAR, log_in};
+use super::server::Server;
+use super::{BOTH, command, noted, project};
+use crate::rig::Project;
+
+fn idle<'s>(state: &'s Value, name: &str) -> &'s Value {
+    let rows = state["idle"].as_array().into_iter().flatten();
+    rows.into_iter().find(|row| row["issue_identifier"] == name).unwrap_or(&Value::Null)
+}
+
+fn notes(project: &Project, name: &str) -> String {
+    project.wait_for(&format!(".symphony/patches/agent_{name}.patch"));
+    std::fs::read_to_string(project.apply_patch(name).join("notes.txt")).expect("notes")
+}
+
+#[test]
+fn while_a_short_wait_lasts_requests_are_held_nothing_is_asked_and_no_timer_runs() {
+    let server = Server::start();
+    server.limit("/messages", 429, "retry-after: 20\r\n", usize::MAX);
+    let project = project("turn() { ask stream; note asked; done_; }", &server, "");
+    // Shorter than the wait: the limits of a silent agent must not count it.
+    let workflow = project.read("WORKFLOW.md");
+    let limits = "acp:\n  turn_timeout_ms: 12000\n  stall_timeout_ms: 12000\n";
+    assert!(workflow.contains("acp:\n"), "{workflow}");
+    project.write("WORKFLOW.md", &workflow.replacen("acp:\n", limits, 1));
+    let names = ["A-1", "B-2", "C-3"];
+    names.iter().for_each(|name| project.issue("Todo", name, "Ask."));
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    running.until_state("all three to be held", |state| {
+        let rows = state["running"].as_array().expect("rows");
+        rows.len() == 3 && rows.iter().all(|row| row["phase"] == "waiting for its model provider")
+    });
+    let refused = server.lift();
+    assert!((1..=3).contains(&refused), "at most one for each that was under way: {refused}");
+    for name in names {
+        assert!(noted(&notes(&project, name), "asked").contains("HTTP/1.1 200"), "the agent saw a slow answer");
+    }
+    assert_eq!(server.asked().len(), refused + 3, "each was asked again once");
+    assert_eq!(
+        std::fs::read_dir(project.dir().join(".symphony/runs")).expect("runs").count(),
+        3,
+        "no run ended over it"
+    );
+    assert!(running.log().contains("anthropic answered 429 to stream: nothing is asked for 20 s"), "{}", running.log());
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn a_longer_wait_ends_the_run_cleanly_and_it_goes_on_by_itself_while_other_providers_keep_going() {
+    let server = Server::start();
+    server.limit("/messages", 529, "retry-after: 30\r\n", usize::MAX);
+    // An agent that goes on asking, as real ones do.
+    let scenario = r#"sessions=resume
+    turn() {
+        case $prompt in
+        *B-2*) model /openai/v1/chat/completions '{"model":"chat","stream":true,"messages":[]}'; note asked; done_; return ;;
+        esac
+        echo "at $past" >>work.txt
+        for _ in 1 2 3 4 5; do ask stream; [[ $answer == HTTP/1.1\ 200* ]] && break; done
+        [[ $answer == HTTP/1.1\ 200* ]] || { sleep 60; return; }
+        note asked; done_
+    }"#;
+    let project = project(scenario, &server, "  hold_ms: 500\n");
+    project.issue("Todo", "A-1", "Ask.");
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let state =
+        running.until_state("the issue to wait", |state| idle(state, "A-1")["reason_code"] == "provider-paused");
+    let row = idle(&state, "A-1");
+    let why = row["reason"].as_str().expect("a reason");
+    assert!(why.starts_with("anthropic asks to wait; resumes ") && why.ends_with(" UTC"), "{state}");
+    let told = command(&project, &["explain", "A-1"], &[]).output().expect("runs").stdout;
+    assert!(String::from_utf8_lossy(&told).contains(why), "{}", String::from_utf8_lossy(&told));
+    let log = running.log();
+    assert!(log.contains("reason=provider-paused") && !log.contains("agent-error"), "{log}");
+    project.issue("Todo", "B-2", "Ask another.");
+    assert!(noted(&notes(&project, "B-2"), "asked").contains("hello"), "the other provider answers");
+    assert_eq!(server.lift(), 1, "five tries of the agent, one request");
+    let notes = notes(&project, "A-1");
+    assert!(noted(&notes, "asked").contains("HTTP/1.1 200"), "{notes}");
+    let work = std::fs::read_to_string(project.beside("clone-A-1").join("work.txt")).expect("work");
+    assert_eq!(work, "at 1\nat 2\n", "its work was taken, and its session went on");
+    assert_eq!(std::fs::read_dir(project.dir().join(".symphony/runs")).expect("runs").count(), 3, "two of A, one of B");
+    assert_eq!(server.asked().len(), 3);
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn a_login_that_is_refused_stops_its_provider_until_it_is_another_one() {
+    let server = Server::start();
+    server.refuse("planted-old-login", || {});
+    // One that goes on asking, and then ends its turn as if all were well, as some do.
+    let scenario = r#"turn() {
+        for _ in 1 2 3; do ask stream; [[ $answer == HTTP/1.1\ 200* ]] && { note asked; done_; return; }; done
+    }"#;
+    let project = project(scenario, &server, "");
+    log_in(&project.beside("home"), "planted-old-login", FAR);
+    let names = ["A-1", "B-2", "C-3"];
+    names.iter().for_each(|name| project.issue("Todo", name, "Ask."));
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &[]));
+    let waits = |state: &Value| names.iter().all(|name| idle(state, name)["reason_code"] == "no-credential");
+    let state = running.until_state("all three to wait", waits);
+    assert!(state.to_string().contains("anthropic refuses the login of Claude Code"), "{state}");
+    assert!((1..=3).contains(&server.asked().len()), "one for each at most: {:#?}", server.asked());
+    let asked = server.asked().len();
+    // Looks come and go, and one more issue is new.
+    project.issue("Todo", "D-4", "Ask.");
+    running.until_state("the new one to wait", |state| idle(state, "D-4")["reason_code"] == "no-credential");
+    assert_eq!(server.asked().len(), asked);
+    log_in(&project.beside("home"), "planted-new-login", FAR);
+    for name in names {
+        assert!(noted(&notes(&project, name), "asked").contains("HTTP/1.1 200"));
+    }
+    assert!(!project.dir().join("issues/Parked").exists(), "nobody was parked");
+    assert_eq!(running.stop(), 0);
+}
