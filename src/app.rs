@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Arguments;
 use crate::conductor::{Chosen, Conductor, Facts, Hands as _};
+use crate::egress::Book;
 use crate::gateway::broker::Broker;
+use crate::gateway::egress::{Egress, Internet};
 use crate::gateway::mcp::{Bearer, Endpoint};
 use crate::git::Git;
 use crate::hands::World;
@@ -22,6 +24,7 @@ use crate::journal::{Journal, Origin};
 use crate::layout::Layout;
 use crate::lock::{Lock, Roots};
 use crate::operator::{self, Place};
+use crate::run::egress::{EgressDoor, OpenEgress};
 use crate::run::models::{ModelDoor, OpenBroker};
 use crate::run::{McpDoor, OpenMcp, Parts};
 use crate::sandbox::choose::Sandboxes;
@@ -94,6 +97,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     sandboxes.settle(&workflow, TRIAL_PATIENCE).await;
     let (templates, instance, next_run) = (sandboxes.templates().cloned(), memory.instance.clone(), memory.next_run);
     let broker = Broker::new(Environment::of_process());
+    let book = Book::new(journal.clone(), memory.egress.clone());
     let parts = Arc::new(Parts {
         journal: journal.clone(),
         layout: layout.clone(),
@@ -102,13 +106,14 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         sandboxes,
         open_mcp: open_mcp(),
         open_broker: open_broker(broker.clone()),
+        open_egress: open_egress(Egress::new(book.clone(), Arc::new(Internet::default()))),
         ask_credential: broker.asked(),
         workflow_path: path.clone(),
     });
     let (world, nudges) = World::new(file, parts, roots);
     let first = world.look().await;
     let (tracker, in_force) = (world.tracker(), Arc::new(world.in_force()));
-    let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once };
+    let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once, book };
     let (no_sandbox, sandbox) = (first.closed.clone(), first.sandbox.clone());
     let kept = journal.clone();
     let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
@@ -282,6 +287,22 @@ fn open_broker(broker: Broker) -> OpenBroker {
                 close: Arc::new(move || closing.close()),
             })
         })
+    })
+}
+
+/// The same for the network.
+fn open_egress(egress: Egress) -> OpenEgress {
+    Arc::new(move |run, issue, workflow, tell| {
+        let door = egress.open(run, issue, workflow.egress.clone(), tell);
+        let (serving, keeping, closing) = (door.clone(), door.clone(), door);
+        EgressDoor {
+            serve: Arc::new(move |stream| {
+                let door = serving.clone();
+                Box::pin(async move { door.serve(stream).await })
+            }),
+            keep: Box::pin(async move { keeping.keep().await }),
+            close: Box::new(move || Box::pin(async move { closing.close().await })),
+        }
     })
 }
 

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Some(Verb::Answer(answer)) => return answer.run(),
         Some(Verb::Say(say)) => return say.run(),
         Some(Verb::Journal(journal)) => return journal.run(),
+        Some(Verb::Egress(egress)) => return egress.run(),
         Some(Verb::Doctor(_) | Verb::Gc(_)) | None => {}
     }
     let examining = matches!(arguments.verb, Some(Verb::Doctor(_)));

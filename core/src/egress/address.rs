@@ -64,17 +64,15 @@ pub fn forbidden(address: IpAddr) -> Option<&'static str> {
 
 fn v4(address: Ipv4Addr) -> Option<&'static str> {
     let bits = address.to_bits();
-    let holds = |(net, length, _): &&([u8; 4], u32, &str)| {
-        (bits ^ Ipv4Addr::from(*net).to_bits()).leading_zeros() >= *length
-    };
+    let holds =
+        |(net, length, _): &&([u8; 4], u32, &str)| (bits ^ Ipv4Addr::from(*net).to_bits()).leading_zeros() >= *length;
     V4.iter().find(holds).map(|(_, _, kind)| *kind)
 }
 
 fn v6(address: Ipv6Addr) -> Option<&'static str> {
     let bits = address.to_bits();
-    let holds = |(net, length, _): &&([u16; 8], u32, &str)| {
-        (bits ^ Ipv6Addr::from(*net).to_bits()).leading_zeros() >= *length
-    };
+    let holds =
+        |(net, length, _): &&([u16; 8], u32, &str)| (bits ^ Ipv6Addr::from(*net).to_bits()).leading_zeros() >= *length;
     let known = V6.iter().find(holds).map(|(_, _, kind)| *kind);
     // 2000::/3 is all that was ever given out.
     known.or_else(|| (bits >> 125 != 1).then_some("reserved"))

@@ -56,7 +56,9 @@ pub enum Denied {
         why: String,
     },
     /// The name leads where nobody may go.
-    #[error("symphony: {target} leads to {address}, which is {kind}; only hosts of the public internet are reached from here")]
+    #[error(
+        "symphony: {target} leads to {address}, which is {kind}; only hosts of the public internet are reached from here"
+    )]
     Forbidden {
         /// What was asked for.
         target: Target,

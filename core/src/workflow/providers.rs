@@ -1,4 +1,4 @@
-//! `credentials`, `providers.*` and `egress.*`: how agents reach models, and with whose key.
+//! `credentials`, `providers.*` and `egress.provider_tools`: how agents reach models, and with whose key.
 
 use super::parse::is_loopback;
 use super::problem::{Code, Problem};
@@ -51,7 +51,7 @@ impl Models {
     }
 }
 
-pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Models {
+pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, egress: &Section<'_>) -> Models {
     if reader.word(root, "credentials", &[("broker", false), ("stage", true)]) == Some(true) {
         let message = "`credentials: stage` is not built yet";
         let problem = Problem::error(Code::NotBuiltYet, root.place_of("credentials"), message).about("credentials");
@@ -61,8 +61,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Models {
     let providers = reader.section(root, "providers", "providers");
     let anthropic = provider(reader, &providers, Provider::Anthropic);
     let openai = provider(reader, &providers, Provider::OpenAi);
-    let egress = reader.section(root, "egress", "egress");
-    Models { anthropic, openai, provider_tools: reader.boolean(&egress, "provider_tools", false) }
+    Models { anthropic, openai, provider_tools: reader.boolean(egress, "provider_tools", false) }
 }
 
 fn provider(reader: &mut Reader<'_>, providers: &Section<'_>, provider: Provider) -> ProviderRule {
