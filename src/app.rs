@@ -24,7 +24,6 @@ use crate::journal::{Journal, Origin};
 use crate::layout::Layout;
 use crate::lock::{Lock, Roots};
 use crate::operator::{self, Place};
-use crate::run::egress::{EgressDoor, OpenEgress};
 use crate::run::models::{ModelDoor, OpenBroker};
 use crate::run::{McpDoor, OpenMcp, Parts};
 use crate::sandbox::choose::Sandboxes;
@@ -106,7 +105,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         sandboxes,
         open_mcp: open_mcp(),
         open_broker: open_broker(broker.clone()),
-        open_egress: open_egress(Egress::new(book.clone(), Arc::new(Internet::default()))),
+        open_egress: Egress::new(book.clone(), Arc::new(Internet::default())).opening(),
         ask_credential: broker.asked(),
         workflow_path: path.clone(),
     });
@@ -287,22 +286,6 @@ fn open_broker(broker: Broker) -> OpenBroker {
                 close: Arc::new(move || closing.close()),
             })
         })
-    })
-}
-
-/// The same for the network.
-fn open_egress(egress: Egress) -> OpenEgress {
-    Arc::new(move |run, issue, workflow, tell| {
-        let door = egress.open(run, issue, workflow.egress.clone(), tell);
-        let (serving, keeping, closing) = (door.clone(), door.clone(), door);
-        EgressDoor {
-            serve: Arc::new(move |stream| {
-                let door = serving.clone();
-                Box::pin(async move { door.serve(stream).await })
-            }),
-            keep: Box::pin(async move { keeping.keep().await }),
-            close: Box::new(move || Box::pin(async move { closing.close().await })),
-        }
     })
 }
 

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::dial::{Dial, Internet};
 use crate::egress::{Book, Counts, Page};
+use crate::run::egress::{EgressDoor, OpenEgress, Tell};
 
 /// Connections at once; a further one is closed unread. The guest's relay carries as many.
 const CONNECTIONS: usize = 32;
@@ -45,9 +46,6 @@ const WRITTEN_EVERY: Duration = Duration::from_secs(300);
 /// The same kind of trouble is told again after this long.
 const TOLD_AGAIN: Duration = Duration::from_secs(30);
 
-/// Takes an event for the run's history.
-pub type Tell = Arc<dyn Fn(EventRow) + Send + Sync>;
-
 /// What all runs share.
 #[derive(Clone)]
 pub struct Egress {
@@ -59,6 +57,22 @@ impl Egress {
     /// A way to the internet of this machine.
     pub fn new(book: Book, dial: Arc<dyn Dial>) -> Self {
         Self { book, dial }
+    }
+
+    /// The same, for the floor of the runs.
+    pub fn opening(self) -> OpenEgress {
+        Arc::new(move |run, issue, workflow, tell| {
+            let door = self.open(run, issue, workflow.egress.clone(), tell);
+            let (serving, keeping, closing) = (door.clone(), door.clone(), door);
+            EgressDoor {
+                serve: Arc::new(move |stream| {
+                    let door = serving.clone();
+                    Box::pin(async move { door.serve(stream).await })
+                }),
+                keep: Box::pin(async move { keeping.keep().await }),
+                close: Box::new(move || Box::pin(async move { closing.close().await })),
+            }
+        })
     }
 
     /// The door of one run, open until [`Door::close`].
@@ -102,7 +116,7 @@ impl Door {
     /// Serves one connection from the guest until either side ends it or the door is closed.
     pub async fn serve(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let Ok(_permit) = self.0.connections.clone().try_acquire_owned() else {
-            self.tell("egress_refused", || {
+            self.tell("egress_refused", "", || {
                 format!("the agent holds {CONNECTIONS} connections to the network; further ones are closed")
             });
             return;
@@ -171,7 +185,7 @@ impl Door {
     }
 
     async fn refuse(&self, target: Option<&Target>, denied: &Denied) {
-        self.tell("egress_denied", || denied.to_string());
+        self.tell("egress_denied", denied.code(), || denied.to_string());
         self.0.page.denied(target, denied).await;
     }
 
@@ -183,13 +197,13 @@ impl Door {
     }
 
     /// An event for the run's history, told seldom.
-    fn tell(&self, event: &'static str, message: impl FnOnce() -> String) {
+    fn tell(&self, event: &'static str, kind: &'static str, message: impl FnOnce() -> String) {
         let now = Instant::now();
         let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.get(event).is_some_and(|last| now.duration_since(*last) < TOLD_AGAIN) {
+        if told.get(kind).is_some_and(|last| now.duration_since(*last) < TOLD_AGAIN) {
             return;
         }
-        told.insert(event, now);
+        told.insert(kind, now);
         self.say(event, message());
     }
 
