@@ -1,9 +1,12 @@
 //! Hosts that agents ask for: a person's words about them on their way to the book, and what readers see of it.
 
+use std::collections::BTreeSet;
+
 use symphony_core::egress::Verb;
 use symphony_core::ids::{Identifier, IssueId};
 use symphony_core::snapshot::{HostCard, HostDecision};
 use symphony_core::steering::By;
+use symphony_core::workflow::Role;
 use tokio::sync::oneshot;
 
 use super::handle::HostError;
@@ -34,14 +37,19 @@ impl<H: Hands> Conductor<H> {
         });
     }
 
-    /// The issue is finished.
-    pub(super) fn withdraw_hosts(&self, issue: &IssueId) {
-        let (book, issue) = (self.facts.book.clone(), issue.clone());
-        self.tasks.spawn(async move {
-            if let Err(error) = book.withdraw(&issue).await {
-                tracing::error!(issue_id = %issue, %error, "hosts that a finished issue asked for could not be withdrawn");
-            }
-        });
+    /// What the agents of finished issues asked for waits no longer. Each look asks: a kill may have come between.
+    pub(super) fn withdraw_hosts(&self) {
+        let (cards, _) = self.facts.book.entries();
+        let issues: BTreeSet<IssueId> = cards.into_iter().map(|card| card.issue).collect();
+        let state = |id: &IssueId| self.board.issue(id).map(|issue| self.workflow.states.role(&issue.state));
+        for issue in issues.into_iter().filter(|id| state(id) == Some(Role::Terminal)) {
+            let book = self.facts.book.clone();
+            self.tasks.spawn(async move {
+                if let Err(error) = book.withdraw(&issue).await {
+                    tracing::error!(issue_id = %issue, %error, "hosts that a finished issue asked for could not be withdrawn");
+                }
+            });
+        }
     }
 
     pub(super) fn hosts(&self) -> (Vec<HostCard>, Vec<HostDecision>) {

@@ -377,6 +377,7 @@ impl<H: Hands> Conductor<H> {
         let before = (self.board.malformed().to_vec(), self.board.ambiguous().to_vec());
         self.step(Event::PollEnded(looked.scan));
         if seen {
+            self.withdraw_hosts();
             self.add_missing_notes();
         }
         for file in self.board.malformed().iter().filter(|f| !before.0.contains(f)) {

@@ -128,7 +128,6 @@ impl<H: Hands> Conductor<H> {
 
     pub(super) fn spawn_removal(&mut self, issue: Issue) {
         self.forget_session(&issue.id);
-        self.withdraw_hosts(&issue.id);
         let workflow = self.homes.remove(&issue.id).unwrap_or_else(|| self.workflow.clone());
         let (removal, to_self) = (self.hands.remove_workspace(issue.clone(), workflow), self.to_self.clone());
         let kill = self.kill.clone();

@@ -4,6 +4,7 @@ mod api;
 mod changes;
 mod decide;
 mod entry;
+mod hosts;
 mod pages;
 mod streams;
 
@@ -464,4 +465,17 @@ fn released() -> AskedRow {
 fn proposal(identifier: &str, text: &str) -> IdleRow {
     let row = idle(identifier, "Triage", Role::Holding, NotNow::Holding);
     IdleRow { proposed_by: Some("<b>ASK-1".into()), proposal: Some(text.into()), labels: vec!["ok".into()], ..row }
+}
+
+/// A host that an agent asked for, and one that was decided.
+pub(super) fn hosts() -> (HostCard, HostDecision) {
+    let at = at("2026-01-02T02:58:00Z");
+    let target = |host: &str| Target::kept(host.into(), 443);
+    let issue = IssueId("busy-1".into());
+    let asked =
+        Card { id: 31, issue: issue.clone(), run: RunId(6), target: target("asked.example"), asked_at: at, times: 3 };
+    let decided = Decision { id: 41, issue, target: target("decided.example"), verb: Verb::Issue, by: By::Api, at };
+    let identifier = Identifier("BUSY/1 <b>ä</b>".into());
+    let card = HostCard { card: asked, identifier: identifier.clone(), title: "<i>title</i>".into() };
+    (card, HostDecision { decision: decided, identifier })
 }

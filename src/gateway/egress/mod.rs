@@ -5,6 +5,8 @@
 //! a TLS hello for exactly the host that was asked for.
 
 mod dial;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 mod tunnel;

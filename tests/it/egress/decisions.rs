@@ -150,3 +150,21 @@ fn cards_and_decisions_survive_a_kill_and_each_reaches_as_far_as_it_says() {
         assert!(project.run(&["journal", "check"]).status.success());
     });
 }
+
+#[test]
+fn in_a_machine_the_way_out_is_the_same() {
+    if !crate::machine::bench::have_machines() {
+        return;
+    }
+    let front = format!("{}sandbox: {{runtime: qemu, memory_mib: 512, cpus: 1, disk_mib: 1024}}\n", crate::rig::FRONT);
+    let mut project = crate::rig::Project::with(&front);
+    project.microvms = true;
+    let knock = "exec 7<>/dev/tcp/127.0.0.1/8486; printf \"CONNECT asked.example:443 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n\" >&7; read -r line <&7; echo \"$line\"";
+    project.issue("Todo", "A-1", &format!("```sh\nbash -c '{knock}' >said.txt; echo \"$https_proxy\" >>said.txt\n```"));
+    let running = project.start();
+    card(&running, "A-1", "asked.example");
+    let said = left(&project, "A-1", "said.txt");
+    assert!(said.contains("403 symphony: asked.example:443 is not in egress.allow"), "{said}");
+    assert!(said.ends_with("http://127.0.0.1:8486\n"), "{said}");
+    assert_eq!(running.stop(), 0);
+}
