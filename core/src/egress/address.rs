@@ -1,7 +1,7 @@
 //! Which addresses a connection may go to: those of the public internet, and no other. A name that anybody can point
 //! anywhere must lead neither to this machine, nor into its networks, nor through a tunnel to them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Networks of IPv4 that are no part of the public internet (the IANA special-purpose registry), and one of a cloud's own.
 #[rustfmt::skip]

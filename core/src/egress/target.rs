@@ -1,7 +1,7 @@
 //! A host and a port, in the one spelling in which they are compared, kept and shown.
 
 use std::fmt;
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 /// Longest name, and longest part of one (RFC 1035).
 const NAME_MAX: usize = 253;

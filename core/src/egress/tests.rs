@@ -2,7 +2,7 @@
 
 mod hellos;
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use jiff::Timestamp;
 use proptest::prelude::*;

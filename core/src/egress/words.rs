@@ -1,7 +1,7 @@
 //! What an agent reads where it may not go, and what is told of where it went.
 
 use std::fmt;
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use super::hello::BadHello;
 use super::{BadHost, Target, Verb};
