@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Arguments;
 use crate::conductor::{Chosen, Conductor, Facts, Hands as _};
+use crate::egress::Book;
 use crate::gateway::broker::Broker;
+use crate::gateway::egress::{Egress, Internet};
 use crate::gateway::mcp::{Bearer, Endpoint};
 use crate::git::Git;
 use crate::hands::World;
@@ -94,6 +96,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     sandboxes.settle(&workflow, TRIAL_PATIENCE).await;
     let (templates, instance, next_run) = (sandboxes.templates().cloned(), memory.instance.clone(), memory.next_run);
     let broker = Broker::new(Environment::of_process());
+    let book = Book::new(journal.clone(), memory.egress.clone());
     let parts = Arc::new(Parts {
         journal: journal.clone(),
         layout: layout.clone(),
@@ -102,13 +105,14 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         sandboxes,
         open_mcp: open_mcp(),
         open_broker: open_broker(broker.clone()),
+        open_egress: Egress::new(book.clone(), Arc::new(Internet::default())).opening(),
         ask_credential: broker.asked(),
         workflow_path: path.clone(),
     });
     let (world, nudges) = World::new(file, parts, roots, broker.changes());
     let first = world.look().await;
     let (tracker, in_force) = (world.tracker(), Arc::new(world.in_force()));
-    let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once };
+    let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once, book };
     let (no_sandbox, sandbox) = (first.closed.clone(), first.sandbox.clone());
     let kept = journal.clone();
     let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);

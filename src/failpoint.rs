@@ -62,6 +62,11 @@ pub const STEPS: &[Step] = &[
     step("journal/said", IN_PARTS),
     step("journal/withdrawn", IN_PARTS),
     step("journal/session", IN_PARTS),
+    step("journal/egress_asked", IN_PARTS),
+    step("journal/egress_decided", IN_PARTS),
+    step("journal/egress_forgotten", IN_PARTS),
+    step("journal/egress_withdrawn", IN_PARTS),
+    step("journal/egress_reached", IN_PARTS),
     step("journal/compacted", IN_PARTS),
     // A file of our own is replaced; torn: half of the temporary one is written.
     step("file/write", IN_PARTS),

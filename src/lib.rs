@@ -5,6 +5,7 @@ pub mod airlock;
 pub mod app;
 pub mod cli;
 pub mod conductor;
+pub mod egress;
 pub mod failpoint;
 pub mod files;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Some(Verb::Say(say)) => return say.run(),
         Some(Verb::Journal(journal)) => return journal.run(),
         Some(Verb::Log(log)) => return log.run(),
+        Some(Verb::Egress(egress)) => return egress.run(),
         Some(Verb::Doctor(_) | Verb::Gc(_)) | None => {}
     }
     let examining = matches!(arguments.verb, Some(Verb::Doctor(_)));

@@ -18,6 +18,7 @@ const HOST_FLOORS: &[(u8, &[&str])] = &[
         &[
             "agent",
             "airlock",
+            "egress",
             "failpoint",
             "files",
             "git",
@@ -44,6 +45,7 @@ const CORE_FLOORS: &[(u8, &[&str])] = &[
             "board",
             "broker",
             "budget",
+            "egress",
             "explain",
             "patience",
             "prompt",

@@ -4,6 +4,7 @@
 //! carries; it is never worked out a second time here.
 
 mod find;
+mod hosts;
 mod remedy;
 #[cfg(test)]
 mod tests;
@@ -212,7 +213,7 @@ impl Explained {
             title: Some(row.title.clone()),
             state: Some(row.state.clone()),
             why: Some(NotNow::Running),
-            notes: trouble_with_file(snapshot, &row.id, &row.identifier.0),
+            notes: [trouble_with_file(snapshot, &row.id, &row.identifier.0), hosts::notes(snapshot, &row.id)].concat(),
             run: Some(Run {
                 run: row.run,
                 phase: row.phase.clone(),
@@ -350,7 +351,7 @@ pub fn unheard(snapshot: &Snapshot, id: &IssueId) -> Vec<String> {
 }
 
 fn notes(snapshot: &Snapshot, why: Option<&NotNow>, id: &IssueId, name: &str, active: bool) -> Vec<String> {
-    let mut notes = trouble_with_file(snapshot, id, name);
+    let mut notes = [trouble_with_file(snapshot, id, name), hosts::notes(snapshot, id)].concat();
     match why {
         Some(NotNow::Closed(crate::board::Closed::WorkflowBroken)) => {
             notes.extend(snapshot.workflow_problems.iter().cloned());

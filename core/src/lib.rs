@@ -1,7 +1,7 @@
 //! Words and decisions of symphony.
 //!
 //! Floor 0 (plain data): [`ids`], [`issue`], [`front_matter`], [`time`], [`yaml`], [`json_weight`].
-//! Floor 1 (decisions): [`board`], [`budget`], [`turn`], [`prompt`], [`patience`], [`retention`], [`runtimes`],
+//! Floor 1 (decisions): [`board`], [`budget`], [`egress`], [`turn`], [`prompt`], [`patience`], [`retention`], [`runtimes`],
 //! [`session`], [`snapshot`], [`explain`], and [`workflow`], because reading a workflow test-renders its prompt. `tests/tidy.rs` keeps imports going down.
 //!
 //! Nothing in this crate reads a clock, a file, the environment or a socket, and nothing logs:
@@ -10,6 +10,7 @@
 pub mod board;
 pub mod broker;
 pub mod budget;
+pub mod egress;
 pub mod explain;
 pub mod front_matter;
 pub mod ids;

@@ -2,6 +2,7 @@
 //!
 //! Nobody locks the scheduler to draw a page. The wire types of the API are the web floor's, not these.
 
+mod hosts;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -10,10 +11,12 @@ use jiff::Timestamp;
 
 use crate::board::{EndReason, LastRun, NotNow, StopCause, one_line};
 use crate::budget::{Counters, Used};
+use crate::egress::Reach;
 use crate::ids::{Identifier, IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Malformed};
 use crate::workflow::Budget;
 
+pub use hosts::{HostCard, HostDecision};
 pub use rows::waiting_rows;
 
 /// How much of a proposer's name is said.
@@ -44,6 +47,10 @@ pub struct Snapshot {
     pub running: Vec<RunningRow>,
     /// Questions that no run waits with.
     pub asked: Vec<AskedRow>,
+    /// Hosts that agents asked for and nobody decided about, oldest first.
+    pub hosts_asked: Vec<HostCard>,
+    /// What was decided about hosts, oldest first.
+    pub hosts_decided: Vec<HostDecision>,
     /// What humans said and no agent heard, of issues that no agent takes up by itself.
     pub unheard: BTreeMap<IssueId, Vec<String>>,
     /// Claimed and waiting for a time.
@@ -85,6 +92,8 @@ impl Snapshot {
             budget: None,
             running: vec![],
             asked: vec![],
+            hosts_asked: vec![],
+            hosts_decided: vec![],
             unheard: BTreeMap::new(),
             retrying: vec![],
             idle: vec![],
@@ -189,6 +198,8 @@ pub struct RunningRow {
     pub tokens: Tokens,
     /// Whether it was counted where requests pass; else it is what the agent said.
     pub tokens_metered: bool,
+    /// What it reached of the network.
+    pub reach: Reach,
     /// A question that waits for a human.
     pub question: Option<Question>,
     /// Whether the agent said it is done.

@@ -158,6 +158,20 @@ pub fn model_variables(agent: &AgentOf<'_>, ways: &[(Provider, String)], token: 
     variables
 }
 
+/// What tells programs where the network is: a proxy on the guest's loopback, for everything but that loopback, where models
+/// and our tools are. Plain http goes there too, to be told why it does not pass.
+pub fn egress_variables(port: u16) -> Vec<(String, String)> {
+    let proxy = format!("http://127.0.0.1:{port}");
+    let mut variables = vec![("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned())];
+    for (name, value) in
+        [("HTTPS_PROXY", proxy.as_str()), ("HTTP_PROXY", &proxy), ("NO_PROXY", "localhost,127.0.0.1,::1")]
+    {
+        variables.push((name.to_owned(), value.to_owned()));
+        variables.push((name.to_lowercase(), value.to_owned()));
+    }
+    variables
+}
+
 /// Codex hears of no address but in its configuration, and searches the web unless told not to.
 fn codex_config(agent: &AgentOf<'_>, url: &str) -> Value {
     let mut config = json!({

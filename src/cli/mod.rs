@@ -4,6 +4,7 @@
 mod answer;
 mod asleep;
 mod doctor;
+mod egress;
 mod explain;
 mod gc;
 mod journal;
@@ -19,6 +20,7 @@ use clap::{Parser, Subcommand};
 
 pub use answer::Answer;
 pub use doctor::Doctor;
+pub use egress::Egress;
 pub use explain::Explain;
 pub use gc::Gc;
 pub use journal::Journal;
@@ -64,6 +66,8 @@ pub enum Verb {
     Doctor(Doctor),
     /// Lists what symphony keeps, and removes what nobody needs any more.
     Gc(Gc),
+    /// Lists hosts that agents asked for, and decides about them.
+    Egress(Egress),
     /// Checks, exports or compacts the record of what symphony did.
     Journal(Journal),
 }

@@ -66,6 +66,7 @@ impl Words<'_> {
             workflow: Some(workflow.display().to_string()),
             question,
             now,
+            ..Request::default()
         };
         match tell(&Place::of(dir), &request) {
             Ok(accepted) => {

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use symphony_core::egress::{NotDecided, Verb};
 use symphony_core::ids::Identifier;
 use symphony_core::snapshot::Snapshot;
 use symphony_core::steering::By;
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::egress::DecideError;
 
 /// A request from a door; answered through its `reply`.
 #[derive(Debug)]
@@ -28,6 +31,24 @@ pub enum Request {
         by: By,
         /// Taken, or why not.
         reply: oneshot::Sender<Result<Timestamp, AnswerError>>,
+    },
+    /// What a human decided about a host that an agent asked for.
+    DecideHost {
+        /// The number of the card that was read.
+        card: u64,
+        /// The word.
+        verb: Verb,
+        /// Which way it came.
+        by: By,
+        /// Taken, or why not.
+        reply: oneshot::Sender<Result<(), HostError>>,
+    },
+    /// A decision about a host is taken back.
+    ForgetHost {
+        /// Its number.
+        decision: u64,
+        /// Done, or why not.
+        reply: oneshot::Sender<Result<(), HostError>>,
     },
     /// A human's word for an agent that asked nothing.
     Say {
@@ -80,6 +101,29 @@ pub enum AnswerError {
     /// The program is going down.
     #[error("symphony is shutting down")]
     ShuttingDown,
+}
+
+/// Why a human's word about a host was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// There is nothing to decide.
+    #[error(transparent)]
+    Not(#[from] NotDecided),
+    /// The journal could not keep it.
+    #[error("{0}")]
+    NotStored(String),
+    /// The program is going down.
+    #[error("symphony is shutting down")]
+    ShuttingDown,
+}
+
+impl From<DecideError> for HostError {
+    fn from(error: DecideError) -> Self {
+        match error {
+            DecideError::Not(not) => Self::Not(not),
+            error @ DecideError::NotStored(_) => Self::NotStored(error.to_string()),
+        }
+    }
 }
 
 /// Cheap to clone; every door holds one.
@@ -137,6 +181,28 @@ impl Handle {
     pub async fn say(&self, identifier: Identifier, text: String, now: bool, by: By) -> Result<Taken, AnswerError> {
         let (reply, told) = oneshot::channel();
         self.send(Request::Say { identifier, text, now, by, reply }, told).await
+    }
+
+    /// Hands on what a human decided about a host.
+    ///
+    /// # Errors
+    /// When nobody asks that any more, or it could not be kept.
+    pub async fn decide_host(&self, card: u64, verb: Verb, by: By) -> Result<(), HostError> {
+        let (reply, told) = oneshot::channel();
+        let request = Request::DecideHost { card, verb, by, reply };
+        self.requests.send(request).await.map_err(|_| HostError::ShuttingDown)?;
+        told.await.map_err(|_| HostError::ShuttingDown)?
+    }
+
+    /// Takes a decision about a host back.
+    ///
+    /// # Errors
+    /// When it holds no longer, or that could not be kept.
+    pub async fn forget_host(&self, decision: u64) -> Result<(), HostError> {
+        let (reply, told) = oneshot::channel();
+        let request = Request::ForgetHost { decision, reply };
+        self.requests.send(request).await.map_err(|_| HostError::ShuttingDown)?;
+        told.await.map_err(|_| HostError::ShuttingDown)?
     }
 
     async fn send<T>(

@@ -1,6 +1,7 @@
 //! The loop that owns the board. It never awaits the outside world: whatever a command asks for is
 //! spawned, and its result comes back through the mailbox as an event.
 
+mod egress;
 mod ends;
 pub mod handle;
 mod letters;
@@ -36,6 +37,7 @@ use self::ends::Unkept;
 use self::handle::Request;
 use self::letters::{Stored, until};
 use self::view::{Ended, Live};
+use crate::egress::Book;
 use crate::journal::{Journal, Memory};
 use crate::nudge::Nudge;
 use crate::run::line::{Ended as RunEnded, FromRun, Report};
@@ -118,6 +120,8 @@ pub struct Facts {
     pub workflow_path: String,
     /// End as soon as nothing is left to do.
     pub once: bool,
+    /// What was decided about hosts, and what waits.
+    pub book: Book,
 }
 
 /// Results of spawned work.
@@ -236,6 +240,7 @@ impl<H: Hands> Conductor<H> {
         publish.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut count = tokio::time::interval(COUNT_EVERY);
         count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut hosts = self.facts.book.changes();
         let _killing = kill.clone().drop_guard();
         self.kill = kill;
         let (mut dirty, mut nudged, mut settled) = (true, true, Settled::Finished);
@@ -253,6 +258,7 @@ impl<H: Hands> Conductor<H> {
                     None => nudged = false,
                 },
                 () = sleep_until(wake), if wake.is_some() => self.step(Event::Woke),
+                Ok(()) = hosts.changed() => {}
                 _ = count.tick(), if !self.live.is_empty() => {
                     self.board.count_time(self.now());
                     self.keep_changed();
@@ -375,6 +381,7 @@ impl<H: Hands> Conductor<H> {
         let before = (self.board.malformed().to_vec(), self.board.ambiguous().to_vec());
         self.step(Event::PollEnded(looked.scan));
         if seen {
+            self.withdraw_hosts();
             self.add_missing_notes();
         }
         for file in self.board.malformed().iter().filter(|f| !before.0.contains(f)) {

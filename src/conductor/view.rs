@@ -239,6 +239,7 @@ impl<H: Hands> Conductor<H> {
             totals.tokens = sum(totals.tokens, live.tokens);
             totals.seconds_running += live.started.elapsed().as_secs_f64();
         }
+        let (hosts_asked, hosts_decided) = self.hosts();
         let (retrying, idle) = waiting_rows(&self.board, now, generated_at, &self.policy);
         Snapshot {
             version: self.version,
@@ -258,6 +259,8 @@ impl<H: Hands> Conductor<H> {
             budget: Some(self.policy.budget.clone()),
             running: self.live.iter().map(|(run, live)| self.running_row(*run, live, now)).collect(),
             asked: self.asked_rows(),
+            hosts_asked,
+            hosts_decided,
             unheard: self.unheard(),
             retrying,
             idle,
@@ -309,6 +312,7 @@ impl<H: Hands> Conductor<H> {
             last_event_at: last.map(|e| e.at),
             tokens: live.tokens,
             tokens_metered: live.metered,
+            reach: self.facts.book.reach_of(run),
             question: live.question.clone(),
             marked_done: live.marked_done,
             workspace: live.workspace.as_ref().map(|p| p.display().to_string()),

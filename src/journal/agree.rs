@@ -1,6 +1,8 @@
 //! Whether the rows of the present state say what the newest events say of the same things. Only what events that still
 //! stand tell can be compared: what went behind a checkpoint is not known any more.
 
+mod egress;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
@@ -27,6 +29,7 @@ struct Told {
     before: Option<(i64, i64)>,
     /// A question or letter was too large for its event, so that its number is not told.
     untold: bool,
+    egress: egress::Told,
 }
 
 struct Run {
@@ -64,6 +67,7 @@ impl Told {
         if kind == "compacted" {
             self.before = body["questions"].as_i64().zip(body["letters"].as_i64());
         }
+        self.egress.take(seq, kind, run, issue.as_deref(), body);
         let Some(issue) = issue else { return };
         // What was too large has its size in its place.
         let whole = body.get("sha256").is_none();
@@ -176,6 +180,7 @@ pub(super) fn differences(db: &Connection) -> rusqlite::Result<Vec<String>> {
     issues(db, &told, &mut found)?;
     runs(db, &told, &mut found)?;
     words(db, &told, &mut found)?;
+    told.egress.differences(db, &mut found)?;
     found.truncate(MOST);
     Ok(found)
 }

@@ -66,6 +66,7 @@ pub(super) fn make_room(
             "DELETE FROM questions WHERE closed_at IS NOT NULL AND run < ?1 AND id < (SELECT max(id) FROM questions)
                 AND NOT EXISTS (SELECT 1 FROM letters WHERE letters.question = questions.id AND taken_at IS NULL)",
             "DELETE FROM letters WHERE taken_at IS NOT NULL AND handed_run < ?1 AND id < (SELECT max(id) FROM letters)",
+            "DELETE FROM egress_reached WHERE run < ?1 AND run NOT IN (SELECT run FROM runs)",
         ] {
             tx.execute(sql, [first])?;
         }

@@ -7,12 +7,13 @@ use rusqlite::{Connection, Transaction, params};
 use serde_json::json;
 use symphony_core::board::{Due, EndReason, LastRun, Parked};
 use symphony_core::budget::Counters;
+use symphony_core::egress::Kept as KeptEgress;
 use symphony_core::ids::{IssueId, RunId, StateName};
 use symphony_core::session::Kept;
 use symphony_core::steering::{Letter, OpenQuestion};
 
 use super::chain::{self, Entry, signed};
-use super::{letters, schema, sessions, state};
+use super::{egress, letters, schema, sessions, state};
 
 /// How a run ended that its process did not outlive.
 const CUT_OFF: &str = "symphony ended without a word while this run was under way; what was exported is kept";
@@ -45,6 +46,8 @@ pub struct Memory {
     pub letters: BTreeMap<IssueId, Vec<Letter>>,
     /// The newest session of each issue's agent, if it may be continued.
     pub sessions: BTreeMap<IssueId, Kept>,
+    /// Hosts that wait for a decision, and what was decided.
+    pub egress: KeptEgress,
 }
 
 /// Ends the runs that are said to be under way: their process is gone, for we hold the lock.
@@ -99,5 +102,6 @@ pub(super) fn read(db: &Connection, origin: Origin) -> rusqlite::Result<Memory> 
         questions: letters::open(db)?,
         letters: letters::pending(db)?,
         sessions: sessions::all(db)?,
+        egress: egress::kept(db)?,
     })
 }

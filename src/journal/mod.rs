@@ -6,6 +6,7 @@
 
 mod agree;
 mod chain;
+mod egress;
 mod error;
 pub mod inspect;
 pub mod key;
@@ -35,6 +36,7 @@ use symphony_core::steering::Letter;
 use tokio::sync::oneshot;
 
 use self::chain::{Entry, signed};
+pub use self::egress::Reached;
 pub use self::error::JournalError;
 pub use self::limit::Limit;
 pub use self::memory::{Memory, Origin};

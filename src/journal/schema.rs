@@ -14,7 +14,7 @@ use super::{JournalError, mark};
 pub(super) const CHAINED: i64 = 3;
 
 /// The newest format: this program writes it.
-pub(super) const FORMAT: i64 = 4;
+pub(super) const FORMAT: i64 = 5;
 
 pub(super) const TABLES: &str = "
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -79,6 +79,17 @@ CREATE INDEX runs_open ON runs (run) WHERE ended_at IS NULL;
 const TO_4: &str = "
 CREATE TABLE sessions (issue TEXT PRIMARY KEY, id TEXT NOT NULL, agent TEXT NOT NULL, state TEXT NOT NULL,
     runtime TEXT NOT NULL, cwd TEXT NOT NULL, told TEXT, tried INTEGER NOT NULL) STRICT;
+";
+
+/// From format 4 to 5: hosts that agents asked for, what people decided about them, and what each run reached.
+const TO_5: &str = "
+CREATE TABLE egress_asked (id INTEGER PRIMARY KEY, run INTEGER NOT NULL, issue TEXT NOT NULL, host TEXT NOT NULL,
+    port INTEGER NOT NULL, asked_at TEXT NOT NULL) STRICT;
+CREATE TABLE egress_decided (id INTEGER PRIMARY KEY, issue TEXT NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL,
+    verb TEXT NOT NULL, by TEXT NOT NULL, at TEXT NOT NULL) STRICT;
+CREATE TABLE egress_reached (run INTEGER NOT NULL, issue TEXT NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL,
+    rule TEXT NOT NULL, address TEXT, connections INTEGER NOT NULL, denied INTEGER NOT NULL, sent INTEGER NOT NULL,
+    received INTEGER NOT NULL, PRIMARY KEY (run, host, port)) STRICT;
 ";
 
 /// The name of the copy that is kept of a journal in an older format.
@@ -162,7 +173,10 @@ fn bring_up(db: &Connection, found: i64) -> rusqlite::Result<()> {
     if found < 3 {
         db.execute_batch(TO_3)?;
     }
-    db.execute_batch(TO_4)
+    if found < 4 {
+        db.execute_batch(TO_4)?;
+    }
+    db.execute_batch(TO_5)
 }
 
 /// The first table, index or trigger that is not as symphony makes it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use super::hosts::Hosts;
 use super::place::{Place, PlaceError};
 use super::wire::{Accepted, Answer, Line, Refusal, Request, VERSION};
 
@@ -46,6 +47,14 @@ pub fn ask(place: &Place, issue: Option<&str>) -> Result<Answer, AskError> {
 /// # Errors
 /// When nobody answers, or the words are not taken. After [`AskError::Silent`] they may have been.
 pub fn tell(place: &Place, request: &Request) -> Result<Accepted, AskError> {
+    exchange(place, request)
+}
+
+/// Asks the symphony of `place` about hosts, or hands it a person's word about one.
+///
+/// # Errors
+/// As [`tell`].
+pub fn hosts(place: &Place, request: &Request) -> Result<Hosts, AskError> {
     exchange(place, request)
 }
 

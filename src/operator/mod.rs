@@ -6,13 +6,15 @@
 mod ask;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod hosts;
 mod place;
 mod serve;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-pub use ask::{AskError, ask, tell};
+pub use ask::{AskError, ask, hosts, tell};
+pub use hosts::{HostRow, Hosts};
 pub use place::{Place, PlaceError, Socket, is_same_file};
 pub use serve::serve;
 pub use wire::{Accepted, Answer, Explanation, LastEnd, Of, Refusal, Request, Run, VERSION};

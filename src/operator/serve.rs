@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::hosts::{self, Hosts};
 use super::place::{Socket, is_same_file, own_uid};
 use super::wire::{Accepted, Answer, Refusal, Request, VERSION, instant, line};
 use crate::conductor::handle::{AnswerError, Handle, Taken};
@@ -114,6 +115,7 @@ async fn converse(stream: UnixStream, handle: &Handle) -> io::Result<()> {
 pub(super) enum Answered {
     Explained(Box<Answer>),
     Taken(Accepted),
+    Hosts(Hosts),
 }
 
 /// The answer to one line.
@@ -126,11 +128,19 @@ pub(super) async fn respond(request: &[u8], handle: &Handle) -> Result<Answered,
         return Err(Refusal::new("unknown-version", message, "use the `symphony` program that is running"));
     }
     let command = value["command"].as_str().unwrap_or_default().to_owned();
-    if !["explain", "answer", "say"].contains(&command.as_str()) {
+    let about_hosts = hosts::COMMANDS.contains(&command.as_str());
+    if !about_hosts && !["explain", "answer", "say"].contains(&command.as_str()) {
         let message = format!("no command is called {}", value["command"]);
-        return Err(Refusal::new("unknown-command", message, "`explain`, `answer` and `say` are"));
+        return Err(Refusal::new(
+            "unknown-command",
+            message,
+            "`explain`, `answer`, `say`, `egress`, `egress-decide` and `egress-forget` are",
+        ));
     }
     let request: Request = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
+    if about_hosts {
+        return hosts::respond(&request, handle).await.map(Answered::Hosts);
+    }
     if command != "explain" {
         return take(request, handle).await.map(Answered::Taken);
     }

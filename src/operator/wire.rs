@@ -15,7 +15,7 @@ pub const VERSION: u32 = 1;
 pub struct Request {
     /// [`VERSION`]
     pub v: u32,
-    /// `explain`, `answer` or `say`
+    /// `explain`, `answer`, `say`, or one about hosts: `egress`, `egress-decide`, `egress-forget`
     pub command: String,
     /// Which issue, file or name; none is all of them.
     pub issue: Option<String>,
@@ -31,6 +31,12 @@ pub struct Request {
     /// Whether `say` cancels the turn under way.
     #[serde(default)]
     pub now: bool,
+    /// The number of the host that `egress-decide` and `egress-forget` are about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// What `egress-decide` says: `once`, `issue`, `always` or `never`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verb: Option<String>,
 }
 
 /// The answer to `answer` and `say`.

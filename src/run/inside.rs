@@ -231,7 +231,7 @@ impl Attempt {
         line.report(Report::Phase("starting the agent")).await;
         let mut mcp = self.open_mcp(channel).await?;
         let agent = self.start_agent(channel, stood, mcp.as_mut(), opening, line).await?;
-        let Agent { mut session, exit, killer, prompt, answered, doors, models } = agent;
+        let Agent { mut session, exit, killer, prompt, answered, doors, models, egress } = agent;
         talk.session = answered;
         talk.providers = models.as_ref().map(|models| models.door.watch.clone());
         let end = self.turns(airlock, channel, &mut session, mcp.as_mut(), ready, prompt, talk, line).await;
@@ -245,6 +245,7 @@ impl Attempt {
         if let Some(models) = models {
             models.end().await;
         }
+        egress.end().await;
         drop((doors, mcp));
         end
     }

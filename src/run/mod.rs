@@ -3,6 +3,7 @@
 //! Exactly one [`RunEnd`] comes out. Whatever was begun is ended in reverse order, by code that stands
 //! here, not by `Drop`; dropping the future (a second signal) kills the sandbox and every child.
 
+pub mod egress;
 mod export;
 mod finish;
 mod inside;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub open_mcp: OpenMcp,
     /// The guest's door to models.
     pub open_broker: models::OpenBroker,
+    /// The guest's way to the network.
+    pub open_egress: egress::OpenEgress,
     /// What the host has for models.
     pub ask_credential: models::AskCredential,
     /// Absolute path of the workflow file, for hooks.

@@ -12,6 +12,7 @@ use symphony_core::snapshot::EventRow;
 use symphony_guest::wire::{Program as GuestProgram, RefusalKind, SpawnRequest};
 use tokio::sync::mpsc;
 
+use super::egress::{self, Egress};
 use super::inside::{Door, GUEST_GRACE, TREE, forward};
 use super::line::{Line, Report};
 use super::mcp::Mcp;
@@ -57,6 +58,8 @@ pub(super) struct Agent {
     pub(super) doors: [Door; 2],
     /// Its way to models, if it has one.
     pub(super) models: Option<Models>,
+    /// Its way to the network.
+    pub(super) egress: Egress,
 }
 
 /// A program with a session, or why not.
@@ -95,6 +98,8 @@ impl Attempt {
         if let Some(Models { door, .. }) = &models {
             launch.env.extend(profile::model_variables(&self.agent(), &door.ways, &door.token));
         }
+        let egress = self.open_egress(channel, line).await?;
+        launch.env.extend(profile::egress_variables(egress::PORT));
         launch.env.sort();
         let tokens = models.iter().map(|models| models.door.token.clone());
         // The session adds its own token for our tools.
@@ -173,7 +178,7 @@ impl Attempt {
                 prompt::resumed(&self.plan.issue, &attempt_of(&self.plan), task, self.workflow.mcp.enabled)
             }
         };
-        Ok(Agent { session, exit, killer, prompt, answered, doors, models })
+        Ok(Agent { session, exit, killer, prompt, answered, doors, models, egress })
     }
 
     /// Where programs are looked for: first in what the workflow brings along for its agents.

@@ -1,15 +1,16 @@
 //! What the attention region shows: everything that needs a human, questions first. Pure: words, no markup but what
 //! [`markdown`] made safe.
 
+use symphony_core::egress::Verb;
 use symphony_core::explain;
 use symphony_core::ids::{Identifier, StateName, hash16};
 use symphony_core::snapshot::{AskedRow, IdleRow, Question, RunningRow, Snapshot};
 use symphony_core::workflow::Role;
 
-use super::decide;
 use super::markdown::{self, Safe};
 use super::view::{Clock, LastEnd, MAX_SHELF, with_unheard};
 use super::words::{Piece, link, percent_encoded, pieces};
+use super::{decide, hosts};
 use crate::log::harmless;
 
 /// One question that waits for an answer.
@@ -54,11 +55,11 @@ pub(super) struct Deciding {
     /// What a proposal says, as it stands: rendered, Markdown hides link definitions, titles and addresses, and a
     /// person would approve what only the agent reads.
     pub(super) source: Option<String>,
-    pub(super) verbs: Vec<Verb>,
+    pub(super) verbs: Vec<Move>,
 }
 
 /// One thing that a person may decide.
-pub(super) struct Verb {
+pub(super) struct Move {
     pub(super) route: &'static str,
     pub(super) label: &'static str,
     /// Where it sends the issue.
@@ -73,6 +74,10 @@ pub(super) struct Attention {
     pub(super) deciding: Vec<Deciding>,
     /// How many proposals are not shown.
     pub(super) more: usize,
+    /// Hosts that agents asked for, and how many are not shown.
+    pub(super) hosts: Vec<hosts::Asking>,
+    pub(super) more_hosts: usize,
+    pub(super) host_verbs: [(Verb, &'static str, &'static str); 4],
 }
 
 impl Attention {
@@ -82,7 +87,14 @@ impl Attention {
         let more = proposals.clone().count().saturating_sub(MAX_SHELF);
         let deciding = parked.chain(proposals.take(MAX_SHELF)).map(|row| Deciding::of(row, snapshot)).collect();
         let waiting = snapshot.running.iter().filter_map(Asking::running);
-        Self { asking: waiting.chain(snapshot.asked.iter().filter_map(Asking::released)).collect(), deciding, more }
+        Self {
+            asking: waiting.chain(snapshot.asked.iter().filter_map(Asking::released)).collect(),
+            deciding,
+            more,
+            hosts: snapshot.hosts_asked.iter().take(MAX_SHELF).map(hosts::Asking::of).collect(),
+            more_hosts: snapshot.hosts_asked.len().saturating_sub(MAX_SHELF),
+            host_verbs: hosts::VERBS,
+        }
     }
 }
 
@@ -136,7 +148,7 @@ impl Deciding {
         if is_proposal && !row.labels.is_empty() {
             reason.push_str(&format!(" · labels {}", harmless(&row.labels.join(", "))));
         }
-        let verb = |route, label, to: StateName, is_main| Verb { route, label, to: to.0, is_main };
+        let verb = |route, label, to: StateName, is_main| Move { route, label, to: to.0, is_main };
         let approve = if is_proposal { "approve" } else { "resume" };
         let verbs = vec![
             verb("approve", approve, decide::approved(snapshot, row), true),

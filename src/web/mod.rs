@@ -15,6 +15,7 @@ mod form;
 pub(crate) mod fuzz;
 mod guard;
 mod host;
+mod hosts;
 mod inbox;
 mod listen;
 mod markdown;

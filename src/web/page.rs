@@ -67,6 +67,7 @@ struct SayPart {
 #[template(path = "disk.html")]
 struct DiskPart {
     view: view::Disk,
+    csrf: String,
 }
 
 #[derive(Template)]
@@ -105,7 +106,7 @@ pub(super) fn page(
         header: header(app, snapshot)?,
         attention: attention(app, snapshot, error)?,
         sessions: sessions(app, snapshot)?,
-        disk: Safe::rendered(&DiskPart { view: view::Disk::of(snapshot) })?,
+        disk: disk(app, snapshot)?,
         new_issue: new_issue(app, form)?,
         totals: Safe::rendered(&TotalsPart { view: view::Footer::of(&snapshot.totals) })?,
     };
@@ -119,7 +120,7 @@ pub(super) async fn partial(State(app): State<Shared>, Path(name): Path<String>)
         "header" => header(&app, &snapshot)?,
         "attention" => attention(&app, &snapshot, None)?,
         "sessions" => sessions(&app, &snapshot)?,
-        "disk" => Safe::rendered(&DiskPart { view: view::Disk::of(&snapshot) })?,
+        "disk" => disk(&app, &snapshot)?,
         "totals" => Safe::rendered(&TotalsPart { view: view::Footer::of(&snapshot.totals) })?,
         _ => {
             let message = format!("no partial `{name}`");
@@ -127,6 +128,10 @@ pub(super) async fn partial(State(app): State<Shared>, Path(name): Path<String>)
         }
     };
     Ok(Html(part.to_string()).into_response())
+}
+
+fn disk(app: &App, snapshot: &Snapshot) -> Result<Safe, askama::Error> {
+    Safe::rendered(&DiskPart { view: view::Disk::of(snapshot), csrf: app.token.csrf_value() })
 }
 
 fn header(app: &App, snapshot: &Snapshot) -> Result<Safe, askama::Error> {

@@ -4,6 +4,7 @@ mod api;
 mod changes;
 mod decide;
 mod entry;
+mod hosts;
 mod pages;
 mod streams;
 
@@ -14,11 +15,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use symphony_core::board::{EndReason, LastRun, NotNow, ParkReason, Parked};
+use symphony_core::egress::{Card, Decision, NotDecided, Reach, Target, Verb};
 use symphony_core::ids::{Identifier, IssueId, RunId, StateName};
 use symphony_core::issue::{Ambiguity, Malformed, Scan};
 use symphony_core::snapshot::{
-    AskedRow, EventRow, FinishedRow, IdleRow, Question, RetryRow, RunningRow, Snapshot, Spent, Stage, StateRow, Tokens,
-    Totals,
+    AskedRow, EventRow, FinishedRow, HostCard, HostDecision, IdleRow, Question, RetryRow, RunningRow, Snapshot, Spent,
+    Stage, StateRow, Tokens, Totals,
 };
 use symphony_core::steering::By;
 use symphony_core::time::Tick;
@@ -157,6 +159,17 @@ impl House {
                     Request::Refresh { reply } => {
                         let _ = reply.send(asked);
                         asked = true;
+                    }
+                    Request::DecideHost { card, verb, by, reply } => {
+                        let taken = if card == 31 { Ok(()) } else { Err(NotDecided::NotAsked.into()) };
+                        if taken.is_ok() {
+                            heard.lock().expect("lock").push((verb.as_str().to_owned(), false, by));
+                        }
+                        let _ = reply.send(taken);
+                    }
+                    Request::ForgetHost { decision, reply } => {
+                        let done = if decision == 41 { Ok(()) } else { Err(NotDecided::NoDecision.into()) };
+                        let _ = reply.send(done);
                     }
                     Request::Say { identifier, text, now, by, reply } => {
                         let taken = match identifier.0.as_str() {
@@ -373,6 +386,7 @@ fn asking() -> RunningRow {
         last_event_at: Some(at("2026-01-02T02:59:00Z")),
         tokens: Tokens { input: 1200, output: 300, total: 1500 },
         tokens_metered: true,
+        reach: Reach::default(),
         question: Some(Question {
             id: 7,
             default_at: None,
@@ -451,4 +465,17 @@ fn released() -> AskedRow {
 fn proposal(identifier: &str, text: &str) -> IdleRow {
     let row = idle(identifier, "Triage", Role::Holding, NotNow::Holding);
     IdleRow { proposed_by: Some("<b>ASK-1".into()), proposal: Some(text.into()), labels: vec!["ok".into()], ..row }
+}
+
+/// A host that an agent asked for, and one that was decided.
+pub(super) fn hosts() -> (HostCard, HostDecision) {
+    let at = at("2026-01-02T02:58:00Z");
+    let target = |host: &str| Target::kept(host.into(), 443);
+    let issue = IssueId("busy-1".into());
+    let asked =
+        Card { id: 31, issue: issue.clone(), run: RunId(6), target: target("asked.example"), asked_at: at, times: 3 };
+    let decided = Decision { id: 41, issue, target: target("decided.example"), verb: Verb::Issue, by: By::Api, at };
+    let identifier = Identifier("BUSY/1 <b>ä</b>".into());
+    let card = HostCard { card: asked, identifier: identifier.clone(), title: "<i>title</i>".into() };
+    (card, HostDecision { decision: decided, identifier })
 }

@@ -9,6 +9,7 @@ use symphony_core::ids::IssueId;
 use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Stage, Totals};
 use symphony_core::workflow::Role;
 
+use super::hosts;
 use super::say::SayForm;
 use super::wire::waits;
 use super::words::{Piece, count, duration, link, pieces, short};
@@ -147,6 +148,8 @@ pub(super) struct Disk {
     pub(super) finished: Vec<Finished>,
     pub(super) waiting: Vec<Waiting>,
     pub(super) shelves: Vec<Shelf>,
+    /// What was decided about hosts.
+    pub(super) decided: Vec<hosts::Decided>,
     /// Whether every file could be read as one issue.
     pub(super) clean: bool,
     pub(super) first_active: String,
@@ -161,7 +164,8 @@ pub(super) struct Footer {
 impl Header {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let asking = snapshot.running.iter().filter(|row| waits(row)).count();
-        let needs_you = asking + snapshot.asked.len() + snapshot.idle.iter().filter(|row| row.needs_human()).count();
+        let deciding = snapshot.hosts_asked.len() + snapshot.idle.iter().filter(|row| row.needs_human()).count();
+        let needs_you = asking + snapshot.asked.len() + deciding;
         let badge = match (needs_you, snapshot.running.is_empty()) {
             (1.., _) => "attention",
             (0, false) => "working",
@@ -301,6 +305,7 @@ impl Disk {
             finished: snapshot.finished.iter().map(|row| Finished::of(row, snapshot)).collect(),
             waiting,
             clean: snapshot.malformed.is_empty() && snapshot.ambiguous.is_empty(),
+            decided: snapshot.hosts_decided.iter().map(hosts::Decided::of).collect(),
             shelves: shelves.into_iter().filter(|shelf| !shelf.rows.is_empty()).collect(),
             first_active: first_active(snapshot),
         }

@@ -3,6 +3,7 @@
 //! Fields are only ever added (C219). Instants are RFC 3339 in UTC with milliseconds.
 
 mod detail;
+mod hosts;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -43,6 +44,7 @@ pub(super) struct State<'a> {
     running: Vec<Running<'a>>,
     /// Questions that no run waits with.
     asked: Vec<Asked<'a>>,
+    egress: hosts::Hosts<'a>,
     retrying: Vec<Retrying<'a>>,
     idle: Vec<Idle<'a>>,
     finished: Vec<Finished<'a>>,
@@ -97,7 +99,7 @@ struct Polling {
 struct Counts {
     running: usize,
     retrying: usize,
-    /// Open questions, parked issues and proposals: what waits for a human.
+    /// Open questions, parked issues, proposals and hosts: what waits for a human.
     blocked: usize,
     /// Issues in an active state that are neither claimed nor parked and wait for no answer.
     queued: usize,
@@ -142,6 +144,7 @@ struct Running<'a> {
     tokens: TokensState,
     /// Whether they were counted where requests pass, and are not the agent's word.
     tokens_metered: bool,
+    egress: hosts::Reached,
     steering_requested: bool,
     steering_question: Option<&'a str>,
     steering_context: Option<&'a str>,
@@ -264,12 +267,13 @@ impl<'a> State<'a> {
             counts: Counts {
                 running: snapshot.running.len(),
                 retrying: snapshot.retrying.len(),
-                blocked: questions + snapshot.asked.len() + deciding,
+                blocked: questions + snapshot.asked.len() + deciding + snapshot.hosts_asked.len(),
                 queued,
                 idle: snapshot.idle.len(),
             },
             running: snapshot.running.iter().map(Running::of).collect(),
             asked: snapshot.asked.iter().map(Asked::of).collect(),
+            egress: hosts::Hosts::of(snapshot),
             retrying: snapshot.retrying.iter().map(Retrying::of).collect(),
             idle: snapshot.idle.iter().map(|row| Idle::of(snapshot, row)).collect(),
             finished: snapshot.finished.iter().map(Finished::of).collect(),
@@ -321,6 +325,7 @@ impl<'a> Running<'a> {
             last_event_at: row.last_event_at.map(Instant),
             tokens: TokensState::of(row.tokens),
             tokens_metered: row.tokens_metered,
+            egress: hosts::Reached::of(row.reach),
             steering_requested: waits(row),
             steering_question: question.map(|question| question.question.as_str()),
             steering_context: question.and_then(|question| question.context.as_deref()),

@@ -8,6 +8,7 @@ mod conformance;
 mod crash;
 mod doctor;
 mod edges;
+mod egress;
 mod explain;
 mod fake_agent;
 mod gc;

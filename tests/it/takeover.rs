@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
+use symphony::egress::Book;
+use symphony::gateway::egress::{Egress, Internet};
 use symphony::git::Git;
 use symphony::journal::{Journal, Origin};
 use symphony::layout::Layout;
@@ -95,6 +97,7 @@ impl Bench {
         symphony::files::create_private_dir(layout.root()).expect("directory");
         let (journal, memory) =
             Journal::open(&layout.journal(), Origin { instance: "of-this-test".into(), last_run: 0 }).expect("journal");
+        let book = Book::new(journal.clone(), memory.egress);
         let parts = Arc::new(Parts {
             journal,
             git: Git::new(layout.root()).expect("git"),
@@ -103,6 +106,7 @@ impl Bench {
             sandboxes: sandboxes.clone(),
             open_mcp: Arc::new(|_, _, _| Err("there are no tools".to_owned())),
             open_broker: Arc::new(|_, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
+            open_egress: Egress::new(book, Arc::new(Internet::default())).opening(),
             ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
             workflow_path: dir.join("WORKFLOW.md"),
         });

@@ -80,6 +80,7 @@ fn row(issue: &Issue, run: RunId) -> RunningRow {
         last_event_at: None,
         tokens: Tokens::default(),
         tokens_metered: false,
+        reach: Default::default(),
         question: None,
         marked_done: false,
         workspace: None,

@@ -114,6 +114,7 @@ pub const KEYS: &[Key] = &[
     key("providers.openai.models", "null"),
     key("providers.openai.login", "false"),
     key("egress", ""),
+    key("egress.allow", "[]"),
     key("egress.provider_tools", "false"),
     key("server", ""),
     key("server.port", "null"),

@@ -3,6 +3,7 @@
 //! Knows nothing of files or the environment: paths are resolved against the directory it is handed.
 
 mod adapter;
+mod egress;
 pub mod expand;
 pub mod keys;
 mod parse;
@@ -34,6 +35,7 @@ use std::path::PathBuf;
 
 use indexmap::IndexMap;
 
+use crate::egress::AllowList;
 use crate::ids::StateName;
 
 /// A workflow that passed every check; relative paths are already absolute.
@@ -73,8 +75,10 @@ pub struct Workflow {
     pub steering: Steering,
     /// `retention.*`
     pub retention: Retention,
-    /// `credentials`, `providers.*`, `egress.*`
+    /// `credentials`, `providers.*`, `egress.provider_tools`
     pub models: Models,
+    /// `egress.allow`: hosts that every run may reach.
+    pub egress: AllowList,
 }
 
 impl Workflow {

@@ -8,8 +8,8 @@ use super::split::split;
 use super::states::{self, MAX_COUNT};
 use super::{
     Acp, Adapter, Agent, Auth, Budget, Checkout, Handoff, Hooks, Jail, Mcp, Minimum, OnBlockerCancelled, Polling,
-    Runtime, Sandbox, Seed, Server, Steering, Tracker, Workflow, Workspace, profiles, providers, retention, secrets,
-    smolvm,
+    Runtime, Sandbox, Seed, Server, Steering, Tracker, Workflow, Workspace, egress, profiles, providers, retention,
+    secrets, smolvm,
 };
 use crate::prompt::Prompt;
 use crate::yaml::{self, Kind};
@@ -96,6 +96,7 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
     let agent = agent(reader, root, &mut states);
     let sandbox = sandbox(reader, root);
     let smolvm = smolvm::read(reader, root, &sandbox);
+    let outward = reader.section(root, "egress", "egress");
     Workflow {
         dir: reader.place.dir.clone(),
         prompt: String::new(),
@@ -114,7 +115,8 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
         budget: budget(reader, root),
         steering: steering(reader, root),
         retention: retention::read(reader, root),
-        models: providers::read(reader, root),
+        models: providers::read(reader, root, &outward),
+        egress: egress::allowed(reader, &outward),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `credentials`, `providers.*` and `egress.*`: how agents reach models, and with whose key.
+//! `credentials`, `providers.*` and `egress.provider_tools`: how agents reach models, and with whose key.
 
 use super::parse::is_loopback;
 use super::problem::{Code, Problem};
@@ -74,7 +74,7 @@ impl Models {
     }
 }
 
-pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Models {
+pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, egress: &Section<'_>) -> Models {
     if reader.word(root, "credentials", &[("broker", false), ("stage", true)]) == Some(true) {
         let message = "`credentials: stage` is not built yet";
         let problem = Problem::error(Code::NotBuiltYet, root.place_of("credentials"), message).about("credentials");
@@ -85,8 +85,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Models {
     let anthropic = provider(reader, &providers, Provider::Anthropic);
     let openai = provider(reader, &providers, Provider::OpenAi);
     let hold_ms = reader.number(&providers, "hold_ms", HOLD_MS, 0..=HOLD_MOST_MS).unsigned_abs();
-    let egress = reader.section(root, "egress", "egress");
-    Models { anthropic, openai, hold_ms, provider_tools: reader.boolean(&egress, "provider_tools", false) }
+    Models { anthropic, openai, hold_ms, provider_tools: reader.boolean(egress, "provider_tools", false) }
 }
 
 fn provider(reader: &mut Reader<'_>, providers: &Section<'_>, provider: Provider) -> ProviderRule {

@@ -21,10 +21,10 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, sandbox: &Sandbo
         let says = "is not followed: a machine has no network device";
         warned(
             reader,
-            Code::NotBuiltYet,
+            Code::Unused,
             "net",
             says,
-            "set it to `false`; `egress.allow` will name hosts in a later version",
+            "set it to `false`, and name the hosts that agents may reach in `egress.allow`",
         );
     }
     if section.get("endpoint").is_some() {

@@ -440,7 +440,7 @@ fn a_full_file_of_0_1_0_works() {
 #[test]
 fn what_a_machine_does_not_give_is_said_where_it_is_asked_for() {
     let (_, problem) = warned("smolvm: {image: i, net: true}");
-    assert_eq!((problem.code, problem.line, problem.column), (Code::NotBuiltYet, 2, 20));
+    assert_eq!((problem.code, problem.line, problem.column), (Code::Unused, 2, 20));
     assert!(problem.to_string().contains("egress.allow"), "{problem}");
     // ISSUES is set, NOTHING is not, and the default list asks for nothing.
     let (_, problem) = warned("smolvm: {forward_env: [NOTHING, ISSUES]}");

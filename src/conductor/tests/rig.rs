@@ -22,7 +22,8 @@ pub(super) fn conductor(
         opened = Journal::open(&dir.path().join("journal.db"), Origin::default());
     }
     let (journal, memory) = opened.expect("opens");
-    let facts = Facts { workflow_path: "WORKFLOW.md".into(), once };
+    let book = crate::egress::Book::new(journal.clone(), memory.egress.clone());
+    let facts = Facts { workflow_path: "WORKFLOW.md".into(), once, book };
     let hands = Arc::new(Script::new(world.clone(), journal.clone()));
     Conductor::new(hands, looked(world), journal, memory, facts)
 }

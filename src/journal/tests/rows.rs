@@ -110,3 +110,83 @@ async fn words_too_large_for_an_event_and_a_run_that_was_cut_off_are_no_differen
     drop(open(&path).expect("opens"));
     whole(&path);
 }
+
+/// Hosts: a card that waits, one that was decided, a decision that was used up, one that holds, and what a run reached.
+#[tokio::test]
+async fn rows_of_hosts_that_the_events_contradict_are_told() {
+    use symphony_core::egress::{Target, Verb};
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("journal.db");
+    let (journal, _) = open(&path).expect("opens");
+    let (issue, host) =
+        (IssueId("a".into()), |name: &str| Target::parse(&format!("{name}.example:443")).expect("a host"));
+    journal.run_started(RunId(1), issue.clone(), counters(1)).await.expect("writes");
+    let mut cards = vec![];
+    for name in ["waits", "used", "holds", "gone"] {
+        cards.push(journal.egress_asked(RunId(1), issue.clone(), host(name)).await.expect("writes"));
+    }
+    let used = journal.egress_decided(cards[1].clone(), vec![cards[1].id], Verb::Once, By::Cli).await.expect("writes");
+    journal.egress_forgotten(used, Some(RunId(1))).await.expect("writes");
+    let holds =
+        journal.egress_decided(cards[2].clone(), vec![cards[2].id], Verb::Issue, By::Api).await.expect("writes");
+    journal.egress_withdrawn(issue.clone(), vec![cards[3].id]).await.expect("writes");
+    let mut reached = Reached {
+        target: host("holds"),
+        rule: "decision".into(),
+        address: Some([1, 1, 1, 1].into()),
+        connections: 1,
+        denied: 2,
+        sent: 3,
+        received: 4,
+    };
+    for _ in 0..2 {
+        journal.egress_reached(RunId(1), issue.clone(), vec![reached.clone()]).await.expect("writes");
+        reached.received += 1;
+    }
+    drop(journal);
+    let (journal, memory) = open(&path).expect("opens");
+    drop(journal);
+    assert_eq!((memory.egress.cards, memory.egress.decisions), (vec![cards[0].clone()], vec![holds.clone()]));
+    whole(&path);
+    let before = std::fs::read(&path).expect("reads");
+    let (card, decision) = (cards[0].id, holds.id);
+    for (sql, says) in [
+        ("DELETE FROM egress_asked".to_owned(), format!("host card of event {card} is missing")),
+        ("UPDATE egress_asked SET host = 'evil.example'".into(), format!("host card {card} is not what")),
+        ("UPDATE egress_asked SET issue = 'b'".into(), format!("host card {card} is not what")),
+        (
+            "INSERT INTO egress_asked VALUES (999, 1, 'a', 'x', 1, '2026-01-02T03:04:05Z')".into(),
+            "host card 999 stands in no event".into(),
+        ),
+        ("DELETE FROM egress_decided".into(), format!("host decision of event {decision} is missing")),
+        ("UPDATE egress_decided SET verb = 'always'".into(), format!("host decision {decision} is not what")),
+        ("UPDATE egress_decided SET port = 22".into(), format!("host decision {decision} is not what")),
+        (
+            "INSERT INTO egress_decided VALUES (999, 'a', 'x', 1, 'always', 'cli', '2026-01-02T03:04:05Z')".into(),
+            "host decision 999 stands in no event".into(),
+        ),
+        ("UPDATE egress_reached SET sent = 0".into(), "what run 1 reached at holds.example is not what event ".into()),
+        ("UPDATE egress_reached SET address = NULL".into(), "what run 1 reached at holds.example is not".into()),
+        ("DELETE FROM egress_reached".into(), "what run 1 reached in event ".into()),
+        (
+            "INSERT INTO egress_reached VALUES (1, 'a', 'x', 1, 'r', NULL, 0, 0, 0, 0)".into(),
+            "what run 1 reached at x stands in no event".into(),
+        ),
+    ] {
+        for end in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+        }
+        std::fs::write(&path, &before).expect("as before");
+        Connection::open(&path).expect("db").execute_batch(&sql).expect(&sql);
+        let report = inspect::check(&path, None).expect(&sql);
+        assert!(report.differences.iter().any(|told| told.starts_with(&says)), "{sql}: {:?}", report.differences);
+    }
+    std::fs::write(&path, &before).expect("as before");
+    for keep in [3, 0] {
+        inspect::compact_file(&path, keep, &[7; 32]).expect("compacts");
+        whole(&path);
+        let (journal, memory) = open(&path).expect("opens");
+        drop(journal);
+        assert_eq!((memory.egress.cards.len(), memory.egress.decisions.len()), (1, 1), "what holds stays");
+    }
+}

@@ -6,10 +6,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use symphony_core::board::{EndReason, LastRun};
+use symphony_core::egress::{Card, NotDecided, Reach, Target};
 use symphony_core::ids::{Identifier, IssueId, RunId, StateName};
 use symphony_core::issue::{Malformed, Scan};
 use symphony_core::snapshot::{
-    EventRow, FinishedRow, IdleRow, Question, RunningRow, Snapshot, Spent, Stage as RunStage, StateRow, Tokens,
+    EventRow, FinishedRow, HostCard, IdleRow, Question, RunningRow, Snapshot, Spent, Stage as RunStage, StateRow,
+    Tokens,
 };
 use symphony_core::workflow::{Auth, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -145,6 +147,12 @@ async fn conduct(mut mailbox: mpsc::Receiver<Request>) {
     while let Some(request) = mailbox.recv().await {
         match request {
             Request::Refresh { reply } => drop(reply.send(false)),
+            Request::DecideHost { card, reply, .. } => {
+                drop(reply.send(if card == 31 { Ok(()) } else { Err(NotDecided::NotAsked.into()) }));
+            }
+            Request::ForgetHost { decision, reply } => {
+                drop(reply.send(if decision == 41 { Ok(()) } else { Err(NotDecided::NoDecision.into()) }));
+            }
             Request::Say { text, reply, .. } => {
                 assert!(!text.trim().is_empty(), "a blank message");
                 drop(reply.send(Ok(Taken { at: Timestamp::UNIX_EPOCH, waits: None })));
@@ -182,12 +190,20 @@ fn snapshot(words: &str) -> Snapshot {
         running: vec![running(words, last.clone())],
         idle: vec![proposal(words, last)],
         finished: vec![finished],
+        hosts_asked: vec![host(words)],
         unheard: [(IssueId("d-1".into()), vec![words.to_owned()])].into(),
         malformed: vec![bad],
         workflow_problems: vec![words.into()],
         warnings: vec![words.into()],
         ..Snapshot::empty()
     }
+}
+
+fn host(words: &str) -> HostCard {
+    let target = Target::kept(words.into(), 443);
+    let card =
+        Card { id: 31, issue: IssueId("a-1".into()), run: RunId(5), target, asked_at: Timestamp::UNIX_EPOCH, times: 2 };
+    HostCard { card, identifier: Identifier(words.into()), title: words.into() }
 }
 
 fn running(words: &str, last: LastRun) -> RunningRow {
@@ -221,6 +237,7 @@ fn running(words: &str, last: LastRun) -> RunningRow {
         last_event_at: Some(at),
         tokens: Tokens { input: 1, output: 2, total: 3 },
         tokens_metered: false,
+        reach: Reach::default(),
         question: Some(question),
         marked_done: false,
         workspace: None,

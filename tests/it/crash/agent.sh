@@ -13,6 +13,13 @@ step() {
     # Never committed by the agent: it travels as uncommitted work.
     echo "$n" >end.txt
 }
+# Asks for a host on the way out, and reads the refusal.
+knock() {
+    exec 7<>/dev/tcp/127.0.0.1/8486 || return 0
+    printf 'CONNECT %s:443 HTTP/1.1\r\nHost: x\r\n\r\n' "$1" >&7
+    read -r -t 20 _ <&7 || :
+    exec 7>&-
+}
 finish() { call mark_done '{"title":"The end","summary":"All of it."}'; }
 turn() {
     [[ $prompt =~ ([A-Z]-1):\ .*\ in\ (Todo|Review)\. ]] && issue=${BASH_REMATCH[1]} state=${BASH_REMATCH[2]}
@@ -22,6 +29,8 @@ turn() {
     step
     case $issue/$state in
     A-1/*)
+        # A person decides about the one; the other waits until the issue is finished.
+        knock decided.example 2>/dev/null; knock left.example 2>/dev/null
         [ -e "$HOME/failed" ] || { touch "$HOME/failed"; exit 1; }
         if [[ $prompt =~ (green-[0-9]+) ]]; then echo "${BASH_REMATCH[1]}" >>answer.txt; fi
         if [ -e answer.txt ]; then finish; else call request_human_steering '{"question":"Which colour?"}'; fi ;;

@@ -24,6 +24,7 @@ pub(crate) fn all(scene: &Scene) -> Vec<String> {
     }
     wrong.extend(runs(scene, &db));
     wrong.extend(letters(scene, &db));
+    wrong.extend(hosts(scene, &db));
     match symphony::journal::inspect::check(&scene.journal_path(), None) {
         Ok(report) => {
             wrong.extend(report.chain.and_then(Result::err).map(|error| format!("the chain: {error}")));
@@ -32,6 +33,19 @@ pub(crate) fn all(scene: &Scene) -> Vec<String> {
         Err(error) => wrong.push(format!("the journal: {error}")),
     }
     wrong.extend(left(scene));
+    wrong
+}
+
+/// Every decision about a host that was accepted is told, and nobody is asked for a finished issue.
+fn hosts(scene: &Scene, db: &Connection) -> Vec<String> {
+    let number = |sql: &str, of: i64| db.query_row(sql, [of], |r| r.get::<_, i64>(0)).expect("a number");
+    let told = "SELECT count(*) FROM events WHERE kind = 'egress_decided' AND json_extract(body, '$.card') = ?1";
+    let hosts = scene.hosts.borrow();
+    let lost = hosts.iter().filter(|card| number(told, **card) != 1);
+    let mut wrong: Vec<String> = lost.map(|card| format!("what was decided over card {card} is lost")).collect();
+    if number("SELECT count(*) FROM egress_asked WHERE id > ?1", 0) != 0 {
+        wrong.push("a finished issue still asks for a host".to_owned());
+    }
     wrong
 }
 

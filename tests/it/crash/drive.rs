@@ -20,6 +20,8 @@ pub(crate) struct Scene {
     pub(crate) accepted: RefCell<Vec<String>>,
     /// Words without a question that were accepted.
     pub(crate) said: RefCell<Vec<String>>,
+    /// Cards of hosts about which a decision was accepted.
+    pub(crate) hosts: RefCell<Vec<i64>>,
     /// Answers and words that were sent.
     sent: RefCell<usize>,
     /// What went wrong meanwhile.
@@ -46,6 +48,7 @@ impl Scene {
             project,
             accepted: RefCell::default(),
             said: RefCell::default(),
+            hosts: RefCell::default(),
             sent: RefCell::default(),
             wrong: RefCell::default(),
         }
@@ -68,6 +71,11 @@ impl Scene {
         self.journal().and_then(|db| db.query_row(sql, [issue], |r| r.get::<_, i64>(0)).ok()).unwrap_or(0) > 0
     }
 
+    /// The first number that this finds.
+    fn number(&self, sql: &str) -> Option<i64> {
+        self.journal()?.query_row(sql, [], |r| r.get(0)).ok()
+    }
+
     pub(crate) fn state_of(&self, issue: &str) -> Vec<String> {
         let states = std::fs::read_dir(self.project.dir().join("issues")).expect("issues").flatten();
         let found = states.filter(|state| state.path().join(format!("{issue}.md")).exists());
@@ -85,10 +93,12 @@ impl Scene {
         let parked = || self.project.read("issues/Parked/B-1.md").contains("Parked: ") && self.is_marked_parked();
         let open = "SELECT count(*) FROM runs WHERE ended_at IS NULL";
         let idle = || self.journal().and_then(|db| db.query_row(open, [], |r| r.get::<_, i64>(0)).ok()) == Some(0);
+        let asks = "SELECT count(*) FROM egress_asked";
+        let quiet = || self.journal().and_then(|db| db.query_row(asks, [], |r| r.get::<_, i64>(0)).ok()) == Some(0);
         // Of a cancelled one the workspace goes, too; its disk stays while its work is nowhere else.
         let left =
             || ENDS.iter().any(|(i, e)| *e != "Parked" && self.project.exists(&format!(".symphony/workspaces/{i}")));
-        settled && parked() && idle() && !left()
+        settled && parked() && idle() && quiet() && !left()
     }
 
     /// Runs until everything has its end, or until it dies; whether it died.
@@ -143,6 +153,16 @@ impl Scene {
             if answer.is_ok_and(|answer| answer.status == 202) {
                 self.accepted.borrow_mut().push(text);
             }
+        }
+        if let Some(card) = self.number("SELECT id FROM egress_asked WHERE host = 'decided.example'") {
+            let path = format!("/api/v1/egress/{card}/decide");
+            let decided = client.try_post_json(&path, &json!({"verb": "never"}));
+            if decided.is_ok_and(|decided| decided.status == 200) {
+                self.hosts.borrow_mut().push(card);
+            }
+        }
+        if let Some(decision) = self.number("SELECT id FROM egress_decided") {
+            let _ = client.try_post_json(&format!("/api/v1/egress/{decision}/forget"), &json!({}));
         }
         if self.is_asked("W-1") && self.state_of("W-1") == ["Todo"] {
             let (from, to) =

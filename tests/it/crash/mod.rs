@@ -33,6 +33,7 @@ const ALWAYS: &[&str] = &[
     "journal/answered/after",
     "journal/run_ended/before",
     "journal/parked/after",
+    "journal/egress_decided/after",
     "issue/move/after",
     "airlock/refs/after",
     "patch/write/after",

@@ -155,6 +155,6 @@ fn of_all_ports_of_its_loopback_a_guest_finds_its_gateway_and_of_symphonys_socke
         assert!(outside.contains(&open), "the control, from outside it is there: {open} {outside}");
     }
     project.issue("Todo", "P-1", &format!("```sh\n{{ {}}} > found.txt\n```", look("1 .. 65535")));
-    assert_eq!(found(&project, "P-1"), "port 8484\nsocket closed\n");
+    assert_eq!(found(&project, "P-1"), "port 8484\nport 8486\nsocket closed\n");
     assert_eq!(running.stop(), 0);
 }

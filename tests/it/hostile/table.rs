@@ -47,6 +47,9 @@ const SCAN: &str =
     "hostile::reach::of_all_ports_of_its_loopback_a_guest_finds_its_gateway_and_of_symphonys_sockets_none";
 const SECRETS: &str =
     "hostile::reach::secrets_of_the_environment_the_operators_token_and_symphonys_directory_are_not_inside";
+const REACHED: &str = "egress::reach::curl_and_git_reach_what_is_allowed_over_tls_and_nothing_else";
+const ADDRESSES: &str =
+    "egress::reach::a_name_that_leads_to_any_address_but_a_public_one_is_refused_although_it_is_allowed";
 const OUTSIDE: &str = "the same commands outside find or reach it";
 
 // One row a line, as in the document.
@@ -119,6 +122,16 @@ const ROWS: &[Row] = &[
     row("a key of the host's for models, and a login", "jail", "not inside, not in a log", "model::credentials::a_planted_key_is_nowhere_in_the_guest_nor_in_anything_that_is_written", "the same search finds the run's own token"),
     row("a provider asked with a wrong or another door's token", "jail", "401, nothing is sent", MODELS, "with its own it is answered: `an_answer_streams_…`"),
     row("tools the provider runs, addresses, stored things, two readings of one body", "jail", "400, nothing is sent", MODELS, "allowed by the workflow it passes: `what_the_workflow_allows_…`"),
+    row("a host that nobody allowed, another port, http in clear", "jail", "refused in words, a person is asked", REACHED, "the allowed host is read by the same commands"),
+    row("another name in the TLS hello than in the request", "jail", "cut, the server gets no byte", REACHED, "the same name passes"),
+    row("a way around the proxy", "jail", "there is none", REACHED, "through it the same page is read"),
+    row("allowed names that lead to loopback, private, link-local, metadata, shared, multicast, reserved, mapped, tunnelled addresses, or to one among good ones", "jail", "refused, nobody is called", ADDRESSES, "this side reaches those addresses itself"),
+    row("an allowed name that leads to the host's own public address", "jail", "refused", ADDRESSES, "a listener was there"),
+    row("addresses in every spelling in place of a name", "jail", "refused", ADDRESSES, "names pass"),
+    row("a name bound to another address between the check and the connection", "jail", "only what was checked is called", "egress::reach::a_name_that_is_bound_again_between_the_check_and_the_connection_leads_nowhere_else", "the same name passes while it leads there"),
+    row("a flood of made-up hosts", "any", "16 cards, a row for all others", "gateway::egress::tests::a_flood_of_made_up_hosts_fills_neither_inbox_nor_journal", "each of the 16 is a card"),
+    row("an encrypted, doubled, missing or malformed name in the hello", "any", "refused", "egress::tests::hellos::whatever_is_not_one_hello_with_one_name_is_refused", "the honest hello passes"),
+    row("a decision for another issue, or one that was used up", "jail", "refused", "egress::decisions::cards_and_decisions_survive_a_kill_and_each_reaches_as_far_as_it_says", "this issue passes"),
     row("the operator's token and `.symphony/`", "jail", "not inside", SECRETS, OUTSIDE),
     row("host files, other disks, `/etc/shadow`", "jail", "not readable", "jail::files::host_secrets_are_not_readable_inside", OUTSIDE),
     row("writing outside the work tree", "jail", "refused", "jail::files::only_the_work_tree_home_and_scratch_are_writable", "the work tree takes it"),

@@ -79,9 +79,14 @@ fn makes_a_patch(adapter: &str, program: &str, model: &str) {
     let totals = format!("\"input_tokens\":{},\"output_tokens\":{},", 210 * used, 50 * used);
     assert!(state.contains(&totals), "no {totals} in {state}");
     assert_eq!(running.stop(), 0);
+    // What it looked for on the network by itself: refused, and a card each for a person.
+    let db = rusqlite::Connection::open(project.dir().join(".symphony/journal.db")).expect("the journal");
+    let mut hosts = db.prepare("SELECT DISTINCT host || ':' || port FROM egress_reached ORDER BY 1").expect("a query");
+    let hosts: Vec<String> =
+        hosts.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("text")).collect();
     // Not println!, which the test harness keeps to itself.
     let figure = format!(
-        "figure: {adapter}: first request after {first:.1?}, all after {whole:.1?}, {memory} MiB at the first request, {} requests\n",
+        "figure: {adapter}: first request after {first:.1?}, all after {whole:.1?}, {memory} MiB at the first request, {} requests, hosts asked for: {hosts:?}\n",
         asked.len()
     );
     let _ = std::io::Write::write_all(&mut std::io::stderr(), figure.as_bytes());

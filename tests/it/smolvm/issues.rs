@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use symphony::conductor::{Conductor, Facts, Hands as _};
+use symphony::egress::Book;
+use symphony::gateway::egress::{Egress, Internet};
 use symphony::gateway::mcp::{Bearer, Endpoint};
 use symphony::git::Git;
 use symphony::hands::World;
@@ -45,6 +47,7 @@ pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
         Journal::open(&layout.journal(), Origin { instance: "of-this-test".into(), last_run: 0 }).expect("a journal");
     let sandboxes = Sandboxes::new([(Kind::Smolvm, sandbox)]);
     sandboxes.settle(&file.workflow(), SOON).await;
+    let book = Book::new(journal.clone(), memory.egress.clone());
     let parts = Arc::new(Parts {
         journal: journal.clone(),
         git: Git::new(layout.root()).expect("git"),
@@ -53,13 +56,14 @@ pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
         sandboxes,
         open_mcp: open_mcp(),
         open_broker: Arc::new(|_, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
+        open_egress: Egress::new(book.clone(), Arc::new(Internet::default())).opening(),
         ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
         workflow_path: path.clone(),
     });
     let (_, providers) = tokio::sync::watch::channel(());
     let (world, nudges) = World::new(file, parts, symphony::lock::Roots::default(), providers);
     let first = world.look().await;
-    let facts = Facts { workflow_path: path.display().to_string(), once: true };
+    let facts = Facts { workflow_path: path.display().to_string(), once: true, book };
     let (conductor, _handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
     conductor.run_until_asked(nudges, std::future::pending::<()>).await.expect("it ends by itself")
 }

@@ -83,3 +83,17 @@ fn what_is_meant_to_bind_is_never_a_default_by_mistake() {
     assert_eq!(warned("providers: {antropic: {}}").1.hint.as_deref(), Some("did you mean `anthropic`?"));
     assert_eq!(warned("egress: {provider_tool: true}").1.hint.as_deref(), Some("did you mean `provider_tools`?"));
 }
+
+#[test]
+fn every_bad_entry_of_egress_is_told_with_its_place_and_the_repair() {
+    let list = "egress:\n  allow:\n    - \"*.co.uk\"\n    - good.example\n    - 10.0.0.1\n    - https://x.example\n    - Good.example:443";
+    let problems = with(list).expect_err("errors");
+    let told: Vec<_> = problems.iter().map(|p| (p.line, p.column, p.is_error())).collect();
+    assert_eq!(told, [(4, 7, true), (6, 7, true), (7, 7, true), (8, 7, false)], "{problems:#?}");
+    assert!(problems[0].message.contains("below `co.uk`"), "{problems:#?}");
+    assert!(problems[1].hint.as_deref().is_some_and(|hint| hint.contains("name")), "{problems:#?}");
+    let list = good("egress: {allow: [good.example, '*.example.com:8443']}").egress;
+    assert_eq!(list.0.iter().map(ToString::to_string).collect::<Vec<_>>(), ["good.example", "*.example.com:8443"]);
+    assert!(good("").egress.0.is_empty(), "none by default");
+    assert!(refused("egress: {allow: good.example}").hint.is_some_and(|hint| hint.contains("[good.example]")));
+}

@@ -1,0 +1,264 @@
+//! What people decided about hosts, and the cards that wait for their decision. Bounded: agents make up as many hosts as they
+//! like.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{AllowList, Rule, Target};
+use crate::ids::{IssueId, RunId};
+use crate::steering::By;
+
+/// Cards of one issue that wait at once; further hosts are refused without a question.
+pub const CARDS_OF_ISSUE: usize = 16;
+/// Cards of all issues together.
+pub const CARDS: usize = 512;
+
+/// What a person says to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// The next connection of this issue to it.
+    Once,
+    /// This issue, from now on.
+    Issue,
+    /// Every issue.
+    Always,
+    /// No issue, and no question any more.
+    Never,
+}
+
+impl Verb {
+    /// All of them, the narrowest first.
+    pub const ALL: [Self; 4] = [Self::Once, Self::Issue, Self::Always, Self::Never];
+
+    /// The stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Once => "once",
+            Self::Issue => "issue",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+
+    /// The verb of this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.as_str() == word)
+    }
+
+    /// Whether it is about one issue alone.
+    pub fn is_of_issue(self) -> bool {
+        matches!(self, Self::Once | Self::Issue)
+    }
+}
+
+/// A host that an issue's agent asked for, about which nobody decided yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Its number; never used again.
+    pub id: u64,
+    /// Whose agent.
+    pub issue: IssueId,
+    /// The run that asked first. It need not live any more.
+    pub run: RunId,
+    /// What was asked for.
+    pub target: Target,
+    /// When, first.
+    pub asked_at: Timestamp,
+    /// How often so far.
+    pub times: u64,
+}
+
+/// What a person decided, in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Its number; never used again.
+    pub id: u64,
+    /// The issue whose agent asked; it holds for this one alone where the verb says so.
+    pub issue: IssueId,
+    /// About what.
+    pub target: Target,
+    /// What was said.
+    pub verb: Verb,
+    /// Which way it came.
+    pub by: By,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What the journal keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Cards without a decision.
+    pub cards: Vec<Card>,
+    /// Decisions in force.
+    pub decisions: Vec<Decision>,
+}
+
+/// What comes of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// By this rule; a decision of `once` is not used up by asking.
+    Pass(Rule),
+    /// A person said never.
+    Never,
+    /// Nobody said anything.
+    Ask,
+}
+
+/// What is to be done about a host that nobody decided about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// A card is to be kept first; [`Ledger::asked`] or [`Ledger::not_asked`] must follow.
+    Begin,
+    /// A person was asked, or is being asked.
+    Already,
+    /// Too many cards wait.
+    Full,
+}
+
+/// Why a decision was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotDecided {
+    /// There is no such card: it was decided, or its issue is finished.
+    #[error("nobody asks that any more: it was decided already, or its issue is finished")]
+    NotAsked,
+    /// There is no such decision.
+    #[error("there is no such decision any more")]
+    NoDecision,
+}
+
+/// Cards and decisions, in memory. What is in it is in the journal.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    cards: BTreeMap<u64, Card>,
+    decisions: BTreeMap<u64, Decision>,
+    /// Being written down.
+    coming: BTreeSet<(IssueId, Target)>,
+    /// Decisions of `once` that a connection is about to use.
+    taken: BTreeSet<u64>,
+}
+
+impl Ledger {
+    /// What earlier processes kept.
+    pub fn new(kept: Kept) -> Self {
+        Self {
+            cards: kept.cards.into_iter().map(|card| (card.id, card)).collect(),
+            decisions: kept.decisions.into_iter().map(|decision| (decision.id, decision)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Cards that wait, oldest first.
+    pub fn cards(&self) -> impl Iterator<Item = &Card> {
+        self.cards.values()
+    }
+
+    /// Decisions in force, oldest first.
+    pub fn decisions(&self) -> impl Iterator<Item = &Decision> {
+        self.decisions.values()
+    }
+
+    /// Whether an issue's agent may reach `target`. The workflow's list comes first: its owner wrote it. Then `never`, for a
+    /// refusal outweighs a leave.
+    pub fn verdict(&self, issue: &IssueId, target: &Target, allow: &AllowList) -> Verdict {
+        if let Some(entry) = allow.entry(target) {
+            return Verdict::Pass(Rule::Listed(entry.to_string()));
+        }
+        let about = || self.decisions.values().filter(|decision| decision.target == *target);
+        let of = |verb: Verb| {
+            about().find(|decision| {
+                let free = !self.taken.contains(&decision.id);
+                decision.verb == verb && free && (!verb.is_of_issue() || decision.issue == *issue)
+            })
+        };
+        if of(Verb::Never).is_some() {
+            return Verdict::Never;
+        }
+        // What is used up comes last.
+        let found = [Verb::Always, Verb::Issue, Verb::Once].into_iter().find_map(of);
+        found.map_or(Verdict::Ask, |decision| Verdict::Pass(Rule::Decided(decision.verb, decision.id)))
+    }
+
+    /// A host that was refused for want of a decision. Counts it where a card stands.
+    pub fn ask(&mut self, issue: &IssueId, target: &Target) -> Asking {
+        let mut of_issue = 0;
+        for card in self.cards.values_mut().filter(|card| card.issue == *issue) {
+            if card.target == *target {
+                card.times = card.times.saturating_add(1);
+                return Asking::Already;
+            }
+            of_issue += 1;
+        }
+        if self.coming.contains(&(issue.clone(), target.clone())) {
+            return Asking::Already;
+        }
+        of_issue += self.coming.iter().filter(|(of, _)| of == issue).count();
+        if of_issue >= CARDS_OF_ISSUE || self.cards.len() + self.coming.len() >= CARDS {
+            return Asking::Full;
+        }
+        self.coming.insert((issue.clone(), target.clone()));
+        Asking::Begin
+    }
+
+    /// The card is kept.
+    pub fn asked(&mut self, card: Card) {
+        self.coming.remove(&(card.issue.clone(), card.target.clone()));
+        self.cards.insert(card.id, card);
+    }
+
+    /// It could not be kept.
+    pub fn not_asked(&mut self, issue: &IssueId, target: &Target) {
+        self.coming.remove(&(issue.clone(), target.clone()));
+    }
+
+    /// The card of this number, and all that the same words answer: it, and for `always` and `never` those of other issues.
+    ///
+    /// # Errors
+    /// It does not wait any more.
+    pub fn answered_by(&self, card: u64, verb: Verb) -> Result<(Card, Vec<u64>), NotDecided> {
+        let card = self.cards.get(&card).ok_or(NotDecided::NotAsked)?;
+        let same = |other: &&Card| other.target == card.target && (!verb.is_of_issue() || other.id == card.id);
+        Ok((card.clone(), self.cards.values().filter(same).map(|other| other.id).collect()))
+    }
+
+    /// The decision is kept, and answers these cards.
+    pub fn decided(&mut self, decision: Decision, answered: &[u64]) {
+        self.cards.retain(|id, _| !answered.contains(id));
+        self.decisions.insert(decision.id, decision);
+    }
+
+    /// The decision of this number.
+    ///
+    /// # Errors
+    /// It is not in force any more.
+    pub fn decision(&self, id: u64) -> Result<&Decision, NotDecided> {
+        self.decisions.get(&id).ok_or(NotDecided::NoDecision)
+    }
+
+    /// The decision is in force no more.
+    pub fn forgotten(&mut self, id: u64) {
+        self.taken.remove(&id);
+        self.decisions.remove(&id);
+    }
+
+    /// A connection is about to use a decision of `once` up; whether it may: only one does.
+    pub fn take(&mut self, id: u64) -> bool {
+        self.decisions.contains_key(&id) && self.taken.insert(id)
+    }
+
+    /// The connection did not come to be: the decision stands.
+    pub fn give_back(&mut self, id: u64) {
+        self.taken.remove(&id);
+    }
+
+    /// The cards of an issue that nobody works on any more.
+    pub fn of_issue(&self, issue: &IssueId) -> Vec<u64> {
+        self.cards.values().filter(|card| card.issue == *issue).map(|card| card.id).collect()
+    }
+
+    /// Nobody asks that any more.
+    pub fn withdrawn(&mut self, cards: &[u64]) {
+        self.cards.retain(|id, _| !cards.contains(id));
+    }
+}

@@ -1,0 +1,261 @@
+//! The book of hosts of this process: what waits for a person's word, what was said, and what each run reached. The journal has
+//! all of it first; what stands here is its copy, with the counts that are not written yet.
+//!
+//! Nothing is reached, and nothing counts as decided, before the journal holds it.
+
+mod tally;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use symphony_core::egress::{
+    AllowList, Asking, Card, Decision, Denied, Kept, Ledger, NotDecided, Reach, Rule, Target, Verb, Verdict,
+};
+use symphony_core::ids::{IssueId, RunId};
+use symphony_core::steering::By;
+use tokio::sync::watch;
+
+pub use self::tally::{Counts, Tally};
+use crate::journal::{Journal, JournalError};
+
+/// Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Book(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    journal: Journal,
+    ledger: Mutex<Ledger>,
+    /// One decision at a time: the second of two finds that the first was taken.
+    deciding: tokio::sync::Mutex<()>,
+    /// What live runs reached.
+    live: Mutex<BTreeMap<RunId, Arc<Tally>>>,
+    changes: watch::Sender<u64>,
+}
+
+/// Why a person's word was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    /// There is nothing to decide.
+    #[error(transparent)]
+    Not(#[from] NotDecided),
+    /// The journal could not keep it.
+    #[error("what you decided could not be stored: {0}")]
+    NotStored(#[from] JournalError),
+}
+
+/// One run's part of the book, until it is dropped.
+#[derive(Debug)]
+pub struct Page {
+    book: Book,
+    run: RunId,
+    issue: IssueId,
+    tally: Arc<Tally>,
+}
+
+impl Book {
+    /// With what earlier processes kept.
+    pub fn new(journal: Journal, kept: Kept) -> Self {
+        Self(Arc::new(Shared {
+            journal,
+            ledger: Mutex::new(Ledger::new(kept)),
+            deciding: tokio::sync::Mutex::default(),
+            live: Mutex::default(),
+            changes: watch::channel(0).0,
+        }))
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeMap<RunId, Arc<Tally>>> {
+        self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        self.0.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Wakes when there is something new to show.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Cards that wait and decisions that hold, oldest first.
+    pub fn entries(&self) -> (Vec<Card>, Vec<Decision>) {
+        let ledger = self.ledger();
+        (ledger.cards().cloned().collect(), ledger.decisions().cloned().collect())
+    }
+
+    /// What a live run reached so far.
+    pub fn reach_of(&self, run: RunId) -> Reach {
+        self.live().get(&run).map(|tally| tally.reach()).unwrap_or_default()
+    }
+
+    /// A run's page, until it is dropped.
+    pub fn open(&self, run: RunId, issue: IssueId) -> Page {
+        let tally = Arc::new(Tally::default());
+        self.live().insert(run, tally.clone());
+        Page { book: self.clone(), run, issue, tally }
+    }
+
+    /// Takes a person's word about a card.
+    ///
+    /// # Errors
+    /// Somebody was faster, or it could not be kept: then the card waits as before.
+    pub async fn decide(&self, card: u64, verb: Verb, by: By) -> Result<Decision, DecideError> {
+        let _turn = self.0.deciding.lock().await;
+        let (card, answered) = self.ledger().answered_by(card, verb)?;
+        let decision = self.0.journal.egress_decided(card, answered.clone(), verb, by).await?;
+        self.ledger().decided(decision.clone(), &answered);
+        self.changed();
+        Ok(decision)
+    }
+
+    /// Takes a decision back. Connections that are open go on.
+    ///
+    /// # Errors
+    /// It holds no longer, or that could not be kept.
+    pub async fn forget(&self, id: u64) -> Result<Decision, DecideError> {
+        let _turn = self.0.deciding.lock().await;
+        let decision = self.ledger().decision(id)?.clone();
+        self.0.journal.egress_forgotten(decision.clone(), None).await?;
+        self.ledger().forgotten(id);
+        self.changed();
+        Ok(decision)
+    }
+
+    /// Nobody works on the issue any more: what its agents asked for waits no longer.
+    ///
+    /// # Errors
+    /// That could not be kept.
+    pub async fn withdraw(&self, issue: &IssueId) -> Result<(), JournalError> {
+        let _turn = self.0.deciding.lock().await;
+        let cards = self.ledger().of_issue(issue);
+        if cards.is_empty() {
+            return Ok(());
+        }
+        self.0.journal.egress_withdrawn(issue.clone(), cards.clone()).await?;
+        self.ledger().withdrawn(&cards);
+        self.changed();
+        Ok(())
+    }
+}
+
+impl Page {
+    /// By which rule the run may reach `target`.
+    ///
+    /// # Errors
+    /// Why it may not; a person was asked, where nobody has decided yet.
+    pub async fn rule(&self, target: &Target, allow: &AllowList) -> Result<Rule, Denied> {
+        let verdict = self.book.ledger().verdict(&self.issue, target, allow);
+        match verdict {
+            Verdict::Pass(rule) => Ok(rule),
+            Verdict::Never => Err(Denied::Never(target.clone())),
+            Verdict::Ask => Err(self.ask(target).await),
+        }
+    }
+
+    async fn ask(&self, target: &Target) -> Denied {
+        let asking = self.book.ledger().ask(&self.issue, target);
+        match asking {
+            Asking::Full => Denied::Crowded(target.clone()),
+            Asking::Already => {
+                self.book.changed();
+                Denied::Asked(target.clone())
+            }
+            Asking::Begin => {
+                // On a task of its own: an agent that hangs up meanwhile would leave a card that nobody finds.
+                let (book, run, issue, target) = (self.book.clone(), self.run, self.issue.clone(), target.clone());
+                let asked = tokio::spawn(async move {
+                    match book.0.journal.egress_asked(run, issue.clone(), target.clone()).await {
+                        Ok(card) => {
+                            book.ledger().asked(card);
+                            book.changed();
+                            Denied::Asked(target)
+                        }
+                        Err(error) => {
+                            book.ledger().not_asked(&issue, &target);
+                            tracing::error!(issue_id = %issue, %target, %error, "nobody could be asked about a host");
+                            Denied::NotKept(target)
+                        }
+                    }
+                });
+                asked.await.unwrap_or(Denied::Over)
+            }
+        }
+    }
+
+    /// A connection to `target` is about to be used. The journal holds that before it returns, and that a decision of `once` is
+    /// used up.
+    ///
+    /// # Errors
+    /// It could not be kept, or another connection used the decision up: then nothing may pass.
+    pub async fn passes(&self, target: &Target, rule: &Rule, address: std::net::IpAddr) -> Result<Arc<Counts>, Denied> {
+        let not_kept = || Denied::NotKept(target.clone());
+        if let Rule::Decided(Verb::Once, id) = rule {
+            let taken = {
+                let mut ledger = self.book.ledger();
+                ledger.decision(*id).ok().cloned().filter(|_| ledger.take(*id))
+            };
+            let Some(decision) = taken else { return Err(Denied::Asked(target.clone())) };
+            // On a task of its own: whether it was used up must not depend on who waits for it.
+            let (book, run, id) = (self.book.clone(), self.run, *id);
+            let used = tokio::spawn(async move {
+                let used = book.0.journal.egress_forgotten(decision, Some(run)).await;
+                match &used {
+                    Ok(()) => book.ledger().forgotten(id),
+                    Err(_) => book.ledger().give_back(id),
+                }
+                book.changed();
+                used.is_ok()
+            });
+            if !used.await.unwrap_or(false) {
+                return Err(not_kept());
+            }
+        }
+        let (counts, is_new) = self.tally.passed(target, rule, address);
+        if is_new && !self.write().await {
+            return Err(not_kept());
+        }
+        self.book.changed();
+        Ok(counts)
+    }
+
+    /// A request was refused, or its connection cut. What is new is written at once, repetitions with the next counts.
+    pub async fn denied(&self, target: Option<&Target>, why: &Denied) {
+        let is_new = self.tally.denied(target, why);
+        self.book.changed();
+        if is_new {
+            self.write().await;
+        }
+    }
+
+    /// Writes down the counts that changed since they were written last; whether that went well.
+    pub async fn write(&self) -> bool {
+        let rows = self.tally.changed();
+        if rows.is_empty() {
+            return true;
+        }
+        let written = self.book.0.journal.egress_reached(self.run, self.issue.clone(), rows.clone()).await;
+        if let Err(error) = &written {
+            self.tally.unwritten(&rows);
+            tracing::error!(issue_id = %self.issue, run_id = self.run.0, %error, "what a run reached could not be kept");
+        }
+        self.book.changed();
+        written.is_ok()
+    }
+}
+
+impl Drop for Page {
+    /// The run is over, however it ended: what is not written yet is queued, and shown no longer.
+    fn drop(&mut self) {
+        self.book.live().remove(&self.run);
+        let rows = self.tally.changed();
+        // The journal writes on a thread of the runtime; a process that ends has none.
+        if !rows.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
+            drop(self.book.0.journal.egress_reached(self.run, self.issue.clone(), rows));
+        }
+    }
+}
