@@ -3,6 +3,7 @@
 mod asked;
 mod bounds;
 mod readers;
+mod spend;
 mod taken;
 
 use indexmap::IndexMap;
@@ -40,6 +41,7 @@ fn policy() -> Policy {
         prompt: "p1".into(),
         profiles: Profiles::default(),
         memory: None,
+        spend: crate::spend::Standing::default(),
         closed: None,
     }
 }

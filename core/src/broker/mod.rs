@@ -7,6 +7,7 @@
 mod anthropic;
 mod chat;
 mod headers;
+mod most;
 mod pluck;
 mod responses;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 mod usage;
 
 pub use headers::{request_header, response_header, without_login_beta};
+pub use most::Most;
 pub use usage::{Meter, Metered, Reading, Usage};
 
 use serde_json::{Map, Value, json};
@@ -262,10 +264,19 @@ pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refu
     Ok(Checked { body: Value::Object(body), model })
 }
 
+/// What a checked body of so many bytes can use at most, and the unusual service tier or speed that it asks for;
+/// `assumed` is the output of a request that names no maximum.
+pub fn weigh(call: Call, body: &Value, bytes: usize, assumed: u64) -> (Most, Option<String>) {
+    let empty = Map::new();
+    let body = body.as_object().unwrap_or(&empty);
+    (most::most(call, body, bytes, assumed), most::tier(body))
+}
+
 /// An error in the provider's own format, so that agents show its text.
 pub fn error_body(provider: Provider, status: u16, message: &str) -> Value {
     let kind = match status {
         401 => "authentication_error",
+        402 => "billing_error",
         403 => "permission_error",
         404 => "not_found_error",
         413 => "request_too_large",

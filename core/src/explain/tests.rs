@@ -32,6 +32,7 @@ fn policy() -> Policy {
         prompt: "p1".into(),
         profiles: crate::board::Profiles::default(),
         memory: None,
+        spend: crate::spend::Standing::default(),
         closed: None,
     }
 }

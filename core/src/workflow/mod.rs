@@ -14,6 +14,7 @@ mod read;
 mod retention;
 mod secrets;
 mod smolvm;
+mod spending;
 mod split;
 mod states;
 #[cfg(test)]
@@ -75,6 +76,8 @@ pub struct Workflow {
     pub retention: Retention,
     /// `credentials`, `providers.*`, `egress.*`
     pub models: Models,
+    /// `prices`, and what `budget.*` says of tokens and money.
+    pub spending: crate::spend::Rules,
 }
 
 impl Workflow {

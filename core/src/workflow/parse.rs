@@ -9,7 +9,7 @@ use super::states::{self, MAX_COUNT};
 use super::{
     Acp, Adapter, Agent, Auth, Budget, Checkout, Handoff, Hooks, Jail, Mcp, Minimum, OnBlockerCancelled, Polling,
     Runtime, Sandbox, Seed, Server, Steering, Tracker, Workflow, Workspace, profiles, providers, retention, secrets,
-    smolvm,
+    smolvm, spending,
 };
 use crate::prompt::Prompt;
 use crate::yaml::{self, Kind};
@@ -115,6 +115,7 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
         steering: steering(reader, root),
         retention: retention::read(reader, root),
         models: providers::read(reader, root),
+        spending: spending::read(reader, root),
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) fn policy(choices: &mut Choices) -> Policy {
         prompt: choices.one(&["p1", "p2"]).to_owned(),
         profiles: profiles(choices),
         memory: choices.one(&[None, Some(Memory { available_mib: 100_000, needed_mib: 1_000 })]),
+        spend: symphony_core::spend::Standing::default(),
         closed: choices.rarely(8).then_some(Closed::WorkflowBroken),
     }
 }
