@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Arguments;
 use crate::conductor::{Chosen, Conductor, Facts, Hands as _};
-use crate::gateway::broker::Broker;
+use crate::gateway::broker::{Broker, Purse};
 use crate::gateway::mcp::{Bearer, Endpoint};
 use crate::git::Git;
 use crate::hands::World;
 use crate::journal::{Journal, Origin};
 use crate::layout::Layout;
 use crate::lock::{Lock, Roots};
+use crate::metering::Metering;
 use crate::operator::{self, Place};
 use crate::run::models::{ModelDoor, OpenBroker};
 use crate::run::{McpDoor, OpenMcp, Parts};
@@ -93,6 +94,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     sandboxes.sweep().await;
     sandboxes.settle(&workflow, TRIAL_PATIENCE).await;
     let (templates, instance, next_run) = (sandboxes.templates().cloned(), memory.instance.clone(), memory.next_run);
+    let metering = Metering::new(journal.clone(), &memory, &workflow.spending);
     let broker = Broker::new(Environment::of_process());
     let parts = Arc::new(Parts {
         journal: journal.clone(),
@@ -101,7 +103,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         git,
         sandboxes,
         open_mcp: open_mcp(),
-        open_broker: open_broker(broker.clone()),
+        open_broker: open_broker(broker.clone(), metering.clone()),
         ask_credential: broker.asked(),
         workflow_path: path.clone(),
     });
@@ -111,7 +113,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once };
     let (no_sandbox, sandbox) = (first.closed.clone(), first.sandbox.clone());
     let kept = journal.clone();
-    let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
+    let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, metering, facts);
 
     let (snapshots, layout_of) = (handle.watch(), layout.clone());
     let upkeep = Upkeep { layout: layout_of, journal: kept, instance, templates, next_run, snapshots, in_force };
@@ -265,11 +267,12 @@ fn open_mcp() -> OpenMcp {
 }
 
 /// The same for models.
-fn open_broker(broker: Broker) -> OpenBroker {
-    Arc::new(move |workflow, port, reports| {
-        let broker = broker.clone();
+fn open_broker(broker: Broker, metering: Metering) -> OpenBroker {
+    Arc::new(move |workflow, port, payer, reports| {
+        let (broker, metering) = (broker.clone(), metering.clone());
         Box::pin(async move {
-            let door = broker.open(workflow.models.clone(), reports).map_err(|error| error.to_string())?;
+            let purse = Purse { metering, payer };
+            let door = broker.open(workflow.models.clone(), purse, reports).map_err(|error| error.to_string())?;
             let (ways, token) = (door.ways(port).await, door.token().to_owned());
             let (serving, closing) = (door.clone(), door);
             Ok(ModelDoor {

@@ -4,9 +4,11 @@
 mod ends;
 pub mod handle;
 mod letters;
+mod past;
 mod perform;
 mod sessions;
 mod shutdown;
+mod spend;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -17,14 +19,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use symphony_core::board::{
-    Board, Closed, Command, Due, Event, NotNow, Parked, Past, Policy, RunEnd, Settled, Stocks, StopCause,
+    Board, Closed, Command, Event, NotNow, Parked, Policy, RunEnd, Settled, Stocks, StopCause,
 };
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
 use symphony_core::runtimes::Kind;
 use symphony_core::session::Kept;
 use symphony_core::snapshot::Snapshot;
-use symphony_core::steering::{Default as InTime, Letter, OpenQuestion};
+use symphony_core::steering::{Letter, OpenQuestion};
 use symphony_core::time::Tick;
 use symphony_core::workflow::{Role, Workflow};
 use tokio::sync::{mpsc, watch};
@@ -34,9 +36,11 @@ use tokio_util::task::TaskTracker;
 
 use self::ends::Unkept;
 use self::handle::Request;
-use self::letters::{Stored, until};
+use self::letters::Stored;
+use self::past::past;
 use self::view::{Ended, Live};
 use crate::journal::{Journal, Memory};
+use crate::metering::Metering;
 use crate::nudge::Nudge;
 use crate::run::line::{Ended as RunEnded, FromRun, Report};
 use crate::sandbox::choose::Picked;
@@ -126,6 +130,7 @@ enum Message {
     WorkspaceRemoved(IssueId),
     Stored(IssueId, Stored),
     EndUnkept(Unkept),
+    Raised,
 }
 
 /// The conductor; [`Conductor::run`] consumes it.
@@ -143,6 +148,7 @@ pub struct Conductor<H: Hands> {
     imageless: BTreeMap<IssueId, String>,
     hands: Arc<H>,
     journal: Journal,
+    metering: Metering,
     facts: Facts,
     live: BTreeMap<RunId, Live>,
     /// Questions without an answer.
@@ -175,12 +181,19 @@ pub struct Conductor<H: Hands> {
 
 impl<H: Hands> Conductor<H> {
     /// A conductor on this workflow and tracker; its own first look follows at once.
-    pub fn new(hands: Arc<H>, first: Looked, journal: Journal, memory: Memory, facts: Facts) -> (Self, handle::Handle) {
+    pub fn new(
+        hands: Arc<H>,
+        first: Looked,
+        journal: Journal,
+        memory: Memory,
+        metering: Metering,
+        facts: Facts,
+    ) -> (Self, handle::Handle) {
         let (to_self, mailbox) = mpsc::unbounded_channel();
         let (to_runs, from_runs) = mpsc::channel(256);
         let (to_requests, requests) = mpsc::channel(64);
         let (closed, kind) = (first.closed.clone(), first.sandbox.kind);
-        let policy = Policy::of(&first.workflow, closed, first.available_mib, kind, &first.stocks);
+        let policy = Policy::of(&first.workflow, closed, first.available_mib, kind, &first.stocks, metering.standing());
         let board = Board::new(past(&memory, policy.max_backoff_ms, Timestamp::now()));
         let mut conductor = Self {
             board,
@@ -195,6 +208,7 @@ impl<H: Hands> Conductor<H> {
             imageless: BTreeMap::new(),
             hands,
             journal,
+            metering,
             facts,
             live: BTreeMap::new(),
             questions: memory.questions,
@@ -326,6 +340,7 @@ impl<H: Hands> Conductor<H> {
             Message::WorkspaceRemoved(issue) => self.step(Event::WorkspaceRemoved(issue)),
             Message::Stored(issue, stored) => self.stored(issue, stored),
             Message::EndUnkept(unkept) => self.remember_end(unkept),
+            Message::Raised => self.step(Event::LookWanted),
         }
     }
 
@@ -358,6 +373,7 @@ impl<H: Hands> Conductor<H> {
             self.sandbox = looked.sandbox;
         }
         let kind = self.sandbox.kind;
+        self.metering.follow(&self.workflow.spending);
         self.keep_ends();
         self.policy = Policy::of(
             &self.workflow,
@@ -365,6 +381,7 @@ impl<H: Hands> Conductor<H> {
             looked.available_mib,
             kind,
             &looked.stocks,
+            self.metering.standing(),
         );
         self.stocks = looked.stocks;
         let seen = looked.scan.is_ok();
@@ -418,6 +435,7 @@ impl<H: Hands> Conductor<H> {
                 }
                 self.step(Event::RunFinishing(run));
             }
+            FromRun::Report(run, Report::SpendMet(met)) => self.spend_met(run, met),
             FromRun::Report(run, report) => {
                 if let Report::Asked(question) = &report {
                     self.asked(run, question.clone());
@@ -483,6 +501,7 @@ impl<H: Hands> Conductor<H> {
         let (issue, session) = (&live.issue.identifier, live.session.as_deref().unwrap_or_default());
         let seconds = live.started.elapsed().as_secs();
         self.ended.add(&live, &end);
+        self.metering.forget(run);
         self.step(Event::RunEnded(run, end.clone(), left));
         // The board's word: it knows when a run that used its turns used up the issue's allowance.
         let reason = self.board.counters(&id).last.map_or_else(|| end.reason(), |last| last.reason);
@@ -515,27 +534,6 @@ impl<H: Hands> Conductor<H> {
     }
 }
 
-/// What the board has to know of earlier processes. A clock that was set back makes nobody wait longer than the cap.
-fn past(memory: &Memory, max_backoff_ms: u64, now: Timestamp) -> Past {
-    let waits = |(id, due): (&IssueId, &Due<Timestamp>)| {
-        let wait = until(due.until, now).min(max_backoff_ms).max(1);
-        (id.clone(), Due { until: Tick(wait), kind: due.kind, error: due.error.clone() })
-    };
-    let asks = |(id, question): (&IssueId, &OpenQuestion)| {
-        // Nor does it make a default wait longer than when it was asked.
-        let within = |default: &InTime| until(default.at, now).min(until(default.at, question.asked_at)).max(1);
-        let default_at = question.default.as_ref().map(|default| Tick(within(default)));
-        (id.clone(), default_at)
-    };
-    Past {
-        next_run: RunId(memory.next_run),
-        counters: memory.counters.clone(),
-        parked: memory.parked.clone(),
-        waiting: memory.waiting.iter().map(waits).collect(),
-        asked: memory.questions.iter().map(asks).collect(),
-    }
-}
-
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -552,6 +550,7 @@ fn stop_phase(cause: StopCause) -> &'static str {
         StopCause::NotRoutable => "stopping: on hold",
         StopCause::Missing => "stopping: file gone",
         StopCause::WallTime => "stopping: out of wall time",
+        StopCause::Spend => "stopping: a budget is used up",
         StopCause::Released => "stopping: the question can wait without a sandbox",
     }
 }

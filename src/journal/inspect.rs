@@ -34,7 +34,8 @@ pub struct Report {
 }
 
 /// The tables that a check counts and an export writes, besides the events.
-const TABLES: [&str; 7] = ["runs", "counters", "parked", "waiting", "questions", "letters", "sessions"];
+const TABLES: [&str; 9] =
+    ["runs", "counters", "parked", "waiting", "questions", "letters", "sessions", "spend", "raises"];
 
 /// Opens for reading alone. Nothing is made or changed, except for the two files beside it that SQLite reads by.
 pub(super) fn look_at(path: &Path) -> Result<Connection, JournalError> {

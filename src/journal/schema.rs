@@ -14,7 +14,7 @@ use super::{JournalError, mark};
 pub(super) const CHAINED: i64 = 3;
 
 /// The newest format: this program writes it.
-pub(super) const FORMAT: i64 = 4;
+pub(super) const FORMAT: i64 = 5;
 
 pub(super) const TABLES: &str = "
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -79,6 +79,19 @@ CREATE INDEX runs_open ON runs (run) WHERE ended_at IS NULL;
 const TO_4: &str = "
 CREATE TABLE sessions (issue TEXT PRIMARY KEY, id TEXT NOT NULL, agent TEXT NOT NULL, state TEXT NOT NULL,
     runtime TEXT NOT NULL, cwd TEXT NOT NULL, told TEXT, tried INTEGER NOT NULL) STRICT;
+";
+
+/// From format 4 to 5: what was used of models, what requests under way may use, what people allowed.
+const TO_5: &str = "
+CREATE TABLE spend (issue TEXT NOT NULL, day TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+    requests INTEGER NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL, cache_read INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL, nano_usd INTEGER NOT NULL, unpriced INTEGER NOT NULL, assumed INTEGER NOT NULL,
+    PRIMARY KEY (issue, day, provider, model)) STRICT;
+CREATE TABLE reservations (id INTEGER PRIMARY KEY, at TEXT NOT NULL, day TEXT NOT NULL, run INTEGER NOT NULL,
+    issue TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL,
+    nano_usd INTEGER) STRICT;
+CREATE TABLE raises (id INTEGER PRIMARY KEY, scope TEXT NOT NULL, name TEXT NOT NULL, unit TEXT NOT NULL,
+    amount INTEGER NOT NULL, at TEXT NOT NULL) STRICT;
 ";
 
 /// The name of the copy that is kept of a journal in an older format.
@@ -162,7 +175,10 @@ fn bring_up(db: &Connection, found: i64) -> rusqlite::Result<()> {
     if found < 3 {
         db.execute_batch(TO_3)?;
     }
-    db.execute_batch(TO_4)
+    if found < 4 {
+        db.execute_batch(TO_4)?;
+    }
+    db.execute_batch(TO_5)
 }
 
 /// The first table, index or trigger that is not as symphony makes it.

@@ -8,6 +8,7 @@ use symphony_core::broker::Metered;
 use symphony_core::ids::RunId;
 use symphony_core::session::Kept;
 use symphony_core::snapshot::{EventRow, Tokens};
+use symphony_core::spend::Met;
 use symphony_core::steering::{Letter, OpenQuestion};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -39,6 +40,8 @@ pub enum Report {
     Tokens(Tokens),
     /// A provider answered a request; what is counted where it passes outranks what the agent says.
     Metered(Metered),
+    /// A request did not fit below a cap of tokens or money; the run is to end.
+    SpendMet(Met),
     /// The agent asks a human; the question is in the journal already.
     Asked(OpenQuestion),
     /// The agent said it is done.

@@ -276,7 +276,6 @@ pub fn weigh(call: Call, body: &Value, bytes: usize, assumed: u64) -> (Most, Opt
 pub fn error_body(provider: Provider, status: u16, message: &str) -> Value {
     let kind = match status {
         401 => "authentication_error",
-        402 => "billing_error",
         403 => "permission_error",
         404 => "not_found_error",
         413 => "request_too_large",

@@ -90,7 +90,7 @@ pub struct Charged {
 /// Why a cap cannot be raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Raising {
-    /// It is not what was seen: somebody was faster.
+    /// It is more than was seen: somebody was faster.
     Already,
     /// There is no such cap.
     NoCap,
@@ -215,7 +215,7 @@ impl Ledger {
     pub fn may_raise(&self, place: &Place, unit: Unit, seen: u64, caps: &Caps) -> Result<(), Raising> {
         match self.allowed(place, unit, caps) {
             None => Err(Raising::NoCap),
-            Some(allowed) if allowed == seen => Ok(()),
+            Some(allowed) if allowed <= seen => Ok(()),
             Some(_) => Err(Raising::Already),
         }
     }

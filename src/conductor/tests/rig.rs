@@ -24,7 +24,9 @@ pub(super) fn conductor(
     let (journal, memory) = opened.expect("opens");
     let facts = Facts { workflow_path: "WORKFLOW.md".into(), once };
     let hands = Arc::new(Script::new(world.clone(), journal.clone()));
-    Conductor::new(hands, looked(world), journal, memory, facts)
+    let first = looked(world);
+    let metering = crate::metering::Metering::new(journal.clone(), &memory, &first.workflow.spending);
+    Conductor::new(hands, first, journal, memory, metering, facts)
 }
 
 /// A conductor at work.

@@ -7,6 +7,7 @@
 pub(crate) mod credential;
 mod forward;
 mod passing;
+mod purse;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -26,6 +27,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::purse::Purse;
 use self::upstream::Upstream;
 use super::mcp::Bearer;
 use crate::run::line::Report;
@@ -58,14 +60,20 @@ impl Broker {
         Self { upstream: Arc::new(Upstream::default()), checks: Arc::new(Semaphore::new(CHECKS)), environment }
     }
 
-    /// The door of one run, open until [`Door::close`]. What passes it is reported to `reports`.
+    /// The door of one run, open until [`Door::close`]. What passes it is charged to `purse` and reported to `reports`.
     ///
     /// # Errors
     /// When the system has no randomness to give.
-    pub fn open(&self, models: Models, reports: mpsc::Sender<Report>) -> Result<Door, getrandom::Error> {
+    pub fn open(
+        &self,
+        models: Models,
+        purse: Purse,
+        reports: mpsc::Sender<Report>,
+    ) -> Result<Door, getrandom::Error> {
         Ok(Door(Arc::new(Shared {
             broker: self.clone(),
             models: Arc::new(models),
+            purse,
             bearer: Bearer::random()?,
             reports,
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
@@ -100,6 +108,7 @@ pub struct Door(Arc<Shared>);
 struct Shared {
     broker: Broker,
     models: Arc<Models>,
+    purse: Purse,
     bearer: Bearer,
     reports: mpsc::Sender<Report>,
     connections: Arc<Semaphore>,
