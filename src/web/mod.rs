@@ -19,6 +19,7 @@ mod inbox;
 mod listen;
 mod markdown;
 mod page;
+mod raise;
 mod router;
 mod say;
 mod steer;

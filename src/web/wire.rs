@@ -3,6 +3,7 @@
 //! Fields are only ever added (C219). Instants are RFC 3339 in UTC with milliseconds.
 
 mod detail;
+mod spend;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -49,6 +50,8 @@ pub(super) struct State<'a> {
     totals: TotalsState,
     codex_totals: TotalsState,
     rate_limits: Option<()>,
+    /// What all issues used of models, over all processes.
+    spend: spend::All<'a>,
 }
 
 #[derive(Serialize)]
@@ -142,6 +145,9 @@ struct Running<'a> {
     tokens: TokensState,
     /// Whether they were counted where requests pass, and are not the agent's word.
     tokens_metered: bool,
+    /// By this run, and by its issue ever: what the broker charged.
+    spend: spend::Used,
+    issue_spend: spend::Used,
     steering_requested: bool,
     steering_question: Option<&'a str>,
     steering_context: Option<&'a str>,
@@ -182,6 +188,7 @@ struct Retrying<'a> {
     due_at: Instant,
     error: Option<&'a str>,
     retry_kind: &'static str,
+    issue_spend: spend::Used,
     reason: String,
     reason_code: Option<&'static str>,
     last_end: Option<LastEnd>,
@@ -200,6 +207,7 @@ struct Idle<'a> {
     /// Whether it waits for approval.
     proposal: bool,
     proposed_by: Option<&'a str>,
+    issue_spend: spend::Used,
     last_end: Option<LastEnd>,
     remedy: Option<String>,
 }
@@ -276,6 +284,7 @@ impl<'a> State<'a> {
             totals: TotalsState::of(snapshot.totals),
             codex_totals: TotalsState::of(snapshot.totals),
             rate_limits: None,
+            spend: spend::All::of(&snapshot.spend),
         }
     }
 }
@@ -321,6 +330,8 @@ impl<'a> Running<'a> {
             last_event_at: row.last_event_at.map(Instant),
             tokens: TokensState::of(row.tokens),
             tokens_metered: row.tokens_metered,
+            spend: spend::Used::of(&row.spent.run),
+            issue_spend: spend::Used::of(&row.spent.models),
             steering_requested: waits(row),
             steering_question: question.map(|question| question.question.as_str()),
             steering_context: question.and_then(|question| question.context.as_deref()),
@@ -365,6 +376,7 @@ impl<'a> Retrying<'a> {
             due_at: Instant(row.due_at),
             error: row.error.as_deref(),
             retry_kind: if row.error.is_some() { "failure" } else { "continuation" },
+            issue_spend: spend::Used::of(&row.spent.models),
             reason: row.reason(),
             reason_code: row.why.as_ref().map(NotNow::code),
             last_end: row.last.as_ref().map(LastEnd::of),
@@ -385,6 +397,7 @@ impl<'a> Idle<'a> {
             parked: row.is_parked(),
             proposal: row.is_proposal(),
             proposed_by: row.proposed_by.as_deref(),
+            issue_spend: spend::Used::of(&row.spent.models),
             last_end: row.last.as_ref().map(LastEnd::of),
             remedy: explain::remedy_of(row, snapshot),
         }

@@ -102,7 +102,7 @@ impl Bench {
             layout,
             sandboxes: sandboxes.clone(),
             open_mcp: Arc::new(|_, _, _| Err("there are no tools".to_owned())),
-            open_broker: Arc::new(|_, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
+            open_broker: Arc::new(|_, _, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
             ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
             workflow_path: dir.join("WORKFLOW.md"),
         });

@@ -6,6 +6,7 @@ mod passes;
 mod real;
 mod refusals;
 mod server;
+mod spending;
 mod talk;
 mod tls;
 
