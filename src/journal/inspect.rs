@@ -34,8 +34,8 @@ pub struct Report {
 }
 
 /// The tables that a check counts and an export writes, besides the events.
-const TABLES: [&str; 9] =
-    ["runs", "counters", "parked", "waiting", "questions", "letters", "sessions", "spend", "raises"];
+const TABLES: [&str; 10] =
+    ["runs", "counters", "parked", "waiting", "questions", "letters", "sessions", "spend", "reservations", "raises"];
 
 /// Opens for reading alone. Nothing is made or changed, except for the two files beside it that SQLite reads by.
 pub(super) fn look_at(path: &Path) -> Result<Connection, JournalError> {

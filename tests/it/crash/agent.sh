@@ -9,9 +9,15 @@ step() {
     rm -f .git/index.lock .git/HEAD.lock
     echo "$n" >>log.txt
     git add -A && git commit -qm "Turn $n"
+    ask
     echo "$n" >"$HOME/count.new" && mv "$HOME/count.new" "$HOME/count"
     # Never committed by the agent: it travels as uncommitted work.
     echo "$n" >end.txt
+}
+# One request to a model, which takes 7 tokens.
+ask() {
+    local host=127.0.0.1:8485 answer
+    http POST /anthropic/v1/messages '{"model":"json","max_tokens":9,"messages":[]}' "x-api-key: $ANTHROPIC_AUTH_TOKEN"
 }
 finish() { call mark_done '{"title":"The end","summary":"All of it."}'; }
 turn() {

@@ -5,7 +5,7 @@ mod credentials;
 mod passes;
 mod real;
 mod refusals;
-mod server;
+pub(crate) mod server;
 mod spending;
 mod talk;
 mod tls;

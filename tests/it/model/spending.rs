@@ -218,3 +218,29 @@ fn ten_requests_at_once_against_a_budget_for_three_pass_none_of_it() {
     assert!((3..10).contains(&asked), "{asked}");
     assert_eq!(running.stop(), 0);
 }
+
+#[test]
+fn a_kill_while_a_budget_is_raised_raises_it_once_or_not_at_all() {
+    for (point, raised) in [("before", 0), ("torn", 0), ("after", 1)] {
+        let server = Server::start();
+        let scenario = r#"turn() { ask stream; if [[ $answer == *"HTTP/1.1 200"* ]]; then done_; else sleep 600; fi; }"#;
+        let project = project(scenario, &server, "budget:\n  tokens: 50\n");
+        project.issue("Todo", "A-1", "Ask.");
+        let failing = ("SYMPHONY_FAILPOINT", format!("journal/raised/{point}"));
+        let env: Vec<_> = BOTH.into_iter().chain([(failing.0, failing.1.as_str())]).collect();
+        let mut running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &env));
+        running.until_state("the card", |state| idle(state, "A-1")["parked"] == json!(true));
+        let answer = running.client().try_post_json("/api/v1/issues/A-1/raise", &json!({"amount": "1000"}));
+        assert!(answer.as_ref().map_or(0, |answer| answer.status) == 0, "nobody answers: {answer:?}");
+        assert!(running.killed(), "{point}");
+        assert_eq!(number(&project, "SELECT count(*) FROM raises"), raised, "{point}");
+        let running = start(&project);
+        if raised == 0 {
+            running.until_state("the card again", |state| idle(state, "A-1")["parked"] == json!(true));
+            assert_eq!(running.post("/api/v1/issues/A-1/raise", &json!({"amount": 1000})).status, 202);
+        }
+        until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
+        assert_eq!(running.stop(), 0);
+        assert_eq!(number(&project, "SELECT count(*) FROM raises"), 1, "{point}");
+    }
+}
