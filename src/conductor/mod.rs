@@ -18,9 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use symphony_core::board::{
-    Board, Closed, Command, Event, NotNow, Parked, Policy, RunEnd, Settled, Stocks, StopCause,
-};
+use symphony_core::board::{Board, Closed, Command, Event, NotNow, Parked, Policy, RunEnd, Settled, Stocks, StopCause};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
 use symphony_core::runtimes::Kind;

@@ -324,7 +324,9 @@ fn spent(db: &Connection, told: &Told, found: &mut Vec<String>) -> rusqlite::Res
         // Numbers only grow.
         let behind = !told.is_all && told.raises.first_key_value().is_none_or(|(first, _)| id < *first);
         match told.raises.get(&id) {
-            Some((event, wanted)) if *wanted != says => found.push(format!("raise {id} is not what event {event} says")),
+            Some((event, wanted)) if *wanted != says => {
+                found.push(format!("raise {id} is not what event {event} says"))
+            }
             None if !behind => found.push(format!("raise {id} stands in no event")),
             _ => {}
         }

@@ -33,11 +33,16 @@ fn number(r: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
 
 /// Everything that earlier processes left.
 pub(super) fn all(db: &Connection) -> rusqlite::Result<Past> {
-    let query = "SELECT issue, day, provider, model, requests, input, output, cache_read, cache_write, nano_usd, unpriced,
+    let query =
+        "SELECT issue, day, provider, model, requests, input, output, cache_read, cache_write, nano_usd, unpriced,
         assumed FROM spend";
     let entry = |r: &Row<'_>| {
-        let used =
-            Usage { input: number(r, 5)?, output: number(r, 6)?, cache_read: number(r, 7)?, cache_write: number(r, 8)? };
+        let used = Usage {
+            input: number(r, 5)?,
+            output: number(r, 6)?,
+            cache_read: number(r, 7)?,
+            cache_write: number(r, 8)?,
+        };
         let cost = Money(number(r, 9)?);
         let sums = Sums { requests: number(r, 4)?, used, cost, unpriced: number(r, 10)?, assumed: number(r, 11)? };
         Ok(Used { issue: IssueId(r.get(0)?), day: day(r, 1)?, provider: r.get(2)?, model: r.get(3)?, sums })

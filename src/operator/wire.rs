@@ -247,7 +247,10 @@ impl Explanation {
             due_at: one.due_at.map(instant),
             last_end: one.last.as_ref().map(LastEnd::of),
             used: used.unwrap_or_default(),
-            models: one.spent.filter(|s| s.models.requests > 0 || s.cap != Cap::default()).map(|s| s.models.line(&s.cap)),
+            models: one
+                .spent
+                .filter(|s| s.models.requests > 0 || s.cap != Cap::default())
+                .map(|s| s.models.line(&s.cap)),
             runs_ever: one.spent.map(|spent| spent.ever.sessions),
             files: one.files.clone(),
             remedy: one.remedy.clone(),

@@ -179,9 +179,10 @@ impl House {
                     Request::Raise { identifier, amount, seen, reply, .. } => {
                         let told = match (identifier.0.as_str(), seen) {
                             ("SPENT-1", Some(1)) => Err(RaiseError::Already(identifier)),
-                            ("SPENT-1", _) => Unit::Money.parse(&amount).map_err(RaiseError::Amount).map(|amount| {
-                                Raised { key: "budget.usd", by: Amount(Unit::Money, amount) }
-                            }),
+                            ("SPENT-1", _) => Unit::Money
+                                .parse(&amount)
+                                .map_err(RaiseError::Amount)
+                                .map(|amount| Raised { key: "budget.usd", by: Amount(Unit::Money, amount) }),
                             ("NOPE", _) => Err(RaiseError::NoSuchIssue(identifier)),
                             _ => Err(RaiseError::NotMet(identifier)),
                         };

@@ -88,7 +88,9 @@ impl Board {
             self.withdraw(&id, out);
         }
         match end {
-            RunEnd::TurnsUsed | RunEnd::Failed(_) | RunEnd::NeedsHuman(_) | RunEnd::Stopped(StopCause::Spend) if taken => {
+            RunEnd::TurnsUsed | RunEnd::Failed(_) | RunEnd::NeedsHuman(_) | RunEnd::Stopped(StopCause::Spend)
+                if taken =>
+            {
                 self.grant(&id);
             }
             RunEnd::Done | RunEnd::Stopped(StopCause::Terminal) => {

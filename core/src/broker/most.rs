@@ -38,7 +38,8 @@ pub(super) fn most(call: Call, body: &Map<String, Value>, bytes: usize, assumed:
         input.list(body.get(part));
     }
     if let Some(tools) = body.get("tools").and_then(Value::as_array).filter(|tools| !tools.is_empty()) {
-        let plain = |tool: &&Value| matches!(tool.get("type").and_then(Value::as_str), None | Some("function" | "custom"));
+        let plain =
+            |tool: &&Value| matches!(tool.get("type").and_then(Value::as_str), None | Some("function" | "custom"));
         let known = tools.iter().filter(|tool| !plain(tool)).count();
         input.more += HIDDEN.saturating_mul(1 + count(known));
     }
@@ -140,13 +141,20 @@ mod tests {
             (Call::Messages, json!({"messages": [{"content": [{"type": "image", "source": source}]}]})),
             (Call::Messages, json!({"messages": [{"content": [inside]}]})),
             (Call::Responses, json!({"input": [{"content": [{"type": "input_image", "image_url": data}]}]})),
-            (Call::Responses, json!({"input": [{"type": "function_call_output", "output": [{"type": "input_image", "image_url": data}]}]})),
-            (Call::ChatCompletions, json!({"messages": [{"content": [{"type": "image_url", "image_url": {"url": data}}]}]})),
+            (
+                Call::Responses,
+                json!({"input": [{"type": "function_call_output", "output": [{"type": "input_image", "image_url": data}]}]}),
+            ),
+            (
+                Call::ChatCompletions,
+                json!({"messages": [{"content": [{"type": "image_url", "image_url": {"url": data}}]}]}),
+            ),
         ] {
             let input = of(call, &body).input;
             assert!((PICTURE..PICTURE + 500).contains(&input), "{input} of {call:?}");
         }
-        let hidden = json!({"messages": [{"content": [{"type": "tool_use", "input": {"type": "image", "source": source}}]}]});
+        let hidden =
+            json!({"messages": [{"content": [{"type": "tool_use", "input": {"type": "image", "source": source}}]}]});
         assert!(of(Call::Messages, &hidden).input > 100_000);
         let file = json!({"messages": [{"content": [{"type": "document", "source": source}]}]});
         assert!(of(Call::Messages, &file).input > 100_000 + FILE);

@@ -295,7 +295,9 @@ impl Ledger {
 
     /// Issues that have nothing left.
     pub fn used_up(&self, today: Date, caps: &Caps) -> BTreeMap<IssueId, Met> {
-        let met = |(issue, _): (&IssueId, &Sums)| Some((issue.clone(), self.nothing_left(&Place::Issue(issue.clone()), today, caps)?));
+        let met = |(issue, _): (&IssueId, &Sums)| {
+            Some((issue.clone(), self.nothing_left(&Place::Issue(issue.clone()), today, caps)?))
+        };
         self.issues.iter().filter_map(met).collect()
     }
 

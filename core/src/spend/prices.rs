@@ -75,15 +75,26 @@ mod tests {
         let table = [("*", 1), ("big*", 2), ("big-1*", 3), ("big-1", 4), ("big-1* fast", 5)];
         let prices = Prices(table.map(|(name, nano)| (name.to_owned(), flat(nano))).to_vec());
         let of = |model, tier| prices.of(model, tier).map(|rates| rates.input.0);
-        assert_eq!([of("other", None), of("big-2", None), of("big-12", None), of("big-1", None)].map(Option::unwrap), [1, 2, 3, 4]);
-        assert_eq!((of("big-1", Some("fast")), of("big-2", Some("fast")), of("big-1", Some("flex"))), (Some(5), None, None));
+        assert_eq!(
+            [of("other", None), of("big-2", None), of("big-12", None), of("big-1", None)].map(Option::unwrap),
+            [1, 2, 3, 4]
+        );
+        assert_eq!(
+            (of("big-1", Some("fast")), of("big-2", Some("fast")), of("big-1", Some("flex"))),
+            (Some(5), None, None)
+        );
         assert_eq!(Prices(vec![("big*".into(), flat(1))]).of("small", None), None);
     }
 
     #[test]
     fn a_request_is_reserved_at_the_dearest_rate_and_charged_at_its_own() {
         let dollars = |text| Money::parse(text).expect("an amount");
-        let rates = Rates { input: dollars("3"), output: dollars("15"), cache_read: dollars("0.3"), cache_write: dollars("3.75") };
+        let rates = Rates {
+            input: dollars("3"),
+            output: dollars("15"),
+            cache_read: dollars("0.3"),
+            cache_write: dollars("3.75"),
+        };
         assert_eq!(rates.most(Most { input: 1_000_000, output: 100_000 }), dollars("5.25"));
         let used = Usage { input: 1000, output: 100, cache_read: 10_000, cache_write: 500 };
         assert_eq!(rates.cost(&used).exact(), "0.009375");

@@ -58,9 +58,16 @@ fn a_request_waits_for_those_under_way_and_is_refused_only_when_it_cannot_fit() 
     ledger.settle(second.id, None, &rules.prices).expect("charged");
     let met = Met { scope: Scope::Issue, unit: Unit::Tokens, day: TODAY, used: 90, asked: 20, allowed: 100 };
     assert_eq!(ledger.reserve(wanted("A", "big", 20), &rules), Err(Denied::Met(met)));
-    assert_eq!(met.to_string(), "this issue has used 90 of 100 tokens (budget.tokens); the next request could take up to 20 tokens");
+    assert_eq!(
+        met.to_string(),
+        "this issue has used 90 of 100 tokens (budget.tokens); the next request could take up to 20 tokens"
+    );
     ledger.reserve(wanted("A", "big", 10), &rules).expect("exactly the rest");
-    assert_eq!((ledger.issue(&issue("A")).assumed, ledger.issue(&issue("A")).tokens()), (60, 90), "a cut answer took what it could");
+    assert_eq!(
+        (ledger.issue(&issue("A")).assumed, ledger.issue(&issue("A")).tokens()),
+        (60, 90),
+        "a cut answer took what it could"
+    );
 }
 
 #[test]
@@ -92,7 +99,11 @@ fn without_a_price_tokens_are_counted_and_said_to_have_none() {
     };
     assert_eq!(ask("small", None), "7 unpriced tokens");
     assert_eq!(ask("big", None), "$7.00 + 7 unpriced tokens");
-    assert_eq!(ask("big", Some("priority")), "$14.00 + 14 unpriced tokens", "charged as usual, and said to be of unknown price");
+    assert_eq!(
+        ask("big", Some("priority")),
+        "$14.00 + 14 unpriced tokens",
+        "charged as usual, and said to be of unknown price"
+    );
     let line = ledger.issue(&issue("A")).line(&Cap { tokens: Some(100), money: Some(usd("20")) });
     assert_eq!(line, "21 of 100 tokens · $14.00 + 14 unpriced tokens of $20.00");
 }
@@ -159,18 +170,37 @@ fn names_that_an_agent_invents_are_told_apart_only_so_far() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Reserve { name: u8, day: u8, input: u64, output: u64, priced: bool },
+    Reserve {
+        name: u8,
+        day: u8,
+        input: u64,
+        output: u64,
+        priced: bool,
+    },
     /// The nth of those under way used so many parts of a hundred of what it may.
-    Settle { nth: usize, part: u64, whole: bool },
-    Release { nth: usize },
-    Raise { place: u8, unit: bool, by: u64 },
+    Settle {
+        nth: usize,
+        part: u64,
+        whole: bool,
+    },
+    Release {
+        nth: usize,
+    },
+    Raise {
+        place: u8,
+        unit: bool,
+        by: u64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let reserve = (0..3_u8, 0..2_u8, 0..60_u64, 0..60_u64, any::<bool>())
         .prop_map(|(name, day, input, output, priced)| Step::Reserve { name, day, input, output, priced });
-    let settle = (0..6_usize, 0..=200_u64, prop::bool::weighted(0.8))
-        .prop_map(|(nth, part, whole)| Step::Settle { nth, part, whole });
+    let settle = (0..6_usize, 0..=200_u64, prop::bool::weighted(0.8)).prop_map(|(nth, part, whole)| Step::Settle {
+        nth,
+        part,
+        whole,
+    });
     let release = (0..6_usize).prop_map(|nth| Step::Release { nth });
     let raise = (0..5_u8, any::<bool>(), 1..80_u64).prop_map(|(place, unit, by)| Step::Raise { place, unit, by });
     prop::collection::vec(prop_oneof![6 => reserve, 4 => settle, 1 => release, 1 => raise], 0..80)

@@ -15,7 +15,8 @@ impl Unit {
             Self::Money => Money::parse(text).map(|money| money.0),
             Self::Tokens => {
                 let digits = text.trim().replace('_', "");
-                let plain = !digits.is_empty() && digits.len() <= 15 && digits.bytes().all(|byte| byte.is_ascii_digit());
+                let plain =
+                    !digits.is_empty() && digits.len() <= 15 && digits.bytes().all(|byte| byte.is_ascii_digit());
                 if plain { digits.parse().ok() } else { None }
             }
         };

@@ -26,7 +26,7 @@ impl World {
             let about_disk = |command: &&Command| match command {
                 Command::Start(_) | Command::Resume { .. } => true,
                 Command::Stop(_, cause) => {
-                    !matches!(cause, StopCause::WallTime | StopCause::Released | StopCause::Drain)
+                    !matches!(cause, StopCause::WallTime | StopCause::Spend | StopCause::Released | StopCause::Drain)
                 }
                 _ => false,
             };

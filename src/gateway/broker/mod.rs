@@ -64,12 +64,7 @@ impl Broker {
     ///
     /// # Errors
     /// When the system has no randomness to give.
-    pub fn open(
-        &self,
-        models: Models,
-        purse: Purse,
-        reports: mpsc::Sender<Report>,
-    ) -> Result<Door, getrandom::Error> {
+    pub fn open(&self, models: Models, purse: Purse, reports: mpsc::Sender<Report>) -> Result<Door, getrandom::Error> {
         Ok(Door(Arc::new(Shared {
             broker: self.clone(),
             models: Arc::new(models),

@@ -93,10 +93,7 @@ async fn a_copy_put_back_and_upgraded_again_is_whole() {
     let (journal, _) = open(&path).expect("opens");
     worked(&journal, 1..3).await;
     drop(journal);
-    Connection::open(&path)
-        .expect("db")
-        .execute_batch(AS_3)
-        .expect("as it was");
+    Connection::open(&path).expect("db").execute_batch(AS_3).expect("as it was");
     let (journal, _) = open(&path).expect("upgrades");
     worked(&journal, 3..9).await;
     drop(journal);

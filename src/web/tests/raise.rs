@@ -64,13 +64,16 @@ async fn what_is_no_amount_is_said_and_stands_there_again() {
     let (cookie, csrf, origin) = (house.log_in().await, house.csrf().await, house.origin());
     let form = format!("csrf={csrf}&seen=2000000000&amount=%22five%3E");
     for more in [&[][..], &["HX-Request: true"][..]] {
-        let headers: Vec<&str> = [cookie.as_str(), FORM, origin.as_str()].into_iter().chain(more.iter().copied()).collect();
+        let headers: Vec<&str> =
+            [cookie.as_str(), FORM, origin.as_str()].into_iter().chain(more.iter().copied()).collect();
         let answer = house.ask("POST", "/api/v1/issues/SPENT-1/raise", &headers, &form).await;
         assert!(answer.body.contains("this is no amount in US dollars; write it like 5 or 2.50"), "{}", answer.body);
         assert!(answer.body.contains("value=\"&#34;five&#62;\""), "what was typed, escaped: {}", answer.body);
         assert_eq!(answer.status, if more.is_empty() { 400 } else { 200 });
     }
-    let stale = house.ask("POST", "/api/v1/issues/SPENT-1/raise", &[&cookie, FORM, &origin], "csrf=x&seen=2000000000&amount=5").await;
+    let stale = house
+        .ask("POST", "/api/v1/issues/SPENT-1/raise", &[&cookie, FORM, &origin], "csrf=x&seen=2000000000&amount=5")
+        .await;
     assert_eq!(stale.status, 403);
 }
 

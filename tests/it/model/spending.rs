@@ -85,7 +85,8 @@ fn a_cap_that_is_met_refuses_and_parks_and_a_form_of_the_inbox_raises_it() {
     assert_eq!((twice.status, twice.error_code()), (409, "budget_not_met".into()));
     assert_eq!(number(&project, "SELECT count(*) FROM raises"), 1);
     assert_eq!(running.stop(), 0);
-    let journal = symphony::journal::inspect::check(&project.dir().join(".symphony/journal.db"), None).expect("readable");
+    let journal =
+        symphony::journal::inspect::check(&project.dir().join(".symphony/journal.db"), None).expect("readable");
     assert_eq!(journal.differences, Vec::<String>::new());
 }
 
@@ -98,7 +99,8 @@ fn number(project: &Project, sql: &str) -> i64 {
 #[test]
 fn a_kill_with_a_request_under_way_charges_all_that_was_set_aside_and_totals_are_kept() {
     let server = Server::start();
-    let scenario = r#"turn() { ask stream; if [ -e "$HOME/again" ]; then done_; else : >"$HOME/again"; ask hang; fi; }"#;
+    let scenario =
+        r#"turn() { ask stream; if [ -e "$HOME/again" ]; then done_; else : >"$HOME/again"; ask hang; fi; }"#;
     let project = project(scenario, &server, "");
     project.issue("Todo", "A-1", "Ask.");
     let mut running = start(&project);
@@ -121,7 +123,8 @@ fn a_kill_with_a_request_under_way_charges_all_that_was_set_aside_and_totals_are
     assert!(said.contains(&format!("{} tokens ({most} of them assumed)", 520 + most)), "{said}");
     assert_eq!(running.stop(), 0);
     assert_eq!(number(&project, open), 0);
-    let journal = symphony::journal::inspect::check(&project.dir().join(".symphony/journal.db"), None).expect("readable");
+    let journal =
+        symphony::journal::inspect::check(&project.dir().join(".symphony/journal.db"), None).expect("readable");
     assert_eq!(journal.differences, Vec::<String>::new());
 }
 
@@ -138,7 +141,10 @@ fn under_a_cap_of_money_a_model_without_a_price_is_refused_with_the_remedy() {
     let (said, log) = super::worked(&project, &BOTH);
     let refused = noted(&said, "unpriced");
     assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("x-should-retry: false"), "{refused}");
-    assert!(refused.contains("`stream` has no price") && refused.contains("below `prices` in WORKFLOW.md"), "{refused}");
+    assert!(
+        refused.contains("`stream` has no price") && refused.contains("below `prices` in WORKFLOW.md"),
+        "{refused}"
+    );
     assert!(noted(&said, "tier").contains("`json priority` has no price"), "{said}");
     assert!(noted(&said, "priced").starts_with("HTTP/1.1 200"), "{said}");
     assert_eq!(server.asked().len(), 1, "what is refused is not sent");
@@ -149,7 +155,8 @@ fn under_a_cap_of_money_a_model_without_a_price_is_refused_with_the_remedy() {
 #[test]
 fn without_prices_tokens_are_counted_and_no_amount_is_shown_as_if_it_were_all() {
     let server = Server::start();
-    let project = project("turn() { ask stream; ask json; done_; }", &server, "prices:\n  json*: {input: 1000, output: 1000}\n");
+    let project =
+        project("turn() { ask stream; ask json; done_; }", &server, "prices:\n  json*: {input: 1000, output: 1000}\n");
     project.issue("Todo", "A-1", "Ask.");
     let running = start(&project);
     until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
@@ -213,7 +220,9 @@ fn ten_requests_at_once_against_a_budget_for_three_pass_none_of_it() {
     let used = idle(&state, "A-1")["issue_spend"]["total_tokens"].as_i64().expect("counted");
     let asked = server.asked().len();
     let over = (used - allowed).max(0);
-    println!("overshoot: 10 requests at once, {allowed} tokens allowed, {held} set aside for the first 3, {asked} sent, {used} used, {over} above the cap");
+    println!(
+        "overshoot: 10 requests at once, {allowed} tokens allowed, {held} set aside for the first 3, {asked} sent, {used} used, {over} above the cap"
+    );
     assert_eq!(over, 0);
     assert!((3..10).contains(&asked), "{asked}");
     assert_eq!(running.stop(), 0);
@@ -223,7 +232,8 @@ fn ten_requests_at_once_against_a_budget_for_three_pass_none_of_it() {
 fn a_kill_while_a_budget_is_raised_raises_it_once_or_not_at_all() {
     for (point, raised) in [("before", 0), ("torn", 0), ("after", 1)] {
         let server = Server::start();
-        let scenario = r#"turn() { ask stream; if [[ $answer == *"HTTP/1.1 200"* ]]; then done_; else sleep 600; fi; }"#;
+        let scenario =
+            r#"turn() { ask stream; if [[ $answer == *"HTTP/1.1 200"* ]]; then done_; else sleep 600; fi; }"#;
         let project = project(scenario, &server, "budget:\n  tokens: 50\n");
         project.issue("Todo", "A-1", "Ask.");
         let failing = ("SYMPHONY_FAILPOINT", format!("journal/raised/{point}"));

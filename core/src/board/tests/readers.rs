@@ -347,9 +347,18 @@ fn the_policy_is_the_workflow_s_and_asks_for_memory_only_when_told_to_and_when_i
     assert_eq!(policy.memory, Some(Memory { available_mib: 9, needed_mib: 7 }));
     assert_eq!(policy.states.rules[&StateName::new("Todo")].max_concurrent, Some(3));
     assert_eq!(policy.budget, read("").budget);
-    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 7}"), None, None, None, &none, Standing::default()).memory, None);
-    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 0}"), None, Some(9), None, &none, Standing::default()).memory, None);
-    assert_eq!(Policy::of(&read(""), None, Some(9), None, &none, Standing::default()).memory.map(|memory| memory.needed_mib), Some(512));
+    assert_eq!(
+        Policy::of(&read("sandbox: {reserve_mib: 7}"), None, None, None, &none, Standing::default()).memory,
+        None
+    );
+    assert_eq!(
+        Policy::of(&read("sandbox: {reserve_mib: 0}"), None, Some(9), None, &none, Standing::default()).memory,
+        None
+    );
+    assert_eq!(
+        Policy::of(&read(""), None, Some(9), None, &none, Standing::default()).memory.map(|memory| memory.needed_mib),
+        Some(512)
+    );
 }
 
 #[test]

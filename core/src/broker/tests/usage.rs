@@ -19,7 +19,8 @@ fn stream(call: Call, text: &str) -> Reading {
 }
 
 fn expected() -> [(Call, &'static str, Reading); 3] {
-    let reading = |model: &str, usage| Reading { model: Some(model.into()), tier: None, usage: Some(usage), whole: true };
+    let reading =
+        |model: &str, usage| Reading { model: Some(model.into()), tier: None, usage: Some(usage), whole: true };
     [
         (
             Call::Messages,

@@ -26,7 +26,11 @@ fn budgets_and_prices_are_read_as_written_and_there_are_none_by_default() {
     let rates = Rates { input: usd("3"), output: usd("15"), cache_read: usd("0.3"), cache_write: usd("3.75") };
     assert_eq!(rules.prices.of("big-1.5-a", None), Some(rates));
     let dear = rules.prices.of("big-1.5-a", Some("priority")).expect("priced");
-    assert_eq!((dear.input, dear.cache_read, dear.cache_write), (usd("6"), usd("6"), usd("6")), "as input, unless said");
+    assert_eq!(
+        (dear.input, dear.cache_read, dear.cache_write),
+        (usd("6"), usd("6"), usd("6")),
+        "as input, unless said"
+    );
     assert_eq!(rules.prices.of("other", None).map(|rates| rates.output), Some(Money(0)));
 }
 
@@ -48,7 +52,11 @@ fn a_cap_or_price_that_cannot_be_read_is_an_error_with_its_place_and_a_hint() {
         ("prices: {a*b: {input: 1, output: 1}}", "prices.a*b", 15),
     ] {
         let problem = refused(settings);
-        assert_eq!((problem.key.as_deref(), problem.line, problem.column), (Some(key), 2, column), "{settings}: {problem}");
+        assert_eq!(
+            (problem.key.as_deref(), problem.line, problem.column),
+            (Some(key), 2, column),
+            "{settings}: {problem}"
+        );
         assert!(problem.hint.is_some(), "{settings}: {problem}");
     }
     assert!(refused("budget: 5").is_error());
