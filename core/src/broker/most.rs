@@ -76,6 +76,10 @@ fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
+fn is_picture(url: &&Value) -> bool {
+    url.as_str().is_some_and(|url| url.starts_with("data:image/"))
+}
+
 struct Input {
     bytes: u64,
     more: u64,
@@ -94,9 +98,12 @@ impl Input {
 
     fn block(&mut self, block: &Value) {
         match block.get("type").and_then(Value::as_str).unwrap_or_default() {
-            "image" => self.picture(block.pointer("/source/data")),
-            "input_image" => self.picture(block.get("image_url")),
-            "image_url" => self.picture(block.pointer("/image_url/url")),
+            "image" => {
+                let kind = block.pointer("/source/media_type").and_then(Value::as_str).unwrap_or_default();
+                self.picture(block.pointer("/source/data").filter(|_| kind.starts_with("image/")));
+            }
+            "input_image" => self.picture(block.get("image_url").filter(is_picture)),
+            "image_url" => self.picture(block.pointer("/image_url/url").filter(is_picture)),
             "document" | "file" | "input_file" | "input_audio" => {
                 self.more = self.more.saturating_add(FILE);
                 self.list(block.pointer("/source/content"));
@@ -105,6 +112,7 @@ impl Input {
         }
     }
 
+    /// `data`: what is a picture by its own word; anything else stays counted as text.
     fn picture(&mut self, data: Option<&Value>) {
         self.more = self.more.saturating_add(PICTURE);
         self.bytes = self.bytes.saturating_sub(data.and_then(Value::as_str).map_or(0, |data| count(data.len())));
@@ -134,8 +142,8 @@ mod tests {
 
     #[test]
     fn a_picture_counts_as_one_where_a_provider_sees_one_and_as_text_elsewhere() {
-        let data = "A".repeat(100_000);
-        let source = json!({"type": "base64", "data": data});
+        let data = format!("data:image/png;base64,{}", "A".repeat(100_000));
+        let source = json!({"type": "base64", "media_type": "image/png", "data": data});
         let inside = json!({"type": "tool_result", "content": [{"type": "image", "source": source}]});
         for (call, body) in [
             (Call::Messages, json!({"messages": [{"content": [{"type": "image", "source": source}]}]})),
@@ -156,6 +164,9 @@ mod tests {
         let hidden =
             json!({"messages": [{"content": [{"type": "tool_use", "input": {"type": "image", "source": source}}]}]});
         assert!(of(Call::Messages, &hidden).input > 100_000);
+        let text = data.replace("image/png", "text/plain");
+        let lie = json!({"messages": [{"content": [{"type": "image_url", "image_url": {"url": text}}]}]});
+        assert!(of(Call::ChatCompletions, &lie).input > 100_000);
         let file = json!({"messages": [{"content": [{"type": "document", "source": source}]}]});
         assert!(of(Call::Messages, &file).input > 100_000 + FILE);
     }

@@ -162,6 +162,7 @@ impl Ledger {
         }
         self.next = reservation.id;
         self.open.insert(reservation.id, reservation.clone());
+        self.runs.entry(reservation.of.run).or_default();
         Ok(reservation)
     }
 
@@ -178,7 +179,10 @@ impl Ledger {
             OTHERS.clone_into(&mut entry.model);
         }
         self.add(&entry);
-        self.runs.entry(reservation.of.run).or_default().add(&entry.sums);
+        // One that came too late for its run is its issue's alone.
+        if let Some(sums) = self.runs.get_mut(&reservation.of.run) {
+            sums.add(&entry.sums);
+        }
         Some(Charged { entry, run: reservation.of.run })
     }
 

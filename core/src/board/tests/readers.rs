@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::issue::Ambiguity;
-use crate::spend::Standing;
+use crate::spend::{Met, Scope, Standing, Unit};
 
 fn torn(file: &str) -> Malformed {
     Malformed { file: file.into(), line: Some(2), column: Some(1), message: "half".into() }
@@ -235,6 +235,14 @@ fn every_reason_has_a_word_and_a_sentence_of_its_own() {
         NotNow::Cleaning,
         NotNow::Unconfirmed,
         NotNow::Unseen,
+        NotNow::Spend(Met {
+            scope: Scope::Day,
+            unit: Unit::Money,
+            day: jiff::civil::date(2026, 1, 31),
+            used: 4_200_000_000,
+            asked: 9,
+            allowed: 5_000_000_000,
+        }),
         NotNow::Closed(Closed::WorkflowBroken),
         NotNow::Closed(Closed::NoSandbox("no user namespaces".into())),
         NotNow::Draining,
