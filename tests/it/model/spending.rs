@@ -48,8 +48,10 @@ fn a_cap_that_is_met_refuses_and_parks_and_a_form_of_the_inbox_raises_it() {
     let note = project.parked_note("A-1");
     assert!(note.contains("of 1000 tokens (budget.tokens); the next request could take up to "), "{note}");
     assert!(note.contains("Raise `budget.tokens` in the dashboard's inbox"), "{note}");
-    let state = running.until_state("the card", |state| idle(state, "A-1")["parked"] == json!(true));
+    // Its file was seen where it was put.
+    let state = running.until_state("the card", |state| idle(state, "A-1")["role"] == "holding");
     let row = idle(&state, "A-1");
+    assert_eq!(row["parked"], true, "{row}");
     assert_eq!(row["last_end"]["reason"], "budget-spend", "{row}");
     let used = row["issue_spend"]["total_tokens"].as_u64().expect("counted");
     let asked = server.asked().len();
