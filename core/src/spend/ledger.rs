@@ -224,9 +224,12 @@ impl Ledger {
         }
     }
 
-    /// A cap of all issues that was met stays met until it is raised or its day is over, however little is missing.
+    /// A cap of all issues that was met stays met until it is raised or its day is over, once at most a tenth of it is
+    /// left. Before that only the issue whose request does not fit is put aside: an agent that asks for too much at once
+    /// must not stop the others.
     pub fn remember(&mut self, met: Met) {
-        if met.scope != Scope::Issue {
+        let little_left = met.allowed.saturating_sub(met.used) <= met.allowed / 10;
+        if met.scope != Scope::Issue && little_left {
             self.met.retain(|other| (other.scope, other.unit) != (met.scope, met.unit));
             self.met.push(met);
         }

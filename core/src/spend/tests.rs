@@ -113,11 +113,13 @@ fn a_days_budget_that_was_met_shuts_until_it_is_raised_or_the_day_is_over() {
     let caps = Caps { day: Cap { tokens: Some(100), money: None }, ..Caps::default() };
     let rules = rules(caps);
     let mut ledger = Ledger::default();
-    let first = ledger.reserve(wanted("A", "big", 80), &rules).expect("it fits");
-    ledger.settle(first.id, Some(&answer("big", 80)), &rules.prices).expect("charged");
+    assert!(matches!(ledger.reserve(wanted("C", "big", u64::MAX), &rules), Err(Denied::Met(_))));
+    assert_eq!(ledger.shut(TODAY, &caps), None, "who asks for too much stops nobody else");
+    let first = ledger.reserve(wanted("A", "big", 90), &rules).expect("it fits");
+    ledger.settle(first.id, Some(&answer("big", 90)), &rules.prices).expect("charged");
     assert_eq!(ledger.shut(TODAY, &caps), None);
     let Err(Denied::Met(met)) = ledger.reserve(wanted("B", "big", 30), &rules) else { panic!("it does not fit") };
-    assert_eq!(ledger.shut(TODAY, &caps), Some(met), "met, although 20 are left");
+    assert_eq!(ledger.shut(TODAY, &caps), Some(met), "met, although 10 are left");
     assert!(met.until().starts_with("it goes on when 2026-02-01 begins"), "{}", met.until());
 
     let standing = |ledger: &Ledger, today| Standing { today, caps: ledger.caps(today, &caps), ..Standing::default() };

@@ -172,13 +172,15 @@ fn without_prices_tokens_are_counted_and_no_amount_is_shown_as_if_it_were_all() 
 #[test]
 fn a_days_budget_that_is_met_stops_what_needs_a_model_and_a_changed_file_lets_it_go_on() {
     let server = Server::start();
-    let scenario = r#"turn() { ask stream; if [[ $answer == *"HTTP/1.1 200"* ]]; then done_; else sleep 600; fi; }"#;
-    let project = project(scenario, &server, "budget:\n  day: {tokens: 50}\n");
+    // The first takes 260, and less than a tenth is left: too little for the second.
+    let scenario =
+        r#"turn() { ask stream; ask stream; if [[ $answer == *"HTTP/1.1 200"* ]]; then done_; else sleep 600; fi; }"#;
+    let project = project(scenario, &server, "budget:\n  day: {tokens: 280}\n");
     project.issue("Todo", "A-1", "Ask.");
     let running = start(&project);
     let note = project.parked_note("A-1");
     assert!(note.contains("(budget.day.tokens)") && note.contains("as it does when the next day begins"), "{note}");
-    assert!(server.asked().is_empty(), "what cannot fit is never sent");
+    assert_eq!(server.asked().len(), 1, "what does not fit is never sent");
     project.issue("Todo", "B-1", "Ask.");
     let state = running.until_state("the reason", |state| idle(state, "B-1")["reason_code"] == "spend");
     let reason = idle(&state, "B-1")["reason"].as_str().expect("words").to_owned();
@@ -187,7 +189,7 @@ fn a_days_budget_that_is_met_stops_what_needs_a_model_and_a_changed_file_lets_it
     // The next process knows it too.
     let running = start(&project);
     running.until_state("the reason", |state| idle(state, "B-1")["reason_code"] == "spend");
-    let workflow = project.read("WORKFLOW.md").replace("tokens: 50}", "tokens: 100000}");
+    let workflow = project.read("WORKFLOW.md").replace("tokens: 280}", "tokens: 100000}");
     project.write("WORKFLOW.md", &workflow);
     until("both to be done", || ["A-1", "B-1"].iter().all(|name| project.exists(&format!("issues/Done/{name}.md"))));
     assert_eq!(running.stop(), 0);
