@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Arguments;
 use crate::conductor::{Chosen, Conductor, Facts, Hands as _};
 use crate::egress::Book;
-use crate::gateway::broker::Broker;
+use crate::gateway::broker::{Broker, Purse};
 use crate::gateway::egress::{Egress, Internet};
 use crate::gateway::mcp::{Bearer, Endpoint};
 use crate::git::Git;
@@ -23,6 +23,7 @@ use crate::hands::World;
 use crate::journal::{Journal, Origin};
 use crate::layout::Layout;
 use crate::lock::{Lock, Roots};
+use crate::metering::Metering;
 use crate::operator::{self, Place};
 use crate::run::models::{ModelDoor, OpenBroker, Watch};
 use crate::run::{McpDoor, OpenMcp, Parts};
@@ -95,6 +96,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     sandboxes.sweep().await;
     sandboxes.settle(&workflow, TRIAL_PATIENCE).await;
     let (templates, instance, next_run) = (sandboxes.templates().cloned(), memory.instance.clone(), memory.next_run);
+    let metering = Metering::new(journal.clone(), &memory, &workflow.spending);
     let broker = Broker::new(Environment::of_process());
     let book = Book::new(journal.clone(), memory.egress.clone());
     let parts = Arc::new(Parts {
@@ -104,7 +106,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         git,
         sandboxes,
         open_mcp: open_mcp(),
-        open_broker: open_broker(broker.clone()),
+        open_broker: open_broker(broker.clone(), metering.clone()),
         open_egress: Egress::new(book.clone(), Arc::new(Internet::default())).opening(),
         ask_credential: broker.asked(),
         workflow_path: path.clone(),
@@ -115,7 +117,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once, book };
     let (no_sandbox, sandbox) = (first.closed.clone(), first.sandbox.clone());
     let kept = journal.clone();
-    let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
+    let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, metering, facts);
 
     let (snapshots, layout_of) = (handle.watch(), layout.clone());
     let upkeep = Upkeep { layout: layout_of, journal: kept, instance, templates, next_run, snapshots, in_force };
@@ -269,11 +271,12 @@ fn open_mcp() -> OpenMcp {
 }
 
 /// The same for models.
-fn open_broker(broker: Broker) -> OpenBroker {
-    Arc::new(move |workflow, port, reports| {
-        let broker = broker.clone();
+fn open_broker(broker: Broker, metering: Metering) -> OpenBroker {
+    Arc::new(move |workflow, port, payer, reports| {
+        let (broker, metering) = (broker.clone(), metering.clone());
         Box::pin(async move {
-            let door = broker.open(workflow.models.clone(), reports).map_err(|error| error.to_string())?;
+            let purse = Purse { metering, payer };
+            let door = broker.open(workflow.models.clone(), purse, reports).map_err(|error| error.to_string())?;
             let (ways, token) = (door.ways(port).await, door.token().to_owned());
             let watch = Watch { held: door.held(), over: door.over() };
             let (serving, closing) = (door.clone(), door);

@@ -67,6 +67,10 @@ pub const STEPS: &[Step] = &[
     step("journal/egress_forgotten", IN_PARTS),
     step("journal/egress_withdrawn", IN_PARTS),
     step("journal/egress_reached", IN_PARTS),
+    // What a request may use is set aside; what it used is charged; more is allowed.
+    step("journal/reserved", IN_PARTS),
+    step("journal/settled", IN_PARTS),
+    step("journal/raised", IN_PARTS),
     step("journal/compacted", IN_PARTS),
     // A file of our own is replaced; torn: half of the temporary one is written.
     step("file/write", IN_PARTS),

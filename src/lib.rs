@@ -20,6 +20,7 @@ pub mod layout;
 pub mod lock;
 pub mod log;
 pub mod memory;
+pub mod metering;
 pub mod nudge;
 pub mod operator;
 pub mod process;

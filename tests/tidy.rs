@@ -29,6 +29,7 @@ const HOST_FLOORS: &[(u8, &[&str])] = &[
             "lock",
             "log",
             "memory",
+            "metering",
             "process",
             "random",
             "sandbox",
@@ -53,11 +54,12 @@ const CORE_FLOORS: &[(u8, &[&str])] = &[
             "runtimes",
             "session",
             "snapshot",
+            "spend",
             "turn",
             "workflow",
         ],
     ),
-    (0, &["front_matter", "ids", "issue", "json_weight", "steering", "time", "yaml"]),
+    (0, &["front_matter", "ids", "issue", "json_weight", "money", "steering", "time", "yaml"]),
 ];
 
 /// What a pure crate cannot need.

@@ -8,9 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use symphony::gateway::broker::Broker;
+use symphony::gateway::broker::{Broker, Purse};
+use symphony::journal::{Journal, Origin};
+use symphony::metering::Metering;
+use symphony::run::models::Payer;
 use symphony::sandbox::channel::Channel;
 use symphony::workflow_file::Environment;
+use symphony_core::ids::{IssueId, RunId};
 use symphony_core::workflow::{Place, Workflow};
 use tokio::io::{AsyncBufReadExt as _, BufReader, copy_bidirectional};
 use tokio::net::{TcpStream, UnixListener};
@@ -31,7 +35,7 @@ pub(super) async fn main() {
     let (_server, address) = server().await;
     let place = tempfile::tempdir().expect("a directory");
     let (_guest, channel) = guest(place.path()).await;
-    let (door, token) = door(&address);
+    let (door, token) = door(&address, place.path());
     let brokered = listen(&channel, move |stream| {
         let door = door.clone();
         async move { door.serve(stream).await }
@@ -162,15 +166,19 @@ async fn guest(place: &std::path::Path) -> (Child, Channel) {
     (child, channel)
 }
 
-fn door(address: &str) -> (symphony::gateway::broker::Door, String) {
+fn door(address: &str, place: &std::path::Path) -> (symphony::gateway::broker::Door, String) {
     let text =
         format!("---\ntracker: {{kind: local}}\nproviders: {{anthropic: {{base_url: 'http://{address}'}}}}\n---\n");
     let here = Place { dir: "/nowhere".into(), home: None, env: &|_| None };
-    let models = Workflow::parse(&text, &here).expect("a workflow").0.models;
+    let workflow = Workflow::parse(&text, &here).expect("a workflow").0;
+    // Each request is set aside in a real journal first: that is part of what the broker costs.
+    let (journal, memory) = Journal::open(&place.join("journal.db"), Origin::default()).expect("opens");
+    let metering = Metering::new(journal, &memory, &workflow.spending);
+    let purse = Purse { metering, payer: Payer { run: RunId(1), issue: IssueId("A".into()) } };
     let broker = Broker::new(Environment { home: None, variable: Arc::new(|_| Some("a-key".to_owned())) });
     let (to, mut reports) = mpsc::channel(256);
     tokio::spawn(async move { while reports.recv().await.is_some() {} });
-    let door = broker.open(models, to).expect("randomness");
+    let door = broker.open(workflow.models, purse, to).expect("randomness");
     let token = door.token().to_owned();
     (door, token)
 }

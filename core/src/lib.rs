@@ -1,8 +1,8 @@
 //! Words and decisions of symphony.
 //!
-//! Floor 0 (plain data): [`ids`], [`issue`], [`front_matter`], [`time`], [`yaml`], [`json_weight`].
+//! Floor 0 (plain data): [`ids`], [`issue`], [`front_matter`], [`money`], [`time`], [`yaml`], [`json_weight`].
 //! Floor 1 (decisions): [`board`], [`budget`], [`egress`], [`turn`], [`prompt`], [`patience`], [`retention`], [`runtimes`],
-//! [`session`], [`snapshot`], [`explain`], and [`workflow`], because reading a workflow test-renders its prompt. `tests/tidy.rs` keeps imports going down.
+//! [`session`], [`snapshot`], [`spend`], [`explain`], and [`workflow`], because reading a workflow test-renders its prompt. `tests/tidy.rs` keeps imports going down.
 //!
 //! Nothing in this crate reads a clock, a file, the environment or a socket, and nothing logs:
 //! time and facts are arguments, the answer is data. See `ARCHITECTURE.md` at the repository root.
@@ -16,12 +16,14 @@ pub mod front_matter;
 pub mod ids;
 pub mod issue;
 pub mod json_weight;
+pub mod money;
 pub mod patience;
 pub mod prompt;
 pub mod retention;
 pub mod runtimes;
 pub mod session;
 pub mod snapshot;
+pub mod spend;
 pub mod steering;
 pub mod time;
 pub mod turn;

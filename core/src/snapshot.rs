@@ -14,6 +14,7 @@ use crate::budget::{Counters, Used};
 use crate::egress::Reach;
 use crate::ids::{Identifier, IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Malformed};
+use crate::spend::{Cap, Caps, Sums};
 use crate::workflow::Budget;
 
 pub use hosts::{HostCard, HostDecision};
@@ -65,6 +66,8 @@ pub struct Snapshot {
     pub ambiguous: Vec<Ambiguity>,
     /// Consumption of ended and live runs together.
     pub totals: Totals,
+    /// Of models, by all issues.
+    pub spend: Spend,
     /// Why the workflow file on disk is not in force, if it is not; nothing new starts meanwhile.
     pub workflow_problems: Vec<String>,
     /// What the workflow check warned of.
@@ -101,6 +104,7 @@ impl Snapshot {
             malformed: vec![],
             ambiguous: vec![],
             totals: Totals::default(),
+            spend: Spend::default(),
             workflow_problems: vec![],
             warnings: vec![],
             tracker_problem: None,
@@ -130,6 +134,12 @@ pub struct Spent {
     pub failures_in_a_row: u32,
     /// Runs that changed nothing since the last one that did.
     pub unchanged_in_a_row: u32,
+    /// Of models, ever.
+    pub models: Sums,
+    /// What it may use of models.
+    pub cap: Cap,
+    /// Of models, by its live run alone.
+    pub run: Sums,
 }
 
 impl Spent {
@@ -140,6 +150,10 @@ impl Spent {
             ever: counters.used,
             failures_in_a_row: counters.failures_in_a_row,
             unchanged_in_a_row: counters.unchanged_in_a_row,
+            // Counted elsewhere: who has the ledger adds it.
+            models: Sums::default(),
+            cap: Cap::default(),
+            run: Sums::default(),
         }
     }
 }
@@ -388,4 +402,34 @@ pub struct Totals {
     pub tokens: Tokens,
     /// Seconds of all runs, live ones included at `generated_at`.
     pub seconds_running: f64,
+}
+
+/// What all issues used of models, over all processes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Spend {
+    /// The present day.
+    pub day: String,
+    /// The zone whose day it is: a name of the IANA database, or `UTC`.
+    pub zone: String,
+    /// On this day.
+    pub today: Sums,
+    /// Ever.
+    pub ever: Sums,
+    /// What may be used, with what people added to the day's and the workflow's.
+    pub caps: Caps,
+    /// By model.
+    pub models: Vec<ModelRow>,
+}
+
+/// One model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelRow {
+    /// Whose.
+    pub provider: String,
+    /// As it calls itself.
+    pub model: String,
+    /// On this day.
+    pub today: Sums,
+    /// Ever.
+    pub ever: Sums,
 }

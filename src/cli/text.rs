@@ -124,6 +124,7 @@ fn detail(one: &Explanation, now: Timestamp) -> Vec<String> {
             fact("", &format!("of the present allowance; {ever} runs in all"));
         }
     }
+    one.models.iter().for_each(|models| fact("models", models));
     one.remedy.iter().for_each(|remedy| fact("next", remedy));
     lines
 }

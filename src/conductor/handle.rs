@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use symphony_core::egress::{NotDecided, Verb};
 use symphony_core::ids::Identifier;
 use symphony_core::snapshot::Snapshot;
+use symphony_core::spend::Amount;
 use symphony_core::steering::By;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -63,6 +64,51 @@ pub enum Request {
         /// Taken, or why not.
         reply: oneshot::Sender<Result<Taken, AnswerError>>,
     },
+    /// More of the budget that an issue was put aside for.
+    Raise {
+        /// Which issue.
+        identifier: Identifier,
+        /// By how much, as it was typed.
+        amount: String,
+        /// What was allowed when the person decided; `None`: when the issue was put aside.
+        seen: Option<u64>,
+        /// Which way it came.
+        by: By,
+        /// What is allowed now, or why nothing was raised.
+        reply: oneshot::Sender<Result<Raised, RaiseError>>,
+    },
+}
+
+/// A budget that was raised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raised {
+    /// The key of the workflow.
+    pub key: &'static str,
+    /// By how much.
+    pub by: Amount,
+}
+
+/// Why a budget was not raised.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RaiseError {
+    /// There is no such issue.
+    #[error("there is no issue {0}")]
+    NoSuchIssue(Identifier),
+    /// Nothing was met.
+    #[error("{0} was not put aside for a budget in tokens or money; there is nothing to raise")]
+    NotMet(Identifier),
+    /// Somebody was faster.
+    #[error("what {0} waits for was raised already; it goes back by itself")]
+    Already(Identifier),
+    /// What was typed is no amount.
+    #[error("{0}")]
+    Amount(String),
+    /// The journal could not keep it.
+    #[error("the budget is not raised, because that could not be stored: {0}")]
+    NotStored(String),
+    /// The program is going down.
+    #[error("symphony is shutting down")]
+    ShuttingDown,
 }
 
 /// Words that the journal holds.
@@ -203,6 +249,23 @@ impl Handle {
         let request = Request::ForgetHost { decision, reply };
         self.requests.send(request).await.map_err(|_| HostError::ShuttingDown)?;
         told.await.map_err(|_| HostError::ShuttingDown)?
+    }
+
+    /// Allows more of the budget that an issue was put aside for; `seen` is what was allowed when the person decided.
+    ///
+    /// # Errors
+    /// When there is nothing to raise, somebody was faster, or it is no amount.
+    pub async fn raise(
+        &self,
+        identifier: Identifier,
+        amount: String,
+        seen: Option<u64>,
+        by: By,
+    ) -> Result<Raised, RaiseError> {
+        let (reply, told) = oneshot::channel();
+        let request = Request::Raise { identifier, amount, seen, by, reply };
+        self.requests.send(request).await.map_err(|_| RaiseError::ShuttingDown)?;
+        told.await.map_err(|_| RaiseError::ShuttingDown)?
     }
 
     async fn send<T>(

@@ -58,10 +58,13 @@ impl<H: Hands> Conductor<H> {
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
+            Request::Raise { identifier, amount, seen, by, reply } => {
+                self.raise(identifier, &amount, seen, by, reply);
+            }
         }
     }
 
-    fn issue_called(&self, identifier: &Identifier) -> Option<IssueId> {
+    pub(super) fn issue_called(&self, identifier: &Identifier) -> Option<IssueId> {
         let live = self.live.values().map(|live| &live.issue);
         let mut known = live.chain(self.board.issues());
         known.find(|issue| issue.identifier == *identifier).map(|issue| issue.id.clone())

@@ -5,9 +5,11 @@ mod egress;
 mod ends;
 pub mod handle;
 mod letters;
+mod past;
 mod perform;
 mod sessions;
 mod shutdown;
+mod spend;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -18,14 +20,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use symphony_core::board::{
-    Board, Closed, Closures, Command, Due, Event, NotNow, Parked, Past, Policy, RunEnd, Settled, Stocks, StopCause,
+    Board, Closed, Closures, Command, Event, NotNow, Parked, Policy, RunEnd, Settled, Stocks, StopCause,
 };
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
 use symphony_core::runtimes::Kind;
 use symphony_core::session::Kept;
 use symphony_core::snapshot::Snapshot;
-use symphony_core::steering::{Default as InTime, Letter, OpenQuestion};
+use symphony_core::steering::{Letter, OpenQuestion};
 use symphony_core::time::Tick;
 use symphony_core::workflow::{Role, Workflow};
 use tokio::sync::{mpsc, watch};
@@ -35,10 +37,12 @@ use tokio_util::task::TaskTracker;
 
 use self::ends::Unkept;
 use self::handle::Request;
-use self::letters::{Stored, until};
+use self::letters::Stored;
+use self::past::past;
 use self::view::{Ended, Live};
 use crate::egress::Book;
 use crate::journal::{Journal, Memory};
+use crate::metering::Metering;
 use crate::nudge::Nudge;
 use crate::run::line::{Ended as RunEnded, FromRun, Report};
 use crate::sandbox::choose::Picked;
@@ -132,6 +136,7 @@ enum Message {
     WorkspaceRemoved(IssueId),
     Stored(IssueId, Stored),
     EndUnkept(Unkept),
+    Raised,
 }
 
 /// The conductor; [`Conductor::run`] consumes it.
@@ -149,6 +154,7 @@ pub struct Conductor<H: Hands> {
     imageless: BTreeMap<IssueId, String>,
     hands: Arc<H>,
     journal: Journal,
+    metering: Metering,
     facts: Facts,
     live: BTreeMap<RunId, Live>,
     /// Questions without an answer.
@@ -181,12 +187,19 @@ pub struct Conductor<H: Hands> {
 
 impl<H: Hands> Conductor<H> {
     /// A conductor on this workflow and tracker; its own first look follows at once.
-    pub fn new(hands: Arc<H>, first: Looked, journal: Journal, memory: Memory, facts: Facts) -> (Self, handle::Handle) {
+    pub fn new(
+        hands: Arc<H>,
+        first: Looked,
+        journal: Journal,
+        memory: Memory,
+        metering: Metering,
+        facts: Facts,
+    ) -> (Self, handle::Handle) {
         let (to_self, mailbox) = mpsc::unbounded_channel();
         let (to_runs, from_runs) = mpsc::channel(256);
         let (to_requests, requests) = mpsc::channel(64);
         let (closed, kind) = (first.closed.clone(), first.sandbox.kind);
-        let policy = Policy::of(&first.workflow, closed, first.available_mib, kind, &first.stocks);
+        let policy = Policy::of(&first.workflow, closed, first.available_mib, kind, &first.stocks, metering.standing());
         let policy = policy.without(first.modelless);
         let board = Board::new(past(&memory, policy.max_backoff_ms, Timestamp::now()));
         let mut conductor = Self {
@@ -202,6 +215,7 @@ impl<H: Hands> Conductor<H> {
             imageless: BTreeMap::new(),
             hands,
             journal,
+            metering,
             facts,
             live: BTreeMap::new(),
             questions: memory.questions,
@@ -335,6 +349,7 @@ impl<H: Hands> Conductor<H> {
             Message::WorkspaceRemoved(issue) => self.step(Event::WorkspaceRemoved(issue)),
             Message::Stored(issue, stored) => self.stored(issue, stored),
             Message::EndUnkept(unkept) => self.remember_end(unkept),
+            Message::Raised => self.step(Event::LookWanted),
         }
     }
 
@@ -367,6 +382,7 @@ impl<H: Hands> Conductor<H> {
             self.sandbox = looked.sandbox;
         }
         let kind = self.sandbox.kind;
+        self.metering.follow(&self.workflow.spending);
         self.keep_ends();
         self.policy = Policy::of(
             &self.workflow,
@@ -374,6 +390,7 @@ impl<H: Hands> Conductor<H> {
             looked.available_mib,
             kind,
             &looked.stocks,
+            self.metering.standing(),
         )
         .without(looked.modelless);
         self.stocks = looked.stocks;
@@ -429,6 +446,7 @@ impl<H: Hands> Conductor<H> {
                 }
                 self.step(Event::RunFinishing(run));
             }
+            FromRun::Report(run, Report::SpendMet(met)) => self.spend_met(run, met),
             FromRun::Report(run, report) => {
                 match &report {
                     Report::Asked(question) => self.asked(run, question.clone()),
@@ -496,6 +514,7 @@ impl<H: Hands> Conductor<H> {
         let (issue, session) = (&live.issue.identifier, live.session.as_deref().unwrap_or_default());
         let seconds = live.started.elapsed().as_secs();
         self.ended.add(&live, &end);
+        self.metering.forget(run);
         self.step(Event::RunEnded(run, end.clone(), left));
         // The board's word: it knows when a run that used its turns used up the issue's allowance.
         let reason = self.board.counters(&id).last.map_or_else(|| end.reason(), |last| last.reason);
@@ -528,27 +547,6 @@ impl<H: Hands> Conductor<H> {
     }
 }
 
-/// What the board has to know of earlier processes. A clock that was set back makes nobody wait longer than the cap.
-fn past(memory: &Memory, max_backoff_ms: u64, now: Timestamp) -> Past {
-    let waits = |(id, due): (&IssueId, &Due<Timestamp>)| {
-        let wait = until(due.until, now).min(max_backoff_ms).max(1);
-        (id.clone(), Due { until: Tick(wait), kind: due.kind, error: due.error.clone() })
-    };
-    let asks = |(id, question): (&IssueId, &OpenQuestion)| {
-        // Nor does it make a default wait longer than when it was asked.
-        let within = |default: &InTime| until(default.at, now).min(until(default.at, question.asked_at)).max(1);
-        let default_at = question.default.as_ref().map(|default| Tick(within(default)));
-        (id.clone(), default_at)
-    };
-    Past {
-        next_run: RunId(memory.next_run),
-        counters: memory.counters.clone(),
-        parked: memory.parked.clone(),
-        waiting: memory.waiting.iter().map(waits).collect(),
-        asked: memory.questions.iter().map(asks).collect(),
-    }
-}
-
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -566,6 +564,7 @@ fn stop_phase(cause: StopCause) -> &'static str {
         StopCause::Missing => "stopping: file gone",
         StopCause::WallTime => "stopping: out of wall time",
         StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_) => "stopping: its model provider does not answer it",
+        StopCause::Spend => "stopping: a budget is used up",
         StopCause::Released => "stopping: the question can wait without a sandbox",
     }
 }

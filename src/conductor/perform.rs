@@ -121,7 +121,7 @@ impl<H: Hands> Conductor<H> {
 
     pub(super) fn spawn_resume(&self, issue: IssueId, from: StateName, to: StateName) {
         let (tracker, to_self) = (self.tracker.clone(), self.to_self.clone());
-        tracing::info!(issue_id = %issue, %from, %to, "the prompt changed; a parked issue goes back");
+        tracing::info!(issue_id = %issue, %from, %to, "what a parked issue waited for happened; it goes back");
         self.tasks.spawn(async move {
             let result = moved(async { tracker.move_issue(&issue, &from, &to).await.map(drop) }).await;
             let _ = to_self.send(Message::ResumeEnded(issue, result));

@@ -166,10 +166,10 @@ impl Live {
             }
             Report::Tokens(_) if self.metered => {}
             Report::Tokens(tokens) => self.tokens = tokens,
-            Report::Metered(Metered { provider, model, usage, whole }) => {
+            Report::Metered(Metered { provider, model, tier, usage, whole }) => {
                 let used = usage.unwrap_or_default();
                 tracing::debug!(issue_id = %self.issue.id, issue_identifier = %self.issue.identifier, provider = provider.name(),
-                    %model, input = used.input, output = used.output, cache_read = used.cache_read,
+                    %model, tier = tier.as_deref().unwrap_or_default(), input = used.input, output = used.output, cache_read = used.cache_read,
                     cache_write = used.cache_write, known = usage.is_some(), whole, "a model answered");
                 let said = if self.metered { self.tokens } else { Tokens::default() };
                 let (input, output) = (used.given(), used.output);
@@ -193,7 +193,7 @@ impl Live {
                 self.events.push_back(event);
             }
             Report::Held(held) => self.held = held,
-            Report::Finishing => {}
+            Report::Finishing | Report::SpendMet(_) => {}
         }
     }
 }
@@ -240,7 +240,9 @@ impl<H: Hands> Conductor<H> {
             totals.seconds_running += live.started.elapsed().as_secs_f64();
         }
         let (hosts_asked, hosts_decided) = self.hosts();
-        let (retrying, idle) = waiting_rows(&self.board, now, generated_at, &self.policy);
+        let (mut retrying, mut idle) = waiting_rows(&self.board, now, generated_at, &self.policy);
+        retrying.iter_mut().for_each(|row| row.spent = self.with_spend(row.spent, &row.id, None));
+        idle.iter_mut().for_each(|row| row.spent = self.with_spend(row.spent, &row.id, None));
         Snapshot {
             version: self.version,
             generated_at,
@@ -256,6 +258,7 @@ impl<H: Hands> Conductor<H> {
                 .map(|(n, r)| StateRow { name: n.clone(), role: r.role })
                 .collect(),
             discard_target: self.workflow.states.discard_target(),
+            spend: self.metering.view(),
             budget: Some(self.policy.budget.clone()),
             running: self.live.iter().map(|(run, live)| self.running_row(*run, live, now)).collect(),
             asked: self.asked_rows(),
@@ -317,7 +320,7 @@ impl<H: Hands> Conductor<H> {
             marked_done: live.marked_done,
             workspace: live.workspace.as_ref().map(|p| p.display().to_string()),
             recent_events: live.events.iter().cloned().collect(),
-            spent: Spent::of(&counters),
+            spent: self.with_spend(Spent::of(&counters), &issue.id, Some(run)),
             last: counters.last,
         }
     }

@@ -25,6 +25,13 @@ struct Told {
     runs: BTreeMap<i64, Run>,
     questions: BTreeMap<i64, Question>,
     letters: BTreeMap<i64, Letter>,
+    /// Of an issue: the event, and what it had used of models by then, in tokens and nano-dollars. Requests are no events,
+    /// so the rows may say more.
+    spent: BTreeMap<String, (i64, i64, i64)>,
+    /// What people allowed, by number: the event, and what it says.
+    raises: BTreeMap<i64, (i64, [String; 4])>,
+    /// Whether all events ever written are there.
+    is_all: bool,
     /// The highest numbers of questions and letters when events were last removed; unknown after an older symphony.
     before: Option<(i64, i64)>,
     /// A question or letter was too large for its event, so that its number is not told.
@@ -68,7 +75,15 @@ impl Told {
             self.before = body["questions"].as_i64().zip(body["letters"].as_i64());
         }
         self.egress.take(seq, kind, run, issue.as_deref(), body);
+        if let Some(id) = body["raise"].as_i64().filter(|_| kind == "raised") {
+            let words = ["scope", "name", "unit"].map(|key| text(key).unwrap_or_default());
+            let [scope, name, unit] = words;
+            self.raises.insert(id, (seq, [scope, name, unit, body["amount"].to_string()]));
+        }
         let Some(issue) = issue else { return };
+        if let (Some(tokens), Some(nano)) = (body["spent"][0].as_i64(), body["spent"][1].as_i64()) {
+            self.spent.insert(issue.clone(), (seq, tokens, nano));
+        }
         // What was too large has its size in its place.
         let whole = body.get("sha256").is_none();
         if let Some(counters) = body.get("counters") {
@@ -160,6 +175,7 @@ fn read(db: &Connection) -> rusqlite::Result<Told> {
     let removed: bool = db.query_row("SELECT EXISTS (SELECT 1 FROM checkpoints)", [], |r| r.get(0))?;
     // Letters began with the chain, and a question of before it is not open.
     told.before = (!removed).then_some((0, 0));
+    told.is_all = !removed;
     let mut query = db.prepare("SELECT seq, kind, run, issue, body FROM events ORDER BY seq")?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
@@ -181,6 +197,7 @@ pub(super) fn differences(db: &Connection) -> rusqlite::Result<Vec<String>> {
     runs(db, &told, &mut found)?;
     words(db, &told, &mut found)?;
     told.egress.differences(db, &mut found)?;
+    spent(db, &told, &mut found)?;
     found.truncate(MOST);
     Ok(found)
 }
@@ -290,6 +307,37 @@ fn words(db: &Connection, told: &Told, found: &mut Vec<String>) -> rusqlite::Res
     }
     for (id, letter) in told.letters.iter().filter(|(id, letter)| !letter.taken && !there.contains(id)) {
         found.push(format!("letter {id} of event {} is missing", letter.event));
+    }
+    Ok(())
+}
+
+fn spent(db: &Connection, told: &Told, found: &mut Vec<String>) -> rusqlite::Result<()> {
+    for (issue, (event, tokens, nano)) in &told.spent {
+        let (of_tokens, of_nano): (i64, i64) =
+            db.query_row(super::spend::OF_ISSUE, [issue], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        if of_tokens < *tokens || of_nano < *nano {
+            found.push(format!("{issue} has used less of models than event {event} says"));
+        }
+    }
+    let mut query = db.prepare("SELECT id, scope, name, unit, amount FROM raises")?;
+    let mut rows = query.query([])?;
+    let mut there = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        let (id, amount): (i64, i64) = (row.get(0)?, row.get(4)?);
+        there.insert(id);
+        let says = [row.get(1)?, row.get(2)?, row.get(3)?, amount.to_string()];
+        // Numbers only grow.
+        let behind = !told.is_all && told.raises.first_key_value().is_none_or(|(first, _)| id < *first);
+        match told.raises.get(&id) {
+            Some((event, wanted)) if *wanted != says => {
+                found.push(format!("raise {id} is not what event {event} says"))
+            }
+            None if !behind => found.push(format!("raise {id} stands in no event")),
+            _ => {}
+        }
+    }
+    for (id, (event, _)) in told.raises.iter().filter(|(id, _)| !there.contains(id)) {
+        found.push(format!("raise {id} of event {event} is missing"));
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ pub struct Report {
 }
 
 /// The tables that a check counts and an export writes, besides the events.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 13] = [
     "runs",
     "counters",
     "parked",
@@ -45,6 +45,9 @@ const TABLES: [&str; 10] = [
     "egress_asked",
     "egress_decided",
     "egress_reached",
+    "spend",
+    "reservations",
+    "raises",
 ];
 
 /// Opens for reading alone. Nothing is made or changed, except for the two files beside it that SQLite reads by.

@@ -13,7 +13,7 @@ use symphony_core::session::Kept;
 use symphony_core::steering::{Letter, OpenQuestion};
 
 use super::chain::{self, Entry, signed};
-use super::{egress, letters, schema, sessions, state};
+use super::{egress, letters, schema, sessions, spend, state};
 
 /// How a run ended that its process did not outlive.
 const CUT_OFF: &str = "symphony ended without a word while this run was under way; what was exported is kept";
@@ -48,10 +48,14 @@ pub struct Memory {
     pub sessions: BTreeMap<IssueId, Kept>,
     /// Hosts that wait for a decision, and what was decided.
     pub egress: KeptEgress,
+    /// What was used of models, and what people allowed.
+    pub spend: symphony_core::spend::Past,
 }
 
-/// Ends the runs that are said to be under way: their process is gone, for we hold the lock.
+/// Ends the runs that are said to be under way, and charges what their requests could still use: their process is gone,
+/// for we hold the lock.
 pub(super) fn end_what_was_cut_off(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    spend::charge_what_was_cut_off(tx)?;
     let cut_off: Vec<(i64, String)> = tx
         .prepare("SELECT run, issue FROM runs WHERE ended_at IS NULL ORDER BY run")?
         .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?
@@ -69,7 +73,7 @@ pub(super) fn end_what_was_cut_off(tx: &Transaction<'_>) -> rusqlite::Result<()>
         if newest == signed(run.0) {
             say_cut_off(tx, &issue)?;
         }
-        let body = json!({"reason": reason.as_str()});
+        let body = json!({"reason": reason.as_str(), "spent": spend::told(tx, &issue)?});
         chain::append(tx, &Entry { kind: "run_cut_off", run: Some(run), issue: Some(&issue), body })?;
     }
     Ok(())
@@ -103,5 +107,6 @@ pub(super) fn read(db: &Connection, origin: Origin) -> rusqlite::Result<Memory> 
         letters: letters::pending(db)?,
         sessions: sessions::all(db)?,
         egress: egress::kept(db)?,
+        spend: spend::all(db)?,
     })
 }

@@ -16,6 +16,7 @@ mod mark;
 mod memory;
 mod schema;
 mod sessions;
+mod spend;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -255,7 +256,7 @@ impl Journal {
             state::put_due(tx, &issue, due.as_ref())?;
             let due = due.as_ref().map(|due| due.until.to_string());
             let body = json!({"reason": reason.as_str(), "end": end, "tokens": tokens, "due": due,
-                "counters": state::told(&counters)});
+                "spent": spend::told(tx, &issue)?, "counters": state::told(&counters)});
             chain::append(tx, &Entry { kind: "run_ended", run: Some(run), issue: Some(&issue), body })
         })
     }
@@ -315,12 +316,31 @@ impl Journal {
         name: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Written<T> {
+        self.queue(name, false, work)
+    }
+
+    /// The same for what is written often: it is not waited for to reach the disk. A kill does not lose it, a power cut may;
+    /// the next other write brings it there.
+    fn write_soon<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Written<T> {
+        self.queue(name, true, work)
+    }
+
+    fn queue<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        soon: bool,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Written<T> {
         let (reply, answer) = oneshot::channel();
         let (path, writer) = (self.path.clone(), self.writer.clone());
         let job: Job = Box::new(move |db| {
             let done = writer
                 .in_place(&path)
-                .and_then(|()| transact(db, name, work).map_err(|error| JournalError::of(&path, &error)));
+                .and_then(|()| in_time(db, name, soon, work).map_err(|error| JournalError::of(&path, &error)));
             *writer.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
                 done.as_ref().err().map(ToString::to_string);
             drop(reply.send(done));
@@ -334,6 +354,20 @@ impl Journal {
             answer.await.map_err(|_| JournalError::Crashed)?
         })
     }
+}
+
+fn in_time<T>(
+    db: &mut Connection,
+    name: &'static str,
+    soon: bool,
+    work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    if !soon {
+        return transact(db, name, work);
+    }
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    let done = transact(db, name, work);
+    db.pragma_update(None, "synchronous", "FULL").and(done)
 }
 
 fn transact<T>(

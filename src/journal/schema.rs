@@ -81,7 +81,8 @@ CREATE TABLE sessions (issue TEXT PRIMARY KEY, id TEXT NOT NULL, agent TEXT NOT 
     runtime TEXT NOT NULL, cwd TEXT NOT NULL, told TEXT, tried INTEGER NOT NULL) STRICT;
 ";
 
-/// From format 4 to 5: hosts that agents asked for, what people decided about them, and what each run reached.
+/// From format 4 to 5: hosts that agents asked for, what people decided about them, and what each run reached; what was used
+/// of models, what requests under way may use, what people allowed.
 const TO_5: &str = "
 CREATE TABLE egress_asked (id INTEGER PRIMARY KEY, run INTEGER NOT NULL, issue TEXT NOT NULL, host TEXT NOT NULL,
     port INTEGER NOT NULL, asked_at TEXT NOT NULL) STRICT;
@@ -90,6 +91,15 @@ CREATE TABLE egress_decided (id INTEGER PRIMARY KEY, issue TEXT NOT NULL, host T
 CREATE TABLE egress_reached (run INTEGER NOT NULL, issue TEXT NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL,
     rule TEXT NOT NULL, address TEXT, connections INTEGER NOT NULL, denied INTEGER NOT NULL, sent INTEGER NOT NULL,
     received INTEGER NOT NULL, PRIMARY KEY (run, host, port)) STRICT;
+CREATE TABLE spend (issue TEXT NOT NULL, day TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+    requests INTEGER NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL, cache_read INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL, nano_usd INTEGER NOT NULL, unpriced INTEGER NOT NULL, assumed INTEGER NOT NULL,
+    PRIMARY KEY (issue, day, provider, model)) STRICT;
+CREATE TABLE reservations (id INTEGER PRIMARY KEY, at TEXT NOT NULL, day TEXT NOT NULL, run INTEGER NOT NULL,
+    issue TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL,
+    nano_usd INTEGER) STRICT;
+CREATE TABLE raises (id INTEGER PRIMARY KEY, scope TEXT NOT NULL, name TEXT NOT NULL, unit TEXT NOT NULL,
+    amount INTEGER NOT NULL, at TEXT NOT NULL) STRICT;
 ";
 
 /// The name of the copy that is kept of a journal in an older format.

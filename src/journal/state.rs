@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use symphony_core::board::{Due, EndReason, LastRun, ParkReason, Parked, RetryKind};
 use symphony_core::budget::{Bound, Counters, Used};
 use symphony_core::ids::{Identifier, IssueId, StateName};
+use symphony_core::spend::Met;
 
 use super::chain::signed;
 
@@ -93,6 +94,7 @@ pub(super) fn put_parked(tx: &Transaction<'_>, issue: &IssueId, parked: &Parked)
     let (count, detail) = match &parked.reason {
         ParkReason::FailuresInARow { count, last } => (u64::from(*count), last.clone()),
         ParkReason::Budget { used, .. } => (*used, String::new()),
+        ParkReason::Spend(met) => (met.used, met.kept()),
         ParkReason::NoProgress { sessions } => (u64::from(*sessions), String::new()),
         ParkReason::Template { detail, prompt } => (0, format!("{prompt} {detail}")),
         ParkReason::BlockerCancelled { blocker, state } => (0, format!("{blocker}\n{state}")),
@@ -114,6 +116,9 @@ pub(super) fn reason(kind: &str, count: u64, detail: String) -> ParkReason {
         let (a, b) = detail.split_once(by).unwrap_or(("", &detail));
         (a.to_owned(), b.to_owned())
     };
+    if let Some(met) = Met::parse(kind, count, &detail) {
+        return ParkReason::Spend(met);
+    }
     match kind.replace('_', "-").as_str() {
         "failures-in-a-row" => ParkReason::FailuresInARow { count: few, last: detail },
         "sessions-used" | "budget-sessions" => ParkReason::Budget { bound: Bound::Sessions, used: count },

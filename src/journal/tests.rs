@@ -6,6 +6,7 @@ mod ends;
 mod formats;
 mod model;
 mod rows;
+mod spend;
 
 use symphony_core::board::{EndReason, LastRun, ParkReason, Parked};
 use symphony_core::budget::{Bound, Used};

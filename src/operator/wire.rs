@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use symphony_core::board::LastRun;
 use symphony_core::explain::{self, Explained, Group};
 use symphony_core::snapshot::{Snapshot, Spent};
+use symphony_core::spend::Cap;
 use symphony_core::workflow::Budget;
 
 /// Of the protocol; another number is another language.
@@ -107,6 +108,9 @@ pub struct Explanation {
     pub last_end: Option<LastEnd>,
     /// What it used of what it may.
     pub used: Vec<Of>,
+    /// What it used of models, of what it may; `null` while that is nothing.
+    #[serde(default)]
+    pub models: Option<String>,
     /// Runs ever, beyond the present allowance.
     pub runs_ever: Option<u32>,
     /// Files with their place, of what is malformed or ambiguous.
@@ -249,6 +253,10 @@ impl Explanation {
             due_at: one.due_at.map(instant),
             last_end: one.last.as_ref().map(LastEnd::of),
             used: used.unwrap_or_default(),
+            models: one
+                .spent
+                .filter(|s| s.models.requests > 0 || s.cap != Cap::default())
+                .map(|s| s.models.line(&s.cap)),
             runs_ever: one.spent.map(|spent| spent.ever.sessions),
             files: one.files.clone(),
             remedy: one.remedy.clone(),

@@ -8,6 +8,7 @@ use symphony_core::broker::Metered;
 use symphony_core::ids::RunId;
 use symphony_core::session::Kept;
 use symphony_core::snapshot::{EventRow, Tokens};
+use symphony_core::spend::Met;
 use symphony_core::steering::{Letter, OpenQuestion};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -41,6 +42,8 @@ pub enum Report {
     Metered(Metered),
     /// Whether requests of its agent wait for a provider's leave.
     Held(bool),
+    /// A request did not fit below a cap of tokens or money; the run is to end.
+    SpendMet(Met),
     /// The agent asks a human; the question is in the journal already.
     Asked(OpenQuestion),
     /// The agent said it is done.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use symphony_core::board::{Closures, FailureCode, ModelAccess, NoModel, NotNow, RunEnd, StopCause};
 use symphony_core::broker::Provider;
+use symphony_core::ids::{IssueId, RunId};
 use symphony_core::workflow::{Adapter, Role, Workflow};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -21,9 +22,20 @@ const REPORTS: usize = 256;
 /// What the last reports get to arrive.
 const LAST_REPORTS: Duration = Duration::from_secs(2);
 
-/// Opens the broker for one run: its workflow, the guest's port, where its reports go.
+/// Who is charged for what is asked.
+#[derive(Clone, Debug)]
+pub struct Payer {
+    /// The run.
+    pub run: RunId,
+    /// Its issue.
+    pub issue: IssueId,
+}
+
+/// Opens the broker for one run: its workflow, the guest's port, who is charged, where its reports go.
 pub type OpenBroker = Arc<
-    dyn Fn(Arc<Workflow>, u16, mpsc::Sender<Report>) -> BoxFuture<'static, Result<ModelDoor, String>> + Send + Sync,
+    dyn Fn(Arc<Workflow>, u16, Payer, mpsc::Sender<Report>) -> BoxFuture<'static, Result<ModelDoor, String>>
+        + Send
+        + Sync,
 >;
 
 /// Says why no request can go to this provider now, if none can.
@@ -105,7 +117,8 @@ impl Attempt {
     /// `None`: the host has no credential for any provider.
     pub(super) async fn open_models(&self, channel: &Channel, line: &Line) -> Result<Option<Models>, RunEnd> {
         let (to, mut told) = mpsc::channel(REPORTS);
-        let door = (self.parts.open_broker)(self.workflow.clone(), PORT, to).await;
+        let payer = Payer { run: self.plan.run, issue: self.plan.issue.id.clone() };
+        let door = (self.parts.open_broker)(self.workflow.clone(), PORT, payer, to).await;
         let door = door.map_err(|error| failed(FailureCode::StartupFailed, error))?;
         // What leads nowhere is not there.
         if door.ways.is_empty() {

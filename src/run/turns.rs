@@ -164,7 +164,7 @@ impl Attempt {
             }
             match stopped {
                 // Our own limits do not undo what was accepted: finished work is handed off.
-                Some(StopCause::WallTime | StopCause::Drain) if talk.said.word.is_some() => {}
+                Some(StopCause::WallTime | StopCause::Spend | StopCause::Drain) if talk.said.word.is_some() => {}
                 _ if sent_away && talk.said.word.is_some() => {}
                 Some(cause) => {
                     // A person decided otherwise: what is not committed stays so.

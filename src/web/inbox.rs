@@ -1,17 +1,22 @@
 //! What the attention region shows: everything that needs a human, questions first. Pure: words, no markup but what
 //! [`markdown`] made safe.
 
+use symphony_core::board::{NotNow, ParkReason, Parked};
 use symphony_core::egress::Verb;
 use symphony_core::explain;
 use symphony_core::ids::{Identifier, StateName, hash16};
 use symphony_core::snapshot::{AskedRow, IdleRow, Question, RunningRow, Snapshot};
+use symphony_core::spend::Unit;
 use symphony_core::workflow::Role;
 
 use super::markdown::{self, Safe};
 use super::view::{Clock, LastEnd, MAX_SHELF, with_unheard};
-use super::words::{Piece, link, percent_encoded, pieces};
+use super::words::{Piece, link, percent_encoded, pieces, short};
 use super::{decide, hosts};
 use crate::log::harmless;
+
+/// Longest amount that is shown again, in characters.
+const TYPED_MAX: usize = 40;
 
 /// One question that waits for an answer.
 pub(super) struct Asking {
@@ -55,7 +60,20 @@ pub(super) struct Deciding {
     /// What a proposal says, as it stands: rendered, Markdown hides link definitions, titles and addresses, and a
     /// person would approve what only the agent reads.
     pub(super) source: Option<String>,
+    /// Where a budget can be raised that was met.
+    pub(super) raise: Option<Raise>,
     pub(super) verbs: Vec<Move>,
+}
+
+/// "raise by how much, or stop?"
+pub(super) struct Raise {
+    /// The key of the workflow.
+    pub(super) budget: &'static str,
+    /// What is allowed as it is shown: a second answer is told from the first.
+    pub(super) seen: u64,
+    pub(super) unit: &'static str,
+    /// What was typed and not taken.
+    pub(super) typed: String,
 }
 
 /// One thing that a person may decide.
@@ -150,10 +168,15 @@ impl Deciding {
         }
         let verb = |route, label, to: StateName, is_main| Move { route, label, to: to.0, is_main };
         let approve = if is_proposal { "approve" } else { "resume" };
-        let verbs = vec![
-            verb("approve", approve, decide::approved(snapshot, row), true),
-            verb("discard", "discard", snapshot.discard_target.clone(), false),
-        ];
+        let raise = Raise::of(row);
+        let verbs = match raise {
+            // Without more it would only be put aside again.
+            Some(_) => vec![verb("discard", "stop", snapshot.discard_target.clone(), false)],
+            None => vec![
+                verb("approve", approve, decide::approved(snapshot, row), true),
+                verb("discard", "discard", snapshot.discard_target.clone(), false),
+            ],
+        };
         Self {
             key: format!("issue-{}", hash16(&row.identifier.0)),
             identifier: row.identifier.0.clone(),
@@ -168,9 +191,35 @@ impl Deciding {
             },
             reason: with_unheard(reason, snapshot, &row.id),
             source: row.proposal.as_deref().filter(|text| !text.is_empty()).map(in_the_open),
+            raise: raise.filter(|_| row.role == Role::Holding),
             // An issue that could not be moved out of where it is worked on cannot be moved back either.
             verbs: if row.role == Role::Holding { verbs } else { vec![] },
         }
+    }
+}
+
+impl Raise {
+    fn of(row: &IdleRow) -> Option<Self> {
+        let Some(NotNow::Parked(Parked { reason: ParkReason::Spend(met), .. }, _)) = &row.why else { return None };
+        let unit = match met.unit {
+            Unit::Tokens => "tokens",
+            Unit::Money => "US dollars",
+        };
+        Some(Self { budget: met.key(), seen: met.allowed, unit, typed: String::new() })
+    }
+}
+
+impl Attention {
+    /// With what was typed for this issue and not taken.
+    pub(super) fn with_typed(mut self, typed: Option<(&str, &str)>) -> Self {
+        for row in &mut self.deciding {
+            if let (Some(raise), Some((identifier, text))) = (&mut row.raise, typed)
+                && row.identifier == identifier
+            {
+                raise.typed = short(text, TYPED_MAX);
+            }
+        }
+        self
     }
 }
 

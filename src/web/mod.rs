@@ -20,6 +20,7 @@ mod inbox;
 mod listen;
 mod markdown;
 mod page;
+mod raise;
 mod router;
 mod say;
 mod steer;

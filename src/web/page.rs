@@ -96,6 +96,16 @@ pub(super) fn page(
     error: Option<String>,
     form: NewIssueForm,
 ) -> Result<Html<String>, ApiError> {
+    page_typed(app, snapshot, error, None, form)
+}
+
+fn page_typed(
+    app: &App,
+    snapshot: &Snapshot,
+    error: Option<String>,
+    typed: Option<(&str, &str)>,
+    form: NewIssueForm,
+) -> Result<Html<String>, ApiError> {
     let page = Page {
         workflow_name: view::Header::of(snapshot).workflow_name,
         css: assets::url("app.css"),
@@ -104,11 +114,11 @@ pub(super) fn page(
         icon: assets::url("icon.svg"),
         version: snapshot.version,
         header: header(app, snapshot)?,
-        attention: attention(app, snapshot, error)?,
+        attention: attention_typed(app, snapshot, error, typed)?,
         sessions: sessions(app, snapshot)?,
         disk: disk(app, snapshot)?,
         new_issue: new_issue(app, form)?,
-        totals: Safe::rendered(&TotalsPart { view: view::Footer::of(&snapshot.totals) })?,
+        totals: Safe::rendered(&TotalsPart { view: view::Footer::of(snapshot) })?,
     };
     Ok(Html(page.render()?))
 }
@@ -121,7 +131,7 @@ pub(super) async fn partial(State(app): State<Shared>, Path(name): Path<String>)
         "attention" => attention(&app, &snapshot, None)?,
         "sessions" => sessions(&app, &snapshot)?,
         "disk" => disk(&app, &snapshot)?,
-        "totals" => Safe::rendered(&TotalsPart { view: view::Footer::of(&snapshot.totals) })?,
+        "totals" => Safe::rendered(&TotalsPart { view: view::Footer::of(&snapshot) })?,
         _ => {
             let message = format!("no partial `{name}`");
             return Err(ApiError::new(StatusCode::NOT_FOUND, "partial_not_found", message));
@@ -140,21 +150,44 @@ fn header(app: &App, snapshot: &Snapshot) -> Result<Safe, askama::Error> {
 
 /// The inbox, with what became of a reply or a decision that was not taken.
 pub(super) fn attention(app: &App, snapshot: &Snapshot, error: Option<String>) -> Result<Safe, askama::Error> {
-    Safe::rendered(&AttentionPart { view: inbox::Attention::of(snapshot), error, csrf: app.token.csrf_value() })
+    attention_typed(app, snapshot, error, None)
+}
+
+/// The same, with what was typed for an issue and not taken.
+fn attention_typed(
+    app: &App,
+    snapshot: &Snapshot,
+    error: Option<String>,
+    typed: Option<(&str, &str)>,
+) -> Result<Safe, askama::Error> {
+    let view = inbox::Attention::of(snapshot).with_typed(typed);
+    Safe::rendered(&AttentionPart { view, error, csrf: app.token.csrf_value() })
 }
 
 /// What the sender of a form of the inbox sees, and an API client gets.
 pub(super) fn after(app: &App, made: Made, outcome: Result<Response, ApiError>) -> Result<Response, ApiError> {
+    after_typed(app, made, outcome, None)
+}
+
+/// The same; what was typed for an issue stands there again when it was not taken.
+pub(super) fn after_typed(
+    app: &App,
+    made: Made,
+    outcome: Result<Response, ApiError>,
+    typed: Option<(&str, &str)>,
+) -> Result<Response, ApiError> {
+    let typed = typed.filter(|_| outcome.is_err());
     match (made, outcome) {
         (Made::Htmx, outcome) => {
             let error = outcome.err().map(|e| e.message().to_owned());
-            let part = attention(app, &app.handle.snapshot(), error)?;
+            let part = attention_typed(app, &app.handle.snapshot(), error, typed)?;
             Ok(([("hx-trigger", "refreshed")], Html(part.to_string())).into_response())
         }
         (Made::Form, Ok(_)) => Ok(Redirect::to("/").into_response()),
         (Made::Form, Err(e)) => {
             let snapshot = app.handle.snapshot();
-            let whole = page(app, &snapshot, Some(e.message().to_owned()), NewIssueForm::empty(&snapshot))?;
+            let error = Some(e.message().to_owned());
+            let whole = page_typed(app, &snapshot, error, typed, NewIssueForm::empty(&snapshot))?;
             Ok((e.status(), whole).into_response())
         }
         (Made::Json | Made::Empty, outcome) => outcome,

@@ -7,7 +7,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use super::error::ApiError;
-use super::{Shared, api, assets, create, decide, events, guard, hosts, page, say, steer};
+use super::{Shared, api, assets, create, decide, events, guard, hosts, page, raise, say, steer};
 
 /// The largest request body, in bytes (0.1.0).
 pub(super) const MAX_BODY: usize = 1_000_000;
@@ -31,6 +31,7 @@ pub(super) fn routes(app: Shared) -> Router {
         .route("/api/v1/issues/{id}/discard", post(decide::discard))
         .route("/api/v1/egress/{number}/decide", post(hosts::decide))
         .route("/api/v1/egress/{number}/forget", post(hosts::forget))
+        .route("/api/v1/issues/{id}/raise", post(raise::raise))
         .route("/api/v1/{id}", get(api::claimed))
         .fallback(async || ApiError::not_found())
         .method_not_allowed_fallback(async || {

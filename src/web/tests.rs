@@ -6,6 +6,7 @@ mod decide;
 mod entry;
 mod hosts;
 mod pages;
+mod raise;
 mod streams;
 
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use symphony_core::snapshot::{
     AskedRow, EventRow, FinishedRow, HostCard, HostDecision, IdleRow, Question, RetryRow, RunningRow, Snapshot, Spent,
     Stage, StateRow, Tokens, Totals,
 };
+use symphony_core::spend::{Amount, Unit};
 use symphony_core::steering::By;
 use symphony_core::time::Tick;
 use symphony_core::workflow::{Auth, Role};
@@ -33,7 +35,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Door, OperatorToken, ServeError, bind, reachable, serve};
-use crate::conductor::handle::{AnswerError, Handle, Request, Taken};
+use crate::conductor::handle::{AnswerError, Handle, RaiseError, Raised, Request, Taken};
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 
 /// Longer than anything here takes; a test that waits this long has failed.
@@ -186,6 +188,18 @@ impl House {
                             heard.lock().expect("lock").push((text, now, by));
                         }
                         let _ = reply.send(taken);
+                    }
+                    Request::Raise { identifier, amount, seen, reply, .. } => {
+                        let told = match (identifier.0.as_str(), seen) {
+                            ("SPENT-1", Some(1)) => Err(RaiseError::Already(identifier)),
+                            ("SPENT-1", _) => Unit::Money
+                                .parse(&amount)
+                                .map_err(RaiseError::Amount)
+                                .map(|amount| Raised { key: "budget.usd", by: Amount(Unit::Money, amount) }),
+                            ("NOPE", _) => Err(RaiseError::NoSuchIssue(identifier)),
+                            _ => Err(RaiseError::NotMet(identifier)),
+                        };
+                        let _ = reply.send(told);
                     }
                     Request::Answer { identifier, question: Some(other), reply, .. } if other != 7 => {
                         let _ = reply.send(Err(AnswerError::AnsweredAlready(identifier)));

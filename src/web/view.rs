@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use symphony_core::board::LastRun;
 use symphony_core::explain;
 use symphony_core::ids::IssueId;
-use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Stage, Totals};
+use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Spend, Stage};
+use symphony_core::spend::{Cap, Sums};
 use symphony_core::workflow::Role;
 
 use super::hosts;
@@ -18,6 +19,8 @@ use super::words::{Piece, count, duration, link, pieces, short};
 const MAX_ERROR: usize = 400;
 /// Rows of a collapsed list: a page with years of finished issues is fetched at every change.
 pub(super) const MAX_SHELF: usize = 50;
+/// Models that the foot of the page tells of; the API has all.
+const MAX_MODELS: usize = 12;
 /// Longest last message, in characters (0.1.0).
 pub(super) const MAX_MESSAGE: usize = 140;
 
@@ -94,6 +97,8 @@ pub(super) struct Session {
     pub(super) turn: u32,
     pub(super) attempt: Option<u32>,
     pub(super) tokens: Option<String>,
+    /// What the run used of models, as far as it has a price.
+    pub(super) money: Option<String>,
     pub(super) message: Option<String>,
     /// When the agent was last heard of: an old one on a running issue is a stuck one.
     pub(super) heard: Option<Clock>,
@@ -158,6 +163,8 @@ pub(super) struct Disk {
 /// One line at the foot; empty while nothing was used.
 pub(super) struct Footer {
     pub(super) parts: Vec<(String, &'static str)>,
+    /// What was used of models, a line a thing: today, ever, each model.
+    pub(super) spend: Vec<(String, String)>,
     pub(super) version: &'static str,
 }
 
@@ -276,6 +283,8 @@ impl Session {
             turn: row.turn_count,
             attempt: row.attempt,
             tokens: (row.tokens.total > 0).then(|| count(row.tokens.total)),
+            // Without any price, its tokens say as much.
+            money: row.spent.run.money().filter(|_| row.spent.run.cost.0 > 0),
             message: row.last_message.as_deref().map(|message| short(message, MAX_MESSAGE)),
             heard: row.last_event_at.map(Clock::of),
             hint: hint.into_iter().flatten().collect::<Vec<_>>().join(" · "),
@@ -357,7 +366,8 @@ impl Waiting {
 }
 
 impl Footer {
-    pub(super) fn of(totals: &Totals) -> Self {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let Snapshot { totals, spend, .. } = snapshot;
         let tokens = totals.tokens;
         let mut parts = vec![];
         if tokens.total > 0 || tokens.input > 0 || tokens.output > 0 {
@@ -366,8 +376,23 @@ impl Footer {
         if totals.seconds_running > 0.0 {
             parts.push((duration(totals.seconds_running), "runtime"));
         }
-        Self { parts, version: env!("CARGO_PKG_VERSION") }
+        Self { parts, spend: spent(spend), version: env!("CARGO_PKG_VERSION") }
     }
+}
+
+/// Nothing while nothing was used and nothing bounds it.
+fn spent(spend: &Spend) -> Vec<(String, String)> {
+    let mut lines = vec![];
+    let is_told = |sums: &Sums, cap: &Cap| sums.requests > 0 || *cap != Cap::default();
+    if is_told(&spend.today, &spend.caps.day) {
+        lines.push((format!("today, {} ({})", spend.day, spend.zone), spend.today.line(&spend.caps.day)));
+    }
+    if is_told(&spend.ever, &spend.caps.workflow) {
+        lines.push(("ever".to_owned(), spend.ever.line(&spend.caps.workflow)));
+    }
+    let today = spend.models.iter().filter(|row| row.today.requests > 0).take(MAX_MODELS);
+    lines.extend(today.map(|row| (format!("today, {}", row.model), row.today.line(&Cap::default()))));
+    lines
 }
 
 /// Where new work goes: the first active state.

@@ -4,6 +4,7 @@
 
 mod detail;
 mod hosts;
+mod spend;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -51,6 +52,8 @@ pub(super) struct State<'a> {
     totals: TotalsState,
     codex_totals: TotalsState,
     rate_limits: Option<()>,
+    /// What all issues used of models, over all processes.
+    spend: spend::All<'a>,
 }
 
 #[derive(Serialize)]
@@ -145,6 +148,9 @@ struct Running<'a> {
     /// Whether they were counted where requests pass, and are not the agent's word.
     tokens_metered: bool,
     egress: hosts::Reached,
+    /// By this run, and by its issue ever: what the broker charged.
+    spend: spend::Used,
+    issue_spend: spend::Used,
     steering_requested: bool,
     steering_question: Option<&'a str>,
     steering_context: Option<&'a str>,
@@ -185,6 +191,7 @@ struct Retrying<'a> {
     due_at: Instant,
     error: Option<&'a str>,
     retry_kind: &'static str,
+    issue_spend: spend::Used,
     reason: String,
     reason_code: Option<&'static str>,
     last_end: Option<LastEnd>,
@@ -203,6 +210,7 @@ struct Idle<'a> {
     /// Whether it waits for approval.
     proposal: bool,
     proposed_by: Option<&'a str>,
+    issue_spend: spend::Used,
     last_end: Option<LastEnd>,
     remedy: Option<String>,
 }
@@ -280,6 +288,7 @@ impl<'a> State<'a> {
             totals: TotalsState::of(snapshot.totals),
             codex_totals: TotalsState::of(snapshot.totals),
             rate_limits: None,
+            spend: spend::All::of(&snapshot.spend),
         }
     }
 }
@@ -326,6 +335,8 @@ impl<'a> Running<'a> {
             tokens: TokensState::of(row.tokens),
             tokens_metered: row.tokens_metered,
             egress: hosts::Reached::of(row.reach),
+            spend: spend::Used::of(&row.spent.run),
+            issue_spend: spend::Used::of(&row.spent.models),
             steering_requested: waits(row),
             steering_question: question.map(|question| question.question.as_str()),
             steering_context: question.and_then(|question| question.context.as_deref()),
@@ -370,6 +381,7 @@ impl<'a> Retrying<'a> {
             due_at: Instant(row.due_at),
             error: row.error.as_deref(),
             retry_kind: if row.error.is_some() { "failure" } else { "continuation" },
+            issue_spend: spend::Used::of(&row.spent.models),
             reason: row.reason(),
             reason_code: row.why.as_ref().map(NotNow::code),
             last_end: row.last.as_ref().map(LastEnd::of),
@@ -390,6 +402,7 @@ impl<'a> Idle<'a> {
             parked: row.is_parked(),
             proposal: row.is_proposal(),
             proposed_by: row.proposed_by.as_deref(),
+            issue_spend: spend::Used::of(&row.spent.models),
             last_end: row.last.as_ref().map(LastEnd::of),
             remedy: explain::remedy_of(row, snapshot),
         }

@@ -105,7 +105,7 @@ impl Bench {
             layout,
             sandboxes: sandboxes.clone(),
             open_mcp: Arc::new(|_, _, _| Err("there are no tools".to_owned())),
-            open_broker: Arc::new(|_, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
+            open_broker: Arc::new(|_, _, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
             open_egress: Egress::new(book, Arc::new(Internet::default())).opening(),
             ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
             workflow_path: dir.join("WORKFLOW.md"),

@@ -53,10 +53,17 @@ impl Board {
         if let Some(closed) = &policy.closed {
             return Err(NotNow::Closed(closed.clone()));
         }
+        if let Some(met) = policy.spend.shut.filter(|_| !policy.spend.modelless.contains(&issue.state)) {
+            return Err(NotNow::Spend(met));
+        }
         if let Some(reason) = cancelled.or_else(|| self.used_up(&issue.id, policy)) {
             return Err(NotNow::WillPark(reason));
         }
         policy.models.admit(&issue.state, self.sent_away(&issue.id))?;
+        let needs_model = !policy.spend.modelless.contains(&issue.state);
+        if let Some(met) = policy.spend.issues.get(&issue.id).filter(|_| needs_model) {
+            return Err(NotNow::WillPark(ParkReason::Spend(*met)));
+        }
         if let Some(Claim::Waiting { until, .. }) = self.claims.get(&issue.id)
             && *until > now
         {

@@ -45,6 +45,8 @@ words! {
         BudgetTurns = "budget-turns",
         /// The issue's allowance of wall time is used up.
         BudgetWall = "budget-wall",
+        /// A budget in tokens or money is used up.
+        BudgetSpend = "budget-spend",
         /// A person moved the issue, held it back or took its label.
         CancelledByOperator = "cancelled-by-operator",
         /// The issue was not active or not there any more when we looked.
@@ -213,6 +215,8 @@ pub enum StopCause {
     Missing,
     /// The issue's allowance of wall time is used up.
     WallTime,
+    /// A budget in tokens or money is used up.
+    Spend,
     /// It has waited for a human for `steering.release_after_ms`.
     Released,
     /// Its model provider asks to wait for longer than a request can be held.
@@ -232,6 +236,7 @@ impl StopCause {
             Self::NotRoutable => "put on hold or a required label removed",
             Self::Missing => "its file is gone",
             Self::WallTime => "its allowance of wall time is used up",
+            Self::Spend => "a budget in tokens or money is used up",
             Self::Released => "a human is asked; it goes on with the answer",
             Self::ProviderPaused(_) => "its model provider asks to wait; it goes on by itself",
             Self::ProviderLogin(_) => {
@@ -246,6 +251,7 @@ impl StopCause {
             Self::Terminal | Self::NotActive | Self::NotRoutable => EndReason::CancelledByOperator,
             Self::Missing => EndReason::Reconciled,
             Self::WallTime => EndReason::BudgetWall,
+            Self::Spend => EndReason::BudgetSpend,
             Self::Released => EndReason::AwaitingAnswer,
             Self::ProviderPaused(_) => EndReason::ProviderPaused,
             Self::ProviderLogin(_) => EndReason::ProviderLogin,

@@ -6,6 +6,7 @@ use super::words::{Claim, Command, ParkReason, Parked, Policy, RetryKind};
 use super::{Board, EndReason, retry};
 use crate::budget::{self, Bound, Exhausted};
 use crate::ids::{IssueId, RunId};
+use crate::spend::Met;
 use crate::time::Tick;
 use crate::workflow::Role;
 
@@ -34,6 +35,7 @@ impl Board {
         let pace = self.paces.remove(&run);
         let had_a_turn = pace.as_ref().is_some_and(Pace::has_begun);
         let began_in = pace.map(|pace| pace.state);
+        let met = self.met.remove(&run);
         let asked = match self.claims.remove(&id) {
             Some(Claim::Stopping { cause, .. }) => Some(self.outranked(&id, cause, policy)),
             _ => None,
@@ -41,7 +43,9 @@ impl Board {
         let end = match (asked, end) {
             // We asked it to end: how it broke on the way is no failure, and where a person put the issue stands.
             (Some(cause), RunEnd::Failed(_) | RunEnd::TurnsUsed | RunEnd::Stopped(_)) => RunEnd::Stopped(cause),
-            (Some(cause), RunEnd::NeedsHuman(_)) if cause != StopCause::WallTime => RunEnd::Stopped(cause),
+            (Some(cause), RunEnd::NeedsHuman(_)) if !matches!(cause, StopCause::WallTime | StopCause::Spend) => {
+                RunEnd::Stopped(cause)
+            }
             (_, end) => end,
         };
         self.changed_on_disk(now, &id);
@@ -90,7 +94,11 @@ impl Board {
             self.withdraw(&id, out);
         }
         match end {
-            RunEnd::TurnsUsed | RunEnd::Failed(_) | RunEnd::NeedsHuman(_) if taken => self.grant(&id),
+            RunEnd::TurnsUsed | RunEnd::Failed(_) | RunEnd::NeedsHuman(_) | RunEnd::Stopped(StopCause::Spend)
+                if taken =>
+            {
+                self.grant(&id);
+            }
             RunEnd::Done | RunEnd::Stopped(StopCause::Terminal) => {
                 self.grant(&id);
                 self.clean_known(&id, out);
@@ -106,6 +114,11 @@ impl Board {
             },
             RunEnd::TurnsUsed | RunEnd::Stopped(StopCause::WallTime) => {
                 self.wait(now, &id, RetryKind::Continuation, None, policy, out);
+            }
+            RunEnd::Stopped(StopCause::Spend) => {
+                if let Some(met) = met {
+                    self.park(&id, ParkReason::Spend(met), out);
+                }
             }
             RunEnd::Failed(failure) => {
                 let error = format!("{}: {}", failure.code, failure.message);
@@ -132,8 +145,8 @@ impl Board {
     /// What a person did with the issue meanwhile outranks our own reason to stop its run.
     fn outranked(&self, id: &IssueId, cause: StopCause, policy: &Policy) -> StopCause {
         match (cause, self.state_of(id).map(|state| policy.states.role(state))) {
-            (StopCause::WallTime | StopCause::Released, Some(Role::Terminal)) => StopCause::Terminal,
-            (StopCause::WallTime | StopCause::Released, Some(Role::Holding)) => StopCause::NotActive,
+            (StopCause::WallTime | StopCause::Spend | StopCause::Released, Some(Role::Terminal)) => StopCause::Terminal,
+            (StopCause::WallTime | StopCause::Spend | StopCause::Released, Some(Role::Holding)) => StopCause::NotActive,
             _ => cause,
         }
     }
@@ -208,7 +221,18 @@ impl Board {
             (Err(_), Some(Parked { reason: ParkReason::Template { prompt, .. }, .. })) => {
                 prompt.clone_from(&policy.prompt);
             }
+            (Err(_), Some(Parked { reason: ParkReason::Spend(met), .. })) => *met = policy.spend.renewed(id, met),
             _ => self.grant(id),
+        }
+    }
+
+    /// Its next request would be refused too: the run ends, and what it did is kept. Nobody failed.
+    pub(super) fn spend_met(&mut self, run: RunId, met: Met, out: &mut Vec<Command>) {
+        let Some(id) = self.issue_of(run).cloned() else { return };
+        // One that hands its work off needs no model any more.
+        if self.claims.get(&id) == Some(&Claim::Running { run }) {
+            self.met.insert(run, met);
+            self.stop(&id, run, StopCause::Spend, out);
         }
     }
 

@@ -33,6 +33,7 @@ use crate::broker::Provider;
 use crate::budget::Counters;
 use crate::ids::{IssueId, RunId, StateName};
 use crate::issue::{Ambiguity, Issue, Malformed};
+use crate::spend::Met;
 use crate::time::Tick;
 
 /// So many looks in a row that failed, or found no memory for a run, are no passing trouble any more.
@@ -48,6 +49,8 @@ pub struct Board {
     changed: BTreeSet<IssueId>,
     /// What live runs use while they live.
     paces: BTreeMap<RunId, Pace>,
+    /// Caps that requests of live runs met.
+    met: BTreeMap<RunId, Met>,
     /// Issues with an open question, and who answers it.
     asked: BTreeMap<IssueId, Open>,
     /// Issues whose newest run ended over a provider that would not answer it, and which.
@@ -131,6 +134,7 @@ impl Board {
             counters,
             changed: BTreeSet::new(),
             paces: BTreeMap::new(),
+            met: BTreeMap::new(),
             asked: asked.into_iter().map(|(id, default_at)| (id, Open::until(default_at))).collect(),
             sent_away: BTreeMap::new(),
             parked,
@@ -158,6 +162,7 @@ impl Board {
                 let live = self.claims.iter().filter(|(_, claim)| claim.run().is_some());
                 self.elsewhere.extend(live.map(|(id, _)| id.clone()));
             }
+            Event::SpendMet(run, met) => self.spend_met(run, met, &mut out),
             Event::RunFinishing(run) => self.finishing(run),
             Event::TurnBegan(run, turns) => self.turn_began(now, run, turns),
             Event::Asked(run, default_at) => {

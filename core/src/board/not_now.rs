@@ -9,6 +9,7 @@ use super::profiles::Whose;
 use super::words::{Closed, ParkReason, Parked};
 use crate::broker::Provider;
 use crate::ids::{Identifier, StateName};
+use crate::spend::Met;
 use crate::time::Tick;
 use crate::workflow::listed;
 
@@ -109,6 +110,8 @@ pub enum NotNow {
     Unconfirmed,
     /// The newest look did not find its file, or could not read it.
     Unseen,
+    /// A budget in tokens or money of all issues is met, and its agent would need a model.
+    Spend(Met),
     /// Nothing starts at all.
     Closed(Closed),
     /// A shutdown is under way.
@@ -145,6 +148,7 @@ impl NotNow {
             Self::Cleaning => "cleaning",
             Self::Unconfirmed => "unconfirmed",
             Self::Unseen => "unseen",
+            Self::Spend(_) => "spend",
             Self::Closed(Closed::WorkflowBroken) => "workflow-broken",
             Self::Closed(Closed::NoSandbox(_)) => "no-sandbox",
             Self::Closed(Closed::TryingSandbox(_)) => "trying-sandbox",
@@ -215,6 +219,7 @@ impl fmt::Display for NotNow {
             Self::Cleaning => write!(f, "its old workspace is being removed"),
             Self::Unconfirmed => write!(f, "its file is being looked at again"),
             Self::Unseen => write!(f, "its file is missing or cannot be read just now"),
+            Self::Spend(met) => write!(f, "{}; {}", Met { asked: 0, ..*met }, met.until()),
             Self::Closed(Closed::NoSandbox(why)) => write!(f, "no sandbox can run it: {why}"),
             Self::Closed(closed) => f.write_str(closed.why()),
             Self::Draining => write!(f, "symphony is shutting down"),

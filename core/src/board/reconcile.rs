@@ -257,6 +257,7 @@ impl Board {
                 Err(
                     NotNow::Unseen
                     | NotNow::AwaitingAnswer
+                    | NotNow::Spend(_)
                     | NotNow::UnknownProfile { .. }
                     | NotNow::ProfileRefused { .. }
                     | NotNow::ImageMissing { .. }
@@ -291,18 +292,25 @@ impl Board {
         out.push(Command::Start(Box::new(Plan { run, issue, attempt, kind, last, allowance })));
     }
 
-    /// An issue that was parked over its prompt goes back when there is another prompt. Nothing else that we
-    /// parked ever moves by itself: a person decides.
+    /// An issue that was parked over its prompt goes back when there is another prompt, one that was parked over a cap of
+    /// tokens or money when there is more, or another day. Nothing else that we parked ever moves by itself: a person decides.
     fn resume(&mut self, policy: &Policy, out: &mut Vec<Command>) {
         if policy.closed.is_some() {
             return;
         }
-        let waits =
-            |reason: &ParkReason| matches!(reason, ParkReason::Template { prompt, .. } if *prompt != policy.prompt);
+        let is_over = |id: &IssueId, reason: &ParkReason| match reason {
+            ParkReason::Template { prompt, .. } => *prompt != policy.prompt,
+            // What would be put aside again at once, or could not start, stays where it is.
+            ParkReason::Spend(met) => {
+                let spend = &policy.spend;
+                spend.is_over(id, met) && spend.shut.is_none() && !spend.issues.contains_key(id)
+            }
+            _ => false,
+        };
         let due: Vec<(IssueId, Parked)> = self
             .parked
             .iter()
-            .filter(|(id, parked)| waits(&parked.reason) && !self.claims.contains_key(*id))
+            .filter(|(id, parked)| is_over(id, &parked.reason) && !self.claims.contains_key(*id))
             .filter(|(id, _)| !self.unconfirmed.contains_key(*id))
             .map(|(id, parked)| (id.clone(), parked.clone()))
             .collect();

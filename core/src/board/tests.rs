@@ -4,6 +4,7 @@ mod asked;
 mod bounds;
 mod models;
 mod readers;
+mod spend;
 mod taken;
 
 use indexmap::IndexMap;
@@ -42,6 +43,7 @@ fn policy() -> Policy {
         profiles: Profiles::default(),
         models: ModelAccess::default(),
         memory: None,
+        spend: crate::spend::Standing::default(),
         closed: None,
     }
 }

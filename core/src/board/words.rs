@@ -9,6 +9,7 @@ use crate::budget::{Allowance, Bound, Exhausted, Spoken};
 use crate::ids::{Identifier, IssueId, RunId, StateName};
 use crate::issue::{Issue, Scan};
 use crate::runtimes::Kind;
+use crate::spend::{Met, Scope, Standing};
 use crate::time::Tick;
 use crate::workflow::{Budget, OnBlockerCancelled, States, Workflow};
 
@@ -32,6 +33,8 @@ pub enum Event {
     Asking(RunId, bool),
     /// Requests of the run wait for a provider's leave, or no longer do. That costs no wall time either.
     Held(RunId, bool),
+    /// A request of this run's agent did not fit below a cap of tokens or money.
+    SpendMet(RunId, Met),
     /// The run has its agent's word that the work is done and is handing it off.
     RunFinishing(RunId),
     /// The run is over and its sandbox is gone; what it left, if it came so far.
@@ -155,6 +158,8 @@ pub enum ParkReason {
         /// How much was used of it.
         used: u64,
     },
+    /// A budget in tokens or money is used up.
+    Spend(Met),
     /// Runs that end by themselves and change nothing.
     NoProgress {
         /// How many in a row.
@@ -211,6 +216,7 @@ impl ParkReason {
             Self::Budget { bound: Bound::Turns, .. } => "budget-turns",
             Self::Budget { bound: Bound::WallTime, .. } => "budget-wall",
             Self::Budget { bound: Bound::Bounces, .. } => "budget-bounces",
+            Self::Spend(met) => met.code(),
             Self::NoProgress { .. } => "no-progress",
             Self::Template { .. } => "template-error",
             Self::BlockerCancelled { .. } => "blocker-cancelled",
@@ -226,6 +232,7 @@ impl ParkReason {
             Self::Template { .. } => EndReason::TemplateError,
             Self::Diverged { .. } => EndReason::Diverged,
             Self::AgentStart { .. } => EndReason::AgentStart,
+            Self::Spend(_) => EndReason::BudgetSpend,
             // Bounds are met between runs, not by one.
             _ => EndReason::HandoffFailed,
         }
@@ -243,6 +250,14 @@ impl ParkReason {
             }
             Self::NoProgress { .. } => {
                 format!("Say more clearly what is to be done, then {back}; that grants a new allowance of runs.")
+            }
+            Self::Spend(met) => {
+                let by_itself = if met.scope == Scope::Day { ", as it does when the next day begins" } else { "" };
+                format!(
+                    "Raise `{}` in the dashboard's inbox, or in the workflow file, and the issue goes back by itself{by_itself}; \
+                     moved back without that, it may use no more.",
+                    met.key()
+                )
             }
             Self::FailuresInARow { .. }
             | Self::Budget { .. }
@@ -270,6 +285,7 @@ impl std::fmt::Display for ParkReason {
             Self::Budget { bound: Bound::Bounces, used } => {
                 write!(f, "its agents moved it back and forth {used} times (budget.bounces)")
             }
+            Self::Spend(met) => met.fmt(f),
             Self::NoProgress { sessions } => {
                 write!(f, "{sessions} runs in a row changed no file and no state (budget.no_progress)")
             }
@@ -329,6 +345,8 @@ pub struct Policy {
     pub models: ModelAccess,
     /// `None`: the host's memory is not asked.
     pub memory: Option<Memory>,
+    /// Budgets in tokens and money.
+    pub spend: Standing,
     /// Set while nothing may start, whatever the issue.
     pub closed: Option<Closed>,
 }
@@ -358,14 +376,20 @@ impl Closed {
 
 impl Policy {
     /// What the board needs of `workflow`; `available_mib` is what the host's programs could still take, if known,
-    /// `kind` what isolates runs, and `stocks` what a look found of the images that it boots.
+    /// `kind` what isolates runs, `stocks` what a look found of the images that it boots, and `spend` what was used of models.
     pub fn of(
         workflow: &Workflow,
         closed: Option<Closed>,
         available_mib: Option<u64>,
         kind: Option<Kind>,
         stocks: &Stocks,
+        spend: Standing,
     ) -> Self {
+        let needs_none = |state: &StateName| {
+            let agent = workflow.agent_of(state);
+            agent.command.is_none() && agent.adapter.providers(agent.model).is_empty()
+        };
+        let modelless = workflow.states.rules.keys().filter(|state| needs_none(state)).cloned().collect();
         let mut states = workflow.states.clone();
         for (state, limit) in &workflow.agent.max_concurrent_agents_by_state {
             if let Some(rule) = states.rules.get_mut(state) {
@@ -387,6 +411,7 @@ impl Policy {
             memory: available_mib
                 .filter(|_| workflow.sandbox.reserve_mib > 0)
                 .map(|available_mib| Memory { available_mib, needed_mib: workflow.sandbox.reserve_mib }),
+            spend: Standing { modelless, ..spend },
             closed,
         }
     }

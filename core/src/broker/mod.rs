@@ -8,6 +8,7 @@ mod anthropic;
 mod chat;
 mod exact;
 mod headers;
+mod most;
 mod pluck;
 pub mod quota;
 mod responses;
@@ -16,6 +17,7 @@ mod tests;
 mod usage;
 
 pub use headers::{request_header, response_header, without_login_beta};
+pub use most::Most;
 pub use usage::{Meter, Metered, Reading, Usage};
 
 use serde_json::{Map, Value, json};
@@ -267,6 +269,14 @@ pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refu
         Call::Messages | Call::CountTokens | Call::Models => {}
     }
     Ok(Checked { body: Value::Object(body), model })
+}
+
+/// What a checked body of so many bytes can use at most, and the unusual service tier or speed that it asks for;
+/// `assumed` is the output of a request that names no maximum.
+pub fn weigh(call: Call, body: &Value, bytes: usize, assumed: u64) -> (Most, Option<String>) {
+    let empty = Map::new();
+    let body = body.as_object().unwrap_or(&empty);
+    (most::most(call, body, bytes, assumed), most::tier(body))
 }
 
 /// An error in the provider's own format, so that agents show its text.

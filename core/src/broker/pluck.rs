@@ -4,8 +4,17 @@
 //! memory.
 
 /// Keys wanted, at most two deep.
-const WANTED: [&str; 7] =
-    ["type", "model", "usage", "message.model", "message.usage", "response.model", "response.usage"];
+const WANTED: [&str; 9] = [
+    "type",
+    "model",
+    "usage",
+    "service_tier",
+    "message.model",
+    "message.usage",
+    "response.model",
+    "response.usage",
+    "response.service_tier",
+];
 /// Most bytes of one value.
 const VALUE_MAX: usize = 16 * 1024;
 /// Longer keys are none of ours.

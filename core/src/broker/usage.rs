@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::most::unusual;
 use super::pluck::Pluck;
 use super::{Call, Provider};
 
@@ -32,6 +33,8 @@ pub struct Metered {
     pub provider: Provider,
     /// The model that answered, or else the one that was asked.
     pub model: String,
+    /// The service tier or speed that it was answered in, if it was none of the ordinary ones: it may have another price.
+    pub tier: Option<String>,
     /// What it used; `None`: the provider did not say.
     pub usage: Option<Usage>,
     /// Whether the answer came to its end.
@@ -43,6 +46,8 @@ pub struct Metered {
 pub struct Reading {
     /// The model that answered, as it calls itself.
     pub model: Option<String>,
+    /// As [`Metered::tier`].
+    pub tier: Option<String>,
     /// The last usage record; `None`: there was none.
     pub usage: Option<Usage>,
     /// Whether the answer came to its end. A cut one used more than its record says.
@@ -148,6 +153,11 @@ impl Meter {
                 self.reading.model = Some(model.chars().filter(|c| !c.is_control()).take(200).collect());
             }
         }
+        for name in ["service_tier", "response.service_tier"] {
+            if let Some(Value::String(tier)) = text.value(name) {
+                self.reading.tier = unusual(None, Some(&tier));
+            }
+        }
         for name in ["usage", "message.usage", "response.usage"] {
             if let Some(record @ Value::Object(_)) = text.value(name) {
                 self.take(&record);
@@ -176,9 +186,20 @@ impl Meter {
                     ("/cache_creation_input_tokens", &mut usage.cache_write),
                 ];
                 for (name, part) in parts {
-                    *part = number(name).unwrap_or(*part);
+                    // What was shortened before it was answered is told apart, and is not in the number beside it.
+                    *part = number(name).unwrap_or(*part).max(iterated(record, name));
+                }
+                let word = |name: &str| record.get(name).and_then(Value::as_str);
+                if word("speed").or(word("service_tier")).is_some() {
+                    self.reading.tier = unusual(word("speed"), word("service_tier"));
                 }
             }
         }
     }
+}
+
+/// The sum over the steps of one answer, of which a compaction makes several.
+fn iterated(record: &Value, name: &str) -> u64 {
+    let steps = record.get("iterations").and_then(Value::as_array).into_iter().flatten();
+    steps.filter_map(|step| step.pointer(name).and_then(Value::as_u64)).fold(0, u64::saturating_add)
 }

@@ -71,6 +71,9 @@ pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot
             "Move its file out of `{from}/` yourself; moved back to `{from}/` later, it is tried again.",
             from = parked.from
         ),
+        NotNow::Spend(met) => {
+            format!("Raise `{}` in the workflow file, or in the dashboard on an issue that was parked for it.", met.key())
+        }
         NotNow::Closed(Closed::WorkflowBroken) => {
             "Fix the workflow file; it is taken up as soon as it is saved.".to_owned()
         }

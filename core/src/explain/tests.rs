@@ -33,6 +33,7 @@ fn policy() -> Policy {
         profiles: crate::board::Profiles::default(),
         models: crate::board::ModelAccess::default(),
         memory: None,
+        spend: crate::spend::Standing::default(),
         closed: None,
     }
 }

@@ -6,7 +6,7 @@
 pub struct Key {
     /// Dotted path; `*` stands for a name of the author's, `[]` for each item of a list.
     pub path: &'static str,
-    /// The default as YAML; empty for a key that has children.
+    /// The default as YAML; empty for a key that has children or no default.
     pub default: &'static str,
 }
 
@@ -134,6 +134,21 @@ pub const KEYS: &[Key] = &[
     key("budget.wall_ms", "14400000"),
     key("budget.bounces", "6"),
     key("budget.no_progress", "3"),
+    key("budget.tokens", "null"),
+    key("budget.usd", "null"),
+    key("budget.day", ""),
+    key("budget.day.tokens", "null"),
+    key("budget.day.usd", "null"),
+    key("budget.workflow", ""),
+    key("budget.workflow.tokens", "null"),
+    key("budget.workflow.usd", "null"),
+    key("budget.assumed_output_tokens", "128000"),
+    key("prices", ""),
+    key("prices.*", ""),
+    key("prices.*.input", ""),
+    key("prices.*.output", ""),
+    key("prices.*.cache_read", ""),
+    key("prices.*.cache_write", ""),
     key("steering", ""),
     key("steering.release_after_ms", "1800000"),
     key("steering.answer_within_ms", "null"),

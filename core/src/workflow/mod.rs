@@ -15,6 +15,7 @@ mod read;
 mod retention;
 mod secrets;
 mod smolvm;
+mod spending;
 mod split;
 mod states;
 #[cfg(test)]
@@ -79,6 +80,8 @@ pub struct Workflow {
     pub models: Models,
     /// `egress.allow`: hosts that every run may reach.
     pub egress: AllowList,
+    /// `prices`, and what `budget.*` says of tokens and money.
+    pub spending: crate::spend::Rules,
 }
 
 impl Workflow {

@@ -9,7 +9,7 @@ use super::states::{self, MAX_COUNT};
 use super::{
     Acp, Adapter, Agent, Auth, Budget, Checkout, Handoff, Hooks, Jail, Mcp, Minimum, OnBlockerCancelled, Polling,
     Runtime, Sandbox, Seed, Server, Steering, Tracker, Workflow, Workspace, egress, profiles, providers, retention,
-    secrets, smolvm,
+    secrets, smolvm, spending,
 };
 use crate::prompt::Prompt;
 use crate::yaml::{self, Kind};
@@ -117,6 +117,7 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
         retention: retention::read(reader, root),
         models: providers::read(reader, root, &outward),
         egress: egress::allowed(reader, &outward),
+        spending: spending::read(reader, root),
     }
 }
 

@@ -55,7 +55,8 @@ fn mistyped(path: &str, place: (u32, u32), message: String, instead: &str) -> Pr
         Some("sandbox" | "retention" | "steering" | "providers" | "egress" | "credentials") => {
             Problem::error(Code::WrongType, place, message)
         }
-        Some("smolvm") if path == "smolvm" => Problem::error(Code::WrongType, place, message),
+        // Caps of money may stand in it.
+        Some("smolvm" | "budget") if !path.contains('.') => Problem::error(Code::WrongType, place, message),
         _ => Problem::warning(Code::WrongType, place, format!("{message}; {instead}")),
     };
     problem.about(path)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 mod providers;
+mod spending;
 mod steering;
 
 use super::keys::KEYS;

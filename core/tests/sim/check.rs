@@ -28,6 +28,7 @@ impl World {
                 Command::Stop(_, cause) => !matches!(
                     cause,
                     StopCause::WallTime
+                        | StopCause::Spend
                         | StopCause::Released
                         | StopCause::Drain
                         | StopCause::ProviderPaused(_)

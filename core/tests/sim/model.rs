@@ -29,7 +29,8 @@ pub(crate) fn expected(
     draining: bool,
 ) -> Expected {
     let mut expected = Expected::default();
-    if draining || policy.closed.is_some() {
+    // Here every agent needs a model.
+    if draining || policy.closed.is_some() || policy.spend.shut.is_some() {
         return expected;
     }
     let mut retries: Vec<(Tick, &Issue)> = vec![];

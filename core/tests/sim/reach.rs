@@ -13,7 +13,7 @@ pub(crate) type Reached = BTreeSet<(&'static str, &'static str)>;
 /// What thousands of worlds must have led to.
 pub(crate) const WANTED: &[(&str, &[&str])] = &[
     ("start", &["first", "continuation", "failure"]),
-    ("stop", &["terminal", "holding", "unroutable", "missing", "wall time", "released", "drain"]),
+    ("stop", &["terminal", "holding", "unroutable", "missing", "wall time", "spend", "released", "drain"]),
     (
         "park",
         &[
@@ -22,6 +22,9 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
             "budget-turns",
             "budget-wall",
             "budget-bounces",
+            "budget-tokens",
+            "budget-day-tokens",
+            "budget-workflow-tokens",
             "no-progress",
             "template-error",
             "blocker-cancelled",
@@ -64,6 +67,7 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
             "unconfirmed",
             "unseen",
             "workflow-broken",
+            "spend",
             "draining",
         ],
     ),
@@ -99,6 +103,7 @@ impl World {
                     StopCause::NotRoutable => ("stop", "unroutable"),
                     StopCause::Missing => ("stop", "missing"),
                     StopCause::WallTime => ("stop", "wall time"),
+                    StopCause::Spend => ("stop", "spend"),
                     StopCause::Released => ("stop", "released"),
                     StopCause::Drain => ("stop", "drain"),
                     StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_) => {

@@ -1,9 +1,11 @@
 //! The workflows a world may be under.
 
 use indexmap::IndexMap;
+use jiff::civil::date;
 use symphony_core::board::{Closed, Memory, ModelAccess, NoModel, Policy, Profiles, Refusal};
 use symphony_core::broker::Provider;
 use symphony_core::ids::StateName;
+use symphony_core::spend::{Cap, Caps, Met, Scope, Standing, Unit};
 use symphony_core::workflow::{Budget, OnBlockerCancelled, Role, StateRule, States};
 
 use crate::choices::Choices;
@@ -44,8 +46,24 @@ pub(crate) fn policy(choices: &mut Choices) -> Policy {
         profiles: profiles(choices),
         models: models(choices),
         memory: choices.one(&[None, Some(Memory { available_mib: 100_000, needed_mib: 1_000 })]),
+        spend: spend(choices),
         closed: choices.rarely(8).then_some(Closed::WorkflowBroken),
     }
+}
+
+/// Caps that a reload raises, lowers or takes away, and days.
+fn spend(choices: &mut Choices) -> Standing {
+    let cap = Cap { tokens: choices.one(&[Some(100), Some(200), None]), money: None };
+    let today = choices.one(&[date(2026, 1, 31), date(2026, 2, 1)]);
+    let spend = Standing { today, caps: Caps { issue: cap, day: cap, workflow: cap }, ..Standing::default() };
+    let shut = choices.rarely(8).then(|| met(&spend, Scope::Day));
+    Standing { shut, ..spend }
+}
+
+/// A cap of this scope, met now.
+pub(crate) fn met(spend: &Standing, scope: Scope) -> Met {
+    let allowed = spend.caps.of(scope).tokens.unwrap_or(100);
+    Met { scope, unit: Unit::Tokens, day: spend.today, used: allowed, asked: 1, allowed }
 }
 
 /// `small` is always listed, `image` may be refused, and `gone` never is listed.

@@ -11,6 +11,7 @@ use symphony_core::board::{
 use symphony_core::broker::Provider;
 use symphony_core::ids::{IssueId, RunId, StateName};
 use symphony_core::issue::{Issue, Malformed, Scan};
+use symphony_core::spend::Scope;
 use symphony_core::time::Tick;
 use symphony_core::workflow::Role;
 
@@ -18,7 +19,7 @@ use crate::asks::{Journal, Question};
 use crate::choices::Choices;
 use crate::lines::{brief, short};
 use crate::reach::Reached;
-use crate::rules::policy;
+use crate::rules::{met, policy};
 
 pub(crate) const NAMES: [&str; 7] = ["A", "B", "C", "D", "E", "F", "G"];
 pub(crate) const STATES: [&str; 7] = ["Todo", "Review", "Backlog", "Parked", "Triage", "Done", "Cancelled"];
@@ -65,6 +66,8 @@ pub(crate) enum Act {
     /// The turn ended; it goes on with the answer.
     Waits,
     Answered,
+    /// Its request does not fit below this cap.
+    Spends(Scope),
     Finishes,
     Lands(StateName),
     Ends(RunEnd),
@@ -375,6 +378,11 @@ impl World {
                 }
             }
         }
+        if !self.calm && self.choices.rarely(10) {
+            let scope = self.choices.one(&[Scope::Issue, Scope::Day, Scope::Workflow]);
+            self.later(at, Later::Run(run, Act::Spends(scope)));
+            at += 1 + self.delay();
+        }
         if wedged {
             return;
         }
@@ -443,6 +451,7 @@ impl World {
             Act::Waits if !stopping => self.waits(run, &id),
             Act::Answered if !stopping => self.goes_on(run),
             Act::Finishes if !stopping => self.step(Event::RunFinishing(run)),
+            Act::Spends(scope) => self.step(Event::SpendMet(run, met(&self.policy.spend, scope))),
             Act::Turn(_) | Act::Waits | Act::Answered | Act::Finishes => {}
             Act::Lands(to) => {
                 // The order to stop outran it, as it may between two tasks; then nothing is moved.
@@ -559,6 +568,7 @@ impl World {
         self.note("(everybody behaves from here on)".to_owned());
         self.torn.clear();
         self.policy.closed = None;
+        self.policy.spend.shut = None;
         self.policy.interval_ms = self.policy.interval_ms.max(600_000);
         self.policy.max_concurrent = self.policy.max_concurrent.max(1);
         if self.draining || self.live.values().any(|live| live.wedged) {

@@ -19,6 +19,7 @@ fn blank(name: &str, status: &str, group: &str) -> Explanation {
         due_at: None,
         last_end: None,
         used: vec![],
+        models: None,
         runs_ever: None,
         files: vec![],
         remedy: None,

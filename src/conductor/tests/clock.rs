@@ -1,10 +1,11 @@
 //! A clock that jumps between two processes: what was due is due at once, or after the cap, never in a year.
 
 use jiff::SignedDuration;
-use symphony_core::board::RetryKind;
+use symphony_core::board::{Due, RetryKind};
 use symphony_core::steering::{Asked, Default as Spare};
 
 use super::super::letters::until;
+use super::super::past::past;
 use super::super::*;
 
 const CAP: u64 = 300_000;

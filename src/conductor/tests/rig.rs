@@ -25,7 +25,9 @@ pub(super) fn conductor(
     let book = crate::egress::Book::new(journal.clone(), memory.egress.clone());
     let facts = Facts { workflow_path: "WORKFLOW.md".into(), once, book };
     let hands = Arc::new(Script::new(world.clone(), journal.clone()));
-    Conductor::new(hands, looked(world), journal, memory, facts)
+    let first = looked(world);
+    let metering = crate::metering::Metering::new(journal.clone(), &memory, &first.workflow.spending);
+    Conductor::new(hands, first, journal, memory, metering, facts)
 }
 
 /// A conductor at work.

@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use subtle::ConstantTimeEq as _;
 use symphony_core::broker::quota::{self, Trouble};
 use symphony_core::broker::{
-    self, BODY_MAX, Checked, Meter, Provider, Refusal, Route, VALUES_MAX, request_header, response_header,
+    self, BODY_MAX, Checked, Meter, Most, Provider, Refusal, Route, VALUES_MAX, request_header, response_header,
     without_login_beta,
 };
 use symphony_core::json_weight;
@@ -37,6 +37,8 @@ pub(super) struct Outgoing {
     body: Option<Bytes>,
     /// The model that is asked; empty where none is.
     pub(super) model: String,
+    /// What it can use at most, and the unusual tier it asks for.
+    weight: (Most, Option<String>),
     _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -77,7 +79,8 @@ impl Door {
         let route = broker::route(head.method.as_str(), head.uri.path(), head.uri.query())?;
         let headers = forwarded(route.provider, &head.headers)?;
         if !route.call.has_body() {
-            return Ok(Outgoing { route, headers, body: None, model: String::new(), _room: None });
+            let weight = (Most::default(), None);
+            return Ok(Outgoing { route, headers, body: None, model: String::new(), weight, _room: None });
         }
         if head.headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(Refusal::new(415, "compressed bodies are not read; send plain JSON"));
@@ -85,11 +88,12 @@ impl Door {
         let taken = tokio::time::timeout(BODY, self.read(body)).await;
         let (bytes, room) = taken.map_err(|_| Refusal::new(408, "the request took too long"))??;
         let (models, call, provider) = (self.0.models.clone(), route.call, route.provider);
+        let assumed = self.0.purse.metering.assumed_output();
         // A large body keeps a processor busy for a while.
         // The room is taken along: an agent that hangs up must not free what is still worked on.
         let turn = self.0.broker.checks.clone().acquire_owned().await;
         let turn = turn.map_err(|_| Refusal::new(503, "the run is over"))?;
-        let checked = tokio::task::spawn_blocking(move || -> Result<(Bytes, String, OwnedSemaphorePermit), Refusal> {
+        let checked = tokio::task::spawn_blocking(move || -> Result<_, Refusal> {
             let _turn = turn;
             if json_weight::values(&bytes) > VALUES_MAX {
                 return Err(Refusal::new(413, "the body has too many values"));
@@ -97,11 +101,13 @@ impl Door {
             let read = serde_json::from_slice(&bytes);
             let read = read.map_err(|error| Refusal::new(400, format!("the body is not JSON: {error}")))?;
             let Checked { body, model } = broker::check(call, read, &models.rules(provider))?;
-            Ok((Bytes::from(body.to_string()), model, room))
+            let bytes = Bytes::from(body.to_string());
+            let weight = broker::weigh(call, &body, bytes.len(), assumed);
+            Ok((bytes, model, weight, room))
         });
-        let (body, model, room) =
+        let (body, model, weight, room) =
             checked.await.map_err(|_| Refusal::new(500, "the request could not be checked"))??;
-        Ok(Outgoing { route, headers, body: Some(body), model, _room: Some(room) })
+        Ok(Outgoing { route, headers, body: Some(body), model, weight, _room: Some(room) })
     }
 
     /// Whether the token is this run's, and the run still there. Both ways that clients send one are heard.
@@ -141,7 +147,13 @@ impl Door {
             }
             false => None,
         };
-        let mut account = permit.map(|permit| Account::open(provider, outgoing.model.clone(), permit));
+        let mut account = match permit {
+            Some(permit) => {
+                let ticket = self.reserve(provider, &outgoing.model, outgoing.weight.clone()).await?;
+                Some(Account::open(provider, outgoing.model.clone(), ticket, permit))
+            }
+            None => None,
+        };
         let mut response = self.send(outgoing, &credential, &mut account).await?;
         if response.status() == StatusCode::UNAUTHORIZED && credential.source.is_login() {
             // Its owner may have logged in again a moment ago.
@@ -221,6 +233,9 @@ impl Door {
             all.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.method_mut() = Method::POST;
         }
+        if let Some(account) = account.as_mut() {
+            account.sent();
+        }
         self.0.broker.upstream.send(request).await.map_err(|Unsent { why, reached }| {
             if let Some(account) = account.as_mut().filter(|_| !reached) {
                 account.cancel();
@@ -279,8 +294,9 @@ fn error(provider: Provider, refusal: &Refusal) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_GATEWAY);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if matches!(refusal.status, 401 | 429) {
-        // Asking again changes nothing: the token stays what it is, and a wait of the provider is ours to sit out.
+    if matches!(refusal.status, 400 | 401 | 429) {
+        // Asking again changes nothing: the request and the token stay what they are, and a wait of the provider is ours to
+        // sit out.
         response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
     }
     response

@@ -8,6 +8,7 @@ pub(crate) mod credential;
 mod forward;
 mod hold;
 mod passing;
+mod purse;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::purse::Purse;
 use self::standing::{Leave, Standings};
 use self::upstream::Upstream;
 use super::mcp::Bearer;
@@ -69,14 +71,15 @@ impl Broker {
         }
     }
 
-    /// The door of one run, open until [`Door::close`]. What passes it is reported to `reports`.
+    /// The door of one run, open until [`Door::close`]. What passes it is charged to `purse` and reported to `reports`.
     ///
     /// # Errors
     /// When the system has no randomness to give.
-    pub fn open(&self, models: Models, reports: mpsc::Sender<Report>) -> Result<Door, getrandom::Error> {
+    pub fn open(&self, models: Models, purse: Purse, reports: mpsc::Sender<Report>) -> Result<Door, getrandom::Error> {
         Ok(Door(Arc::new(Shared {
             broker: self.clone(),
             models: Arc::new(models),
+            purse,
             bearer: Bearer::random()?,
             reports,
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
@@ -129,6 +132,7 @@ pub struct Door(Arc<Shared>);
 struct Shared {
     broker: Broker,
     models: Arc<Models>,
+    purse: Purse,
     bearer: Bearer,
     reports: mpsc::Sender<Report>,
     connections: Arc<Semaphore>,

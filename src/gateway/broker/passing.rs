@@ -6,10 +6,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use symphony_core::broker::{Meter, Metered, Provider};
+use symphony_core::broker::{Meter, Metered, Provider, Reading};
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::time::{Instant, Sleep};
 
+use crate::metering::Ticket;
 use crate::run::line::Report;
 
 /// Longest silence of a provider within an answer.
@@ -28,13 +29,22 @@ pub(super) struct Account {
     provider: Provider,
     asked: String,
     meter: Option<Meter>,
+    /// What is set aside for it.
+    ticket: Option<Ticket>,
     permit: Option<OwnedPermit<Report>>,
 }
 
 impl Account {
     /// Of a request that is about to be sent.
-    pub(super) fn open(provider: Provider, asked: String, permit: OwnedPermit<Report>) -> Self {
-        Self { provider, asked, meter: None, permit: Some(permit) }
+    pub(super) fn open(provider: Provider, asked: String, ticket: Ticket, permit: OwnedPermit<Report>) -> Self {
+        Self { provider, asked, meter: None, ticket: Some(ticket), permit: Some(permit) }
+    }
+
+    /// It is sent now: from here on its provider may work.
+    pub(super) fn sent(&mut self) {
+        if let Some(ticket) = &mut self.ticket {
+            ticket.sent();
+        }
     }
 
     /// The answer begins.
@@ -45,6 +55,9 @@ impl Account {
     /// The provider did nothing for it.
     pub(super) fn cancel(&mut self) {
         self.permit = None;
+        if let Some(ticket) = self.ticket.take() {
+            ticket.release();
+        }
     }
 }
 
@@ -52,9 +65,13 @@ impl Drop for Account {
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
         let read = self.meter.take().map(Meter::finish).unwrap_or_default();
-        let model = read.model.unwrap_or_else(|| std::mem::take(&mut self.asked));
-        let (provider, usage, whole) = (self.provider, read.usage, read.whole);
-        permit.send(Report::Metered(Metered { provider, model, usage, whole }));
+        let model = read.model.clone().unwrap_or_else(|| std::mem::take(&mut self.asked));
+        let Reading { tier, usage, whole, .. } = read;
+        let metered = Metered { provider: self.provider, model, tier, usage, whole };
+        if let Some(ticket) = self.ticket.take() {
+            ticket.settle(&metered);
+        }
+        permit.send(Report::Metered(metered));
     }
 }
 

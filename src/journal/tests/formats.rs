@@ -6,9 +6,9 @@ const ROWS: &str =
     "INSERT INTO about VALUES ('instance', 'me'); INSERT INTO runs (run, issue, started_at) VALUES (7, 'A', 't');
     INSERT INTO questions VALUES (3, 7, 'A', 'which?', NULL, '2026-01-02T03:04:05Z', NULL, NULL);";
 
-/// Takes away what later formats have.
-const TO_THE_THIRD: &str = "DROP TABLE sessions; DROP TABLE egress_asked; DROP TABLE egress_decided;
-    DROP TABLE egress_reached; PRAGMA user_version = 3;";
+/// Takes back what came after format 3.
+const AS_3: &str = "DROP TABLE sessions; DROP TABLE egress_asked; DROP TABLE egress_decided; DROP TABLE egress_reached;
+    DROP TABLE spend; DROP TABLE reservations; DROP TABLE raises; PRAGMA user_version = 3;";
 
 /// A journal as an older symphony left it.
 fn older(path: &Path, format: i64) {
@@ -93,7 +93,7 @@ async fn a_copy_put_back_and_upgraded_again_is_whole() {
     let (journal, _) = open(&path).expect("opens");
     worked(&journal, 1..3).await;
     drop(journal);
-    Connection::open(&path).expect("db").execute_batch(TO_THE_THIRD).expect("as it was");
+    Connection::open(&path).expect("db").execute_batch(AS_3).expect("as it was");
     let (journal, _) = open(&path).expect("upgrades");
     worked(&journal, 3..9).await;
     drop(journal);
@@ -113,16 +113,16 @@ async fn of_a_newer_journal_neither_the_file_nor_its_log_is_touched() {
     let from = dir.path().join("from.db");
     let (journal, _) = open(&from).expect("opens");
     worked(&journal, 1..3).await;
-    journal.writer.db.lock().expect("free").pragma_update(None, "user_version", schema::FORMAT + 1).expect("set");
+    let (newer, kept) = (schema::FORMAT + 1, format!("journal.db.format-{}", schema::FORMAT));
+    journal.writer.db.lock().expect("free").pragma_update(None, "user_version", newer).expect("set");
     let path = dir.path().join("journal.db");
     as_killed(&from, &path);
     let bytes = |end: &str| std::fs::read(format!("{}{end}", path.display())).expect("reads");
     let before = (bytes(""), bytes("-wal"));
     assert!(before.1.len() > 4096);
     let refused = open(&path).expect_err("refused").to_string();
-    let (newer, ours) = (format!("format {}", schema::FORMAT + 1), format!("journal.db.format-{}", schema::FORMAT));
-    assert!(refused.contains(&newer) && refused.contains(&ours), "{refused}");
-    assert!(matches!(inspect::check(&path, None), Err(JournalError::Newer { found, .. }) if found > schema::FORMAT));
+    assert!(refused.contains(&format!("format {newer}")) && refused.contains(&kept), "{refused}");
+    assert!(matches!(inspect::check(&path, None), Err(JournalError::Newer { found, .. }) if found == newer));
     assert!(matches!(inspect::compact_file(&path, 0, &[7; 32]), Err(JournalError::Newer { .. })));
     assert_eq!((bytes(""), bytes("-wal")), before);
 }
@@ -145,7 +145,7 @@ async fn a_journal_of_the_third_format_keeps_its_chain_and_learns_of_sessions() 
     worked(&journal, 1..3).await;
     drop(journal);
     let db = Connection::open(&path).expect("db");
-    db.execute_batch(TO_THE_THIRD).expect("as it was");
+    db.execute_batch(AS_3).expect("as it was");
     drop(db);
     let before = whole(&path);
     assert!(matches!(inspect::compact_file(&path, 1, &[7; 32]), Err(JournalError::Older { found: 3, .. })));

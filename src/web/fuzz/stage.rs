@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{App, OperatorToken, host, listen, router};
-use crate::conductor::handle::{AnswerError, Handle, Request, Taken};
+use crate::conductor::handle::{AnswerError, Handle, RaiseError, Request, Taken};
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 
 pub(super) const HOST: &str = "127.0.0.1:8787";
@@ -157,6 +157,7 @@ async fn conduct(mut mailbox: mpsc::Receiver<Request>) {
                 assert!(!text.trim().is_empty(), "a blank message");
                 drop(reply.send(Ok(Taken { at: Timestamp::UNIX_EPOCH, waits: None })));
             }
+            Request::Raise { identifier, reply, .. } => drop(reply.send(Err(RaiseError::NotMet(identifier)))),
             Request::Answer { identifier, text, reply, .. } => {
                 assert!(!text.trim().is_empty(), "a blank answer");
                 let taken = identifier.0 == "A-1";

@@ -6,6 +6,11 @@ use symphony_core::workflow::Auth;
 
 use super::{House, empty};
 
+fn nothing_used() -> serde_json::Value {
+    json!({"requests": 0, "input_tokens": 0, "output_tokens": 0, "cache_read_tokens": 0, "cache_write_tokens": 0,
+        "total_tokens": 0, "usd": "0.00", "unpriced_tokens": 0, "assumed_tokens": 0})
+}
+
 #[tokio::test]
 async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
     let house = House::open().await;
@@ -30,7 +35,7 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
             "tokens": {"input_tokens": 1200, "output_tokens": 300, "total_tokens": 1500},
             "tokens_metered": true,
             "egress": {"hosts": 0, "connections": 0, "denied": 0, "bytes_sent": 0, "bytes_received": 0},
-            "steering_requested": true,
+            "spend": nothing_used(), "issue_spend": nothing_used(), "steering_requested": true,
             "steering_question": "Which **way**? <img src=x onerror=alert(1)>",
             "steering_context": "[look](javascript:alert(2)) and [this](https://example.org/)",
             "steering_asked_at": "2026-01-02T02:59:00.000Z", "steering_answered": false,
@@ -44,7 +49,7 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
             "issue_id": "retry-1", "issue_identifier": "RETRY-1", "issue_url": null, "title": "Try me <again>",
             "state": "Todo", "attempt": 3, "due_at": "2026-01-02T03:00:40.000Z",
             "error": "agent exited with <code> 1", "retry_kind": "failure",
-            "reason": "waits for its next attempt", "reason_code": "backing-off",
+            "issue_spend": nothing_used(), "reason": "waits for its next attempt", "reason_code": "backing-off",
             "last_end": {
                 "reason": "agent-exit", "message": "port_exit: the agent said <boom>",
                 "left": "1 commit in the work tree"
@@ -56,7 +61,7 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
         json!({
             "issue_id": "blocked-1", "issue_identifier": "BLOCKED-1", "title": "Title of BLOCKED-1", "state": "Todo",
             "role": "active", "reason": "blocked by BUSY-1, which is in Todo", "reason_code": "blocked", "parked": false,
-            "proposal": false, "proposed_by": null,
+            "proposal": false, "proposed_by": null, "issue_spend": nothing_used(),
             "last_end": null, "remedy": "Finish BUSY-1 first, or remove it from `blocked_by`."
         })
     );

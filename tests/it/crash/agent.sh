@@ -9,6 +9,7 @@ step() {
     rm -f .git/index.lock .git/HEAD.lock
     echo "$n" >>log.txt
     git add -A && git commit -qm "Turn $n"
+    ask
     echo "$n" >"$HOME/count.new" && mv "$HOME/count.new" "$HOME/count"
     # Never committed by the agent: it travels as uncommitted work.
     echo "$n" >end.txt
@@ -19,6 +20,11 @@ knock() {
     printf 'CONNECT %s:443 HTTP/1.1\r\nHost: x\r\n\r\n' "$1" >&7
     read -r -t 20 _ <&7 || :
     exec 7>&-
+}
+# One request to a model, which takes 7 tokens.
+ask() {
+    local host=127.0.0.1:8485 answer
+    http POST /anthropic/v1/messages '{"model":"json","max_tokens":9,"messages":[]}' "x-api-key: $ANTHROPIC_AUTH_TOKEN"
 }
 finish() { call mark_done '{"title":"The end","summary":"All of it."}'; }
 turn() {

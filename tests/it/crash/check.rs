@@ -25,6 +25,7 @@ pub(crate) fn all(scene: &Scene) -> Vec<String> {
     wrong.extend(runs(scene, &db));
     wrong.extend(letters(scene, &db));
     wrong.extend(hosts(scene, &db));
+    wrong.extend(spent(scene, &db));
     match symphony::journal::inspect::check(&scene.journal_path(), None) {
         Ok(report) => {
             wrong.extend(report.chain.and_then(Result::err).map(|error| format!("the chain: {error}")));
@@ -168,6 +169,20 @@ fn runs(scene: &Scene, db: &Connection) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Whatever reached a provider is charged, at least with what it told; one that was cut off, with more.
+fn spent(scene: &Scene, db: &Connection) -> Vec<String> {
+    let sent = i64::try_from(scene.models.asked().len()).expect("few");
+    let sum = |what: &str| numbers(db, &format!("SELECT coalesce(sum({what}), 0) FROM spend"))[0];
+    let (requests, tokens) = (sum("requests"), sum("input + output"));
+    let open = numbers(db, "SELECT id FROM reservations");
+    // One may be set aside and never sent for each issue that ran when it was killed.
+    let most = sent + i64::try_from(ENDS.len()).expect("few");
+    if sent == 0 || requests < sent || requests > most || tokens < 7 * sent || !open.is_empty() {
+        return vec![format!("{sent} requests were sent, {requests} charged, with {tokens} tokens; open: {open:?}")];
+    }
+    vec![]
 }
 
 fn numbers(db: &Connection, sql: &str) -> Vec<i64> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
+use crate::model::server::Server;
 use crate::rig::{BODY, Project, Running};
 
 /// Longer than any of it takes on a busy machine.
@@ -16,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// C-1 is made over the API; W-1 asks, and a person cancels it.
 pub(crate) struct Scene {
     pub(crate) project: Project,
+    /// What their agents ask.
+    pub(crate) models: Server,
     /// Answers that were accepted, whatever became of the program.
     pub(crate) accepted: RefCell<Vec<String>>,
     /// Words without a question that were accepted.
@@ -36,7 +39,9 @@ impl Scene {
     pub(crate) fn new() -> Self {
         let states = "states:\n  Todo: {role: active, allowed_transitions: [Review, Done]}\n  Review: {role: active}\n  \
                       Done: {role: terminal}\n  Cancelled: {role: terminal}\nbudget:\n  failures_in_a_row: 3\n";
-        let project = Project::acting(include_str!("agent.sh"), states);
+        let models = Server::start();
+        let states = format!("{states}providers:\n  anthropic:\n    base_url: {}\n", models.url);
+        let project = Project::acting(include_str!("agent.sh"), &states);
         let lists = "  active_states: [Todo, In Progress]\n  terminal_states: [Done, Cancelled]\n";
         let workflow = project.read("WORKFLOW.md").replace(lists, "");
         let body = BODY.replace("\n\n{{ issue.desc", " in {{ issue.state }}.\n\n{{ issue.desc");
@@ -46,6 +51,7 @@ impl Scene {
         }
         Self {
             project,
+            models,
             accepted: RefCell::default(),
             said: RefCell::default(),
             hosts: RefCell::default(),
@@ -103,7 +109,8 @@ impl Scene {
 
     /// Runs until everything has its end, or until it dies; whether it died.
     pub(crate) fn run(&self, env: &[(&str, &str)]) -> bool {
-        let mut running = self.project.start_in(&["WORKFLOW.md", "--port", "0"], env);
+        let env: Vec<_> = env.iter().copied().chain([("ANTHROPIC_API_KEY", "a key")]).collect();
+        let mut running = self.project.start_in(&["WORKFLOW.md", "--port", "0"], &env);
         let started = Instant::now();
         loop {
             if running.ended() {

@@ -6,7 +6,8 @@ mod passes;
 mod quota;
 mod real;
 mod refusals;
-mod server;
+pub(crate) mod server;
+mod spending;
 mod talk;
 mod tls;
 

@@ -55,7 +55,7 @@ pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
         instance: memory.instance.clone(),
         sandboxes,
         open_mcp: open_mcp(),
-        open_broker: Arc::new(|_, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
+        open_broker: Arc::new(|_, _, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
         open_egress: Egress::new(book.clone(), Arc::new(Internet::default())).opening(),
         ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
         workflow_path: path.clone(),
@@ -64,7 +64,8 @@ pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
     let (world, nudges) = World::new(file, parts, symphony::lock::Roots::default(), providers);
     let first = world.look().await;
     let facts = Facts { workflow_path: path.display().to_string(), once: true, book };
-    let (conductor, _handle) = Conductor::new(Arc::new(world), first, journal, memory, facts);
+    let metering = symphony::metering::Metering::new(journal.clone(), &memory, &first.workflow.spending);
+    let (conductor, _handle) = Conductor::new(Arc::new(world), first, journal, memory, metering, facts);
     conductor.run_until_asked(nudges, std::future::pending::<()>).await.expect("it ends by itself")
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::issue::Ambiguity;
+use crate::spend::{Met, Scope, Standing, Unit};
 
 fn torn(file: &str) -> Malformed {
     Malformed { file: file.into(), line: Some(2), column: Some(1), message: "half".into() }
@@ -234,6 +235,14 @@ fn every_reason_has_a_word_and_a_sentence_of_its_own() {
         NotNow::Cleaning,
         NotNow::Unconfirmed,
         NotNow::Unseen,
+        NotNow::Spend(Met {
+            scope: Scope::Day,
+            unit: Unit::Money,
+            day: jiff::civil::date(2026, 1, 31),
+            used: 4_200_000_000,
+            asked: 9,
+            allowed: 5_000_000_000,
+        }),
         NotNow::Closed(Closed::WorkflowBroken),
         NotNow::Closed(Closed::NoSandbox("no user namespaces".into())),
         NotNow::Draining,
@@ -342,13 +351,22 @@ fn the_policy_is_the_workflow_s_and_asks_for_memory_only_when_told_to_and_when_i
         crate::workflow::Workflow::parse(&text, &place).expect("valid").0
     };
     let none = Stocks::new();
-    let policy = Policy::of(&read("sandbox: {reserve_mib: 7}"), None, Some(9), None, &none);
+    let policy = Policy::of(&read("sandbox: {reserve_mib: 7}"), None, Some(9), None, &none, Standing::default());
     assert_eq!(policy.memory, Some(Memory { available_mib: 9, needed_mib: 7 }));
     assert_eq!(policy.states.rules[&StateName::new("Todo")].max_concurrent, Some(3));
     assert_eq!(policy.budget, read("").budget);
-    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 7}"), None, None, None, &none).memory, None);
-    assert_eq!(Policy::of(&read("sandbox: {reserve_mib: 0}"), None, Some(9), None, &none).memory, None);
-    assert_eq!(Policy::of(&read(""), None, Some(9), None, &none).memory.map(|memory| memory.needed_mib), Some(512));
+    assert_eq!(
+        Policy::of(&read("sandbox: {reserve_mib: 7}"), None, None, None, &none, Standing::default()).memory,
+        None
+    );
+    assert_eq!(
+        Policy::of(&read("sandbox: {reserve_mib: 0}"), None, Some(9), None, &none, Standing::default()).memory,
+        None
+    );
+    assert_eq!(
+        Policy::of(&read(""), None, Some(9), None, &none, Standing::default()).memory.map(|memory| memory.needed_mib),
+        Some(512)
+    );
 }
 
 #[test]
@@ -434,7 +452,7 @@ fn what_a_look_found_of_an_image_counts_for_the_profile_that_boots_it() {
     let workflow = crate::workflow::Workflow::parse(text, &place).expect("valid").0;
     let found = Stock::Lacking { what: "w".to_owned(), hint: "h".to_owned() };
     let stocks: Stocks = [(Some("big".to_owned()), found), (None, Stock::Complete)].into();
-    let of = |kind| Policy::of(&workflow, None, None, Some(kind), &stocks).profiles;
+    let of = |kind| Policy::of(&workflow, None, None, Some(kind), &stocks, Standing::default()).profiles;
     let machines = of(crate::runtimes::Kind::QemuKvm);
     assert!(matches!(&machines.listed["big"], Some(Refusal::Lacking { .. })), "{machines:?}");
     assert_eq!((&machines.listed["small"], &machines.unnamed), (&None, &None));

@@ -19,7 +19,8 @@ fn stream(call: Call, text: &str) -> Reading {
 }
 
 fn expected() -> [(Call, &'static str, Reading); 3] {
-    let reading = |model: &str, usage| Reading { model: Some(model.into()), usage: Some(usage), whole: true };
+    let reading =
+        |model: &str, usage| Reading { model: Some(model.into()), tier: None, usage: Some(usage), whole: true };
     [
         (
             Call::Messages,
@@ -43,7 +44,7 @@ fn a_whole_answer_in_one_text_is_read_too() {
     let text = r#"{"id":"1","model":"big","content":[{"type":"tool_use","input":{"usage":{"input_tokens":1}}}],"usage":{"input_tokens":3,"output_tokens":4}}"#;
     let usage = Usage { input: 3, output: 4, ..Usage::default() };
     let reading = read(Call::Messages, "application/json", &[text.as_bytes()]);
-    assert_eq!(reading, Reading { model: Some("big".into()), usage: Some(usage), whole: true });
+    assert_eq!(reading, Reading { model: Some("big".into()), tier: None, usage: Some(usage), whole: true });
     let cut = read(Call::Messages, "application/json", &[&text.as_bytes()[..text.len() - 1]]);
     assert_eq!(cut, Reading::default());
 }
@@ -58,6 +59,27 @@ fn a_cut_stream_is_told_from_a_whole_one_and_keeps_what_it_said() {
     }
     let began = stream(Call::Messages, ANTHROPIC.split_once(": ping").expect("there").0);
     assert_eq!(began.usage, Some(Usage { input: 10, output: 1, cache_read: 200, cache_write: 30 }));
+}
+
+#[test]
+fn the_steps_of_an_answer_that_was_shortened_first_are_summed() {
+    let text = r#"{"model":"big","usage":{"input_tokens":23,"output_tokens":10,"cache_read_input_tokens":5,"iterations":[{"type":"compaction","input_tokens":180,"output_tokens":35},{"type":"message","input_tokens":23,"output_tokens":10}]}}"#;
+    let usage = Usage { input: 203, output: 45, cache_read: 5, cache_write: 0 };
+    assert_eq!(read(Call::Messages, "application/json", &[text.as_bytes()]).usage, Some(usage));
+}
+
+#[test]
+fn an_answer_in_an_unusual_tier_or_speed_says_so() {
+    let tier = |call, text: &str| read(call, "application/json", &[text.as_bytes()]).tier;
+    let messages = |more: &str| tier(Call::Messages, &format!(r#"{{"usage":{{"input_tokens":1{more}}}}}"#));
+    assert_eq!(messages(""), None);
+    assert_eq!(messages(r#","service_tier":"standard","speed":"standard""#), None);
+    assert_eq!(messages(r#","service_tier":"priority""#).as_deref(), Some("priority"));
+    assert_eq!(messages(r#","service_tier":"standard","speed":"fast""#).as_deref(), Some("fast"));
+    assert_eq!(tier(Call::ChatCompletions, r#"{"service_tier":"flex","usage":{}}"#).as_deref(), Some("flex"));
+    assert_eq!(tier(Call::Responses, r#"{"service_tier":"default","usage":{}}"#), None);
+    let streamed = RESPONSES.replace("\"model\":\"g-2\"", "\"model\":\"g-2\",\"service_tier\":\"priority\"");
+    assert_eq!(stream(Call::Responses, &streamed).tier.as_deref(), Some("priority"));
 }
 
 #[test]

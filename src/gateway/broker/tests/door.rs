@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use symphony_core::broker::{Metered, Usage};
+use symphony_core::ids::{IssueId, RunId};
+use symphony_core::spend::Rules;
 use symphony_core::workflow::{Models, Place, Workflow};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::super::{Broker, Door};
+use super::super::{Broker, Door, Purse};
+use crate::journal::{Journal, Origin};
+use crate::metering::Metering;
 use crate::run::line::Report;
+use crate::run::models::Payer;
 use crate::workflow_file::Environment;
 
 /// A provider that sends this to whoever connects, and keeps the connection open.
@@ -42,7 +47,15 @@ fn keyed(url: &str, key: Option<&'static str>) -> (Door, mpsc::Receiver<Report>)
     let models: Models = Workflow::parse(&text, &place).expect("a workflow").0.models;
     let broker = Broker::new(Environment { home: None, variable: Arc::new(move |_| key.map(str::to_owned)) });
     let (to, reports) = mpsc::channel(8);
-    (broker.open(models, to).expect("randomness"), reports)
+    (broker.open(models, purse(), to).expect("randomness"), reports)
+}
+
+/// A ledger of its own; its file is gone with the handle, and nothing is lost by that here.
+fn purse() -> Purse {
+    let dir = tempfile::tempdir().expect("a directory").keep();
+    let (journal, memory) = Journal::open(&dir.join("journal.db"), Origin::default()).expect("opens");
+    let metering = Metering::new(journal, &memory, &Rules::default());
+    Purse { metering, payer: Payer { run: RunId(1), issue: IssueId("A".into()) } }
 }
 
 fn connect(door: &Door) -> DuplexStream {

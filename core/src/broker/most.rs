@@ -1,0 +1,185 @@
+//! The most that a request can use, told from its body before it is sent.
+//!
+//! No tokeniser is asked: a token of text is at least one byte long, so a body's bytes are an upper bound of its text.
+//! What the provider adds by itself (words around tools) and what is no text (pictures) is added as a fixed number; for
+//! files and sound that number is a guess, which is said where budgets are explained.
+
+use serde_json::{Map, Value};
+
+use super::Call;
+
+/// What a provider adds to a request with tools, and again for a tool whose shape it knows itself.
+const HIDDEN: u64 = 1024;
+/// A picture, whatever its size: providers scale it down. Its own bytes are not counted.
+const PICTURE: u64 = 10_000;
+/// A file or a sound, beside its bytes.
+const FILE: u64 = 10_000;
+
+/// Tokens that one request can use at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Most {
+    /// Given to the model.
+    pub input: u64,
+    /// Written by it.
+    pub output: u64,
+}
+
+impl Most {
+    /// Both.
+    pub fn tokens(self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+}
+
+/// What a checked body of so many bytes can use; `assumed` is the output of one that names no maximum.
+pub(super) fn most(call: Call, body: &Map<String, Value>, bytes: usize, assumed: u64) -> Most {
+    let mut input = Input { bytes: count(bytes), more: 0 };
+    for part in ["messages", "input", "system", "instructions"] {
+        input.list(body.get(part));
+    }
+    if let Some(tools) = body.get("tools").and_then(Value::as_array).filter(|tools| !tools.is_empty()) {
+        let plain =
+            |tool: &&Value| matches!(tool.get("type").and_then(Value::as_str), None | Some("function" | "custom"));
+        let known = tools.iter().filter(|tool| !plain(tool)).count();
+        input.more += HIDDEN.saturating_mul(1 + count(known));
+    }
+    let number = |name: &str| body.get(name).and_then(Value::as_u64);
+    let output = match call {
+        Call::Responses => number("max_output_tokens"),
+        Call::ChatCompletions => number("max_completion_tokens").or(number("max_tokens")),
+        Call::Messages | Call::CountTokens | Call::Models => number("max_tokens"),
+    };
+    let answers = if call == Call::ChatCompletions { number("n").unwrap_or(1).max(1) } else { 1 };
+    let output = output.unwrap_or(assumed).saturating_mul(answers);
+    let most = Most { input: input.bytes.saturating_add(input.more), output };
+    // A provider that shortens the conversation first reads it twice.
+    match body.get("context_management") {
+        None | Some(Value::Null) => most,
+        Some(_) => Most { input: most.input.saturating_mul(2), output: most.output.saturating_mul(2) },
+    }
+}
+
+/// The service tier or speed that is asked for, if it is none of the ordinary ones.
+pub(super) fn tier(body: &Map<String, Value>) -> Option<String> {
+    let word = |name: &str| body.get(name).and_then(Value::as_str);
+    unusual(word("speed"), word("service_tier"))
+}
+
+/// What may have another price than usual: a speed, else a tier.
+pub(super) fn unusual(speed: Option<&str>, tier: Option<&str>) -> Option<String> {
+    const ORDINARY: [&str; 4] = ["auto", "default", "standard", "standard_only"];
+    let word = speed.filter(|speed| !ORDINARY.contains(speed)).or(tier.filter(|tier| !ORDINARY.contains(tier)))?;
+    Some(word.chars().filter(|c| c.is_ascii_graphic()).take(40).collect())
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn is_picture(url: &&Value) -> bool {
+    url.as_str().is_some_and(|url| url.starts_with("data:image/"))
+}
+
+struct Input {
+    bytes: u64,
+    more: u64,
+}
+
+impl Input {
+    /// Only where a provider looks for pictures: what merely looks like one elsewhere is text, and costs as text does.
+    fn list(&mut self, list: Option<&Value>) {
+        for item in list.and_then(Value::as_array).into_iter().flatten() {
+            self.block(item);
+            for inner in ["content", "output"] {
+                self.list(item.get(inner));
+            }
+        }
+    }
+
+    fn block(&mut self, block: &Value) {
+        match block.get("type").and_then(Value::as_str).unwrap_or_default() {
+            "image" => {
+                let kind = block.pointer("/source/media_type").and_then(Value::as_str).unwrap_or_default();
+                self.picture(block.pointer("/source/data").filter(|_| kind.starts_with("image/")));
+            }
+            "input_image" => self.picture(block.get("image_url").filter(is_picture)),
+            "image_url" => self.picture(block.pointer("/image_url/url").filter(is_picture)),
+            "document" | "file" | "input_file" | "input_audio" => {
+                self.more = self.more.saturating_add(FILE);
+                self.list(block.pointer("/source/content"));
+            }
+            _ => {}
+        }
+    }
+
+    /// `data`: what is a picture by its own word; anything else stays counted as text.
+    fn picture(&mut self, data: Option<&Value>) {
+        self.more = self.more.saturating_add(PICTURE);
+        self.bytes = self.bytes.saturating_sub(data.and_then(Value::as_str).map_or(0, |data| count(data.len())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(call: Call, body: &Value) -> Most {
+        most(call, body.as_object().expect("an object"), body.to_string().len(), 5000)
+    }
+
+    #[test]
+    fn the_bytes_and_the_named_maximum_bound_a_request() {
+        let body = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
+        assert_eq!(of(Call::Messages, &body), Most { input: body.to_string().len() as u64, output: 9 });
+        assert_eq!(of(Call::Messages, &json!({"model": "m"})).output, 5000, "what is not named is assumed");
+        assert_eq!(of(Call::Responses, &json!({"max_output_tokens": 7, "max_tokens": 1})).output, 7);
+        assert_eq!(of(Call::ChatCompletions, &json!({"max_completion_tokens": 7, "max_tokens": 1, "n": 3})).output, 21);
+        assert_eq!(of(Call::ChatCompletions, &json!({"max_tokens": 4, "n": 0})).output, 4);
+        assert_eq!(of(Call::Messages, &json!({"max_tokens": u64::MAX, "context_management": {}})).output, u64::MAX);
+    }
+
+    #[test]
+    fn a_picture_counts_as_one_where_a_provider_sees_one_and_as_text_elsewhere() {
+        let data = format!("data:image/png;base64,{}", "A".repeat(100_000));
+        let source = json!({"type": "base64", "media_type": "image/png", "data": data});
+        let inside = json!({"type": "tool_result", "content": [{"type": "image", "source": source}]});
+        for (call, body) in [
+            (Call::Messages, json!({"messages": [{"content": [{"type": "image", "source": source}]}]})),
+            (Call::Messages, json!({"messages": [{"content": [inside]}]})),
+            (Call::Responses, json!({"input": [{"content": [{"type": "input_image", "image_url": data}]}]})),
+            (
+                Call::Responses,
+                json!({"input": [{"type": "function_call_output", "output": [{"type": "input_image", "image_url": data}]}]}),
+            ),
+            (
+                Call::ChatCompletions,
+                json!({"messages": [{"content": [{"type": "image_url", "image_url": {"url": data}}]}]}),
+            ),
+        ] {
+            let input = of(call, &body).input;
+            assert!((PICTURE..PICTURE + 500).contains(&input), "{input} of {call:?}");
+        }
+        let hidden =
+            json!({"messages": [{"content": [{"type": "tool_use", "input": {"type": "image", "source": source}}]}]});
+        assert!(of(Call::Messages, &hidden).input > 100_000);
+        let text = data.replace("image/png", "text/plain");
+        let lie = json!({"messages": [{"content": [{"type": "image_url", "image_url": {"url": text}}]}]});
+        assert!(of(Call::ChatCompletions, &lie).input > 100_000);
+        let file = json!({"messages": [{"content": [{"type": "document", "source": source}]}]});
+        assert!(of(Call::Messages, &file).input > 100_000 + FILE);
+    }
+
+    #[test]
+    fn what_providers_add_for_tools_is_counted_and_an_unusual_tier_is_told() {
+        let plain = of(Call::Messages, &json!({"tools": []})).input;
+        let own = of(Call::Messages, &json!({"tools": [{"name": "x", "input_schema": {}}]})).input;
+        let known = of(Call::Messages, &json!({"tools": [{"type": "bash_1", "name": "bash"}]})).input;
+        assert!(plain < 100 && own > HIDDEN && known > 2 * HIDDEN);
+        let asked = |body: Value| tier(body.as_object().expect("an object"));
+        assert_eq!(asked(json!({"service_tier": "auto", "speed": "standard"})), None);
+        assert_eq!(asked(json!({"service_tier": "priority"})).as_deref(), Some("priority"));
+        assert_eq!(asked(json!({"service_tier": "priority", "speed": "fast"})).as_deref(), Some("fast"));
+    }
+}

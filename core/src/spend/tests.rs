@@ -1,0 +1,302 @@
+//! Nothing is lost, nothing passes a cap while the bounds of requests hold, and a day ends.
+
+use jiff::civil::date;
+use proptest::prelude::*;
+
+use super::*;
+use crate::broker::{Metered, Most, Provider};
+use crate::ids::RunId;
+
+fn usd(text: &str) -> Money {
+    Money::parse(text).expect("an amount")
+}
+
+fn issue(name: &str) -> IssueId {
+    IssueId(name.to_owned())
+}
+
+const TODAY: Date = date(2026, 1, 31);
+
+/// `big` costs a dollar for a token of any kind; `own` only where it is named in full.
+fn rules(caps: Caps) -> Rules {
+    let million = usd("1000000");
+    let rates = Rates { input: million, output: million, cache_read: million, cache_write: million };
+    let prices = Prices(vec![("big*".to_owned(), rates)]);
+    Rules { caps, prices, assumed_output: 100 }
+}
+
+fn of_issue(tokens: Option<u64>, money: Option<&str>) -> Caps {
+    Caps { issue: Cap { tokens, money: money.map(usd) }, ..Caps::default() }
+}
+
+fn wanted(name: &str, model: &str, most: u64) -> Wanted {
+    Wanted {
+        run: RunId(1),
+        issue: issue(name),
+        day: TODAY,
+        provider: Provider::Anthropic,
+        model: model.to_owned(),
+        tier: None,
+        most: Most { input: most, output: 0 },
+    }
+}
+
+fn answer(model: &str, used: u64) -> Metered {
+    let usage = Some(Usage { output: used, ..Usage::default() });
+    Metered { provider: Provider::Anthropic, model: model.to_owned(), tier: None, usage, whole: true }
+}
+
+#[test]
+fn a_request_waits_for_those_under_way_and_is_refused_only_when_it_cannot_fit() {
+    let rules = rules(of_issue(Some(100), None));
+    let mut ledger = Ledger::default();
+    let first = ledger.reserve(wanted("A", "big", 60), &rules).expect("it fits");
+    assert_eq!(ledger.reserve(wanted("A", "big", 60), &rules), Err(Denied::Busy));
+    ledger.reserve(wanted("B", "big", 60), &rules).expect("another issue has a budget of its own");
+    ledger.settle(first.id, Some(&answer("big", 30)), &rules.prices).expect("charged");
+    let second = ledger.reserve(wanted("A", "big", 60), &rules).expect("the first took less than it could");
+    ledger.settle(second.id, None, &rules.prices).expect("charged");
+    let met = Met { scope: Scope::Issue, unit: Unit::Tokens, day: TODAY, used: 90, asked: 20, allowed: 100 };
+    assert_eq!(ledger.reserve(wanted("A", "big", 20), &rules), Err(Denied::Met(met)));
+    assert_eq!(
+        met.to_string(),
+        "this issue has used 90 of 100 tokens (budget.tokens); the next request could take up to 20 tokens"
+    );
+    ledger.reserve(wanted("A", "big", 10), &rules).expect("exactly the rest");
+    assert_eq!(
+        (ledger.issue(&issue("A")).assumed, ledger.issue(&issue("A")).tokens()),
+        (60, 90),
+        "a cut answer took what it could"
+    );
+}
+
+#[test]
+fn under_a_cap_of_money_nothing_without_a_price_is_asked() {
+    let rules = rules(of_issue(None, Some("100")));
+    let mut ledger = Ledger::default();
+    assert_eq!(ledger.reserve(wanted("A", "small", 1), &rules), Err(Denied::Unpriced("small".into())));
+    let fast = Wanted { tier: Some("fast".into()), ..wanted("A", "big", 1) };
+    assert_eq!(ledger.reserve(fast, &rules), Err(Denied::Unpriced("big fast".into())));
+    let first = ledger.reserve(wanted("A", "big", 70), &rules).expect("it fits");
+    assert_eq!(first.cost, Some(usd("70")));
+    // It calls itself otherwise, and is charged as what was asked.
+    ledger.settle(first.id, Some(&answer("alias", 40)), &rules.prices).expect("charged");
+    assert_eq!(ledger.issue(&issue("A")).money().as_deref(), Some("$40.00"));
+    let Err(Denied::Met(met)) = ledger.reserve(wanted("A", "big", 61), &rules) else { panic!("it does not fit") };
+    assert_eq!((met.code(), met.used, met.allowed), ("budget-usd", usd("40").0, usd("100").0));
+    assert_eq!(Met::parse(met.code(), met.used, &met.kept()), Some(met));
+}
+
+#[test]
+fn without_a_price_tokens_are_counted_and_said_to_have_none() {
+    let rules = rules(Caps::default());
+    let mut ledger = Ledger::default();
+    let mut ask = |model: &str, tier: Option<&str>| {
+        let reserved = ledger.reserve(wanted("A", model, 50), &rules).expect("no cap");
+        let metered = Metered { tier: tier.map(str::to_owned), ..answer(model, 7) };
+        ledger.settle(reserved.id, Some(&metered), &rules.prices).expect("charged");
+        ledger.issue(&issue("A")).money().expect("something was used")
+    };
+    assert_eq!(ask("small", None), "7 unpriced tokens");
+    assert_eq!(ask("big", None), "$7.00 + 7 unpriced tokens");
+    assert_eq!(
+        ask("big", Some("priority")),
+        "$14.00 + 14 unpriced tokens",
+        "charged as usual, and said to be of unknown price"
+    );
+    let line = ledger.issue(&issue("A")).line(&Cap { tokens: Some(100), money: Some(usd("20")) });
+    assert_eq!(line, "21 of 100 tokens · $14.00 + 14 unpriced tokens of $20.00");
+}
+
+#[test]
+fn a_days_budget_that_was_met_shuts_until_it_is_raised_or_the_day_is_over() {
+    let caps = Caps { day: Cap { tokens: Some(100), money: None }, ..Caps::default() };
+    let rules = rules(caps);
+    let mut ledger = Ledger::default();
+    assert!(matches!(ledger.reserve(wanted("C", "big", u64::MAX), &rules), Err(Denied::Met(_))));
+    assert_eq!(ledger.shut(TODAY, &caps), None, "who asks for too much stops nobody else");
+    let first = ledger.reserve(wanted("A", "big", 90), &rules).expect("it fits");
+    ledger.settle(first.id, Some(&answer("big", 90)), &rules.prices).expect("charged");
+    assert_eq!(ledger.shut(TODAY, &caps), None);
+    let Err(Denied::Met(met)) = ledger.reserve(wanted("B", "big", 30), &rules) else { panic!("it does not fit") };
+    assert_eq!(ledger.shut(TODAY, &caps), Some(met), "met, although 10 are left");
+    assert!(met.until().starts_with("it goes on when 2026-02-01 begins"), "{}", met.until());
+
+    let standing = |ledger: &Ledger, today| Standing { today, caps: ledger.caps(today, &caps), ..Standing::default() };
+    let tomorrow = date(2026, 2, 1);
+    assert!(!standing(&ledger, TODAY).is_over(&issue("B"), &met));
+    assert!(standing(&ledger, tomorrow).is_over(&issue("B"), &met));
+    assert_eq!(ledger.shut(tomorrow, &caps), None);
+    let late = Wanted { day: tomorrow, ..wanted("B", "big", 100) };
+    ledger.reserve(late, &rules).expect("a day begins with its whole budget");
+
+    let day = Place::Day(TODAY);
+    assert_eq!(ledger.may_raise(&day, Unit::Tokens, 100, &caps), Ok(()));
+    ledger.raise(Raise { place: day.clone(), unit: Unit::Tokens, by: 50 });
+    assert_eq!(ledger.may_raise(&day, Unit::Tokens, 100, &caps), Err(Raising::Already));
+    assert_eq!(ledger.may_raise(&day, Unit::Money, 100, &caps), Err(Raising::NoCap));
+    assert!(standing(&ledger, TODAY).is_over(&issue("B"), &met) && ledger.shut(TODAY, &caps).is_none());
+    assert_eq!(ledger.caps(tomorrow, &caps).day.tokens, Some(100), "what was allowed today is not allowed tomorrow");
+}
+
+#[test]
+fn an_issue_that_has_nothing_left_is_told_and_a_removed_cap_is_over() {
+    let caps = of_issue(Some(100), None);
+    let rules = rules(caps);
+    let mut ledger = Ledger::default();
+    let first = ledger.reserve(wanted("A", "big", 100), &rules).expect("it fits");
+    ledger.settle(first.id, Some(&answer("big", 100)), &rules.prices).expect("charged");
+    let met = ledger.used_up(TODAY, &caps)[&issue("A")];
+    assert_eq!((met.used, met.asked, met.allowed), (100, 0, 100));
+    let standing = Standing { today: TODAY, caps, ..Standing::default() };
+    assert!(!standing.is_over(&issue("A"), &met) && Standing::default().is_over(&issue("A"), &met));
+    ledger.raise(Raise { place: Place::Issue(issue("A")), unit: Unit::Tokens, by: 1 });
+    let raised = Standing { raised: ledger.raised_issues(&caps), ..standing };
+    assert!(raised.is_over(&issue("A"), &met) && ledger.used_up(TODAY, &caps).is_empty());
+    assert!(!raised.is_over(&issue("A"), &raised.renewed(&issue("A"), &met)), "only the next change counts");
+}
+
+#[test]
+fn names_that_an_agent_invents_are_told_apart_only_so_far() {
+    let rules = rules(Caps::default());
+    let mut ledger = Ledger::default();
+    for number in 0..1000 {
+        let reserved = ledger.reserve(wanted("A", "x", 5), &rules).expect("no cap");
+        ledger.settle(reserved.id, Some(&answer(&format!("m{number}"), 1)), &rules.prices).expect("charged");
+    }
+    let models: Vec<_> = ledger.models(TODAY).map(|(_, model, today, ever)| (model.to_owned(), today, ever)).collect();
+    assert!(models.len() <= 201, "{}", models.len());
+    assert_eq!(models.iter().map(|(_, today, _)| today.tokens()).sum::<u64>(), 1000);
+    assert!(models.iter().any(|(model, ..)| model == "(others)"));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Reserve {
+        name: u8,
+        day: u8,
+        input: u64,
+        output: u64,
+        priced: bool,
+    },
+    /// The nth of those under way used so many parts of a hundred of what it may.
+    Settle {
+        nth: usize,
+        part: u64,
+        whole: bool,
+    },
+    Release {
+        nth: usize,
+    },
+    Raise {
+        place: u8,
+        unit: bool,
+        by: u64,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let reserve = (0..3_u8, 0..2_u8, 0..60_u64, 0..60_u64, any::<bool>())
+        .prop_map(|(name, day, input, output, priced)| Step::Reserve { name, day, input, output, priced });
+    let settle = (0..6_usize, 0..=200_u64, prop::bool::weighted(0.8)).prop_map(|(nth, part, whole)| Step::Settle {
+        nth,
+        part,
+        whole,
+    });
+    let release = (0..6_usize).prop_map(|nth| Step::Release { nth });
+    let raise = (0..5_u8, any::<bool>(), 1..80_u64).prop_map(|(place, unit, by)| Step::Raise { place, unit, by });
+    prop::collection::vec(prop_oneof![6 => reserve, 4 => settle, 1 => release, 1 => raise], 0..80)
+}
+
+fn cap() -> impl Strategy<Value = Cap> {
+    let amount = || prop::option::of(1..400_u64);
+    (amount(), amount()).prop_map(|(tokens, dollars)| Cap { tokens, money: dollars.map(|d| Money(d * 1_000_000_000)) })
+}
+
+fn place_of(number: u8) -> Place {
+    match number {
+        0..3 => Place::Issue(issue(&number.to_string())),
+        3 => Place::Day(TODAY),
+        _ => Place::Workflow,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn totals_are_never_lost_and_a_cap_is_passed_only_by_what_was_in_flight_and_broke_its_bound(
+        issues in cap(), days in cap(), all in cap(), steps in steps(), honest in any::<bool>()
+    ) {
+        let rules = rules(Caps { issue: issues, day: days, workflow: all });
+        let mut ledger = Ledger::default();
+        let (mut open, mut charged, mut raises): (Vec<Reservation>, Vec<Entry>, Vec<Raise>) = Default::default();
+        // What answers used beyond the most that was reserved for them, in tokens.
+        let mut beyond = 0;
+        for step in steps {
+            match step {
+                Step::Reserve { name, day, input, output, priced } => {
+                    let day = if day == 0 { TODAY } else { date(2026, 2, 1) };
+                    let model = if priced { "big" } else { "small" };
+                    let wanted = Wanted { day, most: Most { input, output }, ..wanted(&name.to_string(), model, 0) };
+                    match ledger.reserve(wanted, &rules) {
+                        Ok(reservation) => open.push(reservation),
+                        Err(Denied::Unpriced(_)) => prop_assert!(!priced && rules.caps.count_money()),
+                        Err(Denied::Busy) => prop_assert!(!open.is_empty(), "nobody waits for nobody"),
+                        Err(Denied::Met(met)) => prop_assert!(met.used + met.asked > met.allowed),
+                    }
+                }
+                Step::Settle { nth, part, whole } if nth < open.len() => {
+                    let reservation = open.remove(nth);
+                    let most = reservation.of.most;
+                    let part = if honest { part.min(100) } else { part };
+                    let used = Usage { input: most.input * part / 100, output: most.output * part / 100, ..Usage::default() };
+                    let metered = Metered { usage: Some(used), whole, ..answer(&reservation.of.model, 0) };
+                    let entry = ledger.settle(reservation.id, Some(&metered), &rules.prices).expect("open").entry;
+                    let expected = if whole { used.input + used.output } else { most.tokens() };
+                    prop_assert_eq!(entry.sums.tokens(), expected);
+                    prop_assert_eq!(entry.sums.assumed, if whole { 0 } else { expected });
+                    beyond += expected.saturating_sub(most.tokens());
+                    charged.push(entry);
+                }
+                Step::Release { nth } if nth < open.len() => {
+                    prop_assert!(ledger.release(open.remove(nth).id));
+                }
+                Step::Raise { place, unit, by } => {
+                    let (unit, by) = if unit { (Unit::Tokens, by) } else { (Unit::Money, by * 1_000_000_000) };
+                    raises.push(Raise { place: place_of(place), unit, by });
+                    ledger.raise(Raise { place: place_of(place), unit, by });
+                }
+                Step::Settle { .. } | Step::Release { .. } => {}
+            }
+            // Each budget, against what was charged to it.
+            let places = (0..5).map(place_of).chain([Place::Day(date(2026, 2, 1))]);
+            for place in places {
+                let is_of = |entry: &&Entry| match &place {
+                    Place::Issue(issue) => entry.issue == *issue,
+                    Place::Day(day) => entry.day == *day,
+                    Place::Workflow => true,
+                };
+                let mut sums = Sums::default();
+                charged.iter().filter(is_of).for_each(|entry| sums.add(&entry.sums));
+                let (known, cap) = match &place {
+                    Place::Issue(issue) => (ledger.issue(issue), ledger.cap_of(issue, &rules.caps)),
+                    Place::Day(day) => (ledger.day(*day), ledger.caps(*day, &rules.caps).day),
+                    Place::Workflow => (ledger.all(), ledger.caps(TODAY, &rules.caps).workflow),
+                };
+                prop_assert_eq!(known, sums);
+                for (unit, more) in [(Unit::Tokens, beyond), (Unit::Money, beyond * 1_000_000_000)] {
+                    prop_assert!(cap.of(unit).is_none_or(|allowed| known.of(unit) <= allowed + more), "{place:?} {unit:?}");
+                }
+            }
+        }
+        // The next process charges what was under way, and knows the same.
+        let mut entries = charged.clone();
+        entries.extend(open.iter().map(Reservation::assumed));
+        let next = Ledger::new(Past { entries, raises });
+        let under_way: u64 = open.iter().map(|open| open.of.most.tokens()).sum();
+        prop_assert_eq!(next.all().tokens(), ledger.all().tokens() + under_way);
+        prop_assert_eq!(next.caps(TODAY, &rules.caps), ledger.caps(TODAY, &rules.caps));
+        let by_model: u64 = next.models(TODAY).map(|(.., ever)| ever.tokens()).sum();
+        prop_assert_eq!(by_model, next.all().tokens());
+    }
+}

@@ -1,0 +1,143 @@
+//! How budgets are called and what is said about them.
+
+use std::fmt;
+
+use super::{Cap, Met, Scope, Sums, Unit};
+use crate::money::Money;
+
+impl Unit {
+    /// An amount as a person types it.
+    ///
+    /// # Errors
+    /// What is wrong with it, a sentence with an example.
+    pub fn parse(self, text: &str) -> Result<u64, String> {
+        let read = match self {
+            Self::Money => Money::parse(text).map(|money| money.0),
+            Self::Tokens => {
+                let digits = text.trim().replace('_', "");
+                let plain =
+                    !digits.is_empty() && digits.len() <= 15 && digits.bytes().all(|byte| byte.is_ascii_digit());
+                if plain { digits.parse().ok() } else { None }
+            }
+        };
+        match (read, self) {
+            (Some(amount @ 1..), _) => Ok(amount),
+            (Some(0), _) => Err("the amount is zero; say how much more may be used".to_owned()),
+            (None, Self::Money) => Err("this is no amount in US dollars; write it like 5 or 2.50".to_owned()),
+            (None, Self::Tokens) => Err("this is no number of tokens; write it in digits, like 200000".to_owned()),
+        }
+    }
+}
+
+/// So much of a unit, as a person reads it and may type it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount(pub Unit, pub u64);
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Unit::Tokens => write!(f, "{} tokens", self.1),
+            Unit::Money => write!(f, "${}", Money(self.1).exact()),
+        }
+    }
+}
+
+const ALL: [(Scope, Unit, &str, &str); 6] = [
+    (Scope::Issue, Unit::Tokens, "budget-tokens", "budget.tokens"),
+    (Scope::Issue, Unit::Money, "budget-usd", "budget.usd"),
+    (Scope::Day, Unit::Tokens, "budget-day-tokens", "budget.day.tokens"),
+    (Scope::Day, Unit::Money, "budget-day-usd", "budget.day.usd"),
+    (Scope::Workflow, Unit::Tokens, "budget-workflow-tokens", "budget.workflow.tokens"),
+    (Scope::Workflow, Unit::Money, "budget-workflow-usd", "budget.workflow.usd"),
+];
+
+impl Met {
+    fn names(&self) -> (&'static str, &'static str) {
+        let found = ALL.iter().find(|(scope, unit, ..)| (*scope, *unit) == (self.scope, self.unit));
+        found.map_or(("budget", "budget"), |(_, _, code, key)| (code, key))
+    }
+
+    /// The stable word.
+    pub fn code(&self) -> &'static str {
+        self.names().0
+    }
+
+    /// The key of the workflow.
+    pub fn key(&self) -> &'static str {
+        self.names().1
+    }
+
+    /// What [`Met::kept`] wrote of a cap with this word, of which so much was used.
+    pub fn parse(code: &str, used: u64, kept: &str) -> Option<Self> {
+        let (scope, unit, ..) = *ALL.iter().find(|(_, _, word, _)| *word == code)?;
+        let mut parts = kept.split(' ');
+        let mut next = || parts.next();
+        let (allowed, asked, day) = (next()?.parse().ok()?, next()?.parse().ok()?, next()?.parse().ok()?);
+        Some(Self { scope, unit, day, used, asked, allowed })
+    }
+
+    /// The rest of it, for the journal.
+    pub fn kept(&self) -> String {
+        format!("{} {} {}", self.allowed, self.asked, self.day)
+    }
+
+    /// When it goes on, behind a semicolon.
+    pub fn until(&self) -> String {
+        match (self.scope, self.day.tomorrow()) {
+            (Scope::Day, Ok(next)) => format!("it goes on when {next} begins, or when {} is raised", self.key()),
+            _ => format!("it goes on when {} is raised", self.key()),
+        }
+    }
+}
+
+impl fmt::Display for Met {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = match self.scope {
+            Scope::Issue => "this issue has".to_owned(),
+            Scope::Day => format!("all issues together have on {}", self.day),
+            Scope::Workflow => "all issues of the workflow together have".to_owned(),
+        };
+        let amount = |of| Amount(self.unit, of);
+        match self.unit {
+            Unit::Tokens => write!(f, "{whose} used {} of {}", self.used, amount(self.allowed))?,
+            Unit::Money => write!(f, "{whose} used {} of {}", amount(self.used), amount(self.allowed))?,
+        }
+        write!(f, " ({})", self.key())?;
+        match self.asked {
+            0 => Ok(()),
+            asked => write!(f, "; the next request could take up to {}", amount(asked)),
+        }
+    }
+}
+
+impl Sums {
+    /// Money as far as it is known: `$1.20 + 300 unpriced tokens`; `None` while nothing was used.
+    pub fn money(&self) -> Option<String> {
+        match (self.requests, self.unpriced, self.cost.0) {
+            (0, ..) => None,
+            (_, 0, _) => Some(self.cost.to_string()),
+            (_, unpriced, 0) => Some(format!("{unpriced} unpriced tokens")),
+            (_, unpriced, _) => Some(format!("{} + {unpriced} unpriced tokens", self.cost)),
+        }
+    }
+
+    /// One line, of what may be used where there is a cap: `1200 of 5000 tokens · $0.02 of $1.00`.
+    pub fn line(&self, cap: &Cap) -> String {
+        let mut line = match cap.tokens {
+            Some(allowed) => format!("{} of {allowed} tokens", self.tokens()),
+            None => format!("{} tokens", self.tokens()),
+        };
+        if self.assumed > 0 {
+            line.push_str(&format!(" ({} of them assumed)", self.assumed));
+        }
+        let money = self.money().filter(|_| self.cost.0 > 0 || cap.money.is_some());
+        if let Some(money) = money {
+            line.push_str(&format!(" · {money}"));
+        }
+        if let Some(allowed) = cap.money {
+            let used = if self.requests == 0 { " · $0.00" } else { "" };
+            line.push_str(&format!("{used} of ${}", allowed.exact()));
+        }
+        line
+    }
+}

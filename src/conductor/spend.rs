@@ -1,0 +1,80 @@
+//! Budgets in tokens and money: a run that met one is told to the board, and a person raises one.
+
+use symphony_core::board::{Event, NotNow, ParkReason};
+use symphony_core::ids::{Identifier, IssueId, RunId};
+use symphony_core::snapshot::Spent;
+use symphony_core::spend::{Amount, Met, Raise, Raising};
+use symphony_core::steering::By;
+use tokio::sync::oneshot;
+
+use super::handle::{RaiseError, Raised};
+use super::{Conductor, Hands, Message};
+use crate::metering::Unraised;
+
+impl<H: Hands> Conductor<H> {
+    /// A request of this run did not fit.
+    pub(super) fn spend_met(&mut self, run: RunId, met: Met) {
+        let Some(live) = self.live.get(&run) else { return };
+        tracing::warn!(issue_id = %live.issue.id, issue_identifier = %live.issue.identifier, run_id = run.0, %met,
+            "a budget is used up; the run ends and its work is kept");
+        self.step(Event::SpendMet(run, met));
+    }
+
+    /// What an issue and its live run used of models.
+    pub(super) fn with_spend(&self, mut spent: Spent, issue: &IssueId, run: Option<RunId>) -> Spent {
+        self.metering.tell(&mut spent, issue, run);
+        spent
+    }
+
+    /// More is allowed once the journal holds it; the next look brings back what waited for it.
+    pub(super) fn raise(
+        &self,
+        identifier: Identifier,
+        amount: &str,
+        seen: Option<u64>,
+        by: By,
+        reply: oneshot::Sender<Result<Raised, RaiseError>>,
+    ) {
+        let (issue, met, amount) = match self.raising(&identifier, amount) {
+            Ok(raising) => raising,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let (metering, to_self) = (self.metering.clone(), self.to_self.clone());
+        let place = metering.place_of(&issue, &met);
+        self.tasks.spawn(async move {
+            let raise = Raise { place, unit: met.unit, by: amount };
+            let raised = metering.raise(raise, seen.unwrap_or(met.allowed).min(met.allowed), by).await;
+            let told = match raised {
+                Ok(()) => {
+                    let by = Amount(met.unit, amount);
+                    tracing::info!(issue_id = %issue, issue_identifier = %identifier, key = met.key(), %by, "a person raised a budget");
+                    let _ = to_self.send(Message::Raised);
+                    Ok(Raised { key: met.key(), by })
+                }
+                Err(Unraised::Refused(Raising::Already)) => Err(RaiseError::Already(identifier)),
+                // The file was changed: the cap is gone, and the next look brings the issue back.
+                Err(Unraised::Refused(Raising::NoCap)) => Err(RaiseError::Already(identifier)),
+                Err(Unraised::Journal(why)) => Err(RaiseError::NotStored(why)),
+            };
+            let _ = reply.send(told);
+        });
+    }
+
+    fn raising(&self, identifier: &Identifier, amount: &str) -> Result<(IssueId, Met, u64), RaiseError> {
+        let issue = self.issue_called(identifier).ok_or_else(|| RaiseError::NoSuchIssue(identifier.clone()))?;
+        let verdict = self.board.issue(&issue).map(|issue| self.board.verdict(issue, self.now(), &self.policy));
+        let met = match verdict {
+            Some(Err(NotNow::Parked(parked, _))) => match parked.reason {
+                ParkReason::Spend(met) => met,
+                _ => return Err(RaiseError::NotMet(identifier.clone())),
+            },
+            // On its way back.
+            Some(Err(NotNow::Resuming)) => return Err(RaiseError::Already(identifier.clone())),
+            _ => return Err(RaiseError::NotMet(identifier.clone())),
+        };
+        if self.metering.standing().is_over(&issue, &met) {
+            return Err(RaiseError::Already(identifier.clone()));
+        }
+        Ok((issue, met, met.unit.parse(amount).map_err(RaiseError::Amount)?))
+    }
+}

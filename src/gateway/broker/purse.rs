@@ -1,0 +1,62 @@
+//! Who pays for a run's requests: each has what it can use set aside before it is sent, or is refused with the words and
+//! the remedy.
+
+use symphony_core::broker::{Most, Provider, Refusal};
+use symphony_core::spend::{Denied, Wanted};
+
+use super::Door;
+use crate::metering::{Metering, Ticket, Unmetered};
+use crate::run::line::Report;
+use crate::run::models::Payer;
+
+/// The ledger, and who is charged in it.
+pub struct Purse {
+    /// That of this process.
+    pub metering: Metering,
+    /// The run and its issue.
+    pub payer: Payer,
+}
+
+impl Door {
+    /// Sets aside what a request can use at most. One that does not fit is refused in a way that no agent tries again, and
+    /// ends its run.
+    pub(super) async fn reserve(
+        &self,
+        provider: Provider,
+        model: &str,
+        (most, tier): (Most, Option<String>),
+    ) -> Result<Ticket, Refusal> {
+        let Purse { metering, payer: Payer { run, issue } } = &self.0.purse;
+        let (run, issue, day, model) = (*run, issue.clone(), metering.today(), model.to_owned());
+        let denied = match metering.reserve(Wanted { run, issue, day, provider, model, tier, most }).await {
+            Ok(ticket) => return Ok(ticket),
+            Err(Unmetered::Denied(denied)) => denied,
+            Err(Unmetered::Journal(why)) => {
+                let said = format!("what this request may use could not be kept, so it is not sent: {why}");
+                self.tell("model_refused", || said.clone());
+                return Err(Refusal::new(503, said));
+            }
+        };
+        let (event, refusal) = match denied {
+            Denied::Met(met) => {
+                // A conductor that is gone ends the run anyway.
+                let _ = self.0.reports.send(Report::SpendMet(met)).await;
+                ("budget_met", Refusal::new(400, format!("the budget is used up: {met}. Stop here; a person decides")))
+            }
+            Denied::Unpriced(model) => {
+                let said = format!(
+                    "`{model}` has no price, and the workflow bounds money: add `{model}: {{input: …, output: …}}` below \
+                     `prices` in WORKFLOW.md, in US dollars for a million tokens, or ask another model"
+                );
+                ("model_refused", Refusal::new(400, said))
+            }
+            Denied::Busy => {
+                let said = "the rest of the budget is set aside for requests that are under way; ask again";
+                // Not a 429, which agents are told not to try again: this one is worth it.
+                ("model_limited", Refusal::new(503, said))
+            }
+        };
+        self.tell(event, || refusal.to_string());
+        Err(refusal)
+    }
+}

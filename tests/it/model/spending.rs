@@ -1,0 +1,260 @@
+//! Budgets in tokens and money as their owner meets them: the real binary, an agent in its jail, a provider on this machine.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use super::server::Server;
+use super::{BOTH, command, noted, project};
+use crate::rig::{Project, Running, until};
+
+const PRICES: &str = "prices:\n  big*: {input: 1000, output: 1000}\n  json*: {input: 1000, output: 1000}\n";
+
+fn start(project: &Project) -> Running {
+    project.start_command(command(project, &["WORKFLOW.md", "--port", "0"], &BOTH))
+}
+
+/// What the agent noted up to now, wherever its work tree is exported to.
+fn notes(project: &Project, issue: &str) -> String {
+    let airlock = project.dir().join(format!(".symphony/airlock/{issue}.git"));
+    crate::rig::git(&airlock, &["show", "refs/symphony/wip:notes.txt"])
+}
+
+fn idle<'s>(state: &'s Value, issue: &str) -> &'s Value {
+    let rows = state["idle"].as_array().expect("rows");
+    rows.iter().find(|row| row["issue_identifier"] == issue).unwrap_or(&Value::Null)
+}
+
+/// Each request can take some 460 tokens, and takes 260; with 1000 allowed the fourth does not fit.
+/// It asks until it is refused, and then goes on and on, as an agent does that does not understand.
+const ASKS_ON: &str = r#"turn() {
+    local words=$(printf '%0300d' 0) body
+    body="{\"model\":\"stream\",\"max_tokens\":60,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"$words\"}]}"
+    echo "$past" >>turns.txt
+    for n in 1 2 3 4 5 6; do model /anthropic/v1/messages "$body"; note "answer-$past-$n"; [[ $answer == *"HTTP/1.1 200"* ]] || break; done
+    echo kept >kept.txt
+    [[ $answer == *"HTTP/1.1 200"* ]] && { done_; return; }
+    sleep 600
+}
+sessions=load"#;
+
+#[test]
+fn a_cap_that_is_met_refuses_and_parks_and_a_form_of_the_inbox_raises_it() {
+    let server = Server::start();
+    let project = project(ASKS_ON, &server, "budget:\n  tokens: 1000\n");
+    project.issue("Todo", "A-1", "Ask.");
+    let running = start(&project);
+    let note = project.parked_note("A-1");
+    assert!(note.contains("of 1000 tokens (budget.tokens); the next request could take up to "), "{note}");
+    assert!(note.contains("Raise `budget.tokens` in the dashboard's inbox"), "{note}");
+    // Its file was seen where it was put.
+    let state = running.until_state("the card", |state| idle(state, "A-1")["role"] == "holding");
+    let row = idle(&state, "A-1");
+    assert_eq!(row["parked"], true, "{row}");
+    assert_eq!(row["last_end"]["reason"], "budget-spend", "{row}");
+    let used = row["issue_spend"]["total_tokens"].as_u64().expect("counted");
+    let asked = server.asked().len();
+    // 10 + 200 given and 50 written, each.
+    assert_eq!((used, asked), (780, 3));
+    let said = notes(&project, "A-1");
+    let last = said.split("== ").last().expect("noted");
+    assert!(last.contains("HTTP/1.1 400") && last.contains("x-should-retry: false"), "{last}");
+    assert!(last.contains("invalid_request_error") && last.contains("(budget.tokens)"), "{last}");
+    let kept = project.dir().join(".symphony/airlock/A-1.git");
+    assert_eq!(crate::rig::git(&kept, &["show", "refs/symphony/wip:kept.txt"]), "kept", "its work is exported");
+    let events = "SELECT count(*) FROM counters WHERE issue = 'A-1' AND failures_in_a_row > 0";
+    assert_eq!(number(&project, events), 0, "nobody failed");
+
+    let client = running.client();
+    let page = client.get("/").body;
+    assert!(page.contains("raise <code>budget.tokens</code> by how much, or stop?"), "{page}");
+    let value = |name: &str| {
+        let at = page.split_once(&format!("name=\"{name}\" value=\"")).expect("a field").1;
+        at.split('"').next().expect("a value").to_owned()
+    };
+    let form = |amount: &str| format!("csrf={}&seen={}&amount={amount}", value("csrf"), value("seen"));
+    let send = |amount: &str| {
+        let headers = [("Content-Type", "application/x-www-form-urlencoded")];
+        client.send("POST", "/api/v1/issues/A-1/raise", &headers, &form(amount))
+    };
+    let wrong = send("lots");
+    assert!(wrong.status == 400 && wrong.body.contains("this is no number of tokens"), "{}", wrong.body);
+    assert!(wrong.body.contains("value=\"lots\""), "what was typed stands there again");
+    assert_eq!(send("1000000").status, 303);
+    until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
+    let twice = running.post("/api/v1/issues/A-1/raise", &json!({"amount": "5"}));
+    assert_eq!((twice.status, twice.error_code()), (409, "budget_not_met".into()));
+    assert_eq!(number(&project, "SELECT count(*) FROM raises"), 1);
+    assert_eq!(running.stop(), 0);
+    let journal =
+        symphony::journal::inspect::check(&project.dir().join(".symphony/journal.db"), None).expect("readable");
+    assert_eq!(journal.differences, Vec::<String>::new());
+}
+
+fn number(project: &Project, sql: &str) -> i64 {
+    let db = Connection::open(project.dir().join(".symphony/journal.db")).expect("a journal");
+    db.busy_timeout(Duration::from_secs(10)).expect("set");
+    db.query_row(sql, [], |r| r.get(0)).expect(sql)
+}
+
+#[test]
+fn a_kill_with_a_request_under_way_charges_all_that_was_set_aside_and_totals_are_kept() {
+    let server = Server::start();
+    let scenario =
+        r#"turn() { ask stream; if [ -e "$HOME/again" ]; then done_; else : >"$HOME/again"; ask hang; fi; }"#;
+    let project = project(scenario, &server, "");
+    project.issue("Todo", "A-1", "Ask.");
+    let mut running = start(&project);
+    until("the second request", || server.asked().len() == 2);
+    let open = "SELECT coalesce(sum(input + output), 0) FROM reservations";
+    let most = number(&project, open);
+    assert!(most > 9, "the bytes of the body, and 9 of output: {most}");
+    let state = running.until_state("the first to be charged", |state| state["spend"]["ever"]["total_tokens"] == 260);
+    assert_eq!(state["running"][0]["spend"]["total_tokens"], 260, "{state}");
+    running.signal(rustix::process::Signal::KILL);
+    assert!(running.killed());
+    let running = start(&project);
+    until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
+    let state = running.until_state("the end", |state| state["running"] == json!([]));
+    let spend = &state["spend"]["ever"];
+    assert_eq!(spend["total_tokens"], json!(260 + most + 260), "{spend}");
+    assert_eq!((&spend["assumed_tokens"], &spend["requests"]), (&json!(most), &json!(3)));
+    let said = command(&project, &["explain", "A-1"], &[]).output().expect("runs").stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains(&format!("{} tokens ({most} of them assumed)", 520 + most)), "{said}");
+    assert_eq!(running.stop(), 0);
+    assert_eq!(number(&project, open), 0);
+    let journal =
+        symphony::journal::inspect::check(&project.dir().join(".symphony/journal.db"), None).expect("readable");
+    assert_eq!(journal.differences, Vec::<String>::new());
+}
+
+#[test]
+fn under_a_cap_of_money_a_model_without_a_price_is_refused_with_the_remedy() {
+    let server = Server::start();
+    let scenario = r#"turn() {
+        ask stream; note unpriced
+        ask json; note priced
+        model /anthropic/v1/messages '{"model":"json","max_tokens":9,"service_tier":"priority","messages":[]}'; note tier
+        done_
+    }"#;
+    let project = project(scenario, &server, &format!("budget:\n  usd: 100\n{PRICES}"));
+    let (said, log) = super::worked(&project, &BOTH);
+    let refused = noted(&said, "unpriced");
+    assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("x-should-retry: false"), "{refused}");
+    assert!(
+        refused.contains("`stream` has no price") && refused.contains("below `prices` in WORKFLOW.md"),
+        "{refused}"
+    );
+    assert!(noted(&said, "tier").contains("`json priority` has no price"), "{said}");
+    assert!(noted(&said, "priced").starts_with("HTTP/1.1 200"), "{said}");
+    assert_eq!(server.asked().len(), 1, "what is refused is not sent");
+    // 3 given and 4 written at a tenth of a cent.
+    assert!(log.contains(r#""usd":"0.007""#) && log.contains("model_refused"), "{log}");
+}
+
+#[test]
+fn without_prices_tokens_are_counted_and_no_amount_is_shown_as_if_it_were_all() {
+    let server = Server::start();
+    let project =
+        project("turn() { ask stream; ask json; done_; }", &server, "prices:\n  json*: {input: 1000, output: 1000}\n");
+    project.issue("Todo", "A-1", "Ask.");
+    let running = start(&project);
+    until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
+    running.until_state("the end", |state| state["running"] == json!([]));
+    let page = running.client().get("/api/v1/partials/totals").body;
+    assert!(page.contains("267 tokens · $0.007 + 260 unpriced tokens"), "{page}");
+    assert!(page.contains("today, big-1") && page.contains("today, json-1"), "{page}");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn a_days_budget_that_is_met_stops_what_needs_a_model_and_a_changed_file_lets_it_go_on() {
+    let server = Server::start();
+    // The first takes 260, and less than a tenth is left: too little for the second.
+    let scenario =
+        r#"turn() { ask stream; ask stream; if [[ $answer == *"HTTP/1.1 200"* ]]; then done_; else sleep 600; fi; }"#;
+    let project = project(scenario, &server, "budget:\n  day: {tokens: 280}\n");
+    project.issue("Todo", "A-1", "Ask.");
+    let running = start(&project);
+    let note = project.parked_note("A-1");
+    assert!(note.contains("(budget.day.tokens)") && note.contains("as it does when the next day begins"), "{note}");
+    assert_eq!(server.asked().len(), 1, "what does not fit is never sent");
+    project.issue("Todo", "B-1", "Ask.");
+    let state = running.until_state("the reason", |state| idle(state, "B-1")["reason_code"] == "spend");
+    let reason = idle(&state, "B-1")["reason"].as_str().expect("words").to_owned();
+    assert!(reason.contains("it goes on when ") && reason.contains("budget.day.tokens is raised"), "{reason}");
+    assert_eq!(running.stop(), 0);
+    // The next process knows it too.
+    let running = start(&project);
+    running.until_state("the reason", |state| idle(state, "B-1")["reason_code"] == "spend");
+    let workflow = project.read("WORKFLOW.md").replace("tokens: 280}", "tokens: 100000}");
+    project.write("WORKFLOW.md", &workflow);
+    until("both to be done", || ["A-1", "B-1"].iter().all(|name| project.exists(&format!("issues/Done/{name}.md"))));
+    assert_eq!(running.stop(), 0);
+}
+
+/// DESIGN: overshoot is at most what was in flight; with reservations it is none while their bounds hold.
+#[test]
+fn ten_requests_at_once_against_a_budget_for_three_pass_none_of_it() {
+    let server = Server::start();
+    // Each can take the bytes of its body, some 120, and 200 of output.
+    let scenario = r#"turn() {
+        local body='{"model":"slow","max_tokens":200,"stream":true,"messages":[{"role":"user","content":"ten at once, please"}]}'
+        local -a pids=()
+        for n in 1 2 3 4 5 6 7 8 9 10; do
+            { model /anthropic/v1/messages "$body"; printf '%s\n' "${answer%%$'\n'*}" >"$HOME/status-$n"; } &
+            pids+=($!)
+        done
+        wait "${pids[@]}"
+        answer=$(cat "$HOME"/status-*); note statuses
+        sleep 600
+    }"#;
+    let allowed = 1000;
+    let project = project(scenario, &server, &format!("budget:\n  tokens: {allowed}\n"));
+    project.issue("Todo", "A-1", "Ask.");
+    let running = start(&project);
+    until("three requests", || server.asked().len() == 3);
+    let held = number(&project, "SELECT coalesce(sum(input + output), 0) FROM reservations");
+    assert!(held <= allowed && held * 4 > allowed * 3, "three fit, and no fourth: {held}");
+    server.release();
+    project.parked_note("A-1");
+    let state = running.until_state("the card", |state| idle(state, "A-1")["parked"] == json!(true));
+    let used = idle(&state, "A-1")["issue_spend"]["total_tokens"].as_i64().expect("counted");
+    let asked = server.asked().len();
+    let over = (used - allowed).max(0);
+    println!(
+        "overshoot: 10 requests at once, {allowed} tokens allowed, {held} set aside for the first 3, {asked} sent, {used} used, {over} above the cap"
+    );
+    assert_eq!(over, 0);
+    assert!((3..10).contains(&asked), "{asked}");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn a_kill_while_a_budget_is_raised_raises_it_once_or_not_at_all() {
+    for (point, raised) in [("before", 0), ("torn", 0), ("after", 1)] {
+        let server = Server::start();
+        let scenario =
+            r#"turn() { ask stream; if [[ $answer == *"HTTP/1.1 200"* ]]; then done_; else sleep 600; fi; }"#;
+        let project = project(scenario, &server, "budget:\n  tokens: 50\n");
+        project.issue("Todo", "A-1", "Ask.");
+        let failing = ("SYMPHONY_FAILPOINT", format!("journal/raised/{point}"));
+        let env: Vec<_> = BOTH.into_iter().chain([(failing.0, failing.1.as_str())]).collect();
+        let mut running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &env));
+        running.until_state("the card", |state| idle(state, "A-1")["parked"] == json!(true));
+        let answer = running.client().try_post_json("/api/v1/issues/A-1/raise", &json!({"amount": "1000"}));
+        assert!(answer.as_ref().map_or(0, |answer| answer.status) == 0, "nobody answers: {answer:?}");
+        assert!(running.killed(), "{point}");
+        assert_eq!(number(&project, "SELECT count(*) FROM raises"), raised, "{point}");
+        let running = start(&project);
+        if raised == 0 {
+            running.until_state("the card again", |state| idle(state, "A-1")["parked"] == json!(true));
+            assert_eq!(running.post("/api/v1/issues/A-1/raise", &json!({"amount": 1000})).status, 202);
+        }
+        until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
+        assert_eq!(running.stop(), 0);
+        assert_eq!(number(&project, "SELECT count(*) FROM raises"), 1, "{point}");
+    }
+}
