@@ -50,10 +50,14 @@ fn keyed(url: &str, key: Option<&'static str>) -> (Door, mpsc::Receiver<Report>)
     (broker.open(models, purse(), to).expect("randomness"), reports)
 }
 
-/// A ledger of its own; its file is gone with the handle, and nothing is lost by that here.
+/// A ledger of its own, whose file goes with the test's runtime.
 fn purse() -> Purse {
-    let dir = tempfile::tempdir().expect("a directory").keep();
-    let (journal, memory) = Journal::open(&dir.join("journal.db"), Origin::default()).expect("opens");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (journal, memory) = Journal::open(&dir.path().join("journal.db"), Origin::default()).expect("opens");
+    tokio::spawn(async move {
+        let _dir = dir;
+        std::future::pending::<()>().await;
+    });
     let metering = Metering::new(journal, &memory, &Rules::default());
     Purse { metering, payer: Payer { run: RunId(1), issue: IssueId("A".into()) } }
 }
