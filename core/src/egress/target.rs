@@ -1,7 +1,7 @@
 //! A host and a port, in the one spelling in which they are compared, kept and shown.
 
-use std::fmt;
 use core::net::IpAddr;
+use std::fmt;
 
 /// Longest name, and longest part of one (RFC 1035).
 const NAME_MAX: usize = 253;

@@ -1,7 +1,7 @@
 //! What an agent reads where it may not go, and what is told of where it went.
 
-use std::fmt;
 use core::net::IpAddr;
+use std::fmt;
 
 use super::hello::BadHello;
 use super::{BadHost, Target, Verb};
