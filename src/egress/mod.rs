@@ -199,7 +199,7 @@ impl Page {
                 let mut ledger = self.book.ledger();
                 ledger.decision(*id).ok().cloned().filter(|_| ledger.take(*id))
             };
-            let Some(decision) = taken else { return Err(Denied::Asked(target.clone())) };
+            let Some(decision) = taken else { return Err(self.ask(target).await) };
             // On a task of its own: whether it was used up must not depend on who waits for it.
             let (book, run, id) = (self.book.clone(), self.run, *id);
             let used = tokio::spawn(async move {

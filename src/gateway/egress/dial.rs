@@ -17,7 +17,7 @@ const CONNECT: Duration = Duration::from_secs(15);
 /// To one of them, while others are left.
 const CONNECT_ONE: Duration = Duration::from_secs(5);
 /// Names that are asked at once, of all runs. A resolver that hangs holds a thread.
-const LOOKUPS: usize = 16;
+const LOOKUPS: usize = 64;
 /// Addresses of a name that are looked at; an answer with more is none of a usual server.
 const ADDRESSES: usize = 64;
 

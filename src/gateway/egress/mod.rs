@@ -39,6 +39,8 @@ use crate::run::egress::{EgressDoor, OpenEgress, Tell};
 
 /// Connections at once; a further one is closed unread. The guest's relay carries as many.
 const CONNECTIONS: usize = 32;
+/// Hosts that are looked up and called at once; further ones wait. The resolver is everybody's.
+const DIALS: usize = 8;
 /// Longest time for a request's head.
 const HEAD: Duration = Duration::from_secs(30);
 /// Longest head.
@@ -85,6 +87,7 @@ impl Egress {
             allow,
             tell,
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            dials: Semaphore::new(DIALS),
             closed: CancellationToken::new(),
             told: Mutex::default(),
         }))
@@ -101,6 +104,7 @@ struct Shared {
     allow: AllowList,
     tell: Tell,
     connections: Arc<Semaphore>,
+    dials: Semaphore,
     closed: CancellationToken,
     /// When each kind of trouble was told last: a guest can make it as often as it likes.
     told: Mutex<BTreeMap<&'static str, Instant>>,
@@ -180,7 +184,9 @@ impl Door {
     /// Name, then address, then the journal; the first byte comes after all of them.
     async fn passage(&self, request: Request<Incoming>, target: &Target) -> Result<Passage, Denied> {
         let rule = self.0.page.rule(target, &self.0.allow).await?;
+        let turn = self.0.dials.acquire().await.map_err(|_| Denied::Over)?;
         let (server, address) = self.0.dial.dial(target).await?;
+        drop(turn);
         let counts = self.0.page.passes(target, &rule, address).await?;
         self.tell_passed(target, &rule, address);
         Ok(Passage { guest: hyper::upgrade::on(request), server, target: target.clone(), counts })
