@@ -109,6 +109,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         open_broker: open_broker(broker.clone(), metering.clone()),
         open_egress: Egress::new(book.clone(), Arc::new(Internet::default())).opening(),
         ask_credential: broker.asked(),
+        stage: broker.stage(),
         workflow_path: path.clone(),
     });
     let (world, nudges) = World::new(file, parts, roots, broker.changes());

@@ -75,6 +75,7 @@ impl Attempt {
         {
             tracing::debug!(run_id = self.plan.run.0, %error, "what the agent left running could not be cleared away");
         }
+        self.unstage(&channel).await;
         let exported = match talk.seeded {
             true => self.export(airlock, &channel, talk.done_message(&self.plan.issue)).await.map(drop),
             false => Ok(()),

@@ -12,6 +12,7 @@ pub(crate) mod marker;
 mod mcp;
 pub mod models;
 mod session;
+pub mod stage;
 mod takeover;
 mod tools;
 mod turns;
@@ -71,6 +72,8 @@ pub struct Parts {
     pub open_egress: egress::OpenEgress,
     /// What the host has for models.
     pub ask_credential: models::AskCredential,
+    /// What `credentials: stage` reads.
+    pub stage: stage::Stage,
     /// Absolute path of the workflow file, for hooks.
     pub workflow_path: PathBuf,
 }

@@ -29,8 +29,8 @@ use crate::agent::transcript::Transcript;
 use crate::sandbox::channel::{Channel, ChannelError, ExitFuture, Killer};
 
 /// Where the guest program has the agent's home: on the work disk, beside the tree.
-const HOME: &str = "/home/agent";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const HOME: &str = "/home/agent";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Characters of a title that a transcript says.
 const TITLE_MAX: usize = 200;
@@ -93,17 +93,27 @@ impl Attempt {
         // What runs without a model gets no way to one.
         let models = match launch.program {
             profile::Program::Builtin => None,
+            // What is staged knows its own way, and would not find it beside ours.
+            profile::Program::Command(_) if self.workflow.stages(&self.agent()) => None,
             profile::Program::Command(_) => self.open_models(channel, line).await?,
         };
+        let staged = self.to_stage().await?;
+        self.stage(channel, &staged).await?;
         if let Some(Models { door, .. }) = &models {
             launch.env.extend(profile::model_variables(&self.agent(), &door.ways, &door.token));
         }
         let egress = self.open_egress(channel, line).await?;
         launch.env.extend(profile::egress_variables(egress::PORT));
+        // What is said already stays: a key that the broker knows is the run's own token.
+        for (name, value) in staged.variables {
+            if !launch.env.iter().any(|(known, _)| *known == name) {
+                launch.env.push((name, value));
+            }
+        }
         launch.env.sort();
         let tokens = models.iter().map(|models| models.door.token.clone());
         // The session adds its own token for our tools.
-        let secrets = Secrets::new(tokens);
+        let secrets = Secrets::new(tokens.chain(staged.secrets));
         let transcript = Transcript::open(&self.dir.join("acp.jsonl"), secrets.clone())
             .map_err(|error| tracing::warn!(%error, "frames of this run are not recorded"))
             .ok();

@@ -30,6 +30,15 @@ impl Adapter {
         }
     }
 
+    /// Where in its home it keeps its login, and with whom that is; `None` of one that keeps none of its own.
+    pub fn login_file(self) -> Option<(&'static str, Provider)> {
+        match self {
+            Self::Claude => Some((".claude/.credentials.json", Provider::Anthropic)),
+            Self::Codex => Some((".codex/auth.json", Provider::OpenAi)),
+            Self::OpenCode | Self::Script => None,
+        }
+    }
+
     /// Whose models it asks for `model`; any one of them would do, and none means that it works without models.
     pub fn providers(self, model: Option<&str>) -> &'static [Provider] {
         match self {

@@ -95,7 +95,7 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
     let mut states = states::read(reader, root, &section, acp.command.is_some());
     let agent = agent(reader, root, &mut states);
     let sandbox = sandbox(reader, root);
-    let smolvm = smolvm::read(reader, root, &sandbox);
+    let smolvm = smolvm::read(reader, root, &sandbox, providers::is_staged(root));
     let outward = reader.section(root, "egress", "egress");
     Workflow {
         dir: reader.place.dir.clone(),

@@ -34,6 +34,13 @@ impl Workflow {
     }
 }
 
+impl Workflow {
+    /// Whether this agent gets a login of its own in its sandbox and reaches its models past the broker.
+    pub fn stages(&self, agent: &AgentOf<'_>) -> bool {
+        self.models.staged && agent.command.is_none() && agent.adapter.login_file().is_some()
+    }
+}
+
 /// Why an agent may not move an issue where it wants to. Its reader is that agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoMove {

@@ -36,6 +36,7 @@ use self::upstream::Upstream;
 use super::mcp::Bearer;
 use crate::run::line::Report;
 use crate::run::models::AskCredential;
+use crate::run::stage::{ReadLogin, Stage};
 use crate::workflow_file::Environment;
 
 /// Connections at once; a further one is closed unread.
@@ -107,6 +108,16 @@ impl Broker {
             let broker = broker.clone();
             Box::pin(async move { broker.closed(&workflow.models, provider).await })
         })
+    }
+
+    /// What `credentials: stage` copies, for the floors below.
+    pub fn stage(&self) -> Stage {
+        let (files, variables) = (self.environment.clone(), self.environment.clone());
+        let login: ReadLogin = Arc::new(move |provider| {
+            let environment = files.clone();
+            Box::pin(async move { credential::login_text(provider, &environment).await })
+        });
+        Stage { login, variable: Arc::new(move |name| (variables.variable)(name)) }
     }
 
     async fn closed(&self, models: &Models, provider: Provider) -> Result<(), NoModel> {

@@ -7,7 +7,7 @@ use super::{BOTH, command, noted};
 use crate::rig::{FRONT, Project, until};
 
 /// A project for an agent of this name, both providers at `server`; below `bin` is what the sandbox has.
-fn project(adapter: &str, server: &Server) -> Project {
+pub(super) fn project(adapter: &str, server: &Server) -> Project {
     let project = Project::new();
     let url = &server.url;
     let bin = project.beside("brought").canonicalize().unwrap_or_else(|_| project.beside("brought"));
@@ -27,6 +27,11 @@ fn project(adapter: &str, server: &Server) -> Project {
 fn install(project: &Project, program: &str) {
     let scenario = "turn() { answer=$(env); note told; answer=$ARGUMENTS; note arguments; \
                     call mark_done '{\"title\":\"Told\",\"summary\":\"All of it.\"}'; }";
+    install_acting(project, program, scenario);
+}
+
+/// A stand-in that plays this.
+pub(super) fn install_acting(project: &Project, program: &str, scenario: &str) {
     let dir = project.beside("brought").canonicalize().expect("there");
     std::fs::write(dir.join("scenario.sh"), scenario).expect("scenario");
     std::fs::write(dir.join("acp.sh"), include_str!("../agents/acp.sh")).expect("agent");

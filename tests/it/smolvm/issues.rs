@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use symphony::conductor::{Conductor, Facts, Hands as _};
 use symphony::egress::Book;
+use symphony::gateway::broker::Broker;
 use symphony::gateway::egress::{Egress, Internet};
 use symphony::gateway::mcp::{Bearer, Endpoint};
 use symphony::git::Git;
@@ -58,6 +59,7 @@ pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
         open_broker: Arc::new(|_, _, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
         open_egress: Egress::new(book.clone(), Arc::new(Internet::default())).opening(),
         ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
+        stage: Broker::new(Environment { home: None, variable: Arc::new(|_| None) }).stage(),
         workflow_path: path.clone(),
     });
     let (_, providers) = tokio::sync::watch::channel(());
