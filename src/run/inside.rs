@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use super::export::ExportError;
+use super::judge::Asking;
 use super::line::{Line, Report};
 use super::session::{Agent, Opening};
 use super::turns::Talk;
@@ -23,7 +24,7 @@ use crate::sandbox::{BootSpec, Life};
 use crate::workspace::Ready;
 
 /// Where the guest program has the work tree.
-pub(super) const TREE: &str = "/work";
+pub(crate) const TREE: &str = "/work";
 /// What an agent gets to end by itself after its input closed.
 const AGENT_GRACE: Duration = Duration::from_secs(2);
 /// What a guest program gets to kill everything, sync and exit.
@@ -233,6 +234,7 @@ impl Attempt {
         let agent = self.start_agent(channel, stood, mcp.as_mut(), opening, line).await?;
         let Agent { mut session, exit, killer, prompt, answered, doors, models } = agent;
         talk.session = answered;
+        talk.asking = Asking::of(models.as_ref().map(|models| models.door.seen.clone()));
         let end = self.turns(airlock, channel, &mut session, mcp.as_mut(), ready, prompt, talk, line).await;
         if let Some(mcp) = &mcp {
             mcp.close();
@@ -280,7 +282,7 @@ impl DiskState {
 }
 
 /// A task that ends with its scope.
-pub(super) struct Door(pub(super) tokio::task::JoinHandle<()>);
+pub(crate) struct Door(pub(super) tokio::task::JoinHandle<()>);
 
 impl Drop for Door {
     fn drop(&mut self) {

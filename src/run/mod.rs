@@ -6,10 +6,12 @@
 mod export;
 mod finish;
 mod inside;
+mod judge;
 pub mod line;
 pub(crate) mod marker;
 mod mcp;
 pub mod models;
+pub(crate) mod program;
 mod session;
 mod takeover;
 mod tools;

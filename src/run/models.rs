@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use symphony_core::board::{FailureCode, ParkReason, RunEnd};
-use symphony_core::broker::Provider;
+use symphony_core::broker::{Provider, Seen};
 use symphony_core::workflow::{AgentOf, Workflow};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::line::{FromRun, Line, Report};
@@ -35,6 +35,8 @@ pub struct ModelDoor {
     pub ways: Vec<(Provider, String)>,
     /// The run's token; a secret.
     pub token: String,
+    /// What is seen of its requests; the default is put there when a turn begins.
+    pub seen: watch::Sender<Seen>,
     /// Serves one connection.
     pub serve: ServeStream,
     /// Drops what is under way and refuses everything later.
@@ -58,6 +60,9 @@ pub(crate) async fn reachable(
         Some(_) => &[],
         None => agent.adapter.providers(agent.model),
     };
+    if let Some(why) = agent.adapter.unreachable().filter(|_| agent.command.is_none()) {
+        return Err(why.to_owned());
+    }
     let mut why = vec![];
     for &provider in providers {
         match ask(workflow.clone(), provider).await {

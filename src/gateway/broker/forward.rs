@@ -41,6 +41,7 @@ struct Outgoing {
 impl Door {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let provider = Provider::of_path(request.uri().path());
+        let is_inference = self.is_inference(&request);
         let answered = match self.outgoing(request).await {
             Ok(outgoing) => self.forward(outgoing).await,
             Err(refusal) => {
@@ -50,7 +51,12 @@ impl Door {
                 Err(refusal)
             }
         };
-        answered.unwrap_or_else(|refusal| error(provider, &refusal))
+        answered.unwrap_or_else(|refusal| {
+            if is_inference {
+                self.saw_refusal(&refusal);
+            }
+            error(provider, &refusal)
+        })
     }
 
     /// The checks, cheapest first: nothing of a stranger's request is read.
@@ -93,7 +99,7 @@ impl Door {
     }
 
     /// Whether the token is this run's, and the run still there. Both ways that clients send one are heard.
-    fn is_ours(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn is_ours(&self, headers: &HeaderMap) -> bool {
         let bearer = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         let bearer = bearer.and_then(|value| value.split_at_checked(7));
         let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer ")).map(|(_, token)| token);
@@ -169,8 +175,15 @@ impl Door {
         let (head, body) = response.into_parts();
         // A refusal may quote what it was sent, in a proxy's words or the provider's own.
         let body = match status.is_success() {
+            true if call.is_metered() => self.watched(Passing::new(body, account), provider, &outgoing.model),
             true => Body::new(Passing::new(body, account)),
-            false => Body::from(scrubbed(body, &credential).await),
+            false => {
+                let words = scrubbed(body, &credential).await;
+                if call.is_metered() {
+                    self.saw_failure(provider, &outgoing.model, status, &words);
+                }
+                Body::from(words)
+            }
         };
         let mut answer = Response::new(body);
         *answer.status_mut() = status;

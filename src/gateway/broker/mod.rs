@@ -10,6 +10,7 @@ mod passing;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod witness;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::upstream::Upstream;
+use self::witness::Witness;
 use super::mcp::Bearer;
 use crate::run::line::Report;
 use crate::run::models::AskCredential;
@@ -72,6 +74,7 @@ impl Broker {
             room: Arc::new(Semaphore::new(ROOM_KIB)),
             closed: CancellationToken::new(),
             told: Mutex::default(),
+            witness: Witness::new(),
         })))
     }
 
@@ -107,6 +110,7 @@ struct Shared {
     closed: CancellationToken,
     /// When each kind of trouble was told last: a guest can make it as often as it likes.
     told: Mutex<HashMap<&'static str, Instant>>,
+    witness: Witness,
 }
 
 impl Door {

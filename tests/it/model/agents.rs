@@ -7,7 +7,7 @@ use super::{BOTH, command, noted};
 use crate::rig::{FRONT, Project, until};
 
 /// A project for an agent of this name, both providers at `server`; below `bin` is what the sandbox has.
-fn project(adapter: &str, server: &Server) -> Project {
+pub(super) fn project(adapter: &str, server: &Server) -> Project {
     let project = Project::new();
     let url = &server.url;
     let bin = project.beside("brought").canonicalize().unwrap_or_else(|_| project.beside("brought"));
@@ -23,10 +23,12 @@ fn project(adapter: &str, server: &Server) -> Project {
     project
 }
 
-/// A stand-in for the vendor's program: it notes what it was told.
-fn install(project: &Project, program: &str) {
-    let scenario = "turn() { answer=$(env); note told; answer=$ARGUMENTS; note arguments; \
-                    call mark_done '{\"title\":\"Told\",\"summary\":\"All of it.\"}'; }";
+/// Notes what it was told.
+const NOTES: &str = "turn() { answer=$(env); note told; answer=$ARGUMENTS; note arguments; \
+                     call mark_done '{\"title\":\"Told\",\"summary\":\"All of it.\"}'; }";
+
+/// A stand-in for the vendor's program, which plays this.
+pub(super) fn install(project: &Project, program: &str, scenario: &str) {
     let dir = project.beside("brought").canonicalize().expect("there");
     std::fs::write(dir.join("scenario.sh"), scenario).expect("scenario");
     std::fs::write(dir.join("acp.sh"), include_str!("../agents/acp.sh")).expect("agent");
@@ -50,7 +52,7 @@ fn an_agent_starts_by_its_name_from_a_listed_path_and_is_told_model_and_broker()
     ] {
         let server = Server::start();
         let project = project(adapter, &server);
-        install(&project, program);
+        install(&project, program, NOTES);
         let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
         until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
         project.wait_for(".symphony/patches/agent_A-1.patch");
@@ -82,7 +84,7 @@ fn a_program_that_the_sandbox_lacks_parks_the_issue_after_one_run_and_says_how_t
 fn without_a_credential_for_its_provider_nothing_is_booted_and_the_remedy_is_said() {
     let server = Server::start();
     let project = project("codex", &server);
-    install(&project, "codex-acp");
+    install(&project, "codex-acp", NOTES);
     let away = project.read("WORKFLOW.md").replace(&server.url, "https://models.example.org");
     project.write("WORKFLOW.md", &away);
     let only_the_other = [("ANTHROPIC_API_KEY", super::KEY)];

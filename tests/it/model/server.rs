@@ -131,6 +131,8 @@ impl Server {
             "overloaded" => {
                 send(whole(529, "retry-after: 9\r\n", &json!({"type": "error", "error": {"type": "overloaded_error"}})))
             }
+            "broken" => send(whole(500, "", &json!({"type": "error", "error": {"message": "the oven is\non fire"}}))),
+            "unknown" => send(whole(404, "", &json!({"error": {"message": "there is no such model"}}))),
             "moved" => send(whole(307, "location: http://127.0.0.1:1/\r\n", &json!({}))),
             "json" => {
                 let usage = json!({"input_tokens": 3, "output_tokens": 4});
