@@ -5,7 +5,7 @@
 
 mod export;
 mod finish;
-mod inside;
+pub(crate) mod inside;
 mod judge;
 pub mod line;
 pub(crate) mod marker;

@@ -51,6 +51,8 @@ pub(super) struct Talk {
     pub(super) session: Option<Kept>,
     /// What is seen of its requests to models.
     pub(super) asking: Asking,
+    /// How long its agent took to end.
+    pub(super) ending: Duration,
     tokens: Tokens,
 }
 

@@ -51,8 +51,10 @@ fn makes_a_patch(adapter: &str, program: &str, model: &str) {
     let url = &server.url;
     let front = format!(
         "{}sandbox:\n  jail:\n    read_only: [{}]\nproviders:\n  anthropic:\n    base_url: {url}\n  openai:\n    base_url: {url}/v1\n",
-        FRONT
-            .replace("adapter: script\n", &format!("adapter: {adapter}\n  model: {model}\n  read_timeout_ms: 80000\n")),
+        FRONT.replace(
+            "adapter: script\n",
+            &format!("adapter: {adapter}\n  model: {model}\n  effort: high\n  read_timeout_ms: 80000\n")
+        ),
         dir.display()
     );
     project.write("WORKFLOW.md", &format!("---\n{front}---\nMake a file, then call mark_done.\n"));
@@ -70,6 +72,18 @@ fn makes_a_patch(adapter: &str, program: &str, model: &str) {
     assert_eq!(read("made.txt"), "made\n");
     assert_eq!(read("found.txt"), "", "the key is nowhere near the agent");
     assert!(read("control.txt").contains("control"), "the same search finds what is there");
+    let mut made: Vec<String> =
+        std::fs::read_dir(&clone).expect("a clone").flatten().map(|e| e.file_name().to_string_lossy().into()).collect();
+    made.sort();
+    let expected = [".git", ".gitignore", "README.md", "WORKFLOW.md", "control.txt", "found.txt", "made.txt"];
+    assert!(made.iter().all(|name| expected.contains(&name.as_str())), "it wrote what was no work: {made:?}");
+    // Told as `high`, each in its provider's own field.
+    let asked = server.asked();
+    let effort = asked.iter().filter(|asked| {
+        let body = &asked.body;
+        body["output_config"]["effort"] == "high" || body["reasoning"]["effort"] == "high"
+    });
+    assert!(effort.count() > 0, "nobody was told how much to think: {asked:#?}");
     assert!(!project.transcripts().contains(KEY) && !running.log().contains(KEY));
     // Every answer says that it used 10 + 200 in and 50 out.
     let asked = server.asked();
