@@ -176,8 +176,10 @@ fn an_agent_is_started_for_real_and_says_what_it_is_and_can() {
     for measured in ["boot_ms", "initialize_ms", "session_ms", "memory_mib"] {
         assert!(tried[measured].is_u64(), "no {measured} in {tried}");
     }
+    let (_, text) = doctor(&project, &["--agent", "command"]);
+    assert!(text.contains("its sessions (session/load)") && text.contains("it asked for ours"), "{text}");
     let (code, text) = doctor(&project, &["--agent", "script"]);
-    assert!(code == 0 && text.contains("script, built in") && text.contains("it asked for ours"), "{text}");
+    assert!(code == 0 && text.contains("script, built in") && text.contains("before its first prompt"), "{text}");
     let (code, text) = doctor(&project, &["--agent", "opencode"]);
     assert!(code == 1 && text.contains("opencode-ai@") && text.contains("sandbox.jail.read_only"), "{text}");
     let unknown = project.run(&["doctor", "--agent", "claud"]);

@@ -33,6 +33,8 @@ const PORT: u16 = 8484;
 /// Where models would be: nobody is there.
 const MODELS: u16 = 8485;
 const STEP_MS: u64 = 30_000;
+/// Names of a list that a terminal shows.
+const SHOWN: usize = 12;
 /// KiB of all processes but the one that counts them.
 const MEMORY: &str = r#"sum=0
 for dir in /proc/[0-9]*; do
@@ -298,11 +300,15 @@ pub(super) fn lines(tried: &Tried) -> Vec<String> {
             "tools",
             match (tried.mcp_http, tried.tools_listed) {
                 (_, Some(true)) => "MCP over HTTP; it asked for ours",
-                _ => "! MCP over HTTP is offered, but it did not ask for our tools without a prompt",
+                _ => "MCP over HTTP; it did not ask for ours before its first prompt",
             },
         );
         fact("images", yes(tried.image_prompts));
-        let list = |names: &[String]| if names.is_empty() { "none named".to_owned() } else { names.join(", ") };
+        let list = |names: &[String]| match names.len() {
+            0 => "none named".to_owned(),
+            more @ SHOWN.. => format!("{}, … ({more} are named)", names[..SHOWN].join(", ")),
+            _ => names.join(", "),
+        };
         fact("modes", &list(&tried.modes));
         fact("models", &list(&tried.models));
     }

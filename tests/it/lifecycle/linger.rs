@@ -114,9 +114,9 @@ fn what_survives_the_end_of_input_and_every_polite_signal_is_gone_with_its_run_a
     let project = fake_agent::project(&parts, "", "");
     project.issue("Todo", "A-1", "Work.");
     let running = project.start();
-    project.wait_for(".symphony/patches/agent_A-1.patch");
-    until("the run to be over", || running.log().contains("sandbox gone"));
+    until("the run to be over", || running.log().contains("run ended"));
     until_gone(&mark);
+    assert!(project.exists("issues/Done/A-1.md"));
     let log = running.log();
     assert!(log.contains("the agent did not end when its input did"), "{log}");
     let told = log.lines().find(|line| line.contains("sandbox gone")).expect("a line");
