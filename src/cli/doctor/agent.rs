@@ -244,6 +244,10 @@ fn with_models(mut launch: Launch, agent: &AgentOf<'_>) -> Launch {
     if launch.program != Program::Builtin {
         let at = |provider: Provider| (provider, format!("http://127.0.0.1:{MODELS}{}", provider.prefix()));
         launch.env.extend(profile::model_variables(agent, &Provider::ALL.map(at), "of-nobody"));
+        // Gemini makes no session without one.
+        if agent.adapter == Adapter::Gemini {
+            launch.env.push(("GEMINI_API_KEY".into(), "of-nobody".into()));
+        }
         launch.env.sort();
     }
     launch

@@ -31,6 +31,7 @@ fn a_turn_that_ends_well_although_its_model_failed_is_a_failure_in_the_model_s_w
         ("ask broken; say 'unexpected status 500'", "anthropic answered 500 to broken: the oven is on fire"),
         ("ask unknown", "anthropic answered 404 to unknown: there is no such model"),
         ("ask cut", "the answer of anthropic to cut broke off"),
+        ("ask cut-late", "the answer of anthropic to cut-late broke off"),
         (
             "model /anthropic/v1/messages '{\"model\":\"json\",\"messages\":[],\"container\":\"c\"}'",
             "symphony answered 400: ",
