@@ -272,6 +272,12 @@ impl Session {
         self.continuable
     }
 
+    /// What it said so far that there is no word for, counted, in a sentence that may be shown.
+    pub fn ignored(&self) -> Option<String> {
+        let ignored = self.shared.updates().ignored();
+        ignored.map(|ignored| self.shared.events.presentable(&ignored))
+    }
+
     /// When the agent last put out a line.
     pub fn activity(&self) -> &Activity {
         &self.shared.activity
@@ -370,8 +376,7 @@ impl Session {
 
     /// Ends the connection: the agent's input is closed and what is queued is written, within `grace`.
     pub async fn close(mut self, grace: Duration) {
-        let ignored = self.shared.updates().ignored();
-        if let Some(ignored) = ignored {
+        if let Some(ignored) = self.ignored() {
             self.shared.events.send("ignored", &ignored, false);
         }
         self.stop.cancel();

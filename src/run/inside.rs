@@ -242,6 +242,11 @@ impl Attempt {
         if let Some(mcp) = &mcp {
             mcp.close();
         }
+        if let Some(said) = session.ignored() {
+            let issue = &self.plan.issue;
+            tracing::debug!(issue_id = %issue.id, issue_identifier = %issue.identifier, run_id = self.plan.run.0, %said,
+                "the agent says what symphony has no word for");
+        }
         let closing = Instant::now();
         session.close(AGENT_GRACE).await;
         if tokio::time::timeout(AGENT_GRACE, exit).await.is_err() {

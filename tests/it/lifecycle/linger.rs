@@ -156,6 +156,31 @@ fn after_a_cancel_the_next_prompt_waits_for_its_answer_and_a_command_that_goes_o
     assert_eq!(running.stop(), 0);
 }
 
+/// What Claude Code 0.100 and Qwen send, and what nobody sends yet.
+#[test]
+fn messages_of_kinds_that_nobody_knows_are_counted_and_told_once_a_run() {
+    let talks = r#"turn() {
+        for n in 1 2 3 4 5 6 7 8 9; do
+            emit '{"jsonrpc":"2.0","method":"_auth/status_update","params":{}}'
+            emit '{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s-1","update":{"sessionUpdate":"hologram"}}}'
+        done
+        emit '{"jsonrpc":"2.0","method":"qwen/notify/session/prompt-suggestion","params":{}}'
+        say "and a word"
+        [ $turn = 1 ] || call mark_done '{"title":"Done","summary":"All of it."}'
+    }"#;
+    let project = Project::acting(talks, "");
+    project.issue("Todo", "A-1", "Work.");
+    let running = project.start();
+    until("the run to be over", || running.log().contains("run ended"));
+    let log = running.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("symphony has no word for")).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    let words = "38 messages of kinds that symphony does not know: _auth/status_update (18), hologram (18), qwen/notify/session/prompt-suggestion (2)";
+    assert!(told[0].contains(words), "{}", told[0]);
+    assert!(project.exists("issues/Done/A-1.md"));
+    assert_eq!(running.stop(), 0);
+}
+
 #[test]
 fn a_line_beyond_the_limit_names_the_agent_and_the_limit() {
     let floods = "on_initialize() { result '{\"protocolVersion\":1,\"agentInfo\":{\"name\":\"flooder\",\"version\":\"7\"},\"agentCapabilities\":{\"mcpCapabilities\":{\"http\":true}}}'; }\n\
