@@ -256,11 +256,12 @@ fn open_mcp() -> OpenMcp {
         let bearer = Bearer::random().map_err(|error| error.to_string())?;
         let secret = bearer.reveal().to_owned();
         let endpoint = Endpoint::new(identifier, bearer, calls);
-        let url = endpoint.url(port);
+        let (url, listed) = (endpoint.url(port), endpoint.tools_listed());
         let (serving, taking, closing) = (endpoint.clone(), endpoint.clone(), endpoint);
         Ok(McpDoor {
             url,
             bearer: secret,
+            listed,
             serve: Arc::new(move |stream| {
                 let endpoint = serving.clone();
                 Box::pin(async move { endpoint.serve(stream).await })
@@ -280,11 +281,12 @@ fn open_broker(broker: Broker, metering: Metering) -> OpenBroker {
             let door = broker.open(workflow.models.clone(), purse, reports).map_err(|error| error.to_string())?;
             let (ways, token) = (door.ways(port).await, door.token().to_owned());
             let watch = Watch { held: door.held(), over: door.over() };
-            let (serving, closing) = (door.clone(), door);
+            let (seen, serving, closing) = (door.seen(), door.clone(), door);
             Ok(ModelDoor {
                 watch,
                 ways,
                 token,
+                seen,
                 serve: Arc::new(move |stream| {
                     let door = serving.clone();
                     Box::pin(async move { door.serve(stream).await })

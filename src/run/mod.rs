@@ -6,11 +6,13 @@
 pub mod egress;
 mod export;
 mod finish;
-mod inside;
+pub(crate) mod inside;
+mod judge;
 pub mod line;
 pub(crate) mod marker;
 mod mcp;
 pub mod models;
+pub(crate) mod program;
 mod session;
 pub mod stage;
 mod takeover;

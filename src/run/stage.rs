@@ -14,7 +14,7 @@ use symphony_core::broker::Provider;
 use symphony_guest::wire::{Exit, Program, SpawnRequest};
 use tokio::io::AsyncWriteExt as _;
 
-use super::session::{HOME, PATH};
+use super::program::{HOME, PATH};
 use super::{Attempt, failed};
 use crate::sandbox::channel::Channel;
 

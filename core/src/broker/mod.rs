@@ -12,12 +12,14 @@ mod most;
 mod pluck;
 pub mod quota;
 mod responses;
+mod seen;
 #[cfg(test)]
 mod tests;
 mod usage;
 
 pub use headers::{request_header, response_header, without_login_beta};
 pub use most::Most;
+pub use seen::{Came, Seen, words_of};
 pub use usage::{Meter, Metered, Reading, Usage};
 
 use serde_json::{Map, Value, json};

@@ -1,6 +1,6 @@
 //! From the text of a `WORKFLOW.md` to a [`Workflow`], reporting everything that is wrong at once.
 
-use super::adapter::adapter_word;
+use super::adapter::{adapter_word, effort_word};
 use super::expand::Place;
 use super::problem::{Code, Problem};
 use super::read::{MAX_MS, Reader, Section};
@@ -185,6 +185,7 @@ fn acp(reader: &mut Reader<'_>, section: &Section<'_>) -> Acp {
         command,
         shell: reader.filled(section, "shell").unwrap_or_else(|| "bash".to_owned()),
         model: reader.filled(section, "model"),
+        effort: effort_word(reader, section),
         resume: reader.boolean(section, "resume", true),
         prompt_timeout_ms: big(reader.number(section, "prompt_timeout_ms", 3_600_000, 1..=MAX_MS)),
         read_timeout_ms: big(reader.number(section, "read_timeout_ms", 30_000, 1..=MAX_MS)),

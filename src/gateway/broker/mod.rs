@@ -13,6 +13,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod witness;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::purse::Purse;
 use self::standing::{Leave, Standings};
 use self::upstream::Upstream;
+use self::witness::Witness;
 use super::mcp::Bearer;
 use crate::run::line::Report;
 use crate::run::models::AskCredential;
@@ -90,6 +92,7 @@ impl Broker {
             held: watch::Sender::new(0),
             over: watch::Sender::new(None),
             told: Mutex::default(),
+            witness: Witness::new(),
         })))
     }
 
@@ -157,6 +160,7 @@ struct Shared {
     over: watch::Sender<Option<StopCause>>,
     /// When each kind of trouble was told last: a guest can make it as often as it likes.
     told: Mutex<HashMap<&'static str, Instant>>,
+    witness: Witness,
 }
 
 impl Door {

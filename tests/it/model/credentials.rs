@@ -67,7 +67,7 @@ fn a_staged_login_is_in_the_guest_while_the_agent_works_and_not_in_anything_that
          answer=$(env | grep -c ANTHROPIC_BASE_URL); note broker; say \"it is $(grep -o 'planted-[a-z-]*' \
          ~/.claude/.credentials.json)\"; done_; }}"
     );
-    super::agents::install_acting(&project, "claude-agent-acp", &format!("{}\n{scenario}", super::TOOLS));
+    super::agents::install(&project, "claude-agent-acp", &format!("{}\n{scenario}", super::TOOLS));
     project.write("WORKFLOW.md", &project.read("WORKFLOW.md").replacen("---\n", "---\ncredentials: stage\n", 1));
     log_in(&project.beside("home"), "planted-staged-login", FAR);
     let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &[]));
@@ -97,7 +97,7 @@ fn a_staged_login_is_in_the_guest_while_the_agent_works_and_not_in_anything_that
 fn without_a_login_to_stage_the_issue_is_parked_with_the_remedy() {
     let server = Server::start();
     let project = super::agents::project("claude", &server);
-    super::agents::install_acting(&project, "claude-agent-acp", "turn() { done_; }");
+    super::agents::install(&project, "claude-agent-acp", "turn() { done_; }");
     project.write("WORKFLOW.md", &project.read("WORKFLOW.md").replacen("---\n", "---\ncredentials: stage\n", 1));
     let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &[]));
     let note = project.parked_note("A-1");

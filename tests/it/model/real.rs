@@ -41,21 +41,29 @@ fn memory(dir: &std::path::Path) -> u64 {
     kib / 1024
 }
 
+/// A project for this agent, its providers at `server`.
+fn project(dir: &std::path::Path, adapter: &str, model: &str, server: &Server, more: &str) -> Project {
+    let project = Project::new();
+    std::fs::create_dir_all(project.beside("home")).expect("home");
+    let url = &server.url;
+    let front = format!(
+        "{}sandbox:\n  jail:\n    read_only: [{}]\nproviders:\n  anthropic:\n    base_url: {url}\n  openai:\n    base_url: {url}/v1\n{more}",
+        FRONT.replace(
+            "adapter: script\n",
+            &format!("adapter: {adapter}\n  model: {model}\n  effort: high\n  read_timeout_ms: 80000\n")
+        ),
+        dir.display()
+    );
+    project.write("WORKFLOW.md", &format!("---\n{front}---\nMake a file, then call mark_done.\n"));
+    project
+}
+
 #[track_caller]
 fn makes_a_patch(adapter: &str, program: &str, model: &str) {
     let Some(dir) = programs(program) else { return };
     let server = Server::start();
     server.has_done(WORK);
-    let project = Project::new();
-    std::fs::create_dir_all(project.beside("home")).expect("home");
-    let url = &server.url;
-    let front = format!(
-        "{}sandbox:\n  jail:\n    read_only: [{}]\nproviders:\n  anthropic:\n    base_url: {url}\n  openai:\n    base_url: {url}/v1\n",
-        FRONT
-            .replace("adapter: script\n", &format!("adapter: {adapter}\n  model: {model}\n  read_timeout_ms: 80000\n")),
-        dir.display()
-    );
-    project.write("WORKFLOW.md", &format!("---\n{front}---\nMake a file, then call mark_done.\n"));
+    let project = project(&dir, adapter, model, &server, "");
     let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
     let started = Instant::now();
     project.issue("Todo", "A-1", "Make it.");
@@ -70,6 +78,18 @@ fn makes_a_patch(adapter: &str, program: &str, model: &str) {
     assert_eq!(read("made.txt"), "made\n");
     assert_eq!(read("found.txt"), "", "the key is nowhere near the agent");
     assert!(read("control.txt").contains("control"), "the same search finds what is there");
+    let mut made: Vec<String> =
+        std::fs::read_dir(&clone).expect("a clone").flatten().map(|e| e.file_name().to_string_lossy().into()).collect();
+    made.sort();
+    let expected = [".git", ".gitignore", "README.md", "WORKFLOW.md", "control.txt", "found.txt", "made.txt"];
+    assert!(made.iter().all(|name| expected.contains(&name.as_str())), "it wrote what was no work: {made:?}");
+    // Told as `high`, each in its provider's own field.
+    let asked = server.asked();
+    let effort = asked.iter().filter(|asked| {
+        let body = &asked.body;
+        body["output_config"]["effort"] == "high" || body["reasoning"]["effort"] == "high"
+    });
+    assert!(effort.count() > 0, "nobody was told how much to think: {asked:#?}");
     assert!(!project.transcripts().contains(KEY) && !running.log().contains(KEY));
     // Every answer says that it used 10 + 200 in and 50 out.
     let asked = server.asked();
@@ -105,4 +125,25 @@ fn claude_code_makes_a_patch() {
 #[test]
 fn codex_makes_a_patch() {
     makes_a_patch("codex", "codex-acp", "conversation");
+}
+
+/// A turn that the agent itself takes for a good one.
+#[track_caller]
+fn is_a_failure(adapter: &str, program: &str, model: &str, words: &str) {
+    let Some(dir) = programs(program) else { return };
+    let server = Server::start();
+    let project = project(&dir, adapter, model, &server, "budget:\n  failures_in_a_row: 1\n");
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    project.issue("Todo", "A-1", "Make it.");
+    let note = project.parked_note("A-1");
+    let frames = project.transcripts();
+    assert!(frames.contains("end_turn"), "it says no more that such a turn ended well: {frames}");
+    assert!(note.contains("its model failed, and the agent ended its turn as if it had not"), "{note}");
+    assert!(note.contains(words), "no `{words}` in {note}");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn codex_ends_a_turn_well_whose_model_failed_and_is_not_believed() {
+    is_a_failure("codex", "codex-acp", "broken", "openai answered 500 to broken: the oven is on fire");
 }

@@ -27,14 +27,14 @@ fn open_mcp() -> OpenMcp {
         let bearer = Bearer::random().map_err(|error| error.to_string())?;
         let secret = bearer.reveal().to_owned();
         let endpoint = Endpoint::new(identifier, bearer, calls);
-        let url = endpoint.url(port);
+        let (url, listed) = (endpoint.url(port), endpoint.tools_listed());
         let (serving, taking, closing) = (endpoint.clone(), endpoint.clone(), endpoint);
         let serve: symphony::run::ServeStream = Arc::new(move |stream| {
             let endpoint = serving.clone();
             Box::pin(async move { endpoint.serve(stream).await })
         });
         let take_calls = Arc::new(move || taking.take_calls());
-        Ok(McpDoor { url, bearer: secret, serve, take_calls, close: Arc::new(move || closing.close()) })
+        Ok(McpDoor { url, bearer: secret, listed, serve, take_calls, close: Arc::new(move || closing.close()) })
     })
 }
 
