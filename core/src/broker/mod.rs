@@ -265,6 +265,7 @@ pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refu
             Call::Models => return Err(Refusal::bad("this request has no body")),
         }
     }
+    most::named(&body)?;
     match call {
         Call::Responses => drop(body.insert("store".to_owned(), Value::Bool(false))),
         Call::ChatCompletions => chat::settle(&mut body, rules.elsewhere)?,
