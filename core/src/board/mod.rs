@@ -303,7 +303,8 @@ impl Board {
         };
         // One failed look says nothing; several say that only a person can mend what fails.
         let blind = self.look.failed >= LASTING;
-        let undecided = (!self.look.ever || self.look.failed > 0) && !blind;
+        // So does a file that was not found once: another look will tell.
+        let undecided = (!self.look.ever || self.look.failed > 0 || !self.misses.is_empty()) && !blind;
         if undecided || self.look.in_flight || self.look.again || !self.claims.iter().all(resting) {
             return None;
         }

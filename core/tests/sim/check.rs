@@ -180,7 +180,10 @@ impl World {
             && !self.board.is_looking()
             && self.looks > self.calm_from + 3
             && self.board.claims().all(|(_, claim)| matches!(claim, Claim::Parked { moved: Some(Err(_)), .. }))
-            && self.board.issues().all(|issue| self.board.verdict(issue, Tick(self.now), &self.policy).is_err())
+            // A file that was not found once is looked for again.
+            && self.board.issues().all(|issue| {
+                self.board.verdict(issue, Tick(self.now), &self.policy).is_err_and(|why| why != NotNow::Unseen)
+            })
     }
 
     /// Everything that could be done was done: nobody starved, no claim leaked, and whoever waits says why.

@@ -22,7 +22,7 @@ use reach::Reached;
 use world::World;
 
 /// Seeds of a plain `cargo test`.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 4_000;
 
 /// One life of one world; what it did last when something did not hold.
 fn live(choices: Choices) -> Result<Reached, String> {

@@ -215,9 +215,12 @@ fn a_question_whose_file_is_gone_for_good_is_withdrawn_and_one_that_cannot_be_re
     }
     assert_eq!(w.look(&[]), [], "missing once");
     assert_eq!(w.board.wake_at(&w.policy), Some(w.now.plus_ms(200)), "looked for again");
+    // Regression, found by the simulation (seed 19937): with `--once`, symphony ended before it looked again.
+    assert_eq!(w.board.settled(w.now, &w.policy), None);
     w.now = w.now.plus_ms(200);
     w.step(Event::Woke);
     assert_eq!(w.step(scan(&[])), [Command::Withdraw(id("Q"))]);
+    assert_eq!(w.board.settled(w.now, &w.policy), Some(Settled::Finished));
 }
 
 #[test]
