@@ -183,11 +183,11 @@ impl Door {
 
     /// Name, then address, then the journal; the first byte comes after all of them.
     async fn passage(&self, request: Request<Incoming>, target: &Target) -> Result<Passage, Denied> {
-        let rule = self.0.page.rule(target, &self.0.allow).await?;
+        self.0.page.rule(target, &self.0.allow).await?;
         let turn = self.0.dials.acquire().await.map_err(|_| Denied::Over)?;
         let (server, address) = self.0.dial.dial(target).await?;
         drop(turn);
-        let counts = self.0.page.passes(target, &rule, address).await?;
+        let (rule, counts) = self.0.page.passes(target, &self.0.allow, address).await?;
         self.tell_passed(target, &rule, address);
         Ok(Passage { guest: hyper::upgrade::on(request), server, target: target.clone(), counts })
     }

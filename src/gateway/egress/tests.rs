@@ -1,5 +1,7 @@
 //! The door over real sockets: what a guest says on a byte stream, and what arrives at a server of this machine.
 
+mod troubles;
+
 use std::path::Path;
 
 use futures::future::BoxFuture;
