@@ -27,6 +27,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use symphony_core::egress::{AllowList, Denied, Rule, Target, Verb};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::snapshot::EventRow;
+use symphony_guest::wire::MAX_RELAYS_PER_LISTENER;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -37,8 +38,9 @@ pub use self::dial::{Dial, Internet};
 use crate::egress::{Book, Counts, Page};
 use crate::run::egress::{EgressDoor, OpenEgress, Tell};
 
-/// Connections at once; a further one is closed unread. The guest's relay carries as many.
-const CONNECTIONS: usize = 32;
+/// Connections at once; a further one is closed unread. The guest's relay carries as many, and one that has ended there may not
+/// have ended here yet.
+const CONNECTIONS: usize = MAX_RELAYS_PER_LISTENER + 16;
 /// Hosts that are looked up and called at once; further ones wait. The resolver is everybody's.
 const DIALS: usize = 8;
 /// Longest time for a request's head.
