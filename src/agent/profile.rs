@@ -25,6 +25,9 @@ struct Known {
     /// Settings of its own that it was seen to write into the work tree: they are left out of its work unless somebody
     /// adds them by force, or they were in it before. As patterns of git.
     writes: &'static [&'static str],
+    /// Hosts that it was seen to ask for by itself in every run, whatever the task, and cannot be told not to. Nobody is asked
+    /// about them. Never one that a task is likely to need: github.com, which Codex asks for, stays out.
+    own_hosts: &'static [&'static str],
     /// Whether the image of a microVM brings it when it is built with `--agents`.
     in_image: bool,
 }
@@ -44,6 +47,7 @@ const CLAUDE: Known = Known {
     effort: Some("CLAUDE_CODE_EFFORT_LEVEL"),
     // Where it keeps what is allowed from now on.
     writes: &["/.claude/settings.local.json"],
+    own_hosts: &[],
     in_image: true,
 };
 const CODEX: Known = Known {
@@ -54,6 +58,8 @@ const CODEX: Known = Known {
     env: &[],
     effort: None,
     writes: &[],
+    // Its list of plugins: from github.com, else from these. Its switch, `features.plugins`, is read before `CODEX_CONFIG` is.
+    own_hosts: &["api.github.com", "chatgpt.com"],
     in_image: true,
 };
 const OPENCODE: Known = Known {
@@ -69,6 +75,8 @@ const OPENCODE: Known = Known {
     ],
     effort: None,
     writes: &[],
+    // It installs the types of its plugins.
+    own_hosts: &["registry.npmjs.org"],
     in_image: true,
 };
 const GEMINI: Known = Known {
@@ -80,6 +88,7 @@ const GEMINI: Known = Known {
     env: &[("GEMINI_CLI_TRUST_WORKSPACE", "true")],
     effort: None,
     writes: &[],
+    own_hosts: &[],
     in_image: false,
 };
 /// What agents of `acp.command` were seen to write, whichever that is.
@@ -94,6 +103,11 @@ fn known(adapter: Adapter) -> Option<&'static Known> {
         Adapter::Gemini => Some(&GEMINI),
         Adapter::Script => None,
     }
+}
+
+/// Hosts that the program of `adapter` asks for by itself, at the port of TLS.
+pub fn own_hosts(adapter: Adapter) -> &'static [&'static str] {
+    known(adapter).map_or(&[], |known| known.own_hosts)
 }
 
 /// How the program of `adapter` gets into a sandbox of this kind; `None` where nothing has to.
@@ -357,6 +371,20 @@ mod tests {
             }
         }
         assert_eq!(how_to_install(Adapter::Script, Kind::Jail), None);
+    }
+
+    #[test]
+    fn what_an_agent_asks_for_by_itself_is_a_host_and_never_one_that_git_needs() {
+        for adapter in [Adapter::Claude, Adapter::Codex, Adapter::OpenCode, Adapter::Gemini, Adapter::Script] {
+            for host in own_hosts(adapter) {
+                assert_eq!(
+                    symphony_core::egress::Host::parse(host).map(|host| host.to_string()),
+                    Ok((*host).to_owned())
+                );
+                assert_ne!(*host, "github.com");
+            }
+        }
+        assert!(own_hosts(Adapter::Codex).contains(&"chatgpt.com") && own_hosts(Adapter::Script).is_empty());
     }
 
     /// The versions that a user is told of are those that are in the image, and that were measured.

@@ -37,19 +37,33 @@ impl<H: Hands> Conductor<H> {
         });
     }
 
-    /// What the agents of finished issues asked for waits no longer. Each look asks: a kill may have come between.
-    pub(super) fn withdraw_hosts(&self) {
+    /// What the agents of finished issues asked for waits no longer, nor what those asked whose file is gone: two good looks in
+    /// a row did not know it. Each look asks: a kill may have come between.
+    pub(super) fn withdraw_hosts(&mut self) {
         let (cards, _) = self.facts.book.entries();
         let issues: BTreeSet<IssueId> = cards.into_iter().map(|card| card.issue).collect();
         let state = |id: &IssueId| self.board.issue(id).map(|issue| self.workflow.states.role(&issue.state));
-        for issue in issues.into_iter().filter(|id| state(id) == Some(Role::Terminal)) {
+        let mut over: BTreeSet<IssueId> =
+            issues.iter().filter(|id| state(id) == Some(Role::Terminal)).cloned().collect();
+        let strays: BTreeSet<IssueId> = issues.into_iter().filter(|id| self.is_stray(id)).collect();
+        over.extend(strays.intersection(&self.strays).cloned());
+        self.strays = strays;
+        for issue in over {
             let book = self.facts.book.clone();
             self.tasks.spawn(async move {
                 if let Err(error) = book.withdraw(&issue).await {
-                    tracing::error!(issue_id = %issue, %error, "hosts that a finished issue asked for could not be withdrawn");
+                    tracing::error!(issue_id = %issue, %error, "hosts that an issue asked for could not be withdrawn");
                 }
             });
         }
+    }
+
+    /// Whether nothing is known of an issue any more. A file that cannot be read, or one of several of a name, may be its own.
+    fn is_stray(&self, id: &IssueId) -> bool {
+        let may_be_there = !self.board.malformed().is_empty() || !self.board.ambiguous().is_empty();
+        let is_claimed = self.board.claims().any(|(claimed, _)| claimed == id);
+        let waits = self.questions.contains_key(id) || self.live.values().any(|live| live.issue.id == *id);
+        self.board.issue(id).is_none() && !may_be_there && !is_claimed && !waits
     }
 
     pub(super) fn hosts(&self) -> (Vec<HostCard>, Vec<HostDecision>) {

@@ -14,7 +14,7 @@ mod spend;
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,6 +152,8 @@ pub struct Conductor<H: Hands> {
     stocks: Stocks,
     /// Who waits for an image, and what was said about it.
     imageless: BTreeMap<IssueId, String>,
+    /// Issues that wait for a host, and that the newest good look did not know.
+    strays: BTreeSet<IssueId>,
     hands: Arc<H>,
     journal: Journal,
     metering: Metering,
@@ -213,6 +215,7 @@ impl<H: Hands> Conductor<H> {
             sandbox: first.sandbox,
             stocks: first.stocks,
             imageless: BTreeMap::new(),
+            strays: BTreeSet::new(),
             hands,
             journal,
             metering,

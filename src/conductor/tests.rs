@@ -4,6 +4,7 @@ mod asked;
 mod bounds;
 mod clock;
 mod heard;
+mod hosts;
 mod retries;
 mod rig;
 mod time;

@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use symphony_core::egress::{
-    AllowList, Asking, Card, Decision, Denied, Kept, Ledger, NotDecided, Reach, Rule, Target, Verb, Verdict,
+    AllowList, Asking, Card, Decision, Denied, Kept, Ledger, NotDecided, PORT, Reach, Rule, Target, Verb, Verdict,
 };
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::steering::By;
 use tokio::sync::watch;
 
 pub use self::tally::{Counts, Tally};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, Reached};
 
 /// Clones share everything.
 #[derive(Clone, Debug)]
@@ -46,10 +46,16 @@ pub enum DecideError {
 
 /// One run's part of the book, until it is dropped.
 #[derive(Debug)]
-pub struct Page {
+pub struct Page(Record);
+
+/// What a page writes, which goes on where nobody waits for it.
+#[derive(Clone, Debug)]
+struct Record {
     book: Book,
     run: RunId,
     issue: IssueId,
+    /// What its program asks for by itself: nobody is asked about that.
+    own: &'static [&'static str],
     tally: Arc<Tally>,
 }
 
@@ -93,11 +99,11 @@ impl Book {
         self.live().get(&run).map(|tally| tally.reach()).unwrap_or_default()
     }
 
-    /// A run's page, until it is dropped.
-    pub fn open(&self, run: RunId, issue: IssueId) -> Page {
+    /// A run's page, until it is dropped. Nobody is asked about the hosts of `own`.
+    pub fn open(&self, run: RunId, issue: IssueId, own: &'static [&'static str]) -> Page {
         let tally = Arc::new(Tally::default());
         self.live().insert(run, tally.clone());
-        Page { book: self.clone(), run, issue, tally }
+        Page(Record { book: self.clone(), run, issue, own, tally })
     }
 
     /// Takes a person's word about a card.
@@ -119,9 +125,21 @@ impl Book {
     /// It holds no longer, or that could not be kept.
     pub async fn forget(&self, id: u64) -> Result<Decision, DecideError> {
         let _turn = self.0.deciding.lock().await;
-        let decision = self.ledger().decision(id)?.clone();
-        self.0.journal.egress_forgotten(decision.clone(), None).await?;
-        self.ledger().forgotten(id);
+        let decision = {
+            let mut ledger = self.ledger();
+            let decision = ledger.decision(id)?.clone();
+            // Either it is used up or taken back.
+            if decision.verb == Verb::Once && !ledger.take(id) {
+                return Err(NotDecided::NoDecision.into());
+            }
+            decision
+        };
+        let kept = self.0.journal.egress_forgotten(decision.clone()).await;
+        match &kept {
+            Ok(()) => self.ledger().forgotten(id),
+            Err(_) => self.ledger().give_back(id),
+        }
+        kept?;
         self.changed();
         Ok(decision)
     }
@@ -149,7 +167,7 @@ impl Page {
     /// # Errors
     /// Why it may not; a person was asked, where nobody has decided yet.
     pub async fn rule(&self, target: &Target, allow: &AllowList) -> Result<Rule, Denied> {
-        let verdict = self.book.ledger().verdict(&self.issue, target, allow);
+        let verdict = self.0.book.ledger().verdict(&self.0.issue, target, allow);
         match verdict {
             Verdict::Pass(rule) => Ok(rule),
             Verdict::Never => Err(Denied::Never(target.clone())),
@@ -158,16 +176,20 @@ impl Page {
     }
 
     async fn ask(&self, target: &Target) -> Denied {
-        let asking = self.book.ledger().ask(&self.issue, target);
+        if target.port == PORT && self.0.own.contains(&target.host.as_str()) {
+            return Denied::Own(target.clone());
+        }
+        let asking = self.0.book.ledger().ask(&self.0.issue, target);
         match asking {
             Asking::Full => Denied::Crowded(target.clone()),
             Asking::Already => {
-                self.book.changed();
+                self.0.book.changed();
                 Denied::Asked(target.clone())
             }
             Asking::Begin => {
                 // On a task of its own: an agent that hangs up meanwhile would leave a card that nobody finds.
-                let (book, run, issue, target) = (self.book.clone(), self.run, self.issue.clone(), target.clone());
+                let (book, run, issue, target) =
+                    (self.0.book.clone(), self.0.run, self.0.issue.clone(), target.clone());
                 let asked = tokio::spawn(async move {
                     match book.0.journal.egress_asked(run, issue.clone(), target.clone()).await {
                         Ok(card) => {
@@ -187,75 +209,114 @@ impl Page {
         }
     }
 
-    /// A connection to `target` is about to be used. The journal holds that before it returns, and that a decision of `once` is
-    /// used up.
+    /// A connection to `target` is about to be used, by which rule. The journal holds that before it returns, and that a
+    /// decision of `once` is used up. Whether it may is asked again: a person may have taken it back during the call.
     ///
     /// # Errors
-    /// It could not be kept, or another connection used the decision up: then nothing may pass.
-    pub async fn passes(&self, target: &Target, rule: &Rule, address: std::net::IpAddr) -> Result<Arc<Counts>, Denied> {
-        let not_kept = || Denied::NotKept(target.clone());
-        if let Rule::Decided(Verb::Once, id) = rule {
-            let taken = {
-                let mut ledger = self.book.ledger();
-                ledger.decision(*id).ok().cloned().filter(|_| ledger.take(*id))
-            };
-            let Some(decision) = taken else { return Err(self.ask(target).await) };
-            // On a task of its own: whether it was used up must not depend on who waits for it.
-            let (book, run, id) = (self.book.clone(), self.run, *id);
-            let used = tokio::spawn(async move {
-                let used = book.0.journal.egress_forgotten(decision, Some(run)).await;
-                match &used {
-                    Ok(()) => book.ledger().forgotten(id),
-                    Err(_) => book.ledger().give_back(id),
-                }
-                book.changed();
-                used.is_ok()
-            });
-            if !used.await.unwrap_or(false) {
-                return Err(not_kept());
+    /// It could not be kept, or nobody allows it any more: then nothing may pass.
+    pub async fn passes(
+        &self,
+        target: &Target,
+        allow: &AllowList,
+        address: std::net::IpAddr,
+    ) -> Result<(Rule, Arc<Counts>), Denied> {
+        let rule = self.rule(target, allow).await?;
+        let once = match rule {
+            Rule::Decided(Verb::Once, id) => {
+                let taken = {
+                    let mut ledger = self.0.book.ledger();
+                    ledger.decision(id).ok().cloned().filter(|_| ledger.take(id))
+                };
+                let Some(decision) = taken else { return Err(self.ask(target).await) };
+                Some(decision)
             }
+            _ => None,
+        };
+        let (counts, is_kept) = self.0.tally.passed(target, &rule, address);
+        if !is_kept || once.is_some() {
+            // On a task of its own: whether it is kept, and a decision used up, must not depend on who waits for it.
+            let (record, target, rule) = (self.0.clone(), target.clone(), rule.clone());
+            tokio::spawn(async move { record.passage(target, rule, once).await }).await.unwrap_or(Err(Denied::Over))?;
         }
-        let (counts, is_new) = self.tally.passed(target, rule, address);
-        if is_new && !self.write().await {
-            return Err(not_kept());
-        }
-        self.book.changed();
-        Ok(counts)
+        let verdict = self.0.book.ledger().verdict(&self.0.issue, target, allow);
+        let is_used = matches!(rule, Rule::Decided(Verb::Once, _));
+        let denied = match verdict {
+            Verdict::Never => Denied::Never(target.clone()),
+            Verdict::Ask if !is_used => self.ask(target).await,
+            Verdict::Pass(_) | Verdict::Ask => {
+                self.0.book.changed();
+                return Ok((rule, counts));
+            }
+        };
+        self.0.tally.not_passed(target);
+        Err(denied)
     }
 
     /// A request was refused, or its connection cut. What is new is written at once, repetitions with the next counts.
     pub async fn denied(&self, target: Option<&Target>, why: &Denied) {
-        let is_new = self.tally.denied(target, why);
-        self.book.changed();
+        let is_new = self.0.tally.denied(target, why);
+        self.0.book.changed();
         if is_new {
             self.write().await;
         }
     }
 
-    /// Writes down the counts that changed since they were written last; whether that went well.
-    pub async fn write(&self) -> bool {
-        let rows = self.tally.changed();
-        if rows.is_empty() {
-            return true;
-        }
-        let written = self.book.0.journal.egress_reached(self.run, self.issue.clone(), rows.clone()).await;
-        if let Err(error) = &written {
-            self.tally.unwritten(&rows);
-            tracing::error!(issue_id = %self.issue, run_id = self.run.0, %error, "what a run reached could not be kept");
+    /// Writes down the counts that changed since they were written last.
+    pub async fn write(&self) {
+        let record = &self.0;
+        let _turn = record.tally.writing.lock().await;
+        record.keep(record.tally.changed(), None).await;
+    }
+}
+
+impl Record {
+    /// Keeps that a connection passes, unless the journal has it already, and that it uses a decision up: both or neither.
+    async fn passage(self, target: Target, rule: Rule, once: Option<Decision>) -> Result<(), Denied> {
+        let _turn = self.tally.writing.lock().await;
+        let id = once.as_ref().map(|decision| decision.id);
+        let is_kept = self.keep(self.tally.missing(&target, &rule), once).await;
+        if let Some(id) = id {
+            match is_kept {
+                true => self.book.ledger().forgotten(id),
+                false => self.book.ledger().give_back(id),
+            }
         }
         self.book.changed();
-        written.is_ok()
+        match is_kept {
+            true => Ok(()),
+            false => {
+                self.tally.not_passed(&target);
+                Err(Denied::NotKept(target))
+            }
+        }
+    }
+
+    /// Whether these are in the journal. Only in its turn.
+    async fn keep(&self, rows: Vec<Reached>, used: Option<Decision>) -> bool {
+        if rows.is_empty() && used.is_none() {
+            return true;
+        }
+        let kept = self.book.0.journal.egress_reached(self.run, self.issue.clone(), rows.clone(), used).await;
+        match &kept {
+            Ok(()) => self.tally.written(rows),
+            Err(error) => {
+                tracing::error!(issue_id = %self.issue, run_id = self.run.0, %error, "what a run reached could not be kept");
+            }
+        }
+        self.book.changed();
+        kept.is_ok()
     }
 }
 
 impl Drop for Page {
     /// The run is over, however it ended: what is not written yet is queued, and shown no longer.
     fn drop(&mut self) {
-        self.book.live().remove(&self.run);
-        let rows = self.tally.changed();
+        let Record { book, run, issue, tally, .. } = &self.0;
+        book.live().remove(run);
+        let rows = tally.changed();
         // The journal writes on a thread of the runtime; a process that ends has none.
         if !rows.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
-            drop(self.book.0.journal.egress_reached(self.run, self.issue.clone(), rows));
+            drop(book.0.journal.egress_reached(*run, issue.clone(), rows, None));
         }
     }
 }

@@ -26,7 +26,11 @@ pub struct Counts {
 
 /// What one run reached so far.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<BTreeMap<Target, Row>>);
+pub struct Tally {
+    rows: Mutex<BTreeMap<Target, Row>>,
+    /// One write at a time: what waits for its turn finds out what the one before it kept.
+    pub(super) writing: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Row {
@@ -35,8 +39,11 @@ struct Row {
     connections: u64,
     denied: u64,
     counts: Arc<Counts>,
-    /// Rules and reasons that were seen: a new one is written at once.
-    seen: BTreeSet<String>,
+    /// Reasons of refusals that were seen: a new one is written at once.
+    seen: BTreeSet<&'static str>,
+    /// Rules that the journal is known to have: by another one nothing passes.
+    kept: BTreeSet<String>,
+    /// What the journal is known to have.
     written: Option<Reached>,
 }
 
@@ -52,28 +59,45 @@ impl Row {
             received: self.counts.received.load(Ordering::Relaxed),
         }
     }
-
-    /// Whether it is the first time.
-    fn by(&mut self, rule: String) -> bool {
-        self.rule.clone_from(&rule);
-        self.seen.insert(rule)
-    }
 }
 
 impl Tally {
     fn rows(&self) -> MutexGuard<'_, BTreeMap<Target, Row>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection passes; whether it is the first one by this rule.
+    /// A connection passes, unless [`Self::not_passed`] follows; whether the journal is known to have its rule.
     pub(super) fn passed(&self, target: &Target, rule: &Rule, address: IpAddr) -> (Arc<Counts>, bool) {
         let mut rows = self.rows();
         let place = place(&rows, target);
         let row = rows.entry(place).or_default();
         row.connections += 1;
         row.address = Some(address);
-        let is_new = row.by(rule.to_string());
-        (row.counts.clone(), is_new)
+        row.rule = rule.to_string();
+        (row.counts.clone(), row.kept.contains(&row.rule))
+    }
+
+    /// It did not pass after all.
+    pub(super) fn not_passed(&self, target: &Target) {
+        let mut rows = self.rows();
+        let place = place(&rows, target);
+        if let Some(row) = rows.get_mut(&place) {
+            row.connections = row.connections.saturating_sub(1);
+        }
+    }
+
+    /// What must be written before a connection passes by this rule; nothing where the journal has it already.
+    pub(super) fn missing(&self, target: &Target, rule: &Rule) -> Vec<Reached> {
+        let mut rows = self.rows();
+        let place = place(&rows, target);
+        let row = rows.entry(place).or_default();
+        let rule = rule.to_string();
+        if row.kept.contains(&rule) {
+            return vec![];
+        }
+        // A refusal may have come between, and what is written names one rule only.
+        row.rule = rule;
+        changed(&rows)
     }
 
     /// A request was refused; whether it is the first one of this host for this reason.
@@ -87,28 +111,22 @@ impl Tally {
         };
         let row = rows.entry(place).or_default();
         row.denied += 1;
-        row.by(why.code().to_owned())
+        why.code().clone_into(&mut row.rule);
+        row.seen.insert(why.code())
     }
 
-    /// The rows that are not written as they stand; they count as written from now on.
+    /// The rows of which the journal is not known to have what stands here.
     pub(super) fn changed(&self) -> Vec<Reached> {
-        let mut changed = vec![];
-        for (target, row) in self.rows().iter_mut() {
-            let reached = row.reached(target);
-            if row.written.as_ref() != Some(&reached) {
-                row.written = Some(reached.clone());
-                changed.push(reached);
-            }
-        }
-        changed
+        changed(&self.rows())
     }
 
-    /// These could not be written.
-    pub(super) fn unwritten(&self, rows: &[Reached]) {
-        let mut all = self.rows();
-        for reached in rows {
-            if let Some(row) = all.get_mut(&reached.target) {
-                row.written = None;
+    /// The journal has these.
+    pub(super) fn written(&self, reached: Vec<Reached>) {
+        let mut rows = self.rows();
+        for reached in reached {
+            if let Some(row) = rows.get_mut(&reached.target) {
+                row.kept.insert(reached.rule.clone());
+                row.written = Some(reached);
             }
         }
     }
@@ -125,6 +143,11 @@ impl Tally {
         }
         reach
     }
+}
+
+fn changed(rows: &BTreeMap<Target, Row>) -> Vec<Reached> {
+    let reached = rows.iter().map(|(target, row)| (row, row.reached(target)));
+    reached.filter(|(row, reached)| row.written.as_ref() != Some(reached)).map(|(_, reached)| reached).collect()
 }
 
 /// Where a target is counted.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, Transaction, params};
 use serde_json::{Value, json};
 use symphony_core::egress::{Card, Decision, Kept, Target, Verb};
 use symphony_core::ids::{IssueId, RunId};
@@ -86,6 +86,13 @@ fn decision(r: &Row<'_>) -> rusqlite::Result<Decision> {
     })
 }
 
+/// A decision holds no longer; the run that used it up, where none took it back.
+fn forget(tx: &Transaction<'_>, decision: &Decision, used_by: Option<RunId>) -> rusqlite::Result<()> {
+    tx.execute("DELETE FROM egress_decided WHERE id = ?1", [signed(decision.id)])?;
+    let body = json!({"decision": decision.id, "why": if used_by.is_some() { "used" } else { "revoked" }});
+    chain::append(tx, &Entry { kind: "egress_forgotten", run: used_by, issue: Some(&decision.issue), body })
+}
+
 impl Journal {
     /// An agent asked for a host that nobody decided about.
     ///
@@ -128,16 +135,12 @@ impl Journal {
         })
     }
 
-    /// A decision holds no longer: a person took it back, or the run of this number used it up.
+    /// A decision holds no longer: a person took it back.
     ///
     /// # Errors
     /// The journal cannot be written: it holds.
-    pub fn egress_forgotten(&self, decision: Decision, used_by: Option<RunId>) -> Written<()> {
-        self.write("egress_forgotten", move |tx| {
-            tx.execute("DELETE FROM egress_decided WHERE id = ?1", [signed(decision.id)])?;
-            let body = json!({"decision": decision.id, "why": if used_by.is_some() { "used" } else { "revoked" }});
-            chain::append(tx, &Entry { kind: "egress_forgotten", run: used_by, issue: Some(&decision.issue), body })
-        })
+    pub fn egress_forgotten(&self, decision: Decision) -> Written<()> {
+        self.write("egress_forgotten", move |tx| forget(tx, &decision, None))
     }
 
     /// Nobody waits for these cards any more: their issue is finished.
@@ -154,12 +157,21 @@ impl Journal {
         })
     }
 
-    /// What a run reached so far, of the hosts where that changed.
+    /// What a run reached so far, of the hosts where that changed, and the decision of `once` that it used up with it.
     ///
     /// # Errors
-    /// The journal cannot be written.
-    pub fn egress_reached(&self, run: RunId, issue: IssueId, rows: Vec<Reached>) -> Written<()> {
+    /// The journal cannot be written: the decision holds.
+    pub fn egress_reached(
+        &self,
+        run: RunId,
+        issue: IssueId,
+        rows: Vec<Reached>,
+        used: Option<Decision>,
+    ) -> Written<()> {
         self.write("egress_reached", move |tx| {
+            if let Some(decision) = &used {
+                forget(tx, decision, Some(run))?;
+            }
             for row in &rows {
                 let Reached { target, rule, address, connections, denied, sent, received } = row;
                 tx.execute(

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use symphony_core::board::{FailureCode, ParkReason, RetryKind, RunFailure};
 use symphony_core::budget::Allowance;
 use symphony_core::ids::StateName;
-use symphony_core::issue::Issue;
+use symphony_core::issue::{Issue, Malformed};
 use symphony_core::snapshot::Tokens;
 use symphony_core::steering::{Asked, OpenQuestion};
 use symphony_core::workflow as wf;
@@ -74,6 +74,7 @@ pub(super) enum Part {
 
 pub(super) struct World {
     issues: Mutex<BTreeMap<String, Issue>>,
+    malformed: Mutex<Vec<Malformed>>,
     scripts: Mutex<BTreeMap<String, Vec<Vec<Step>>>>,
     started: Mutex<Vec<Started>>,
     stops: Mutex<Vec<(String, StopCause, Instant)>>,
@@ -95,6 +96,7 @@ impl World {
     pub(super) fn new(change: impl FnOnce(&mut Workflow)) -> Arc<Self> {
         Arc::new(Self {
             issues: Mutex::default(),
+            malformed: Mutex::default(),
             scripts: Mutex::default(),
             started: Mutex::default(),
             stops: Mutex::default(),
@@ -116,6 +118,22 @@ impl World {
     /// Somebody moves the file.
     pub(super) fn place(&self, name: &str, to: &str) {
         held(&self.issues).get_mut(name).expect("an issue").state = StateName::new(to);
+    }
+
+    /// There is a file that is no issue.
+    pub(super) fn malform(&self, file: &str) {
+        let (file, message) = (file.to_owned(), "no front matter".to_owned());
+        held(&self.malformed).push(Malformed { file, line: None, column: None, message });
+    }
+
+    /// There is none any more.
+    pub(super) fn mend(&self) {
+        held(&self.malformed).clear();
+    }
+
+    /// Somebody deletes the file.
+    pub(super) fn delete(&self, name: &str) {
+        held(&self.issues).remove(name);
     }
 
     pub(super) fn state(&self, name: &str) -> String {
@@ -165,7 +183,8 @@ impl Tracker for World {
             self.pass(Part::Scan).await;
             let takes = *held(&self.look_takes);
             tokio::time::sleep(takes).await;
-            Ok(Scan { issues: held(&self.issues).values().cloned().collect(), ..Scan::default() })
+            let issues = held(&self.issues).values().cloned().collect();
+            Ok(Scan { issues, malformed: held(&self.malformed).clone(), ..Scan::default() })
         })
     }
 

@@ -27,6 +27,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use symphony_core::egress::{AllowList, Denied, Rule, Target, Verb};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::snapshot::EventRow;
+use symphony_guest::wire::MAX_RELAYS_PER_LISTENER;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -37,8 +38,9 @@ pub use self::dial::{Dial, Internet};
 use crate::egress::{Book, Counts, Page};
 use crate::run::egress::{EgressDoor, OpenEgress, Tell};
 
-/// Connections at once; a further one is closed unread. The guest's relay carries as many.
-const CONNECTIONS: usize = 32;
+/// Connections at once; a further one is closed unread. The guest's relay carries as many, and one that has ended there may not
+/// have ended here yet.
+const CONNECTIONS: usize = MAX_RELAYS_PER_LISTENER + 16;
 /// Hosts that are looked up and called at once; further ones wait. The resolver is everybody's.
 const DIALS: usize = 8;
 /// Longest time for a request's head.
@@ -65,8 +67,8 @@ impl Egress {
 
     /// The same, for the floor of the runs.
     pub fn opening(self) -> OpenEgress {
-        Arc::new(move |run, issue, workflow, tell| {
-            let door = self.open(run, issue, workflow.egress.clone(), tell);
+        Arc::new(move |run, issue, workflow, own, tell| {
+            let door = self.open(run, issue, workflow.egress.clone(), own, tell);
             let (serving, keeping, closing) = (door.clone(), door.clone(), door);
             EgressDoor {
                 serve: Arc::new(move |stream| {
@@ -79,10 +81,10 @@ impl Egress {
         })
     }
 
-    /// The door of one run, open until [`Door::close`].
-    pub fn open(&self, run: RunId, issue: IssueId, allow: AllowList, tell: Tell) -> Door {
+    /// The door of one run, open until [`Door::close`]. `own` is what its agent's program asks for by itself.
+    pub fn open(&self, run: RunId, issue: IssueId, allow: AllowList, own: &'static [&'static str], tell: Tell) -> Door {
         Door(Arc::new(Shared {
-            page: self.book.open(run, issue),
+            page: self.book.open(run, issue, own),
             dial: self.dial.clone(),
             allow,
             tell,
@@ -183,11 +185,11 @@ impl Door {
 
     /// Name, then address, then the journal; the first byte comes after all of them.
     async fn passage(&self, request: Request<Incoming>, target: &Target) -> Result<Passage, Denied> {
-        let rule = self.0.page.rule(target, &self.0.allow).await?;
+        self.0.page.rule(target, &self.0.allow).await?;
         let turn = self.0.dials.acquire().await.map_err(|_| Denied::Over)?;
         let (server, address) = self.0.dial.dial(target).await?;
         drop(turn);
-        let counts = self.0.page.passes(target, &rule, address).await?;
+        let (rule, counts) = self.0.page.passes(target, &self.0.allow, address).await?;
         self.tell_passed(target, &rule, address);
         Ok(Passage { guest: hyper::upgrade::on(request), server, target: target.clone(), counts })
     }

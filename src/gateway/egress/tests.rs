@@ -1,5 +1,7 @@
 //! The door over real sockets: what a guest says on a byte stream, and what arrives at a server of this machine.
 
+mod troubles;
+
 use std::path::Path;
 
 use futures::future::BoxFuture;
@@ -27,6 +29,9 @@ impl Dial for Here {
         })
     }
 }
+
+/// What the agents of these tests ask for by themselves.
+const OWN: &[&str] = &["own.example"];
 
 struct House {
     dir: tempfile::TempDir,
@@ -56,7 +61,7 @@ impl House {
         let allow = AllowList(allow.iter().map(|text| Entry::parse(text).expect("an entry")).collect());
         let events = self.events.clone();
         let tell: Tell = Arc::new(move |row| events.lock().expect("lock").push(row));
-        self.egress.open(RunId(run), IssueId(issue.into()), allow, tell)
+        self.egress.open(RunId(run), IssueId(issue.into()), allow, OWN, tell)
     }
 
     /// The journal, looked at from outside.

@@ -126,7 +126,7 @@ async fn rows_of_hosts_that_the_events_contradict_are_told() {
         cards.push(journal.egress_asked(RunId(1), issue.clone(), host(name)).await.expect("writes"));
     }
     let used = journal.egress_decided(cards[1].clone(), vec![cards[1].id], Verb::Once, By::Cli).await.expect("writes");
-    journal.egress_forgotten(used, Some(RunId(1))).await.expect("writes");
+    journal.egress_reached(RunId(1), issue.clone(), vec![], Some(used)).await.expect("writes");
     let holds =
         journal.egress_decided(cards[2].clone(), vec![cards[2].id], Verb::Issue, By::Api).await.expect("writes");
     journal.egress_withdrawn(issue.clone(), vec![cards[3].id]).await.expect("writes");
@@ -140,7 +140,7 @@ async fn rows_of_hosts_that_the_events_contradict_are_told() {
         received: 4,
     };
     for _ in 0..2 {
-        journal.egress_reached(RunId(1), issue.clone(), vec![reached.clone()]).await.expect("writes");
+        journal.egress_reached(RunId(1), issue.clone(), vec![reached.clone()], None).await.expect("writes");
         reached.received += 1;
     }
     drop(journal);

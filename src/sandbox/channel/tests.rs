@@ -403,3 +403,38 @@ async fn fifty_connections_of_one_port_are_open_together_and_more_than_may_be_wa
         timeout(LONG, echo(&mut stream)).await.unwrap().unwrap();
     }
 }
+
+/// Our tools must answer an agent whatever else it holds.
+#[tokio::test]
+async fn a_listener_whose_neighbours_are_full_still_carries_connections() {
+    let rig = boot().await;
+    let mut held = vec![];
+    let (arrived, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..2 {
+        let mut incoming = rig.channel.listen(0).await.unwrap();
+        for _ in 0..80 {
+            held.push(tokio::net::TcpStream::connect(("127.0.0.1", incoming.port())).await.unwrap());
+        }
+        let arrived = arrived.clone();
+        tokio::spawn(async move {
+            let mut streams = vec![];
+            while let Some(stream) = incoming.accept().await {
+                streams.push(stream);
+                arrived.send(()).unwrap();
+            }
+        });
+    }
+    // Both have what is everybody's, and each its own.
+    for _ in 0..112 {
+        timeout(LONG, arrivals.recv()).await.unwrap().unwrap();
+    }
+    let mut tools = rig.channel.listen(0).await.unwrap();
+    for _ in 0..3 {
+        let mut program = tokio::net::TcpStream::connect(("127.0.0.1", tools.port())).await.unwrap();
+        let mut here = timeout(LONG, tools.accept()).await.unwrap().unwrap();
+        here.write_all(b"done").await.unwrap();
+        timeout(LONG, program.read_exact(&mut [0; 4])).await.unwrap().unwrap();
+        held.push(program);
+    }
+    assert!(arrivals.try_recv().is_err(), "the others were full all the time");
+}

@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use crate::mux::MuxStream;
 use crate::serve::{Guest, refuse};
 use crate::wire::{
-    self, FrameKind, ListenRequest, Listening, MAX_LISTENERS, MAX_RELAYS_PER_LISTENER, Refusal, RefusalKind,
-    RelayHeader,
+    self, FrameKind, ListenRequest, Listening, MAX_LISTENERS, MAX_RELAYS_PER_LISTENER, RELAYS_RESERVED, Refusal,
+    RefusalKind, RelayHeader,
 };
 
 /// Between two failed accepts (out of descriptors), so that failing does not become a busy loop.
@@ -37,6 +37,7 @@ pub(crate) async fn listen(guest: &Arc<Guest>, mut stream: MuxStream, request: L
         return;
     }
     let relays = Arc::new(Semaphore::new(MAX_RELAYS_PER_LISTENER));
+    let reserve = Arc::new(Semaphore::new(RELAYS_RESERVED));
     let accept = async {
         loop {
             let Ok(permit) = Arc::clone(&relays).acquire_owned().await else { return };
@@ -44,10 +45,15 @@ pub(crate) async fn listen(guest: &Arc<Guest>, mut stream: MuxStream, request: L
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let guest = Arc::clone(guest);
+            let (guest, reserve) = (Arc::clone(guest), Arc::clone(&reserve));
             tokio::spawn(async move {
                 // A connection that finds no room waits for it, as in the accept queue.
-                if let Ok(_one_of_all) = guest.relays.acquire().await {
+                let room = tokio::select! {
+                    biased;
+                    own = reserve.acquire() => own,
+                    one_of_all = guest.relays.acquire() => one_of_all,
+                };
+                if let Ok(_room) = room {
                     relay(&guest, connection, port).await;
                 }
                 drop(permit);

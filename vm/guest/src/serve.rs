@@ -15,8 +15,8 @@ use crate::child::Groups;
 use crate::mux::{Mux, MuxStream, Side};
 use crate::run::Dirs;
 use crate::wire::{
-    self, FrameKind, Hello, HelloInfo, MAX_HEADER, MAX_LISTENERS, MAX_MARKER, MAX_RELAYS, Refusal, RefusalKind,
-    Request, VERSION,
+    self, FrameKind, Hello, HelloInfo, MAX_HEADER, MAX_LISTENERS, MAX_MARKER, MAX_RELAYS, RELAYS_RESERVED, Refusal,
+    RefusalKind, Request, VERSION,
 };
 use crate::{check, export, init, listen, seed, spawn, state};
 
@@ -31,7 +31,7 @@ pub(crate) struct Guest {
     pub(crate) mux: Mux,
     pub(crate) groups: Groups,
     pub(crate) listeners: Semaphore,
-    /// Connections of all listeners.
+    /// Connections of all listeners beyond what each has for itself.
     pub(crate) relays: Semaphore,
     /// Seed and export work on one tree: one at a time.
     pub(crate) tree: Mutex<()>,
@@ -58,7 +58,7 @@ where
         mux,
         groups: Groups::default(),
         listeners: Semaphore::new(MAX_LISTENERS),
-        relays: Semaphore::new(MAX_RELAYS),
+        relays: Semaphore::new(MAX_RELAYS - MAX_LISTENERS * RELAYS_RESERVED),
         tree: Mutex::new(()),
         greeted: AtomicBool::new(false),
         shutdown: Notify::new(),

@@ -26,6 +26,8 @@ pub const MAX_WAKE: usize = 64 * 1024;
 pub const MAX_RELAYS_PER_LISTENER: usize = 64;
 /// Of all listeners together: fewer than a peer may hold open, for one too many ends the channel.
 pub const MAX_RELAYS: usize = 128;
+/// Of those, what each listener has for itself: our tools must answer however many connections the others hold.
+pub const RELAYS_RESERVED: usize = 8;
 /// Listeners of one channel.
 pub const MAX_LISTENERS: usize = 4;
 
