@@ -162,6 +162,10 @@ impl Door {
         };
         let mut response = self.send(outgoing, &credential, &mut account).await?;
         if response.status() == StatusCode::UNAUTHORIZED && credential.source.is_login() {
+            // It did no work for that, whatever becomes of the next look at the login.
+            if let Some(account) = &mut account {
+                account.refused();
+            }
             // Its owner may have logged in again a moment ago.
             let newer = self.credential(provider, call.is_metered()).await?;
             if newer.headers != credential.headers {
@@ -174,7 +178,7 @@ impl Door {
             let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             match status.is_success() {
                 true => account.answered(Meter::new(call, kind.unwrap_or_default())),
-                false => account.cancel(),
+                false => account.refused(),
             }
         }
         let name = provider.name();
@@ -249,7 +253,7 @@ impl Door {
         }
         self.0.broker.upstream.send(request).await.map_err(|Unsent { why, reached }| {
             if let Some(account) = account.as_mut().filter(|_| !reached) {
-                account.cancel();
+                account.refused();
             }
             let said = format!("{name} cannot be reached from the host: {why}");
             self.tell("model_unreachable", || said.clone());

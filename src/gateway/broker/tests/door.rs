@@ -6,7 +6,7 @@ use symphony_core::broker::{Metered, Usage};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::spend::Rules;
 use symphony_core::workflow::{Models, Place, Workflow};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -42,23 +42,26 @@ fn door(url: &str) -> (Door, mpsc::Receiver<Report>) {
 }
 
 fn keyed(url: &str, key: Option<&'static str>) -> (Door, mpsc::Receiver<Report>) {
-    let text = format!("---\ntracker: {{kind: local}}\nproviders: {{anthropic: {{base_url: '{url}'}}}}\n---\n");
-    let place = Place { dir: "/nowhere".into(), home: None, env: &|_| None };
-    let models: Models = Workflow::parse(&text, &place).expect("a workflow").0.models;
     let broker = Broker::new(Environment { home: None, variable: Arc::new(move |_| key.map(str::to_owned)) });
     let (to, reports) = mpsc::channel(8);
-    (broker.open(models, purse(), to).expect("randomness"), reports)
+    (broker.open(models(url, ""), purse(&Rules::default()), to).expect("randomness"), reports)
+}
+
+fn models(url: &str, more: &str) -> Models {
+    let text = format!("---\ntracker: {{kind: local}}\nproviders: {{anthropic: {{base_url: '{url}'{more}}}}}\n---\n");
+    let place = Place { dir: "/nowhere".into(), home: None, env: &|_| None };
+    Workflow::parse(&text, &place).expect("a workflow").0.models
 }
 
 /// A ledger of its own, whose file goes with the test's runtime.
-fn purse() -> Purse {
+fn purse(rules: &Rules) -> Purse {
     let dir = tempfile::tempdir().expect("a directory");
     let (journal, memory) = Journal::open(&dir.path().join("journal.db"), Origin::default()).expect("opens");
     tokio::spawn(async move {
         let _dir = dir;
         std::future::pending::<()>().await;
     });
-    let metering = Metering::new(journal, &memory, &Rules::default());
+    let metering = Metering::new(journal, &memory, rules);
     Purse { metering, payer: Payer { run: RunId(1), issue: IssueId("A".into()) } }
 }
 
@@ -79,7 +82,7 @@ async fn ask(io: &mut DuplexStream, token: &str) {
 }
 
 /// Reads until this was read.
-async fn until(io: &mut DuplexStream, word: &str) -> String {
+async fn until(io: &mut (impl AsyncRead + Unpin), word: &str) -> String {
     let mut text = String::new();
     let mut part = [0; 1024];
     while !text.contains(word) {
@@ -186,4 +189,36 @@ async fn an_agent_that_does_not_read_holds_the_provider_back() {
         read += agent.read(&mut part).await.expect("readable");
     }
     assert!(count() > last, "it goes on when the agent reads");
+}
+
+fn refusal(status: &str, headers: &str, words: &str) -> String {
+    let length = words.len();
+    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{headers}\r\n{words}")
+}
+
+/// Regression: the look at the login after a 401 came before what was set aside was given back, and all of it was charged.
+#[tokio::test]
+async fn a_login_that_ends_while_it_is_refused_costs_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join(".claude/.credentials.json");
+    let login = |at: i64| format!(r#"{{"claudeAiOauth":{{"accessToken":"planted-login","expiresAt":{at}}}}}"#);
+    std::fs::create_dir_all(file.parent().expect("parent")).expect("directory");
+    std::fs::write(&file, login(32_503_680_000_000)).expect("written");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let broker = Broker::new(Environment { home: Some(home.path().into()), variable: Arc::new(|_| None) });
+    let (purse, (to, mut reports)) = (purse(&Rules::default()), mpsc::channel(8));
+    let metering = purse.metering.clone();
+    let door = broker.open(models(&url, ", login: true"), purse, to).expect("randomness");
+    let mut agent = connect(&door);
+    ask(&mut agent, door.token()).await;
+    let (mut provider, _) = listener.accept().await.expect("the broker");
+    until(&mut provider, "\r\n\r\n").await;
+    std::fs::write(&file, login(1)).expect("written");
+    provider.write_all(refusal("401 Unauthorized", "", "{}").as_bytes()).await.expect("taken");
+    until(&mut agent, "has expired").await;
+    assert_eq!(metering.view().ever, symphony_core::spend::Sums::default());
+    while let Ok(report) = reports.try_recv() {
+        assert!(!matches!(report, Report::Metered(_)), "nobody worked: {report:?}");
+    }
 }
