@@ -42,11 +42,33 @@ struct Entry {
     standing: Standing,
     refused: Option<String>,
     /// For those that go one at a time.
-    gate: Arc<Semaphore>,
+    gate: Gate,
 }
 
-fn gate() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(1))
+#[derive(Clone)]
+struct Gate {
+    /// Whose turn it is; kept until an answer begins.
+    turn: Arc<Semaphore>,
+    /// Who leaves now without waiting for that.
+    pace: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Gate {
+    fn new() -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), pace: Arc::default() }
+    }
+
+    /// Resolves at an instant of its own for each, [`SPACING`] apart.
+    async fn spaced(&self) {
+        let at = {
+            let mut last = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let at = last.map_or(now, |last| last.max(now)) + SPACING;
+            *last = Some(at);
+            at
+        };
+        tokio::time::sleep_until(at).await;
+    }
 }
 
 impl Default for Standings {
@@ -71,9 +93,9 @@ impl Standings {
         Instant::now() + Duration::from_millis(ahead)
     }
 
-    fn state(&self, of: &Fingerprint) -> Result<(quota::Leave, Arc<Semaphore>), String> {
+    fn state(&self, of: &Fingerprint) -> Result<(quota::Leave, Gate), String> {
         let all = self.lock();
-        let Some(entry) = all.get(of) else { return Ok((quota::Leave::Go, gate())) };
+        let Some(entry) = all.get(of) else { return Ok((quota::Leave::Go, Gate::new())) };
         match &entry.refused {
             Some(said) => Err(said.clone()),
             None => Ok((entry.standing.leave(self.now()), entry.gate.clone())),
@@ -102,11 +124,15 @@ impl Standings {
             _ => return self.glance(of),
         };
         // One that takes long must not hold up all others.
-        let permit = tokio::time::timeout(PATIENCE, gate.acquire_owned()).await.ok().and_then(Result::ok);
+        let permit = tokio::time::timeout(PATIENCE, gate.turn.clone().acquire_owned()).await.ok().and_then(Result::ok);
+        // Nor do all others go at once then.
+        if permit.is_none() {
+            gate.spaced().await;
+        }
         match self.state(of) {
             Ok((quota::Leave::Alone, _)) => Leave::Go(permit),
             Ok((quota::Leave::Go, _)) => {
-                tokio::time::sleep(SPACING).await;
+                gate.spaced().await;
                 Leave::Go(None)
             }
             _ => self.glance(of),
@@ -121,7 +147,7 @@ impl Standings {
         {
             all.remove(&some);
         }
-        change(all.entry(*of).or_insert_with(|| Entry { standing: Standing::default(), refused: None, gate: gate() }));
+        change(all.entry(*of).or_insert_with(|| Entry { standing: Standing::default(), refused: None, gate: Gate::new() }));
         drop(all);
         self.changed.send_replace(());
     }

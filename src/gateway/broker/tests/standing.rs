@@ -38,6 +38,25 @@ async fn an_answer_that_takes_long_does_not_hold_up_the_others_for_ever() {
     assert!(matches!(standings.leave(&OF).await, Leave::Go(None)));
 }
 
+/// Regression: all that waited behind an answer that takes long went at the same instant.
+#[tokio::test(start_paused = true)]
+async fn those_that_wait_no_longer_for_an_answer_leave_one_after_another() {
+    let standings = Arc::new(Standings::default());
+    standings.wait(&OF, standings.now(), Duration::from_secs(1));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let Leave::Go(Some(_first)) = standings.leave(&OF).await else { panic!("it may go") };
+    let others = (0..8).map(|_| {
+        let standings = standings.clone();
+        tokio::spawn(async move {
+            assert!(matches!(standings.leave(&OF).await, Leave::Go(None)));
+            tokio::time::Instant::now()
+        })
+    });
+    let left = futures::future::join_all(others.collect::<Vec<_>>()).await;
+    let instants: std::collections::BTreeSet<_> = left.into_iter().map(|at| at.expect("no panic")).collect();
+    assert_eq!(instants.len(), 8, "each at an instant of its own: {instants:?}");
+}
+
 #[tokio::test]
 async fn what_is_refused_stays_refused_and_what_is_remembered_has_a_bound() {
     let standings = Arc::new(Standings::default());
