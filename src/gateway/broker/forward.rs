@@ -38,7 +38,7 @@ pub(super) struct Outgoing {
     /// The model that is asked; empty where none is.
     pub(super) model: String,
     /// What it can use at most, and the unusual tier it asks for.
-    weight: (Most, Option<String>),
+    pub(super) weight: (Most, Option<String>),
     _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -140,41 +140,32 @@ impl Door {
     }
 
     /// One request to the provider, and what came back.
+    ///
+    /// Its account is left where it is unless an answer begins: what is set aside comes free once its caller has kept what a
+    /// refusal means for the others that wait for it.
     pub(super) async fn forward(
         &self,
         outgoing: &Outgoing,
         mut credential: Credential,
+        account: &mut Option<Account>,
         sent: Tick,
     ) -> Result<Answer, Refusal> {
         let Route { provider, call, .. } = outgoing.route;
-        let permit = match call.is_metered() {
-            true => {
-                Some(self.0.reports.clone().reserve_owned().await.map_err(|_| Refusal::new(503, "the run is over"))?)
-            }
-            false => None,
-        };
-        let mut account = match permit {
-            Some(permit) => {
-                let ticket = self.reserve(provider, &outgoing.model, outgoing.weight.clone()).await?;
-                Some(Account::open(provider, outgoing.model.clone(), ticket, permit))
-            }
-            None => None,
-        };
-        let mut response = self.send(outgoing, &credential, &mut account).await?;
+        let mut response = self.send(outgoing, &credential, account).await?;
         if response.status() == StatusCode::UNAUTHORIZED && credential.source.is_login() {
             // It did no work for that, whatever becomes of the next look at the login.
-            if let Some(account) = &mut account {
+            if let Some(account) = account.as_mut() {
                 account.refused();
             }
             // Its owner may have logged in again a moment ago.
             let newer = self.credential(provider, call.is_metered()).await?;
             if newer.headers != credential.headers {
                 credential = newer;
-                response = self.send(outgoing, &credential, &mut account).await?;
+                response = self.send(outgoing, &credential, account).await?;
             }
         }
         let status = response.status();
-        if let Some(account) = &mut account {
+        if let Some(account) = account.as_mut() {
             let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             match status.is_success() {
                 true => account.answered(Meter::new(call, kind.unwrap_or_default())),
@@ -198,8 +189,10 @@ impl Door {
         let (head, body) = response.into_parts();
         // A refusal may quote what it was sent, in a proxy's words or the provider's own.
         let (body, trouble) = match status.is_success() {
-            true if call.is_metered() => (self.watched(Passing::new(body, account), provider, &outgoing.model), None),
-            true => (Body::new(Passing::new(body, account)), None),
+            true if call.is_metered() => {
+                (self.watched(Passing::new(body, account.take()), provider, &outgoing.model), None)
+            }
+            true => (Body::new(Passing::new(body, None)), None),
             false => {
                 let words = scrubbed(body, &credential).await;
                 let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());

@@ -36,16 +36,12 @@ impl Door {
     /// Forwards the request as soon as its provider takes requests, and again when it asked to wait.
     pub(super) async fn in_turn(&self, outgoing: Outgoing) -> Result<Response<Body>, Refusal> {
         let (provider, metered) = (outgoing.route.provider, outgoing.route.call.is_metered());
-        let (standings, began) = (&self.0.broker.standings, Instant::now());
+        let (standings, mut began) = (&self.0.broker.standings, Instant::now());
         let mut held = None;
         loop {
             let credential = self.credential(provider, metered).await?;
-            let of = credential.fingerprint();
-            if standings.goes_alone(&of) {
-                held.get_or_insert_with(|| Held::of(self));
-            }
-            let permit = match standings.leave(&of).await {
-                Leave::Go(permit) => permit,
+            match standings.glance(&credential.fingerprint()) {
+                Leave::Go(_) => {}
                 Leave::Never(said) => return Err(self.shut_out(provider, metered, said)),
                 Leave::Until(at) if at.saturating_duration_since(began) > self.patience() => {
                     return Err(self.sent_away(provider, metered, at));
@@ -55,11 +51,25 @@ impl Door {
                     tokio::time::sleep_until(at).await;
                     continue;
                 }
-            };
+            }
+            held = None;
+            // Before its turn: one that goes alone must not keep the others waiting while it waits for its budget.
+            let asked = Instant::now();
+            let mut account = self.account(&outgoing).await?;
+            began += asked.elapsed();
+            // Minutes may have passed, and what the provider or the login's owner did meanwhile counts.
+            let credential = self.credential(provider, metered).await?;
+            let of = credential.fingerprint();
+            if standings.goes_alone(&of) {
+                held = Some(Held::of(self));
+            }
+            // What is set aside comes free while it waits again.
+            let Leave::Go(_permit) = standings.leave(&of).await else { continue };
             held = None;
             let sent = standings.now();
-            let Answer { response, credential, trouble } = self.forward(&outgoing, credential, sent).await?;
-            drop(permit);
+            // Account and permit are kept until what a refusal means is known to all: whoever they let go looks again.
+            let Answer { response, credential, trouble } =
+                self.forward(&outgoing, credential, &mut account, sent).await?;
             let of = credential.fingerprint();
             match trouble {
                 // Counting tokens has limits of its own, and so may a key for other calls.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use symphony_core::broker::{Metered, Usage};
 use symphony_core::ids::{IssueId, RunId};
-use symphony_core::spend::Rules;
+use symphony_core::spend::{Cap, Caps, Rules, Sums};
 use symphony_core::workflow::{Models, Place, Workflow};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::TcpListener;
@@ -217,8 +217,40 @@ async fn a_login_that_ends_while_it_is_refused_costs_nothing() {
     std::fs::write(&file, login(1)).expect("written");
     provider.write_all(refusal("401 Unauthorized", "", "{}").as_bytes()).await.expect("taken");
     until(&mut agent, "has expired").await;
-    assert_eq!(metering.view().ever, symphony_core::spend::Sums::default());
+    assert_eq!(metering.view().ever, Sums::default());
     while let Ok(report) = reports.try_recv() {
         assert!(!matches!(report, Report::Metered(_)), "nobody worked: {report:?}");
     }
+}
+
+/// Regression: who waited for budget went to a provider that had asked to wait meanwhile.
+#[tokio::test]
+async fn what_its_provider_asked_for_while_a_request_waited_for_budget_counts() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let broker = Broker::new(Environment { home: None, variable: Arc::new(|_| None) });
+    // Room for one of them at a time.
+    let issue = Cap { tokens: Some(200), ..Cap::default() };
+    let rules = Rules { caps: Caps { issue, ..Caps::default() }, assumed_output: 100, ..Rules::default() };
+    let (purse, (to, _reports)) = (purse(&rules), mpsc::channel(8));
+    let metering = purse.metering.clone();
+    let door = broker.open(models(&url, ""), purse, to).expect("randomness");
+    let mut first = connect(&door);
+    ask(&mut first, door.token()).await;
+    let (mut provider, _) = listener.accept().await.expect("the broker");
+    until(&mut provider, "\r\n\r\n").await;
+    let mut second = connect(&door);
+    ask(&mut second, door.token()).await;
+    // It has come to wait, as far as one can see from here; were it slower, it would see the wait all the same.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let limited = refusal("429 Too Many Requests", "retry-after: 600\r\n", "{}");
+    provider.write_all(limited.as_bytes()).await.expect("taken");
+    for agent in [&mut first, &mut second] {
+        tokio::select! {
+            said = until(agent, "asks to wait") => assert!(said.contains(" 429 "), "{said}"),
+            _ = until(&mut provider, "POST") => panic!("it was asked again"),
+            _ = listener.accept() => panic!("it was asked again"),
+        }
+    }
+    assert_eq!(metering.view().ever, Sums::default());
 }
