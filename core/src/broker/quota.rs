@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::Provider;
 use crate::time::Tick;
 
 /// No provider is asked again sooner.
@@ -26,8 +27,51 @@ const PAID_OUT: Duration = Duration::from_secs(3600);
 pub enum Trouble {
     /// None is to come before this long.
     Wait(Duration),
+    /// The account has nothing left; it is asked again after this long, for nobody tells us of more.
+    Empty(Duration),
     /// None with this credential.
     Login,
+}
+
+impl Trouble {
+    /// For how long nothing is asked, and why; `None` where another credential is needed.
+    pub fn pause(self) -> Option<(Duration, Pause)> {
+        match self {
+            Self::Wait(wait) if wait >= MAX => Some((wait, Pause::Longer)),
+            Self::Wait(wait) => Some((wait, Pause::Asked)),
+            Self::Empty(wait) => Some((wait, Pause::Empty)),
+            Self::Login => None,
+        }
+    }
+}
+
+/// Why nothing is asked for a while, and so what its end means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pause {
+    /// The provider asked for it, and answers then.
+    #[default]
+    Asked,
+    /// It asked for more than [`MAX`]: it is asked again before that.
+    Longer,
+    /// Its account has no credit left.
+    Empty,
+}
+
+impl Pause {
+    /// The sentence for people, without its end.
+    pub fn words(self, provider: Provider, until: Timestamp) -> String {
+        let (name, at) = (provider.name(), until.strftime("%H:%M"));
+        match self {
+            Self::Asked => format!("{name} asks to wait; resumes {at} UTC"),
+            Self::Longer => {
+                format!("{name} asks to wait for more than {} h; asked again at {at} UTC", MAX.as_secs() / 3600)
+            }
+            Self::Empty => format!(
+                "{name} says that its account has no credit left: add credit there, or change the key; it is asked again at \
+                 {at} UTC"
+            ),
+        }
+    }
 }
 
 /// An answer that is no success.
@@ -55,7 +99,7 @@ pub fn trouble(refused: &Refused<'_>, now: Timestamp) -> Option<Trouble> {
             Some(Trouble::Login)
         }
         402 | 429 if refused.status == 402 || is(&["insufficient_quota", "billing_error", "usage_not_included"]) => {
-            Some(Trouble::Wait(asked.unwrap_or(PAID_OUT).clamp(MIN, MAX)))
+            Some(Trouble::Empty(asked.unwrap_or(PAID_OUT).clamp(MIN, MAX)))
         }
         429 | 529 => Some(Trouble::Wait(wait(asked, refused.in_a_row))),
         503 if asked.is_some() => Some(Trouble::Wait(wait(asked, refused.in_a_row))),
@@ -173,6 +217,8 @@ pub struct Standing {
     since: Tick,
     /// Until when nothing is asked.
     until: Tick,
+    /// Why.
+    pause: Pause,
     /// Refusals in a row.
     in_a_row: u32,
 }
@@ -198,6 +244,11 @@ impl Standing {
         }
     }
 
+    /// Why nothing is asked.
+    pub fn pause(&self) -> Pause {
+        self.pause
+    }
+
     /// How many refusals in a row there are with that of a request which was sent then. Those that were under way
     /// together are one.
     pub fn in_a_row_with(&self, sent: Tick) -> u32 {
@@ -205,11 +256,13 @@ impl Standing {
     }
 
     /// A request that was sent then was refused for so long.
-    pub fn refused(&mut self, sent: Tick, now: Tick, wait: Duration) {
+    pub fn refused(&mut self, sent: Tick, now: Tick, wait: Duration, pause: Pause) {
         self.in_a_row = self.in_a_row_with(sent);
         let until = now.plus_ms(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         self.since = now;
-        self.until = self.until.max(until);
+        if until >= self.until {
+            (self.until, self.pause) = (until, pause);
+        }
     }
 
     /// A request that was sent then was answered. One that was under way when the wait began says nothing.
@@ -278,8 +331,6 @@ mod tests {
         waits(429, codex, "", 600.0);
         let body = r#"{"error":{"type":"usage_limit_reached","resets_at":1795742400}}"#;
         waits(429, &[], body, 1200.0);
-        waits(429, &[], r#"{"error":{"type":"insufficient_quota"}}"#, 3600.0);
-        waits(402, &[], "", 3600.0);
         waits(503, &[("retry-after", "2")], "", 2.0);
         assert_eq!(read(503, &[], "", 1), None, "the agent's own retries are enough");
         assert_eq!(read(500, &[("retry-after", "2")], "", 1), None);
@@ -333,20 +384,42 @@ mod tests {
         }
     }
 
+    /// Regression: an account without credit was shown as one that resumes by itself.
+    #[test]
+    fn an_empty_account_and_a_wait_beyond_the_bound_do_not_say_that_they_resume() {
+        let said = |trouble: Option<Trouble>| {
+            let (wait, pause) = trouble.and_then(Trouble::pause).expect("a pause");
+            (wait.as_secs(), pause.words(Provider::OpenAi, now()))
+        };
+        let empty = "openai says that its account has no credit left: add credit there, or change the key; it is asked again \
+                     at 01:00 UTC";
+        for kind in ["insufficient_quota", "billing_error", "usage_not_included"] {
+            let words = format!(r#"{{"error":{{"type":"{kind}"}}}}"#);
+            assert_eq!(said(read(429, &[], &words, 1)), (3600, empty.to_owned()));
+        }
+        assert_eq!(said(read(402, &[], "", 1)), (3600, empty.to_owned()));
+        assert_eq!(said(read(402, &[("retry-after", "86400")], "", 1)), (4 * 3600, empty.to_owned()));
+        let longer = "openai asks to wait for more than 4 h; asked again at 01:00 UTC";
+        assert_eq!(said(read(429, &[("retry-after", "86400")], "", 1)), (4 * 3600, longer.to_owned()));
+        let asked = "openai asks to wait; resumes 01:00 UTC";
+        assert_eq!(said(read(429, &[("retry-after", "60")], "", 1)), (60, asked.to_owned()));
+        assert_eq!(Trouble::Login.pause(), None);
+    }
+
     #[test]
     fn after_a_wait_requests_go_one_at_a_time_until_one_is_answered() {
         let mut standing = Standing::default();
         assert_eq!(standing.leave(Tick(0)), Leave::Go);
-        standing.refused(Tick(0), Tick(100), Duration::from_secs(1));
+        standing.refused(Tick(0), Tick(100), Duration::from_secs(1), Pause::Longer);
         assert_eq!(standing.leave(Tick(1099)), Leave::Until(Tick(1100)));
         assert_eq!(standing.leave(Tick(1100)), Leave::Alone);
         // One that was under way with it counts no further, and shortens nothing.
-        standing.refused(Tick(50), Tick(200), Duration::from_millis(1));
-        assert_eq!((standing.in_a_row, standing.until), (1, Tick(1100)));
+        standing.refused(Tick(50), Tick(200), Duration::from_millis(1), Pause::Asked);
+        assert_eq!((standing.in_a_row, standing.until, standing.pause()), (1, Tick(1100), Pause::Longer));
         // Nor does its success say that the wait is over.
         standing.answered(Tick(60));
         assert_eq!(standing.leave(Tick(1100)), Leave::Alone);
-        standing.refused(Tick(1100), Tick(1200), Duration::from_secs(2));
+        standing.refused(Tick(1100), Tick(1200), Duration::from_secs(2), Pause::Asked);
         assert_eq!((standing.in_a_row, standing.leave(Tick(1300))), (2, Leave::Until(Tick(3200))));
         standing.answered(Tick(3200));
         assert_eq!(standing.leave(Tick(3201)), Leave::Go);

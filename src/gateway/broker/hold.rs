@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Response;
 use symphony_core::board::StopCause;
-use symphony_core::broker::quota::Trouble;
+use symphony_core::broker::quota::{Pause, Trouble};
 use symphony_core::broker::{Provider, Refusal};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -43,10 +43,10 @@ impl Door {
             match standings.glance(&credential.fingerprint()) {
                 Leave::Go(_) => {}
                 Leave::Never(said) => return Err(self.shut_out(provider, metered, said)),
-                Leave::Until(at) if at.saturating_duration_since(began) > self.patience() => {
-                    return Err(self.sent_away(provider, metered, at));
+                Leave::Until(at, pause) if at.saturating_duration_since(began) > self.patience() => {
+                    return Err(self.sent_away(provider, metered, at, pause));
                 }
-                Leave::Until(at) => {
+                Leave::Until(at, _) => {
                     held.get_or_insert_with(|| Held::of(self));
                     tokio::time::sleep_until(at).await;
                     continue;
@@ -71,21 +71,21 @@ impl Door {
             let Answer { response, credential, trouble } =
                 self.forward(&outgoing, credential, &mut account, sent).await?;
             let of = credential.fingerprint();
-            match trouble {
+            match trouble.map(Trouble::pause) {
                 // Counting tokens has limits of its own, and so may a key for other calls.
-                Some(Trouble::Wait(_)) if !metered => return Ok(response),
-                Some(Trouble::Login) if !metered => {
+                Some(Some(_)) if !metered => return Ok(response),
+                Some(None) if !metered => {
                     return Err(self.shut_out(provider, metered, refused(provider, &credential)));
                 }
-                Some(Trouble::Wait(wait)) => {
-                    standings.wait(&of, sent, wait);
+                Some(Some((wait, pause))) => {
+                    standings.wait(&of, sent, wait, pause);
                     let said = || {
                         let (name, status, seconds) = (provider.name(), response.status().as_u16(), wait.as_secs_f64());
                         format!("{name} answered {status} to {}: nothing is asked for {seconds:.0} s", outgoing.model)
                     };
                     self.tell("model_limited", said);
                 }
-                Some(Trouble::Login) => {
+                Some(None) => {
                     let said = refused(provider, &credential);
                     standings.refuse(&of, said.clone());
                     return Err(self.shut_out(provider, metered, said));
@@ -123,9 +123,8 @@ impl Door {
         Refusal::new(401, said)
     }
 
-    fn sent_away(&self, provider: Provider, ends_run: bool, at: Instant) -> Refusal {
-        let resumes = Standings::of_the_world(at).strftime("%H:%M").to_string();
-        let said = format!("{} asks to wait; resumes {resumes} UTC", provider.name());
+    fn sent_away(&self, provider: Provider, ends_run: bool, at: Instant, pause: Pause) -> Refusal {
+        let said = pause.words(provider, Standings::of_the_world(at));
         self.tell("model_limited", || said.clone());
         if ends_run {
             self.end_run(StopCause::ProviderPaused(provider));

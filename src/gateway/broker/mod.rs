@@ -128,7 +128,7 @@ impl Broker {
         let credential = found.map_err(|none| NoModel::NoCredential(none.to_string()))?;
         match self.standings.glance(&credential.fingerprint()) {
             Leave::Go(_) => Ok(()),
-            Leave::Until(at) => Err(NoModel::Paused(Standings::of_the_world(at))),
+            Leave::Until(at, pause) => Err(NoModel::Paused(pause, Standings::of_the_world(at))),
             Leave::Never(said) => Err(NoModel::NoCredential(said)),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use symphony_core::broker::quota::{self, Standing};
+use symphony_core::broker::quota::{self, Pause, Standing};
 use symphony_core::time::Tick;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
@@ -24,8 +24,8 @@ const SPACING: Duration = Duration::from_millis(100);
 pub(super) enum Leave {
     /// It may. The permit is kept until its answer begins.
     Go(Option<OwnedSemaphorePermit>),
-    /// Not before this.
-    Until(Instant),
+    /// Not before this, and why.
+    Until(Instant, Pause),
     /// Its credential is no good; what was said of it.
     Never(String),
 }
@@ -93,12 +93,12 @@ impl Standings {
         Instant::now() + Duration::from_millis(ahead)
     }
 
-    fn state(&self, of: &Fingerprint) -> Result<(quota::Leave, Gate), String> {
+    fn state(&self, of: &Fingerprint) -> Result<(quota::Leave, Pause, Gate), String> {
         let all = self.lock();
-        let Some(entry) = all.get(of) else { return Ok((quota::Leave::Go, Gate::new())) };
+        let Some(entry) = all.get(of) else { return Ok((quota::Leave::Go, Pause::default(), Gate::new())) };
         match &entry.refused {
             Some(said) => Err(said.clone()),
-            None => Ok((entry.standing.leave(self.now()), entry.gate.clone())),
+            None => Ok((entry.standing.leave(self.now()), entry.standing.pause(), entry.gate.clone())),
         }
     }
 
@@ -106,21 +106,21 @@ impl Standings {
     pub(super) fn glance(&self, of: &Fingerprint) -> Leave {
         match self.state(of) {
             Err(said) => Leave::Never(said),
-            Ok((quota::Leave::Until(at), _)) => Leave::Until(self.instant(at)),
-            Ok((quota::Leave::Go | quota::Leave::Alone, _)) => Leave::Go(None),
+            Ok((quota::Leave::Until(at), pause, _)) => Leave::Until(self.instant(at), pause),
+            Ok((quota::Leave::Go | quota::Leave::Alone, ..)) => Leave::Go(None),
         }
     }
 
     /// Whether one goes alone now: others wait for its answer.
     pub(super) fn goes_alone(&self, of: &Fingerprint) -> bool {
-        matches!(self.state(of), Ok((quota::Leave::Alone, _)))
+        matches!(self.state(of), Ok((quota::Leave::Alone, ..)))
     }
 
     /// Whether a request may go. After a wait they go one at a time until one is answered, and the others soon after each
     /// other: a provider that just recovered is not run over.
     pub(super) async fn leave(&self, of: &Fingerprint) -> Leave {
         let gate = match self.state(of) {
-            Ok((quota::Leave::Alone, gate)) => gate,
+            Ok((quota::Leave::Alone, _, gate)) => gate,
             _ => return self.glance(of),
         };
         // One that takes long must not hold up all others.
@@ -130,8 +130,8 @@ impl Standings {
             gate.spaced().await;
         }
         match self.state(of) {
-            Ok((quota::Leave::Alone, _)) => Leave::Go(permit),
-            Ok((quota::Leave::Go, _)) => {
+            Ok((quota::Leave::Alone, ..)) => Leave::Go(permit),
+            Ok((quota::Leave::Go, ..)) => {
                 gate.spaced().await;
                 Leave::Go(None)
             }
@@ -158,8 +158,8 @@ impl Standings {
     }
 
     /// The provider asks to wait.
-    pub(super) fn wait(self: &Arc<Self>, of: &Fingerprint, sent: Tick, wait: Duration) {
-        self.change(of, |entry| entry.standing.refused(sent, self.now(), wait));
+    pub(super) fn wait(self: &Arc<Self>, of: &Fingerprint, sent: Tick, wait: Duration, pause: Pause) {
+        self.change(of, |entry| entry.standing.refused(sent, self.now(), wait, pause));
         // Whoever waits for this elsewhere hears of it then.
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
