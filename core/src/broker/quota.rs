@@ -16,7 +16,7 @@ pub const MAX: Duration = Duration::from_secs(4 * 3600);
 /// First step of our own patience with a provider that says nothing.
 const FIRST: Duration = Duration::from_secs(5);
 /// Its last step.
-const LAST: Duration = Duration::from_secs(15 * 60);
+pub const LAST: Duration = Duration::from_secs(15 * 60);
 /// So many refusals in a row are believed to the second; after that our own patience counts if it is the longer.
 const BELIEVED: u32 = 3;
 /// Nothing is left of what was paid for: only a person changes that, and nobody tells us when.
@@ -82,6 +82,8 @@ pub struct Refused<'a> {
     pub header: &'a dyn Fn(&str) -> Option<&'a str>,
     /// Its words, as far as they were read.
     pub words: &'a str,
+    /// The model that was asked. The agent chose its name, and providers quote it.
+    pub model: &'a str,
     /// Refusals in a row, this one included.
     pub in_a_row: u32,
 }
@@ -93,11 +95,11 @@ pub fn trouble(refused: &Refused<'_>, now: Timestamp) -> Option<Trouble> {
     let is = |kinds: &[&str]| kinds.contains(&said("type")) || kinds.contains(&said("code"));
     let asked = asked(refused, &words, now);
     match refused.status {
+        429 if is_too_large(refused, now) => None,
         401 => Some(Trouble::Login),
         // That a model or a feature is not for this account says nothing of its credential.
-        403 if is(&LOGIN) || LOGIN_WORDS.iter().any(|part| said("message").to_lowercase().contains(part)) => {
-            Some(Trouble::Login)
-        }
+        403 if is(&LOGIN) => Some(Trouble::Login),
+        403 if !is(&OF_A_MODEL) && says(refused, said("message"), &LOGIN_WORDS) => Some(Trouble::Login),
         402 | 429 if refused.status == 402 || is(&["insufficient_quota", "billing_error", "usage_not_included"]) => {
             Some(Trouble::Empty(asked.unwrap_or(PAID_OUT).clamp(MIN, MAX)))
         }
@@ -107,6 +109,31 @@ pub fn trouble(refused: &Refused<'_>, now: Timestamp) -> Option<Trouble> {
     }
 }
 
+/// Whether a refusal for too much at once concerns this request alone: a wait makes it no smaller, and an account that has
+/// its limits left gives no time for one.
+pub fn is_too_large(refused: &Refused<'_>, now: Timestamp) -> bool {
+    let words: Value = serde_json::from_str(refused.words).unwrap_or_default();
+    let message = words.pointer("/error/message").and_then(Value::as_str).unwrap_or_default();
+    let is_left = |kind: &&str| {
+        let left = (refused.header)(&format!("x-ratelimit-remaining-{kind}")).and_then(|left| left.trim().parse().ok());
+        left.is_none_or(|left: f64| left > 0.0)
+    };
+    refused.status == 429
+        && asked(refused, &words, now).is_none()
+        && ["requests", "tokens"].iter().all(is_left)
+        && says(refused, message, &LARGE_WORDS)
+}
+
+/// Whether a message has one of these words of the provider's own: an agent could put them there with the model's name.
+fn says(refused: &Refused<'_>, message: &str, words: &[&str]) -> bool {
+    let (message, model) = (message.to_lowercase(), refused.model.to_lowercase());
+    words.iter().any(|word| message.contains(word) && !model.contains(word))
+}
+
+/// How a request is called that no wait makes smaller.
+const LARGE_WORDS: [&str; 2] = ["request too large", "request is too large"];
+/// Kinds of errors that concern a model, whatever words stand beside them.
+const OF_A_MODEL: [&str; 2] = ["model_not_found", "not_found_error"];
 /// Kinds of errors of which only another credential helps.
 const LOGIN: [&str; 6] = [
     "authentication_error",
@@ -288,7 +315,7 @@ mod tests {
         in_a_row: u32,
     ) -> Option<Trouble> {
         let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-        trouble(&Refused { status, header: &header, words, in_a_row }, now())
+        trouble(&Refused { status, header: &header, words, model: "m", in_a_row }, now())
     }
 
     #[track_caller]
@@ -344,7 +371,7 @@ mod tests {
         waits(429, &[("retry-after", "Fri, 27 Nov 2020 01:02:00 GMT")], "", 1.0);
         for odd in ["-7", "soon", "NaN", "inf", "1e300", "", "6m0"] {
             let header = |name: &str| (name == "retry-after").then_some(odd);
-            let refused = Refused { status: 429, header: &header, words: "{", in_a_row: 1 };
+            let refused = Refused { status: 429, header: &header, words: "{", model: "m", in_a_row: 1 };
             assert_eq!(trouble(&refused, now()), Some(Trouble::Wait(FIRST)), "{odd}");
         }
         assert_eq!(spoken("1h2m3.5s"), Some(Duration::from_secs_f64(3723.5)));
@@ -404,6 +431,35 @@ mod tests {
         let asked = "openai asks to wait; resumes 01:00 UTC";
         assert_eq!(said(read(429, &[("retry-after", "60")], "", 1)), (60, asked.to_owned()));
         assert_eq!(Trouble::Login.pause(), None);
+    }
+
+    const LARGE: &str = r#"{"error":{"message":"Request too large for m in organization org-1 on tokens per min (TPM): Limit 30000, Requested 45000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+
+    /// Regression: one request above the account's limit made everybody wait, again and again.
+    #[test]
+    fn a_request_that_is_too_large_by_itself_makes_nobody_wait() {
+        assert_eq!(read(429, &[("x-ratelimit-remaining-tokens", "30000")], LARGE, 1), None);
+        assert_eq!(read(429, &[], LARGE, 9), None);
+        // Nothing is left, or there is a time: a wait may help.
+        waits(429, &[("x-ratelimit-remaining-tokens", "0")], LARGE, 5.0);
+        waits(429, &[("retry-after", "7")], LARGE, 7.0);
+        waits(429, &[], &LARGE.replace("Request too large", "Rate limit reached"), 5.0);
+        let named = LARGE.replace("Request too large for m", "Rate limit reached for request too large");
+        let refused =
+            Refused { status: 429, header: &|_| None, words: &named, model: "Request too LARGE", in_a_row: 1 };
+        assert_eq!(trouble(&refused, now()), Some(Trouble::Wait(FIRST)), "its name is the agent's own");
+    }
+
+    /// Regression: a guest that asked a model of such a name shut its provider for all runs.
+    #[test]
+    fn the_name_of_a_model_says_nothing_of_the_credential() {
+        for model in ["oauth-1", "My-REVOKED"] {
+            let words = format!(r#"{{"error":{{"type":"permission_error","message":"no access to {model}"}}}}"#);
+            let refused = Refused { status: 403, header: &|_| None, words: &words, model, in_a_row: 1 };
+            assert_eq!(trouble(&refused, now()), None, "{model}");
+        }
+        let words = r#"{"error":{"code":"model_not_found","message":"m is not there for oauth"}}"#;
+        assert_eq!(read(403, &[], words, 1), None);
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Door {
                 response = self.send(outgoing, &credential, account).await?;
             }
         }
-        let status = response.status();
+        let mut status = response.status();
         if let Some(account) = account.as_mut() {
             let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             match status.is_success() {
@@ -197,8 +197,13 @@ impl Door {
                 let words = scrubbed(body, &credential).await;
                 let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
                 let in_a_row = self.0.broker.standings.in_a_row_with(&credential.fingerprint(), sent);
-                let refused = quota::Refused { status: status.as_u16(), header: &header, words: &words, in_a_row };
-                let trouble = quota::trouble(&refused, jiff::Timestamp::now());
+                let (model, now) = (outgoing.model.as_str(), jiff::Timestamp::now());
+                let refused = quota::Refused { status: status.as_u16(), header: &header, words: &words, model, in_a_row };
+                let trouble = quota::trouble(&refused, now);
+                // Its agent must not take it for a limit that a wait mends.
+                if quota::is_too_large(&refused, now) {
+                    status = StatusCode::PAYLOAD_TOO_LARGE;
+                }
                 // What asks to wait, or for another login, is no failure of the turn.
                 if call.is_metered() && trouble.is_none() {
                     self.saw_failure(provider, &outgoing.model, status, &words);

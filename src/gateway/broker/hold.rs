@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Response;
 use symphony_core::board::StopCause;
-use symphony_core::broker::quota::{Pause, Trouble};
+use symphony_core::broker::quota::{self, Pause, Trouble};
 use symphony_core::broker::{Provider, Refusal};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Door;
 use super::credential::{self, Credential};
 use super::forward::{Answer, Outgoing};
+use super::in_vain::MOST;
 use super::standing::{Leave, Standings};
 
 /// A request that is held; dropping it says that it no longer is.
@@ -37,14 +38,14 @@ impl Door {
     pub(super) async fn in_turn(&self, outgoing: Outgoing) -> Result<Response<Body>, Refusal> {
         let (provider, metered) = (outgoing.route.provider, outgoing.route.call.is_metered());
         let (standings, mut began) = (&self.0.broker.standings, Instant::now());
-        let mut held = None;
+        let (mut held, mut own) = (None, false);
         loop {
             let credential = self.credential(provider, metered).await?;
             match standings.glance(&credential.fingerprint()) {
                 Leave::Go(_) => {}
                 Leave::Never(said) => return Err(self.shut_out(provider, metered, said)),
                 Leave::Until(at, pause) if at.saturating_duration_since(began) > self.patience() => {
-                    return Err(self.sent_away(provider, metered, at, pause));
+                    return Err(self.sent_away(provider, metered, at, pause, own));
                 }
                 Leave::Until(at, _) => {
                     held.get_or_insert_with(|| Held::of(self));
@@ -79,6 +80,7 @@ impl Door {
                 }
                 Some(Some((wait, pause))) => {
                     standings.wait(&of, sent, wait, pause);
+                    own = wait <= quota::LAST;
                     let said = || {
                         let (name, status, seconds) = (provider.name(), response.status().as_u16(), wait.as_secs_f64());
                         format!("{name} answered {status} to {}: nothing is asked for {seconds:.0} s", outgoing.model)
@@ -93,6 +95,9 @@ impl Door {
                 None => {
                     if metered && !response.status().is_server_error() {
                         standings.answered(&of, sent);
+                    }
+                    if metered && response.status().is_success() {
+                        self.0.broker.in_vain.answered(&self.0.purse.payer.issue);
                     }
                     return Ok(response);
                 }
@@ -123,8 +128,19 @@ impl Door {
         Refusal::new(401, said)
     }
 
-    fn sent_away(&self, provider: Provider, ends_run: bool, at: Instant, pause: Pause) -> Refusal {
+    /// `own`: this very request was refused, and not for long. An issue to which that happens again and again asks for what
+    /// is never answered: its agent hears of a failure then, which counts as one.
+    fn sent_away(&self, provider: Provider, ends_run: bool, at: Instant, pause: Pause, own: bool) -> Refusal {
         let said = pause.words(provider, Standings::of_the_world(at));
+        let (in_vain, issue) = (&self.0.broker.in_vain, &self.0.purse.payer.issue);
+        if ends_run && pause == Pause::Asked && in_vain.is_enough(issue) {
+            let said = format!("{said}; it said so to {MOST} runs of this issue in a row and answered none: a failure");
+            self.tell("model_limited", || said.clone());
+            return Refusal::new(400, said);
+        }
+        if ends_run && own && self.0.over.borrow().is_none() {
+            in_vain.sent_away(issue);
+        }
         self.tell("model_limited", || said.clone());
         if ends_run {
             self.end_run(StopCause::ProviderPaused(provider));

@@ -7,6 +7,7 @@
 pub(crate) mod credential;
 mod forward;
 mod hold;
+mod in_vain;
 mod passing;
 mod purse;
 mod standing;
@@ -31,6 +32,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::in_vain::InVain;
 pub use self::purse::Purse;
 use self::standing::{Leave, Standings};
 use self::upstream::Upstream;
@@ -60,6 +62,8 @@ pub struct Broker {
     checks: Arc<Semaphore>,
     /// What providers said last of each credential.
     standings: Arc<Standings>,
+    /// Issues that are never answered.
+    in_vain: Arc<InVain>,
     environment: Environment,
 }
 
@@ -70,6 +74,7 @@ impl Broker {
             upstream: Arc::new(Upstream::default()),
             checks: Arc::new(Semaphore::new(CHECKS)),
             standings: Arc::default(),
+            in_vain: Arc::default(),
             environment,
         }
     }

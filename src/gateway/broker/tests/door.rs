@@ -254,3 +254,58 @@ async fn what_its_provider_asked_for_while_a_request_waited_for_budget_counts() 
     }
     assert_eq!(metering.view().ever, Sums::default());
 }
+
+/// Regression: a request that no wait makes smaller was held, asked again and made all others wait.
+#[tokio::test]
+async fn a_request_above_the_account_s_limit_is_told_so_at_once_and_others_go_on() {
+    let words = r#"{"error":{"message":"Request too large for m: Limit 30000, Requested 45000."}}"#;
+    let answer = refusal("429 Too Many Requests", "x-ratelimit-remaining-tokens: 30000\r\n", words);
+    let (door, _reports) = door(&provider(answer.into_bytes()).await);
+    for _ in 0..2 {
+        let mut agent = connect(&door);
+        ask(&mut agent, door.token()).await;
+        let said = until(&mut agent, "Requested 45000").await;
+        assert!(said.starts_with("HTTP/1.1 413 "), "{said}");
+    }
+    assert_eq!(*door.over().borrow(), None);
+}
+
+/// Regression: an issue whose own requests were always refused began again for ever.
+#[tokio::test]
+async fn an_issue_that_is_sent_away_again_and_again_without_an_answer_fails_in_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let answer = refusal("429 Too Many Requests", "retry-after: 1\r\n", "{}");
+                while stream.read(&mut [0; 64 * 1024]).await.is_ok_and(|read| read > 0) {
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    // Each run has a credential that nobody knows yet, so that none has to wait; no wait is sat out.
+    let keys = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = keys.clone();
+    let key = move |_: &str| Some(format!("planted-key-{}", counted.load(std::sync::atomic::Ordering::Relaxed)));
+    let broker = Broker::new(Environment { home: None, variable: Arc::new(key) });
+    let mut models = models(&url, "");
+    models.hold_ms = 0;
+    let mut ends = vec![];
+    for _ in 0..12 {
+        keys.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (to, _reports) = mpsc::channel(8);
+        let door = broker.open(models.clone(), purse(&Rules::default()), to).expect("randomness");
+        let mut agent = connect(&door);
+        ask(&mut agent, door.token()).await;
+        let said = until(&mut agent, "asks to wait").await;
+        let over = *door.over().borrow();
+        assert_eq!(over.is_some(), said.starts_with("HTTP/1.1 429 "), "{said}");
+        assert!(over.is_some() || said.starts_with("HTTP/1.1 400 "), "{said}");
+        ends.push(over.is_some());
+    }
+    assert_eq!(ends, [[true; 10].as_slice(), &[false; 2]].concat());
+}
