@@ -13,6 +13,7 @@ mod purse;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod upstream;
 mod witness;
 
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use self::in_vain::InVain;
 pub use self::purse::Purse;
 use self::standing::{Leave, Standings};
+use self::unread::Unread;
 use self::upstream::Upstream;
 use self::witness::Witness;
 use super::mcp::Bearer;
@@ -224,7 +226,7 @@ impl Door {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .max_buf_size(64 * 1024)
-            .serve_connection(TokioIo::new(io), service);
+            .serve_connection(TokioIo::new(Unread::new(io)), service);
         let ended = tokio::select! {
             ended = connection => ended,
             () = self.0.closed.cancelled() => Ok(()),

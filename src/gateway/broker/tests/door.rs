@@ -309,3 +309,21 @@ async fn an_issue_that_is_sent_away_again_and_again_without_an_answer_fails_in_t
     }
     assert_eq!(ends, [[true; 10].as_slice(), &[false; 2]].concat());
 }
+
+/// Regression: what was set aside for an answer that its agent never took stayed so for as long as the run lived.
+#[tokio::test]
+async fn an_agent_that_never_reads_its_answer_loses_it_and_what_it_holds_comes_free() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000000000\r\n\r\n";
+    let mut answer = head.as_bytes().to_vec();
+    answer.resize(16 * 1024 * 1024, b' ');
+    let (door, mut reports) = door(&provider(answer).await);
+    let mut agent = connect(&door);
+    ask(&mut agent, door.token()).await;
+    until(&mut agent, "\r\n\r\n").await;
+    // Until all buffers on the way are full; after that only time passes.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert!(reports.try_recv().is_err(), "it is still under way");
+    tokio::time::pause();
+    let told = reports.recv().await.expect("told");
+    assert!(matches!(&told, Report::Metered(Metered { whole: false, .. })), "{told:?}");
+}
