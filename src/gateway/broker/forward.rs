@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use subtle::ConstantTimeEq as _;
 use symphony_core::broker::quota::{self, Trouble};
 use symphony_core::broker::{
-    self, BODY_MAX, Checked, Meter, Most, Provider, Refusal, Route, VALUES_MAX, request_header, response_header,
+    self, BODY_MAX, Call, Checked, Meter, Most, Provider, Refusal, Route, VALUES_MAX, request_header, response_header,
     without_login_beta,
 };
 use symphony_core::json_weight;
@@ -24,6 +24,8 @@ use crate::agent::redact::Secrets;
 
 /// Longest time for a request's body, waiting for room included.
 const BODY: Duration = Duration::from_secs(120);
+/// Longest look at whether a credential is still good.
+const LOOK: Duration = Duration::from_secs(20);
 /// Bytes of a provider's refusal that are read.
 const REFUSAL_MAX: usize = 64 * 1024;
 /// Longest value of a header that is forwarded, and all of them together.
@@ -198,7 +200,8 @@ impl Door {
                 let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
                 let in_a_row = self.0.broker.standings.in_a_row_with(&credential.fingerprint(), sent);
                 let (model, now) = (outgoing.model.as_str(), jiff::Timestamp::now());
-                let refused = quota::Refused { status: status.as_u16(), header: &header, words: &words, model, in_a_row };
+                let refused =
+                    quota::Refused { status: status.as_u16(), header: &header, words: &words, model, in_a_row };
                 let trouble = quota::trouble(&refused, now);
                 // Its agent must not take it for a limit that a wait mends.
                 if quota::is_too_large(&refused, now) {
@@ -220,6 +223,24 @@ impl Door {
             response.headers_mut().append(name, value.clone());
         }
         Ok(Answer { response, credential, trouble })
+    }
+
+    /// Whether the provider takes the credential for something that costs nothing.
+    pub(super) async fn is_taken(&self, outgoing: &Outgoing, credential: &Credential) -> bool {
+        let provider = outgoing.route.provider;
+        // Nothing of the agent's is in it.
+        let headers =
+            std::iter::once((HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01")));
+        let headers = headers.filter(|_| provider == Provider::Anthropic).collect();
+        let target = match provider {
+            Provider::Anthropic => "/v1/models",
+            Provider::OpenAi => "/models",
+        };
+        let route = Route { provider, call: Call::Models, target: target.to_owned() };
+        let weight = (Most::default(), None);
+        let look = Outgoing { route, headers, body: None, model: String::new(), weight, _room: None };
+        let looked = tokio::time::timeout(LOOK, self.send(&look, credential, &mut None)).await;
+        looked.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status().is_success()))
     }
 
     async fn send(

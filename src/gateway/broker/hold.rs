@@ -87,6 +87,13 @@ impl Door {
                     };
                     self.tell("model_limited", said);
                 }
+                // One request must not shut out all others by something that only it asks for.
+                Some(None) if standings.is_known_good(&of) && self.is_taken(&outgoing, &credential).await => {
+                    let name = provider.name();
+                    let said = format!("{name} refuses this request, though it takes {} for others", credential.source);
+                    self.tell("model_refused", || said.clone());
+                    return Err(Refusal::new(403, said));
+                }
                 Some(None) => {
                     let said = refused(provider, &credential);
                     standings.refuse(&of, said.clone());
@@ -98,6 +105,7 @@ impl Door {
                     }
                     if metered && response.status().is_success() {
                         self.0.broker.in_vain.answered(&self.0.purse.payer.issue);
+                        standings.was_good(&of);
                     }
                     return Ok(response);
                 }

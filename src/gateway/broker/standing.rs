@@ -1,7 +1,7 @@
 //! What providers said last of each credential, for all runs together: until when nothing is asked with it, or that it is no
 //! good. In memory only: after a restart one request for each run finds it out again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(super) enum Leave {
 pub(super) struct Standings {
     origin: Instant,
     all: Mutex<HashMap<Fingerprint, Entry>>,
+    /// Credentials that were good for an answer.
+    good: Mutex<HashSet<Fingerprint>>,
     /// Told when something may have become possible, or impossible.
     changed: watch::Sender<()>,
 }
@@ -73,7 +75,7 @@ impl Gate {
 
 impl Default for Standings {
     fn default() -> Self {
-        Self { origin: Instant::now(), all: Mutex::default(), changed: watch::Sender::new(()) }
+        Self { origin: Instant::now(), all: Mutex::default(), good: Mutex::default(), changed: watch::Sender::new(()) }
     }
 }
 
@@ -147,7 +149,11 @@ impl Standings {
         {
             all.remove(&some);
         }
-        change(all.entry(*of).or_insert_with(|| Entry { standing: Standing::default(), refused: None, gate: Gate::new() }));
+        change(all.entry(*of).or_insert_with(|| Entry {
+            standing: Standing::default(),
+            refused: None,
+            gate: Gate::new(),
+        }));
         drop(all);
         self.changed.send_replace(());
     }
@@ -183,6 +189,20 @@ impl Standings {
         if entry.refused.is_none() && entry.standing == Standing::default() {
             all.remove(of);
         }
+    }
+
+    /// It was good for an answer.
+    pub(super) fn was_good(&self, of: &Fingerprint) {
+        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        if good.len() >= REMEMBERED {
+            good.clear();
+        }
+        good.insert(*of);
+    }
+
+    /// Whether it ever was, as far as is remembered.
+    pub(super) fn is_known_good(&self, of: &Fingerprint) -> bool {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner).contains(of)
     }
 
     /// Told when something changed.

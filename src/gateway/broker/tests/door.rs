@@ -327,3 +327,29 @@ async fn an_agent_that_never_reads_its_answer_loses_it_and_what_it_holds_comes_f
     let told = reports.recv().await.expect("told");
     assert!(matches!(&told, Report::Metered(Metered { whole: false, .. })), "{told:?}");
 }
+
+/// Regression: one odd request that was refused with a 401 shut its provider for all runs, though its key was good.
+#[tokio::test]
+async fn a_key_that_was_good_is_looked_at_once_more_before_all_runs_lose_it() {
+    for (models_say, refused_for_all) in [("200 OK", false), ("401 Unauthorized", true)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let (door, mut reports) = keyed(&url, Some("planted-key-1"));
+        let mut good = connect(&door);
+        ask(&mut good, door.token()).await;
+        let (mut provider, _) = listener.accept().await.expect("the broker");
+        until(&mut provider, "\r\n\r\n{").await;
+        provider.write_all(refusal("200 OK", "", "{}").as_bytes()).await.expect("taken");
+        assert!(until(&mut good, "{}").await.starts_with("HTTP/1.1 200"));
+        assert!(matches!(reports.recv().await, Some(Report::Metered(_))));
+        ask(&mut good, door.token()).await;
+        until(&mut provider, "\r\n\r\n{").await;
+        provider.write_all(refusal("401 Unauthorized", "", "{\"odd\":1}").as_bytes()).await.expect("taken");
+        let looks = until(&mut provider, "\r\n\r\n").await;
+        assert!(looks.starts_with("GET /v1/models HTTP/1.1"), "{looks}");
+        provider.write_all(refusal(models_say, "", "{}").as_bytes()).await.expect("taken");
+        let said = until(&mut good, "the key in ").await;
+        assert!(said.starts_with(if refused_for_all { "HTTP/1.1 401 " } else { "HTTP/1.1 403 " }), "{said}");
+        assert_eq!(door.over().borrow().is_some(), refused_for_all, "{said}");
+    }
+}
