@@ -248,9 +248,14 @@ impl Ticket {
         self.sent = true;
     }
 
-    /// Its provider did nothing for it.
-    pub fn release(mut self) {
+    /// Its provider did nothing for it; it may be sent again.
+    pub fn refused(&mut self) {
         self.sent = false;
+    }
+
+    /// Whether its provider may have worked for it.
+    pub fn is_sent(&self) -> bool {
+        self.sent
     }
 
     /// It is over, and this was told of it. One that was never sent used nothing.

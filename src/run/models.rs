@@ -114,7 +114,9 @@ impl Attempt {
         let closed = closures(&self.workflow, &self.parts.ask_credential).await;
         let access = ModelAccess::of(&self.workflow, closed);
         match access.admit(&self.plan.issue.state, None) {
-            Err(NotNow::ProviderPaused { provider, .. }) => Err(RunEnd::Stopped(StopCause::ProviderPaused(provider))),
+            Err(NotNow::ProviderPaused { provider, .. } | NotNow::NoCredit { provider, .. }) => {
+                Err(RunEnd::Stopped(StopCause::ProviderPaused(provider)))
+            }
             Err(NotNow::NoCredential { provider, .. }) => Err(RunEnd::Stopped(StopCause::ProviderLogin(provider))),
             Ok(()) | Err(_) => Ok(()),
         }

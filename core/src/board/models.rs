@@ -6,14 +6,15 @@ use jiff::Timestamp;
 
 use super::not_now::NotNow;
 use crate::broker::Provider;
+use crate::broker::quota::Pause;
 use crate::ids::StateName;
 use crate::workflow::{Role, Workflow};
 
 /// Why no request can go to a provider now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoModel {
-    /// It asked to wait; the instant is of the world's clock.
-    Paused(Timestamp),
+    /// It is asked nothing before this instant of the world's clock, and why.
+    Paused(Pause, Timestamp),
     /// There is no credential, or none that it takes; a sentence with its remedy.
     NoCredential(String),
 }
@@ -58,16 +59,19 @@ impl ModelAccess {
             }
         }
         let waits = reasons.iter().filter_map(|(provider, why)| match why {
-            NoModel::Paused(until) => Some((*until, *provider)),
-            NoModel::NoCredential(_) => None,
+            NoModel::Paused(Pause::Empty, _) | NoModel::NoCredential(_) => None,
+            NoModel::Paused(pause, until) => Some((*until, *provider, *pause)),
         });
-        if let Some((until, provider)) = waits.min() {
-            return Err(NotNow::ProviderPaused { provider, until });
+        if let Some((until, provider, pause)) = waits.min_by_key(|(until, provider, _)| (*until, *provider)) {
+            return Err(NotNow::ProviderPaused { provider, until, pause });
         }
         let provider = reasons[0].0;
-        let said = reasons.into_iter().filter_map(|(_, why)| match why {
-            NoModel::NoCredential(why) => Some(why.as_str()),
-            NoModel::Paused(_) => None,
+        if let [(_, NoModel::Paused(_, until))] = reasons[..] {
+            return Err(NotNow::NoCredit { provider, until: *until });
+        }
+        let said = reasons.into_iter().map(|(provider, why)| match why {
+            NoModel::NoCredential(why) => why.clone(),
+            NoModel::Paused(pause, until) => pause.words(provider, *until),
         });
         Err(NotNow::NoCredential { provider, why: said.collect::<Vec<_>>().join("; or ") })
     }

@@ -8,6 +8,7 @@ use super::one_line;
 use super::profiles::Whose;
 use super::words::{Closed, ParkReason, Parked};
 use crate::broker::Provider;
+use crate::broker::quota::Pause;
 use crate::ids::{Identifier, StateName};
 use crate::spend::Met;
 use crate::time::Tick;
@@ -62,6 +63,15 @@ pub enum NotNow {
         /// Who.
         provider: Provider,
         /// Until when.
+        until: Timestamp,
+        /// For how long it asked.
+        pause: Pause,
+    },
+    /// Whoever answers its agent says that the account has no credit left.
+    NoCredit {
+        /// Who.
+        provider: Provider,
+        /// When it is asked again.
         until: Timestamp,
     },
     /// There is no credential with which its agent could ask a model.
@@ -129,6 +139,7 @@ impl NotNow {
             Self::UnknownProfile { .. } => "unknown-profile",
             Self::ProfileRefused { .. } => "profile-refused",
             Self::ProviderPaused { .. } => "provider-paused",
+            Self::NoCredit { .. } => "no-credit",
             Self::NoCredential { .. } => "no-credential",
             Self::AwaitingAnswer => "awaiting-answer",
             Self::ImageMissing { .. } => "image-missing",
@@ -183,9 +194,8 @@ impl fmt::Display for NotNow {
             Self::ProfileRefused { whose, why } => write!(f, "{whose} {why}"),
             Self::ImageMissing { whose, what, .. } => write!(f, "{whose} has nothing to boot: {what}"),
             Self::ImageUnclear { whose, why } => write!(f, "what {whose} would boot cannot be looked at: {why}"),
-            Self::ProviderPaused { provider, until } => {
-                write!(f, "{} asks to wait; resumes {} UTC", provider.name(), until.strftime("%H:%M"))
-            }
+            Self::ProviderPaused { provider, until, pause } => f.write_str(&pause.words(*provider, *until)),
+            Self::NoCredit { provider, until } => f.write_str(&Pause::Empty.words(*provider, *until)),
             Self::NoCredential { why, .. } => f.write_str(why),
             Self::AwaitingAnswer => write!(f, "its agent asked a question; the answer starts it again"),
             Self::BlockedBy(id, state) => write!(f, "blocked by {id}, which is in {state}"),

@@ -52,6 +52,7 @@ pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot
             let (first, rest) = hint.split_at(hint.chars().next().map_or(0, char::len_utf8));
             format!("{}{rest}. It starts by itself then.", first.to_uppercase())
         }
+        NotNow::NoCredit { .. } => "It starts by itself once the account has credit, or the key is another one.".to_owned(),
         NotNow::NoCredential { .. } => "It starts by itself once there is one that works.".to_owned(),
         NotNow::ImageUnclear { .. } => {
             "Mend what stands in the way of the look; it is looked at again by itself.".to_owned()

@@ -210,9 +210,9 @@ impl World {
                 NotNow::ImageMissing { whose, .. } => {
                     issue.profile.as_deref() == Some("image") && *whose == Whose::Own("image".to_owned())
                 }
-                NotNow::ProviderPaused { provider, .. } | NotNow::NoCredential { provider, .. } => {
-                    self.policy.models.closed.contains_key(provider)
-                }
+                NotNow::ProviderPaused { provider, .. }
+                | NotNow::NoCredit { provider, .. }
+                | NotNow::NoCredential { provider, .. } => self.policy.models.closed.contains_key(provider),
                 NotNow::MissingLabel(label) => !issue.labels.contains(label),
                 NotNow::BlockedBy(..)
                 | NotNow::UnknownBlocker(_)

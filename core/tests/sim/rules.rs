@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use jiff::civil::date;
 use symphony_core::board::{Closed, Memory, ModelAccess, NoModel, Policy, Profiles, Refusal};
 use symphony_core::broker::Provider;
+use symphony_core::broker::quota::Pause;
 use symphony_core::ids::StateName;
 use symphony_core::spend::{Cap, Caps, Met, Scope, Standing, Unit};
 use symphony_core::workflow::{Budget, OnBlockerCancelled, Role, StateRule, States};
@@ -81,8 +82,9 @@ fn profiles(choices: &mut Choices) -> Profiles {
 
 /// The agent in `Todo` asks one provider, of the one in `Review` nobody knows.
 fn models(choices: &mut Choices) -> ModelAccess {
-    let paused = NoModel::Paused(jiff::Timestamp::UNIX_EPOCH);
-    let closed = choices.one(&[None, None, Some(paused), Some(NoModel::NoCredential("no key".to_owned()))]);
+    let paused = |pause| Some(NoModel::Paused(pause, jiff::Timestamp::UNIX_EPOCH));
+    let (asked, empty) = (paused(Pause::Asked), paused(Pause::Empty));
+    let closed = choices.one(&[None, None, asked, empty, Some(NoModel::NoCredential("no key".to_owned()))]);
     ModelAccess {
         asks: [(StateName::new("Todo"), &[Provider::Anthropic][..])].into_iter().collect(),
         closed: closed.map(|why| (Provider::Anthropic, why)).into_iter().collect(),

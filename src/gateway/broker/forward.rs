@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use subtle::ConstantTimeEq as _;
 use symphony_core::broker::quota::{self, Trouble};
 use symphony_core::broker::{
-    self, BODY_MAX, Checked, Meter, Most, Provider, Refusal, Route, VALUES_MAX, request_header, response_header,
+    self, BODY_MAX, Call, Checked, Meter, Most, Provider, Refusal, Route, VALUES_MAX, request_header, response_header,
     without_login_beta,
 };
 use symphony_core::json_weight;
@@ -24,6 +24,8 @@ use crate::agent::redact::Secrets;
 
 /// Longest time for a request's body, waiting for room included.
 const BODY: Duration = Duration::from_secs(120);
+/// Longest look at whether a credential is still good.
+const LOOK: Duration = Duration::from_secs(20);
 /// Bytes of a provider's refusal that are read.
 const REFUSAL_MAX: usize = 64 * 1024;
 /// Longest value of a header that is forwarded, and all of them together.
@@ -38,7 +40,7 @@ pub(super) struct Outgoing {
     /// The model that is asked; empty where none is.
     pub(super) model: String,
     /// What it can use at most, and the unusual tier it asks for.
-    weight: (Most, Option<String>),
+    pub(super) weight: (Most, Option<String>),
     _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -140,41 +142,36 @@ impl Door {
     }
 
     /// One request to the provider, and what came back.
+    ///
+    /// Its account is left where it is unless an answer begins: what is set aside comes free once its caller has kept what a
+    /// refusal means for the others that wait for it.
     pub(super) async fn forward(
         &self,
         outgoing: &Outgoing,
         mut credential: Credential,
+        account: &mut Option<Account>,
         sent: Tick,
     ) -> Result<Answer, Refusal> {
         let Route { provider, call, .. } = outgoing.route;
-        let permit = match call.is_metered() {
-            true => {
-                Some(self.0.reports.clone().reserve_owned().await.map_err(|_| Refusal::new(503, "the run is over"))?)
-            }
-            false => None,
-        };
-        let mut account = match permit {
-            Some(permit) => {
-                let ticket = self.reserve(provider, &outgoing.model, outgoing.weight.clone()).await?;
-                Some(Account::open(provider, outgoing.model.clone(), ticket, permit))
-            }
-            None => None,
-        };
-        let mut response = self.send(outgoing, &credential, &mut account).await?;
+        let mut response = self.send(outgoing, &credential, account).await?;
         if response.status() == StatusCode::UNAUTHORIZED && credential.source.is_login() {
+            // It did no work for that, whatever becomes of the next look at the login.
+            if let Some(account) = account.as_mut() {
+                account.refused();
+            }
             // Its owner may have logged in again a moment ago.
             let newer = self.credential(provider, call.is_metered()).await?;
             if newer.headers != credential.headers {
                 credential = newer;
-                response = self.send(outgoing, &credential, &mut account).await?;
+                response = self.send(outgoing, &credential, account).await?;
             }
         }
-        let status = response.status();
-        if let Some(account) = &mut account {
+        let mut status = response.status();
+        if let Some(account) = account.as_mut() {
             let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             match status.is_success() {
                 true => account.answered(Meter::new(call, kind.unwrap_or_default())),
-                false => account.cancel(),
+                false => account.refused(),
             }
         }
         let name = provider.name();
@@ -194,14 +191,22 @@ impl Door {
         let (head, body) = response.into_parts();
         // A refusal may quote what it was sent, in a proxy's words or the provider's own.
         let (body, trouble) = match status.is_success() {
-            true if call.is_metered() => (self.watched(Passing::new(body, account), provider, &outgoing.model), None),
-            true => (Body::new(Passing::new(body, account)), None),
+            true if call.is_metered() => {
+                (self.watched(Passing::new(body, account.take()), provider, &outgoing.model), None)
+            }
+            true => (Body::new(Passing::new(body, None)), None),
             false => {
                 let words = scrubbed(body, &credential).await;
                 let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
                 let in_a_row = self.0.broker.standings.in_a_row_with(&credential.fingerprint(), sent);
-                let refused = quota::Refused { status: status.as_u16(), header: &header, words: &words, in_a_row };
-                let trouble = quota::trouble(&refused, jiff::Timestamp::now());
+                let (model, now) = (outgoing.model.as_str(), jiff::Timestamp::now());
+                let refused =
+                    quota::Refused { status: status.as_u16(), header: &header, words: &words, model, in_a_row };
+                let trouble = quota::trouble(&refused, now);
+                // Its agent must not take it for a limit that a wait mends.
+                if quota::is_too_large(&refused, now) {
+                    status = StatusCode::PAYLOAD_TOO_LARGE;
+                }
                 // What asks to wait, or for another login, is no failure of the turn.
                 if call.is_metered() && trouble.is_none() {
                     self.saw_failure(provider, &outgoing.model, status, &words);
@@ -218,6 +223,24 @@ impl Door {
             response.headers_mut().append(name, value.clone());
         }
         Ok(Answer { response, credential, trouble })
+    }
+
+    /// Whether the provider takes the credential for something that costs nothing.
+    pub(super) async fn is_taken(&self, outgoing: &Outgoing, credential: &Credential) -> bool {
+        let provider = outgoing.route.provider;
+        // Nothing of the agent's is in it.
+        let headers =
+            std::iter::once((HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01")));
+        let headers = headers.filter(|_| provider == Provider::Anthropic).collect();
+        let target = match provider {
+            Provider::Anthropic => "/v1/models",
+            Provider::OpenAi => "/models",
+        };
+        let route = Route { provider, call: Call::Models, target: target.to_owned() };
+        let weight = (Most::default(), None);
+        let look = Outgoing { route, headers, body: None, model: String::new(), weight, _room: None };
+        let looked = tokio::time::timeout(LOOK, self.send(&look, credential, &mut None)).await;
+        looked.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status().is_success()))
     }
 
     async fn send(
@@ -249,7 +272,7 @@ impl Door {
         }
         self.0.broker.upstream.send(request).await.map_err(|Unsent { why, reached }| {
             if let Some(account) = account.as_mut().filter(|_| !reached) {
-                account.cancel();
+                account.refused();
             }
             let said = format!("{name} cannot be reached from the host: {why}");
             self.tell("model_unreachable", || said.clone());

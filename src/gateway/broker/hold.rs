@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Response;
 use symphony_core::board::StopCause;
-use symphony_core::broker::quota::Trouble;
+use symphony_core::broker::quota::{self, Pause, Trouble};
 use symphony_core::broker::{Provider, Refusal};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Door;
 use super::credential::{self, Credential};
 use super::forward::{Answer, Outgoing};
+use super::in_vain::MOST;
 use super::standing::{Leave, Standings};
 
 /// A request that is held; dropping it says that it no longer is.
@@ -36,46 +37,64 @@ impl Door {
     /// Forwards the request as soon as its provider takes requests, and again when it asked to wait.
     pub(super) async fn in_turn(&self, outgoing: Outgoing) -> Result<Response<Body>, Refusal> {
         let (provider, metered) = (outgoing.route.provider, outgoing.route.call.is_metered());
-        let (standings, began) = (&self.0.broker.standings, Instant::now());
-        let mut held = None;
+        let (standings, mut began) = (&self.0.broker.standings, Instant::now());
+        let (mut held, mut own) = (None, false);
         loop {
             let credential = self.credential(provider, metered).await?;
-            let of = credential.fingerprint();
-            if standings.goes_alone(&of) {
-                held.get_or_insert_with(|| Held::of(self));
-            }
-            let permit = match standings.leave(&of).await {
-                Leave::Go(permit) => permit,
+            match standings.glance(&credential.fingerprint()) {
+                Leave::Go(_) => {}
                 Leave::Never(said) => return Err(self.shut_out(provider, metered, said)),
-                Leave::Until(at) if at.saturating_duration_since(began) > self.patience() => {
-                    return Err(self.sent_away(provider, metered, at));
+                Leave::Until(at, pause) if at.saturating_duration_since(began) > self.patience() => {
+                    return Err(self.sent_away(provider, metered, at, pause, own));
                 }
-                Leave::Until(at) => {
+                Leave::Until(at, _) => {
                     held.get_or_insert_with(|| Held::of(self));
                     tokio::time::sleep_until(at).await;
                     continue;
                 }
-            };
+            }
+            held = None;
+            // Before its turn: one that goes alone must not keep the others waiting while it waits for its budget.
+            let asked = Instant::now();
+            let mut account = self.account(&outgoing).await?;
+            began += asked.elapsed();
+            // Minutes may have passed, and what the provider or the login's owner did meanwhile counts.
+            let credential = self.credential(provider, metered).await?;
+            let of = credential.fingerprint();
+            if standings.goes_alone(&of) {
+                held = Some(Held::of(self));
+            }
+            // What is set aside comes free while it waits again.
+            let Leave::Go(_permit) = standings.leave(&of).await else { continue };
             held = None;
             let sent = standings.now();
-            let Answer { response, credential, trouble } = self.forward(&outgoing, credential, sent).await?;
-            drop(permit);
+            // Account and permit are kept until what a refusal means is known to all: whoever they let go looks again.
+            let Answer { response, credential, trouble } =
+                self.forward(&outgoing, credential, &mut account, sent).await?;
             let of = credential.fingerprint();
-            match trouble {
+            match trouble.map(Trouble::pause) {
                 // Counting tokens has limits of its own, and so may a key for other calls.
-                Some(Trouble::Wait(_)) if !metered => return Ok(response),
-                Some(Trouble::Login) if !metered => {
+                Some(Some(_)) if !metered => return Ok(response),
+                Some(None) if !metered => {
                     return Err(self.shut_out(provider, metered, refused(provider, &credential)));
                 }
-                Some(Trouble::Wait(wait)) => {
-                    standings.wait(&of, sent, wait);
+                Some(Some((wait, pause))) => {
+                    standings.wait(&of, sent, wait, pause);
+                    own = wait <= quota::LAST;
                     let said = || {
                         let (name, status, seconds) = (provider.name(), response.status().as_u16(), wait.as_secs_f64());
                         format!("{name} answered {status} to {}: nothing is asked for {seconds:.0} s", outgoing.model)
                     };
                     self.tell("model_limited", said);
                 }
-                Some(Trouble::Login) => {
+                // One request must not shut out all others by something that only it asks for.
+                Some(None) if standings.is_known_good(&of) && self.is_taken(&outgoing, &credential).await => {
+                    let name = provider.name();
+                    let said = format!("{name} refuses this request, though it takes {} for others", credential.source);
+                    self.tell("model_refused", || said.clone());
+                    return Err(Refusal::new(403, said));
+                }
+                Some(None) => {
                     let said = refused(provider, &credential);
                     standings.refuse(&of, said.clone());
                     return Err(self.shut_out(provider, metered, said));
@@ -83,6 +102,10 @@ impl Door {
                 None => {
                     if metered && !response.status().is_server_error() {
                         standings.answered(&of, sent);
+                    }
+                    if metered && response.status().is_success() {
+                        self.0.broker.in_vain.answered(&self.0.purse.payer.issue);
+                        standings.was_good(&of);
                     }
                     return Ok(response);
                 }
@@ -113,9 +136,19 @@ impl Door {
         Refusal::new(401, said)
     }
 
-    fn sent_away(&self, provider: Provider, ends_run: bool, at: Instant) -> Refusal {
-        let resumes = Standings::of_the_world(at).strftime("%H:%M").to_string();
-        let said = format!("{} asks to wait; resumes {resumes} UTC", provider.name());
+    /// `own`: this very request was refused, and not for long. An issue to which that happens again and again asks for what
+    /// is never answered: its agent hears of a failure then, which counts as one.
+    fn sent_away(&self, provider: Provider, ends_run: bool, at: Instant, pause: Pause, own: bool) -> Refusal {
+        let said = pause.words(provider, Standings::of_the_world(at));
+        let (in_vain, issue) = (&self.0.broker.in_vain, &self.0.purse.payer.issue);
+        if ends_run && pause == Pause::Asked && in_vain.is_enough(issue) {
+            let said = format!("{said}; it said so to {MOST} runs of this issue in a row and answered none: a failure");
+            self.tell("model_limited", || said.clone());
+            return Refusal::new(400, said);
+        }
+        if ends_run && own && self.0.over.borrow().is_none() {
+            in_vain.sent_away(issue);
+        }
         self.tell("model_limited", || said.clone());
         if ends_run {
             self.end_run(StopCause::ProviderPaused(provider));

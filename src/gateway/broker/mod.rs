@@ -7,11 +7,13 @@
 pub(crate) mod credential;
 mod forward;
 mod hold;
+mod in_vain;
 mod passing;
 mod purse;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod upstream;
 mod witness;
 
@@ -31,8 +33,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::in_vain::InVain;
 pub use self::purse::Purse;
 use self::standing::{Leave, Standings};
+use self::unread::Unread;
 use self::upstream::Upstream;
 use self::witness::Witness;
 use super::mcp::Bearer;
@@ -60,6 +64,8 @@ pub struct Broker {
     checks: Arc<Semaphore>,
     /// What providers said last of each credential.
     standings: Arc<Standings>,
+    /// Issues that are never answered.
+    in_vain: Arc<InVain>,
     environment: Environment,
 }
 
@@ -70,6 +76,7 @@ impl Broker {
             upstream: Arc::new(Upstream::default()),
             checks: Arc::new(Semaphore::new(CHECKS)),
             standings: Arc::default(),
+            in_vain: Arc::default(),
             environment,
         }
     }
@@ -128,7 +135,7 @@ impl Broker {
         let credential = found.map_err(|none| NoModel::NoCredential(none.to_string()))?;
         match self.standings.glance(&credential.fingerprint()) {
             Leave::Go(_) => Ok(()),
-            Leave::Until(at) => Err(NoModel::Paused(Standings::of_the_world(at))),
+            Leave::Until(at, pause) => Err(NoModel::Paused(pause, Standings::of_the_world(at))),
             Leave::Never(said) => Err(NoModel::NoCredential(said)),
         }
     }
@@ -219,7 +226,7 @@ impl Door {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .max_buf_size(64 * 1024)
-            .serve_connection(TokioIo::new(io), service);
+            .serve_connection(TokioIo::new(Unread::new(io)), service);
         let ended = tokio::select! {
             ended = connection => ended,
             () = self.0.closed.cancelled() => Ok(()),

@@ -52,11 +52,10 @@ impl Account {
         self.meter = Some(meter);
     }
 
-    /// The provider did nothing for it.
-    pub(super) fn cancel(&mut self) {
-        self.permit = None;
-        if let Some(ticket) = self.ticket.take() {
-            ticket.release();
+    /// The provider did nothing for it. What is set aside stays so until this is dropped: it may be sent again.
+    pub(super) fn refused(&mut self) {
+        if let Some(ticket) = &mut self.ticket {
+            ticket.refused();
         }
     }
 }
@@ -64,13 +63,13 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
+        // Nobody worked: there is nothing to tell, and what was set aside comes free.
+        let Some(ticket) = self.ticket.take().filter(Ticket::is_sent) else { return };
         let read = self.meter.take().map(Meter::finish).unwrap_or_default();
         let model = read.model.clone().unwrap_or_else(|| std::mem::take(&mut self.asked));
         let Reading { tier, usage, whole, .. } = read;
         let metered = Metered { provider: self.provider, model, tier, usage, whole };
-        if let Some(ticket) = self.ticket.take() {
-            ticket.settle(&metered);
-        }
+        ticket.settle(&metered);
         permit.send(Report::Metered(metered));
     }
 }

@@ -1,10 +1,12 @@
 //! Who pays for a run's requests: each has what it can use set aside before it is sent, or is refused with the words and
 //! the remedy.
 
-use symphony_core::broker::{Most, Provider, Refusal};
+use symphony_core::broker::{Most, Provider, Refusal, Route};
 use symphony_core::spend::{Denied, Wanted};
 
 use super::Door;
+use super::forward::Outgoing;
+use super::passing::Account;
 use crate::metering::{Metering, Ticket, Unmetered};
 use crate::run::line::Report;
 use crate::run::models::Payer;
@@ -18,9 +20,20 @@ pub struct Purse {
 }
 
 impl Door {
+    /// Sets aside what a request can use, with room for its report; `None` where it uses nothing. May wait for minutes.
+    pub(super) async fn account(&self, outgoing: &Outgoing) -> Result<Option<Account>, Refusal> {
+        let Route { provider, call, .. } = outgoing.route;
+        if !call.is_metered() {
+            return Ok(None);
+        }
+        let permit = self.0.reports.clone().reserve_owned().await.map_err(|_| Refusal::new(503, "the run is over"))?;
+        let ticket = self.reserve(provider, &outgoing.model, outgoing.weight.clone()).await?;
+        Ok(Some(Account::open(provider, outgoing.model.clone(), ticket, permit)))
+    }
+
     /// Sets aside what a request can use at most. One that does not fit is refused in a way that no agent tries again, and
     /// ends its run.
-    pub(super) async fn reserve(
+    async fn reserve(
         &self,
         provider: Provider,
         model: &str,

@@ -1,12 +1,12 @@
 //! What providers said last of each credential, for all runs together: until when nothing is asked with it, or that it is no
 //! good. In memory only: after a restart one request for each run finds it out again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use symphony_core::broker::quota::{self, Standing};
+use symphony_core::broker::quota::{self, Pause, Standing};
 use symphony_core::time::Tick;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
@@ -24,8 +24,8 @@ const SPACING: Duration = Duration::from_millis(100);
 pub(super) enum Leave {
     /// It may. The permit is kept until its answer begins.
     Go(Option<OwnedSemaphorePermit>),
-    /// Not before this.
-    Until(Instant),
+    /// Not before this, and why.
+    Until(Instant, Pause),
     /// Its credential is no good; what was said of it.
     Never(String),
 }
@@ -34,6 +34,8 @@ pub(super) enum Leave {
 pub(super) struct Standings {
     origin: Instant,
     all: Mutex<HashMap<Fingerprint, Entry>>,
+    /// Credentials that were good for an answer.
+    good: Mutex<HashSet<Fingerprint>>,
     /// Told when something may have become possible, or impossible.
     changed: watch::Sender<()>,
 }
@@ -42,16 +44,38 @@ struct Entry {
     standing: Standing,
     refused: Option<String>,
     /// For those that go one at a time.
-    gate: Arc<Semaphore>,
+    gate: Gate,
 }
 
-fn gate() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(1))
+#[derive(Clone)]
+struct Gate {
+    /// Whose turn it is; kept until an answer begins.
+    turn: Arc<Semaphore>,
+    /// Who leaves now without waiting for that.
+    pace: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Gate {
+    fn new() -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), pace: Arc::default() }
+    }
+
+    /// Resolves at an instant of its own for each, [`SPACING`] apart.
+    async fn spaced(&self) {
+        let at = {
+            let mut last = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let at = last.map_or(now, |last| last.max(now)) + SPACING;
+            *last = Some(at);
+            at
+        };
+        tokio::time::sleep_until(at).await;
+    }
 }
 
 impl Default for Standings {
     fn default() -> Self {
-        Self { origin: Instant::now(), all: Mutex::default(), changed: watch::Sender::new(()) }
+        Self { origin: Instant::now(), all: Mutex::default(), good: Mutex::default(), changed: watch::Sender::new(()) }
     }
 }
 
@@ -71,12 +95,12 @@ impl Standings {
         Instant::now() + Duration::from_millis(ahead)
     }
 
-    fn state(&self, of: &Fingerprint) -> Result<(quota::Leave, Arc<Semaphore>), String> {
+    fn state(&self, of: &Fingerprint) -> Result<(quota::Leave, Pause, Gate), String> {
         let all = self.lock();
-        let Some(entry) = all.get(of) else { return Ok((quota::Leave::Go, gate())) };
+        let Some(entry) = all.get(of) else { return Ok((quota::Leave::Go, Pause::default(), Gate::new())) };
         match &entry.refused {
             Some(said) => Err(said.clone()),
-            None => Ok((entry.standing.leave(self.now()), entry.gate.clone())),
+            None => Ok((entry.standing.leave(self.now()), entry.standing.pause(), entry.gate.clone())),
         }
     }
 
@@ -84,29 +108,33 @@ impl Standings {
     pub(super) fn glance(&self, of: &Fingerprint) -> Leave {
         match self.state(of) {
             Err(said) => Leave::Never(said),
-            Ok((quota::Leave::Until(at), _)) => Leave::Until(self.instant(at)),
-            Ok((quota::Leave::Go | quota::Leave::Alone, _)) => Leave::Go(None),
+            Ok((quota::Leave::Until(at), pause, _)) => Leave::Until(self.instant(at), pause),
+            Ok((quota::Leave::Go | quota::Leave::Alone, ..)) => Leave::Go(None),
         }
     }
 
     /// Whether one goes alone now: others wait for its answer.
     pub(super) fn goes_alone(&self, of: &Fingerprint) -> bool {
-        matches!(self.state(of), Ok((quota::Leave::Alone, _)))
+        matches!(self.state(of), Ok((quota::Leave::Alone, ..)))
     }
 
     /// Whether a request may go. After a wait they go one at a time until one is answered, and the others soon after each
     /// other: a provider that just recovered is not run over.
     pub(super) async fn leave(&self, of: &Fingerprint) -> Leave {
         let gate = match self.state(of) {
-            Ok((quota::Leave::Alone, gate)) => gate,
+            Ok((quota::Leave::Alone, _, gate)) => gate,
             _ => return self.glance(of),
         };
         // One that takes long must not hold up all others.
-        let permit = tokio::time::timeout(PATIENCE, gate.acquire_owned()).await.ok().and_then(Result::ok);
+        let permit = tokio::time::timeout(PATIENCE, gate.turn.clone().acquire_owned()).await.ok().and_then(Result::ok);
+        // Nor do all others go at once then.
+        if permit.is_none() {
+            gate.spaced().await;
+        }
         match self.state(of) {
-            Ok((quota::Leave::Alone, _)) => Leave::Go(permit),
-            Ok((quota::Leave::Go, _)) => {
-                tokio::time::sleep(SPACING).await;
+            Ok((quota::Leave::Alone, ..)) => Leave::Go(permit),
+            Ok((quota::Leave::Go, ..)) => {
+                gate.spaced().await;
                 Leave::Go(None)
             }
             _ => self.glance(of),
@@ -121,7 +149,11 @@ impl Standings {
         {
             all.remove(&some);
         }
-        change(all.entry(*of).or_insert_with(|| Entry { standing: Standing::default(), refused: None, gate: gate() }));
+        change(all.entry(*of).or_insert_with(|| Entry {
+            standing: Standing::default(),
+            refused: None,
+            gate: Gate::new(),
+        }));
         drop(all);
         self.changed.send_replace(());
     }
@@ -132,8 +164,8 @@ impl Standings {
     }
 
     /// The provider asks to wait.
-    pub(super) fn wait(self: &Arc<Self>, of: &Fingerprint, sent: Tick, wait: Duration) {
-        self.change(of, |entry| entry.standing.refused(sent, self.now(), wait));
+    pub(super) fn wait(self: &Arc<Self>, of: &Fingerprint, sent: Tick, wait: Duration, pause: Pause) {
+        self.change(of, |entry| entry.standing.refused(sent, self.now(), wait, pause));
         // Whoever waits for this elsewhere hears of it then.
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -157,6 +189,20 @@ impl Standings {
         if entry.refused.is_none() && entry.standing == Standing::default() {
             all.remove(of);
         }
+    }
+
+    /// It was good for an answer.
+    pub(super) fn was_good(&self, of: &Fingerprint) {
+        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        if good.len() >= REMEMBERED {
+            good.clear();
+        }
+        good.insert(*of);
+    }
+
+    /// Whether it ever was, as far as is remembered.
+    pub(super) fn is_known_good(&self, of: &Fingerprint) -> bool {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner).contains(of)
     }
 
     /// Told when something changed.

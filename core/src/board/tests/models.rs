@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::broker::Provider;
+use crate::broker::quota::Pause;
 
 fn asking(closed: &[(Provider, NoModel)]) -> Policy {
     let asks = [(StateName::new("Todo"), &[Provider::Anthropic][..])].into_iter().collect();
@@ -9,7 +10,7 @@ fn asking(closed: &[(Provider, NoModel)]) -> Policy {
 }
 
 fn paused() -> NoModel {
-    NoModel::Paused("2026-11-27T02:10:00Z".parse().expect("an instant"))
+    NoModel::Paused(Pause::Asked, "2026-11-27T02:10:00Z".parse().expect("an instant"))
 }
 
 fn look(board: &mut Board, now: u64, names: &[(&str, &str)], policy: &Policy) -> Vec<Command> {
@@ -91,6 +92,30 @@ fn a_missing_credential_waits_for_a_person_without_parking() {
     assert_eq!(board.settled(Tick(301), &closed), Some(Settled::NeedsHuman));
     let appeared = look(&mut board, 400, &[("A", "Todo")], &asking(&[]));
     assert_eq!(starts(&appeared), [("A", RunId(0))]);
+}
+
+/// Regression: `--once` waited for ever for an account without credit, and nobody was told what to do.
+#[test]
+fn an_account_without_credit_is_a_matter_for_a_person_and_asked_again_by_itself() {
+    let mut board = Board::new(Past::default());
+    let empty = NoModel::Paused(Pause::Empty, "2026-11-27T03:10:00Z".parse().expect("an instant"));
+    let closed = asking(&[(Provider::Anthropic, empty.clone())]);
+    look(&mut board, 1, &[("A", "Todo")], &closed);
+    let why = board.verdict(&issue("A", "Todo"), Tick(2), &closed).expect_err("it waits");
+    assert_eq!(why.code(), "no-credit");
+    assert!(why.to_string().contains("no credit left: add credit there, or change the key"), "{why}");
+    assert!(why.to_string().ends_with("asked again at 03:10 UTC"), "{why}");
+    assert_eq!(board.settled(Tick(3), &closed), Some(Settled::NeedsHuman));
+    assert_eq!(starts(&look(&mut board, 4, &[("A", "Todo")], &asking(&[]))), [("A", RunId(0))]);
+    // Beside another provider: what mends itself is said first, and of what does not, all of it.
+    let asks = [(StateName::new("Todo"), &Provider::ALL[..])].into_iter().collect();
+    let mut access = ModelAccess { asks, closed: [(Provider::Anthropic, empty)].into_iter().collect() };
+    let said = |access: &ModelAccess| access.admit(&StateName::new("Todo"), None).map_err(|why| why.to_string());
+    access.closed.insert(Provider::OpenAi, paused());
+    assert_eq!(said(&access), Err("openai asks to wait; resumes 02:10 UTC".into()));
+    access.closed.insert(Provider::OpenAi, NoModel::NoCredential("no key".into()));
+    let both = said(&access).expect_err("closed");
+    assert!(both.starts_with("anthropic says that ") && both.ends_with("03:10 UTC; or no key"), "{both}");
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use symphony_core::broker::{Metered, Usage};
 use symphony_core::ids::{IssueId, RunId};
-use symphony_core::spend::Rules;
+use symphony_core::spend::{Cap, Caps, Rules, Sums};
 use symphony_core::workflow::{Models, Place, Workflow};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -42,23 +42,26 @@ fn door(url: &str) -> (Door, mpsc::Receiver<Report>) {
 }
 
 fn keyed(url: &str, key: Option<&'static str>) -> (Door, mpsc::Receiver<Report>) {
-    let text = format!("---\ntracker: {{kind: local}}\nproviders: {{anthropic: {{base_url: '{url}'}}}}\n---\n");
-    let place = Place { dir: "/nowhere".into(), home: None, env: &|_| None };
-    let models: Models = Workflow::parse(&text, &place).expect("a workflow").0.models;
     let broker = Broker::new(Environment { home: None, variable: Arc::new(move |_| key.map(str::to_owned)) });
     let (to, reports) = mpsc::channel(8);
-    (broker.open(models, purse(), to).expect("randomness"), reports)
+    (broker.open(models(url, ""), purse(&Rules::default()), to).expect("randomness"), reports)
+}
+
+fn models(url: &str, more: &str) -> Models {
+    let text = format!("---\ntracker: {{kind: local}}\nproviders: {{anthropic: {{base_url: '{url}'{more}}}}}\n---\n");
+    let place = Place { dir: "/nowhere".into(), home: None, env: &|_| None };
+    Workflow::parse(&text, &place).expect("a workflow").0.models
 }
 
 /// A ledger of its own, whose file goes with the test's runtime.
-fn purse() -> Purse {
+fn purse(rules: &Rules) -> Purse {
     let dir = tempfile::tempdir().expect("a directory");
     let (journal, memory) = Journal::open(&dir.path().join("journal.db"), Origin::default()).expect("opens");
     tokio::spawn(async move {
         let _dir = dir;
         std::future::pending::<()>().await;
     });
-    let metering = Metering::new(journal, &memory, &Rules::default());
+    let metering = Metering::new(journal, &memory, rules);
     Purse { metering, payer: Payer { run: RunId(1), issue: IssueId("A".into()) } }
 }
 
@@ -79,7 +82,7 @@ async fn ask(io: &mut DuplexStream, token: &str) {
 }
 
 /// Reads until this was read.
-async fn until(io: &mut DuplexStream, word: &str) -> String {
+async fn until(io: &mut (impl AsyncRead + Unpin), word: &str) -> String {
     let mut text = String::new();
     let mut part = [0; 1024];
     while !text.contains(word) {
@@ -186,4 +189,167 @@ async fn an_agent_that_does_not_read_holds_the_provider_back() {
         read += agent.read(&mut part).await.expect("readable");
     }
     assert!(count() > last, "it goes on when the agent reads");
+}
+
+fn refusal(status: &str, headers: &str, words: &str) -> String {
+    let length = words.len();
+    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{headers}\r\n{words}")
+}
+
+/// Regression: the look at the login after a 401 came before what was set aside was given back, and all of it was charged.
+#[tokio::test]
+async fn a_login_that_ends_while_it_is_refused_costs_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join(".claude/.credentials.json");
+    let login = |at: i64| format!(r#"{{"claudeAiOauth":{{"accessToken":"planted-login","expiresAt":{at}}}}}"#);
+    std::fs::create_dir_all(file.parent().expect("parent")).expect("directory");
+    std::fs::write(&file, login(32_503_680_000_000)).expect("written");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let broker = Broker::new(Environment { home: Some(home.path().into()), variable: Arc::new(|_| None) });
+    let (purse, (to, mut reports)) = (purse(&Rules::default()), mpsc::channel(8));
+    let metering = purse.metering.clone();
+    let door = broker.open(models(&url, ", login: true"), purse, to).expect("randomness");
+    let mut agent = connect(&door);
+    ask(&mut agent, door.token()).await;
+    let (mut provider, _) = listener.accept().await.expect("the broker");
+    until(&mut provider, "\r\n\r\n").await;
+    std::fs::write(&file, login(1)).expect("written");
+    provider.write_all(refusal("401 Unauthorized", "", "{}").as_bytes()).await.expect("taken");
+    until(&mut agent, "has expired").await;
+    assert_eq!(metering.view().ever, Sums::default());
+    while let Ok(report) = reports.try_recv() {
+        assert!(!matches!(report, Report::Metered(_)), "nobody worked: {report:?}");
+    }
+}
+
+/// Regression: who waited for budget went to a provider that had asked to wait meanwhile.
+#[tokio::test]
+async fn what_its_provider_asked_for_while_a_request_waited_for_budget_counts() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let broker = Broker::new(Environment { home: None, variable: Arc::new(|_| None) });
+    // Room for one of them at a time.
+    let issue = Cap { tokens: Some(200), ..Cap::default() };
+    let rules = Rules { caps: Caps { issue, ..Caps::default() }, assumed_output: 100, ..Rules::default() };
+    let (purse, (to, _reports)) = (purse(&rules), mpsc::channel(8));
+    let metering = purse.metering.clone();
+    let door = broker.open(models(&url, ""), purse, to).expect("randomness");
+    let mut first = connect(&door);
+    ask(&mut first, door.token()).await;
+    let (mut provider, _) = listener.accept().await.expect("the broker");
+    until(&mut provider, "\r\n\r\n").await;
+    let mut second = connect(&door);
+    ask(&mut second, door.token()).await;
+    // It has come to wait, as far as one can see from here; were it slower, it would see the wait all the same.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let limited = refusal("429 Too Many Requests", "retry-after: 600\r\n", "{}");
+    provider.write_all(limited.as_bytes()).await.expect("taken");
+    for agent in [&mut first, &mut second] {
+        tokio::select! {
+            said = until(agent, "asks to wait") => assert!(said.contains(" 429 "), "{said}"),
+            _ = until(&mut provider, "POST") => panic!("it was asked again"),
+            _ = listener.accept() => panic!("it was asked again"),
+        }
+    }
+    assert_eq!(metering.view().ever, Sums::default());
+}
+
+/// Regression: a request that no wait makes smaller was held, asked again and made all others wait.
+#[tokio::test]
+async fn a_request_above_the_account_s_limit_is_told_so_at_once_and_others_go_on() {
+    let words = r#"{"error":{"message":"Request too large for m: Limit 30000, Requested 45000."}}"#;
+    let answer = refusal("429 Too Many Requests", "x-ratelimit-remaining-tokens: 30000\r\n", words);
+    let (door, _reports) = door(&provider(answer.into_bytes()).await);
+    for _ in 0..2 {
+        let mut agent = connect(&door);
+        ask(&mut agent, door.token()).await;
+        let said = until(&mut agent, "Requested 45000").await;
+        assert!(said.starts_with("HTTP/1.1 413 "), "{said}");
+    }
+    assert_eq!(*door.over().borrow(), None);
+}
+
+/// Regression: an issue whose own requests were always refused began again for ever.
+#[tokio::test]
+async fn an_issue_that_is_sent_away_again_and_again_without_an_answer_fails_in_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let answer = refusal("429 Too Many Requests", "retry-after: 1\r\n", "{}");
+                while stream.read(&mut [0; 64 * 1024]).await.is_ok_and(|read| read > 0) {
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    // Each run has a credential that nobody knows yet, so that none has to wait; no wait is sat out.
+    let keys = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = keys.clone();
+    let key = move |_: &str| Some(format!("planted-key-{}", counted.load(std::sync::atomic::Ordering::Relaxed)));
+    let broker = Broker::new(Environment { home: None, variable: Arc::new(key) });
+    let mut models = models(&url, "");
+    models.hold_ms = 0;
+    let mut ends = vec![];
+    for _ in 0..12 {
+        keys.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (to, _reports) = mpsc::channel(8);
+        let door = broker.open(models.clone(), purse(&Rules::default()), to).expect("randomness");
+        let mut agent = connect(&door);
+        ask(&mut agent, door.token()).await;
+        let said = until(&mut agent, "asks to wait").await;
+        let over = *door.over().borrow();
+        assert_eq!(over.is_some(), said.starts_with("HTTP/1.1 429 "), "{said}");
+        assert!(over.is_some() || said.starts_with("HTTP/1.1 400 "), "{said}");
+        ends.push(over.is_some());
+    }
+    assert_eq!(ends, [[true; 10].as_slice(), &[false; 2]].concat());
+}
+
+/// Regression: what was set aside for an answer that its agent never took stayed so for as long as the run lived.
+#[tokio::test]
+async fn an_agent_that_never_reads_its_answer_loses_it_and_what_it_holds_comes_free() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000000000\r\n\r\n";
+    let mut answer = head.as_bytes().to_vec();
+    answer.resize(16 * 1024 * 1024, b' ');
+    let (door, mut reports) = door(&provider(answer).await);
+    let mut agent = connect(&door);
+    ask(&mut agent, door.token()).await;
+    until(&mut agent, "\r\n\r\n").await;
+    // Until all buffers on the way are full; after that only time passes.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert!(reports.try_recv().is_err(), "it is still under way");
+    tokio::time::pause();
+    let told = reports.recv().await.expect("told");
+    assert!(matches!(&told, Report::Metered(Metered { whole: false, .. })), "{told:?}");
+}
+
+/// Regression: one odd request that was refused with a 401 shut its provider for all runs, though its key was good.
+#[tokio::test]
+async fn a_key_that_was_good_is_looked_at_once_more_before_all_runs_lose_it() {
+    for (models_say, refused_for_all) in [("200 OK", false), ("401 Unauthorized", true)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let (door, mut reports) = keyed(&url, Some("planted-key-1"));
+        let mut good = connect(&door);
+        ask(&mut good, door.token()).await;
+        let (mut provider, _) = listener.accept().await.expect("the broker");
+        until(&mut provider, "\r\n\r\n{").await;
+        provider.write_all(refusal("200 OK", "", "{}").as_bytes()).await.expect("taken");
+        assert!(until(&mut good, "{}").await.starts_with("HTTP/1.1 200"));
+        assert!(matches!(reports.recv().await, Some(Report::Metered(_))));
+        ask(&mut good, door.token()).await;
+        until(&mut provider, "\r\n\r\n{").await;
+        provider.write_all(refusal("401 Unauthorized", "", "{\"odd\":1}").as_bytes()).await.expect("taken");
+        let looks = until(&mut provider, "\r\n\r\n").await;
+        assert!(looks.starts_with("GET /v1/models HTTP/1.1"), "{looks}");
+        provider.write_all(refusal(models_say, "", "{}").as_bytes()).await.expect("taken");
+        let said = until(&mut good, "the key in ").await;
+        assert!(said.starts_with(if refused_for_all { "HTTP/1.1 401 " } else { "HTTP/1.1 403 " }), "{said}");
+        assert_eq!(door.over().borrow().is_some(), refused_for_all, "{said}");
+    }
 }
