@@ -109,6 +109,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         open_broker: open_broker(broker.clone(), metering.clone()),
         open_egress: Egress::new(book.clone(), Arc::new(Internet::default())).opening(),
         ask_credential: broker.asked(),
+        stage: broker.stage(),
         workflow_path: path.clone(),
     });
     let (world, nudges) = World::new(file, parts, roots, broker.changes());
@@ -255,11 +256,12 @@ fn open_mcp() -> OpenMcp {
         let bearer = Bearer::random().map_err(|error| error.to_string())?;
         let secret = bearer.reveal().to_owned();
         let endpoint = Endpoint::new(identifier, bearer, calls);
-        let url = endpoint.url(port);
+        let (url, listed) = (endpoint.url(port), endpoint.tools_listed());
         let (serving, taking, closing) = (endpoint.clone(), endpoint.clone(), endpoint);
         Ok(McpDoor {
             url,
             bearer: secret,
+            listed,
             serve: Arc::new(move |stream| {
                 let endpoint = serving.clone();
                 Box::pin(async move { endpoint.serve(stream).await })
@@ -279,11 +281,12 @@ fn open_broker(broker: Broker, metering: Metering) -> OpenBroker {
             let door = broker.open(workflow.models.clone(), purse, reports).map_err(|error| error.to_string())?;
             let (ways, token) = (door.ways(port).await, door.token().to_owned());
             let watch = Watch { held: door.held(), over: door.over() };
-            let (serving, closing) = (door.clone(), door);
+            let (seen, serving, closing) = (door.seen(), door.clone(), door);
             Ok(ModelDoor {
                 watch,
                 ways,
                 token,
+                seen,
                 serve: Arc::new(move |stream| {
                     let door = serving.clone();
                     Box::pin(async move { door.serve(stream).await })

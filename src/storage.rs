@@ -180,10 +180,9 @@ impl Keeper<'_> {
     pub async fn remove(&self, stock: &Stock, at: usize) -> Result<(), String> {
         let (path, way) = stock.still(at)?;
         match way {
-            Way::None | Way::Run | Way::Template | Way::Backup | Way::Rest => {
+            Way::None | Way::Run | Way::Template | Way::Backup | Way::Rest | Way::DiskRest => {
                 stock.remove(at, self.sandboxes.templates())
             }
-            Way::DiskRest => jail::finish_discard(path).map_err(|error| error.to_string()),
             Way::Disk(runtime) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 let key = name.split_once("+left-").map_or(&*name, |(key, _)| key);

@@ -91,7 +91,8 @@ pub fn candidate<'a>(kept: Option<&'a Kept>, here: &Place, stood: bool, wanted: 
 
 /// Which agent this is. A digest: a command may hold what nobody should read in a journal.
 pub fn identity(agent: &AgentOf<'_>, shell: &str) -> String {
-    let AgentOf { adapter, command, model, max_turns: _ } = agent;
+    // How much it thinks, and how long, changes nothing of what it knows.
+    let AgentOf { adapter, command, model, effort: _, max_turns: _ } = agent;
     let part = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), |text| format!("{}:{text}", text.len()));
     digest(&format!("{}\n{}\n{}\n{}", adapter.name(), part(Some(shell)), part(*command), part(*model)))
 }
@@ -107,7 +108,7 @@ mod tests {
     use crate::workflow::Adapter;
 
     fn agent<'a>(command: Option<&'a str>, model: Option<&'a str>) -> AgentOf<'a> {
-        AgentOf { adapter: Adapter::Claude, command, model, max_turns: 3 }
+        AgentOf { adapter: Adapter::Claude, command, model, effort: None, max_turns: 3 }
     }
 
     fn place() -> Place {

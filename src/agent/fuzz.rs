@@ -94,13 +94,13 @@ fn take(message: &Value, updates: &mut Updates, now: Tick, events: &Events) {
     for (kind, text) in updates.take(params, now) {
         events.send(kind, &text, updates.tool_open());
     }
-    if let permission::Decision::Select { id, name } = permission::decide(params, false) {
+    if let permission::Decision::Select { id, name } = permission::decide(params, true) {
         let offered = params["options"].as_array().expect("chosen from a list");
         let approves = |kind: &Value| kind == "allow_once" || kind == "allow_always";
         assert!(offered.iter().any(|option| option["optionId"] == id.as_str() && approves(&option["kind"])));
         events.send("approval_auto_approved", &name, false);
     }
-    assert_eq!(permission::decide(params, true), permission::Decision::Cancel);
+    assert_eq!(permission::decide(params, false), permission::Decision::Cancel);
     match TurnEnd::of(result) {
         Ok(end) => assert_eq!(end == TurnEnd::EndTurn, result["stopReason"] == "end_turn"),
         Err(why) => events.send("malformed", &why, false),

@@ -7,6 +7,7 @@ pub mod error;
 pub mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod ignored;
 pub mod mark_done;
 mod peer;
 pub mod permission;

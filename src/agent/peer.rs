@@ -19,8 +19,13 @@ pub(crate) struct Shared {
     pub(crate) activity: Activity,
     pub(crate) fault: Arc<OnceLock<Fault>>,
     pub(crate) replay: Arc<Replay>,
+    /// A line beyond what is taken, in words.
+    pub(crate) longest: String,
     pub(crate) updates: Mutex<Updates>,
-    pub(crate) cancelling: AtomicBool,
+    /// Whether a prompt is under way that is not being cancelled.
+    pub(crate) in_turn: AtomicBool,
+    /// Set once both are known: what the agent calls itself.
+    pub(crate) who: OnceLock<String>,
     /// Wakes the prompt's loop when a tool call opened or closed.
     pub(crate) tools: Notify,
 }
@@ -48,13 +53,17 @@ impl HandleDispatchFrom<Agent> for Peer {
             Dispatch::Notification(notice) if notice.method.starts_with("$/") => {
                 return Ok(Handled::No { message: Dispatch::Notification(notice), retry: false });
             }
-            Dispatch::Notification(notice) => self.tell("notification", &notice.method),
+            Dispatch::Notification(notice) => self.shared.updates().ignore(&notice.method),
             Dispatch::Request(request, responder) if request.method == "session/request_permission" => {
-                let decision = permission::decide(&request.params, self.shared.cancelling.load(Ordering::SeqCst));
+                let in_turn = self.shared.in_turn.load(Ordering::SeqCst);
+                let decision = permission::decide(&request.params, in_turn);
                 let what = request.params.pointer("/toolCall/title").and_then(Value::as_str).unwrap_or("a tool call");
                 match &decision {
                     Decision::Select { name, .. } => self.tell("approval_auto_approved", &format!("{what}: {name}")),
-                    Decision::Cancel => self.tell("approval_cancelled", &format!("{what}: no option approves")),
+                    Decision::Cancel => {
+                        let why = if in_turn { "no option approves" } else { "no turn is under way" };
+                        self.tell("approval_cancelled", &format!("{what}: {why}"));
+                    }
                 }
                 responder.respond(decision.to_response())?;
             }

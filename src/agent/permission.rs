@@ -15,14 +15,15 @@ pub enum Decision {
         /// Its name, for the event.
         name: String,
     },
-    /// No option approves, or the turn is being cancelled.
+    /// No option approves, or no turn is under way in which anything could be approved.
     Cancel,
 }
 
 /// Chooses by kind, `allow_once` before `allow_always`. A reject, or a kind nobody knows, is not an
-/// approval. While `cancelling`, the protocol wants `cancelled`.
-pub fn decide(params: &Value, cancelling: bool) -> Decision {
-    if cancelling {
+/// approval. Outside a turn, and in one that is being cancelled, the protocol wants `cancelled`: nothing is left open, and
+/// nothing is allowed that no prompt asked for.
+pub fn decide(params: &Value, in_turn: bool) -> Decision {
+    if !in_turn {
         return Decision::Cancel;
     }
     let options = params.get("options").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -56,7 +57,7 @@ mod tests {
     fn chosen(kinds: &[(&str, &str)]) -> Option<String> {
         let options: Vec<Value> =
             kinds.iter().map(|(id, kind)| json!({"optionId": id, "name": id, "kind": kind})).collect();
-        match decide(&json!({"options": options}), false) {
+        match decide(&json!({"options": options}), true) {
             Decision::Select { id, .. } => Some(id),
             Decision::Cancel => None,
         }
@@ -80,13 +81,13 @@ mod tests {
         for params in
             [json!(null), json!({}), json!({"options": "yes"}), json!({"options": [{"kind": "allow_once"}, 3]})]
         {
-            assert_eq!(decide(&params, false), Decision::Cancel, "{params}");
+            assert_eq!(decide(&params, true), Decision::Cancel, "{params}");
         }
     }
 
     #[test]
-    fn while_a_turn_is_being_cancelled_every_request_is_answered_cancelled() {
+    fn outside_a_turn_every_request_is_answered_cancelled() {
         let params = json!({"options": [{"optionId": "o", "name": "yes", "kind": "allow_once"}]});
-        assert_eq!(decide(&params, true).to_response(), json!({"outcome": {"outcome": "cancelled"}}));
+        assert_eq!(decide(&params, false).to_response(), json!({"outcome": {"outcome": "cancelled"}}));
     }
 }

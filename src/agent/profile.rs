@@ -20,6 +20,13 @@ struct Known {
     mode: Option<&'static str>,
     /// What it is told besides.
     env: &'static [(&'static str, &'static str)],
+    /// The variable that tells it how much its model is to think, where it has one.
+    effort: Option<&'static str>,
+    /// Settings of its own that it was seen to write into the work tree: they are left out of its work unless somebody
+    /// adds them by force, or they were in it before. As patterns of git.
+    writes: &'static [&'static str],
+    /// Whether the image of a microVM brings it when it is built with `--agents`.
+    in_image: bool,
 }
 
 const CLAUDE: Known = Known {
@@ -34,6 +41,10 @@ const CLAUDE: Known = Known {
         ("CLAUDE_CODE_MAX_RETRIES", "1"),
         ("DISABLE_AUTOUPDATER", "1"),
     ],
+    effort: Some("CLAUDE_CODE_EFFORT_LEVEL"),
+    // Where it keeps what is allowed from now on.
+    writes: &["/.claude/settings.local.json"],
+    in_image: true,
 };
 const CODEX: Known = Known {
     program: &["codex-acp"],
@@ -41,6 +52,9 @@ const CODEX: Known = Known {
     needs: " (on Node 20 or newer)",
     mode: Some("agent-full-access"),
     env: &[],
+    effort: None,
+    writes: &[],
+    in_image: true,
 };
 const OPENCODE: Known = Known {
     program: &["opencode", "acp"],
@@ -53,7 +67,23 @@ const OPENCODE: Known = Known {
         ("OPENCODE_DISABLE_LSP_DOWNLOAD", "1"),
         ("OPENCODE_DISABLE_MODELS_FETCH", "1"),
     ],
+    effort: None,
+    writes: &[],
+    in_image: true,
 };
+const GEMINI: Known = Known {
+    program: &["gemini", "--acp"],
+    package: "@google/gemini-cli@0.61.0",
+    needs: " (on Node 20 or newer)",
+    mode: Some("yolo"),
+    // Else MCP servers that it is given vanish without a word.
+    env: &[("GEMINI_CLI_TRUST_WORKSPACE", "true")],
+    effort: None,
+    writes: &[],
+    in_image: false,
+};
+/// What agents of `acp.command` were seen to write, whichever that is.
+const OF_COMMANDS: &[&str] = &["/.claude/settings.local.json", "/.qwen/settings.json*"];
 
 /// `None`: it is built in.
 fn known(adapter: Adapter) -> Option<&'static Known> {
@@ -61,23 +91,42 @@ fn known(adapter: Adapter) -> Option<&'static Known> {
         Adapter::Claude => Some(&CLAUDE),
         Adapter::Codex => Some(&CODEX),
         Adapter::OpenCode => Some(&OPENCODE),
+        Adapter::Gemini => Some(&GEMINI),
         Adapter::Script => None,
     }
 }
 
 /// How the program of `adapter` gets into a sandbox of this kind; `None` where nothing has to.
 pub fn how_to_install(adapter: Adapter, kind: Kind) -> Option<String> {
-    let Known { package, needs, .. } = known(adapter)?;
+    let Known { package, needs, in_image, .. } = known(adapter)?;
     Some(match kind {
         Kind::Jail => format!(
             "on this machine, `npm install --global {package}`{needs} makes it visible if npm installs below /usr; or install it with \
              `--prefix DIR` and list DIR in `sandbox.jail.read_only`: programs are looked for in its `bin` and `node_modules/.bin` too"
         ),
         Kind::Smolvm => format!("the image of the machine (`smolvm.image`) must contain it: {package} of npm{needs}"),
+        Kind::QemuKvm | Kind::QemuTcg if !in_image => {
+            format!(
+                "the image of the machine must contain it, and scripts/build-vm.sh does not bring it: {package} of npm{needs}"
+            )
+        }
         Kind::QemuKvm | Kind::QemuTcg => {
             format!("build the image with `scripts/build-vm.sh --agents`, which brings {package}")
         }
     })
+}
+
+/// How an agent of `acp.command` gets into a sandbox of this kind.
+pub fn how_to_bring(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Jail => {
+            "a jail sees programs below /usr, and in the `bin` and `node_modules/.bin` of what `sandbox.jail.read_only` lists; \
+             a script needs its interpreter there, too"
+        }
+        Kind::Smolvm | Kind::QemuKvm | Kind::QemuTcg => {
+            "the image of the machine must contain it and, if it is a script, its interpreter"
+        }
+    }
 }
 
 /// What the guest program starts.
@@ -98,6 +147,8 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// A mode to set once in the session.
     pub mode: Option<&'static str>,
+    /// What its program writes into the work tree for itself, as patterns of git.
+    pub writes: &'static [&'static str],
 }
 
 /// Why an agent cannot be launched.
@@ -131,7 +182,11 @@ pub fn launch(agent: &AgentOf<'_>, shell: &str, issue: &Issue, inside: &Inside) 
         },
     };
     let mode = known(agent.adapter).and_then(|known| known.mode);
-    Ok(Launch { program, env: environment(agent, issue, inside), mode })
+    let writes = match agent.command {
+        Some(_) => OF_COMMANDS,
+        None => known(agent.adapter).map_or(&[][..], |known| known.writes),
+    };
+    Ok(Launch { program, env: environment(agent, issue, inside), mode, writes })
 }
 
 /// What tells an agent where its models are: the providers that it can reach, each with its address on the guest's
@@ -184,6 +239,9 @@ fn codex_config(agent: &AgentOf<'_>, url: &str) -> Value {
     if let Some(model) = model_for(agent, Adapter::Codex) {
         config["model"] = json!(model);
     }
+    if let Some(effort) = agent.effort.filter(|_| agent.adapter == Adapter::Codex) {
+        config["model_reasoning_effort"] = json!(effort.name());
+    }
     config
 }
 
@@ -208,6 +266,10 @@ fn opencode_config(agent: &AgentOf<'_>, ways: &[(Provider, String)]) -> Value {
     {
         // One that its catalogue does not know is a model all the same.
         known["models"] = json!({name: {}});
+        if let Some(effort) = agent.effort {
+            let option = if provider == Provider::OpenAi.name() { "reasoningEffort" } else { "effort" };
+            known["models"][name]["options"] = json!({option: effort.name()});
+        }
     }
     config
 }
@@ -241,6 +303,10 @@ fn environment(agent: &AgentOf<'_>, issue: &Issue, inside: &Inside) -> Vec<(Stri
         known(agent.adapter).into_iter().flat_map(|known| known.env).map(|&(name, value)| (name, value.to_owned())),
     );
     env.extend(model.map(|model| ("SYMPHONY_MODEL", model)));
+    if let Some(effort) = agent.effort {
+        let own = known(agent.adapter).and_then(|known| known.effort);
+        env.extend(own.into_iter().chain(["SYMPHONY_EFFORT"]).map(|name| (name, effort.name().to_owned())));
+    }
     env.sort();
     env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -248,6 +314,7 @@ fn environment(agent: &AgentOf<'_>, issue: &Issue, inside: &Inside) -> Vec<(Stri
 #[cfg(test)]
 mod tests {
     use symphony_core::ids::IssueId;
+    use symphony_core::workflow::Effort;
 
     use super::*;
 
@@ -257,7 +324,7 @@ mod tests {
 
     fn launched(adapter: Adapter, command: Option<&str>, model: Option<&str>) -> Result<Launch, ProfileError> {
         let inside = Inside { path: "/usr/bin:/bin".into(), home: "/home/agent".into() };
-        launch(&AgentOf { adapter, command, model, max_turns: 1 }, "bash", &issue(), &inside)
+        launch(&AgentOf { adapter, command, model, effort: None, max_turns: 1 }, "bash", &issue(), &inside)
     }
 
     #[test]
@@ -277,6 +344,7 @@ mod tests {
             (Adapter::Claude, &["claude-agent-acp"][..], Some("bypassPermissions")),
             (Adapter::Codex, &["codex-acp"], Some("agent-full-access")),
             (Adapter::OpenCode, &["opencode", "acp"], None),
+            (Adapter::Gemini, &["gemini", "--acp"], Some("yolo")),
         ] {
             let launch = launched(adapter, None, None).expect("launch");
             let argv = argv.iter().map(|&word| word.to_owned()).collect();
@@ -327,7 +395,7 @@ mod tests {
     fn an_agent_is_told_where_its_models_are_in_the_words_it_knows() {
         let ways = Provider::ALL.map(|provider| (provider, format!("http://127.0.0.1:1/{}", provider.name())));
         let of = |adapter, model, ways: &[_]| {
-            let agent = AgentOf { adapter, command: None, model, max_turns: 1 };
+            let agent = AgentOf { adapter, command: None, model, effort: Some(Effort::High), max_turns: 1 };
             model_variables(&agent, ways, "secret").into_iter().collect::<std::collections::BTreeMap<_, _>>()
         };
         let json = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
@@ -340,6 +408,7 @@ mod tests {
         assert_eq!(all["ANTHROPIC_AUTH_TOKEN"], "secret");
         let codex = json(&all["CODEX_CONFIG"]);
         assert_eq!(codex["model_providers"]["symphony"]["base_url"], "http://127.0.0.1:1/openai");
+        assert_eq!(codex["model_reasoning_effort"], "high");
         assert_eq!((&codex["model"], codex.to_string().contains("secret")), (&json!("m"), false));
         assert!(json(&all["OPENCODE_CONFIG_CONTENT"]).get("model").is_none(), "it is Codex' model");
 
@@ -348,8 +417,25 @@ mod tests {
         assert_eq!((&config["model"], &config["enabled_providers"]), (&json!("anthropic/m/1"), &json!(["anthropic"])));
         let anthropic = &config["provider"]["anthropic"];
         assert_eq!(anthropic["options"]["baseURL"], "http://127.0.0.1:1/anthropic/v1");
-        assert_eq!((&anthropic["models"], config.to_string().contains("secret")), (&json!({"m/1": {}}), false));
+        assert_eq!(
+            (&anthropic["models"], config.to_string().contains("secret")),
+            (&json!({"m/1": {"options": {"effort": "high"}}}), false)
+        );
         assert!(!one.contains_key("OPENAI_API_KEY") && of(Adapter::Claude, None, &[]).is_empty());
+    }
+
+    #[test]
+    fn an_effort_reaches_every_agent_and_claude_under_the_name_it_knows() {
+        let inside = Inside { path: "/bin".into(), home: "/home/agent".into() };
+        let told = |adapter, effort| {
+            let agent = AgentOf { adapter, command: None, model: None, effort, max_turns: 1 };
+            let env = launch(&agent, "bash", &issue(), &inside).expect("launch").env;
+            env.into_iter().filter(|(name, _)| name.contains("EFFORT")).collect::<Vec<_>>()
+        };
+        let both = [("CLAUDE_CODE_EFFORT_LEVEL".into(), "max".into()), ("SYMPHONY_EFFORT".into(), "max".into())];
+        assert_eq!(told(Adapter::Claude, Some(Effort::Max)), both);
+        assert_eq!(told(Adapter::Script, Some(Effort::Max)), both[1..]);
+        assert!(told(Adapter::Claude, None).is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_client_protocol::schema::ProtocolVersion;
 use agent_client_protocol::v1::schema as acp;
@@ -31,6 +31,7 @@ use super::turn::{Turn, TurnEnd, Usage};
 use super::wire::{self, Fault, Taps};
 
 mod continued;
+mod greeting;
 
 /// How long an agent may take to end a turn it was told to cancel; real ones need up to 420 ms.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -53,6 +54,7 @@ pub struct Outside<'a> {
 
 pub use self::continued::Begun;
 use self::continued::Way;
+pub use self::greeting::Greeting;
 
 /// Our MCP endpoint as the agent reaches it.
 #[derive(Clone)]
@@ -92,6 +94,7 @@ pub struct Session {
     id: String,
     begun: Begun,
     continuable: bool,
+    greeting: Greeting,
     connection: ConnectionTo<Agent>,
     shared: Arc<Shared>,
     stop: CancellationToken,
@@ -147,7 +150,9 @@ impl Session {
             fault: taps.fault.clone(),
             updates: Mutex::default(),
             replay: taps.replay.clone(),
-            cancelling: AtomicBool::new(false),
+            longest: taps.longest(),
+            in_turn: AtomicBool::new(false),
+            who: OnceLock::new(),
             tools: Notify::new(),
         });
         let (lines, queue) = mpsc::channel(wire::OUTGOING);
@@ -176,8 +181,8 @@ impl Session {
             let message = "it closed before it opened".to_owned();
             return Err(AgentError::Transport { during: error::INITIALIZE, message });
         };
-        let (id, begun, continuable) = (String::new(), Begun::New, false);
-        Ok(Self { id, begun, continuable, connection, shared, stop, driver, writer, lost: false })
+        let (id, begun, continuable, greeting) = (String::new(), Begun::New, false, Greeting::default());
+        Ok(Self { id, begun, continuable, greeting, connection, shared, stop, driver, writer, lost: false })
     }
 
     async fn shake_hands(&mut self, options: &StartOptions) -> Result<(), AgentError> {
@@ -186,7 +191,11 @@ impl Session {
         let client = acp::Implementation::new("symphony", options.client_version.clone());
         let hello =
             acp::InitializeRequest::new(ProtocolVersion::V1).client_capabilities(capabilities).client_info(client);
+        let asked = Instant::now();
         let agent = self.call(error::INITIALIZE, &hello, limit).await?;
+        let (initialized, asked) = (asked.elapsed(), Instant::now());
+        let said = Greeting::of(&agent, &Value::Null, initialized, Duration::ZERO);
+        drop(self.shared.who.set(self.shared.events.presentable(&said.who())));
         match agent.get("protocolVersion").and_then(Value::as_u64) {
             Some(1) => {}
             Some(other) => {
@@ -216,10 +225,9 @@ impl Session {
         if let Some(mode) = &options.mode {
             self.set_mode(mode, &session, limit).await;
         }
-        let name = agent.pointer("/agentInfo/name").and_then(Value::as_str).unwrap_or("agent");
-        let version = agent.pointer("/agentInfo/version").and_then(Value::as_str).unwrap_or_default();
+        self.greeting = Greeting::of(&agent, &session, initialized, asked.elapsed());
         let kind = if self.begun == Begun::Continued { "session_continued" } else { "session_started" };
-        self.shared.events.send(kind, &format!("{} · {name} {version}", self.id), false);
+        self.shared.events.send(kind, &format!("{} · {}", self.id, self.greeting.who()), false);
         Ok(())
     }
 
@@ -258,6 +266,11 @@ impl Session {
         &self.id
     }
 
+    /// What the agent said of itself.
+    pub fn greeting(&self) -> &Greeting {
+        &self.greeting
+    }
+
     /// How it began.
     pub fn begun(&self) -> &Begun {
         &self.begun
@@ -266,6 +279,12 @@ impl Session {
     /// Whether the agent says that a later run could go on with it.
     pub fn is_continuable(&self) -> bool {
         self.continuable
+    }
+
+    /// What it said so far that there is no word for, counted, in a sentence that may be shown.
+    pub fn ignored(&self) -> Option<String> {
+        let ignored = self.shared.updates().ignored();
+        ignored.map(|ignored| self.shared.events.presentable(&ignored))
     }
 
     /// When the agent last put out a line.
@@ -306,7 +325,7 @@ impl Session {
             Ok(message) => message,
             Err(error) => return self.ended(TurnEnd::Failed(self.classify(error::PROMPT, &error)), None),
         };
-        self.shared.cancelling.store(false, Ordering::SeqCst);
+        self.shared.in_turn.store(true, Ordering::SeqCst);
         self.end_of_history();
         let mut response = pin!(self.connection.send_request(message).block_task());
         let waited = tokio::select! {
@@ -322,7 +341,7 @@ impl Session {
             Err(stopped) => stopped,
         };
         // From here on permission requests are answered `cancelled`, as the protocol demands.
-        self.shared.cancelling.store(true, Ordering::SeqCst);
+        self.shared.in_turn.store(false, Ordering::SeqCst);
         if self.connection.send_notification(acp::CancelNotification::new(self.id.clone())).is_err() {
             tracing::debug!("the agent is gone, nothing to cancel");
         }
@@ -368,6 +387,9 @@ impl Session {
 
     /// Ends the connection: the agent's input is closed and what is queued is written, within `grace`.
     pub async fn close(mut self, grace: Duration) {
+        if let Some(ignored) = self.ignored() {
+            self.shared.events.send("ignored", &ignored, false);
+        }
         self.stop.cancel();
         let orderly = async {
             // A task that panicked or was aborted has nothing left to close.
@@ -380,6 +402,7 @@ impl Session {
     }
 
     fn ended(&self, end: TurnEnd, usage: Option<Usage>) -> Turn {
+        self.shared.in_turn.store(false, Ordering::SeqCst);
         let last = self.shared.updates().end_turn();
         if let Some((kind, text)) = last {
             self.shared.events.send(kind, &text, false);
@@ -425,7 +448,9 @@ impl Session {
         use agent_client_protocol::{is_connection_terminated, is_incoming_transport_closed};
         match self.shared.fault.get() {
             Some(Fault::TooLarge) => {
-                return AgentError::Protocol { during, message: "it sent a line beyond the limit".into() };
+                let who = self.shared.who.get().map_or("the agent", String::as_str);
+                let message = format!("{who} sent {}: more is not taken", self.shared.longest);
+                return AgentError::Protocol { during, message };
             }
             Some(Fault::Broken(message)) => return AgentError::Transport { during, message: message.clone() },
             None => {}

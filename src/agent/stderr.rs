@@ -1,6 +1,7 @@
 //! The agent's standard error: shown and recorded, never protocol, never a sign of life (M13, C167).
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::sync::watch;
 
 use super::event::Events;
 use super::transcript::{Direction, Transcript};
@@ -8,8 +9,14 @@ use super::transcript::{Direction, Transcript};
 /// Longest piece of a line that is kept, in bytes.
 const LINE: usize = 4096;
 
-/// Forwards `reader` line by line until it ends; very long lines come in pieces.
-pub async fn forward(reader: impl AsyncRead + Unpin, events: Events, transcript: Option<Transcript>) {
+/// Forwards `reader` line by line until it ends; very long lines come in pieces. `last` holds the newest line, as it may be
+/// shown.
+pub async fn forward(
+    reader: impl AsyncRead + Unpin,
+    events: Events,
+    transcript: Option<Transcript>,
+    last: watch::Sender<String>,
+) {
     let mut reader = BufReader::with_capacity(LINE, reader);
     let mut line = Vec::new();
     loop {
@@ -24,14 +31,14 @@ pub async fn forward(reader: impl AsyncRead + Unpin, events: Events, transcript:
         let whole = end == Some(take);
         reader.consume(take + usize::from(whole));
         if whole || line.len() == LINE {
-            show(&line, &events, transcript.as_ref());
+            show(&line, &events, transcript.as_ref(), &last);
             line.clear();
         }
     }
-    show(&line, &events, transcript.as_ref());
+    show(&line, &events, transcript.as_ref(), &last);
 }
 
-fn show(line: &[u8], events: &Events, transcript: Option<&Transcript>) {
+fn show(line: &[u8], events: &Events, transcript: Option<&Transcript>, last: &watch::Sender<String>) {
     let text = String::from_utf8_lossy(line);
     let text = text.trim();
     if text.is_empty() {
@@ -40,6 +47,7 @@ fn show(line: &[u8], events: &Events, transcript: Option<&Transcript>) {
     if let Some(transcript) = transcript {
         transcript.record(Direction::Err, text);
     }
+    last.send_replace(events.presentable(text));
     events.send("agent_stderr", text, false);
 }
 
@@ -55,7 +63,9 @@ mod tests {
         let (to, mut from) = mpsc::channel(64);
         let mut bytes = b"one\n\n  two \n".to_vec();
         bytes.extend(vec![b'x'; 3 * LINE]);
-        forward(&bytes[..], Events::new(to, Secrets::default()), None).await;
+        let (last, words) = watch::channel(String::new());
+        forward(&bytes[..], Events::new(to, Secrets::default()), None, last).await;
+        assert!(words.borrow().starts_with("xxx"), "the newest line");
         let mut messages = Vec::new();
         while let Some(event) = from.recv().await {
             assert_eq!(event.kind, "agent_stderr");

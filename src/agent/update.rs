@@ -8,6 +8,7 @@ use serde_json::Value;
 use symphony_core::time::Tick;
 
 use super::event::MESSAGE_CHARS;
+use super::ignored::Ignored;
 
 /// Least time between two events of running text, in milliseconds.
 const TEXT_EVERY_MS: u64 = 500;
@@ -24,12 +25,23 @@ pub(crate) struct Updates {
     text: String,
     text_kind: Option<&'static str>,
     last_text: Option<Tick>,
+    ignored: Ignored,
 }
 
 impl Updates {
     /// Whether a tool call is open.
     pub(crate) fn tool_open(&self) -> bool {
         !self.open.is_empty()
+    }
+
+    /// Something came that there is no word for.
+    pub(crate) fn ignore(&mut self, kind: &str) {
+        self.ignored.count(kind);
+    }
+
+    /// All of that, in a sentence.
+    pub(crate) fn ignored(&self) -> Option<String> {
+        self.ignored.told()
     }
 
     /// Text that was not shown yet; at the end of a turn no call stays open.
@@ -50,8 +62,15 @@ impl Updates {
             "plan" => self.after_text(("plan", plan(update))),
             "usage_update" => self.after_text(("usage_update", usage(update))),
             // Long, frequent, and of interest to nobody who watches.
-            "available_commands_update" => Vec::new(),
-            other => self.after_text(("session_update", format!("{other} {}", brief(update)))),
+            "available_commands_update"
+            | "session_info_update"
+            | "current_mode_update"
+            | "config_option_update"
+            | "user_message_chunk" => Vec::new(),
+            other => {
+                self.ignored.count(if other.is_empty() { "an update without a kind" } else { other });
+                Vec::new()
+            }
         }
     }
 
@@ -177,12 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn unknown_and_senseless_updates_are_events_not_errors() {
+    fn senseless_updates_are_events_not_errors_and_unknown_ones_are_only_counted() {
         let mut updates = Updates::default();
+        for params in [json!(null), json!({"update": 3}), json!({"update": {"sessionUpdate": "hologram", "x": [1]}})] {
+            assert_eq!(updates.take(&params, Tick(0)), [], "{params}");
+        }
+        let told = "3 messages of kinds that symphony does not know: an update without a kind (2), hologram (1)";
+        assert_eq!(updates.ignored().as_deref(), Some(told));
         for params in [
-            json!(null),
-            json!({"update": 3}),
-            json!({"update": {"sessionUpdate": "hologram", "x": [1]}}),
             json!({"update": {"sessionUpdate": "usage_update", "used": null}}),
             json!({"update": {"sessionUpdate": "plan", "entries": "none"}}),
             json!({"update": {"sessionUpdate": "tool_call", "toolCallId": 7, "status": {}}}),

@@ -90,10 +90,15 @@ pub(crate) struct Taps {
 impl Taps {
     /// Reports a line that cannot be taken, and the end of the session with it.
     fn too_large(&self) -> io::Error {
-        let message = format!("a line of more than {} bytes or {MAX_VALUES} values", self.max_line);
+        let message = self.longest();
         self.events.send("malformed", &message, false);
         drop(self.fault.set(Fault::TooLarge));
         io::Error::new(io::ErrorKind::InvalidData, message)
+    }
+
+    /// A line that cannot be taken, in words.
+    pub(crate) fn longest(&self) -> String {
+        format!("a line of more than {} bytes or {MAX_VALUES} values", self.max_line)
     }
 
     fn record(&self, dir: Direction, line: &str) {

@@ -1,6 +1,7 @@
 //! `symphony doctor`: tries every runtime on this machine for real, and says what each enforces and which one a workflow
 //! would get. Needs no lock and no state directory: it may run beside a symphony.
 
+mod agent;
 mod text;
 
 use std::io::Write as _;
@@ -28,7 +29,7 @@ use crate::workflow_file::{Environment, WorkflowFile};
 /// Which workflow to look at.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Each runtime boots throw-away guests, which try to exceed their limits; that takes a while.\n\nExit codes: 0 the workflow can run here; 1 it cannot: its file has errors, its runtime does not work, an agent cannot be started,\nor the profile of its issues is refused; 2 wrong usage, or no file where --workflow says."
+    after_help = "Each runtime boots throw-away guests, which try to exceed their limits; that takes a while.\n\nExit codes: 0 the workflow can run here; 1 it cannot: its file has errors, its runtime does not work, an agent cannot be started,\nor the profile of its issues is refused; 2 wrong usage, or no file where --workflow says.\nWith --agent: 0 it has a session; 1 it has none; 2 there is no agent of that name."
 )]
 pub struct Doctor {
     /// The workflow to look at; without it `WORKFLOW.md`, and where there is none, the defaults.
@@ -37,6 +38,10 @@ pub struct Doctor {
     /// The findings as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Starts this agent in a sandbox and says what it can do, instead: claude, codex, opencode, gemini, script, or
+    /// `command` for that of `acp.command`.
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
 }
 
 /// Everything that was found out. Fields are only ever added.
@@ -163,6 +168,9 @@ impl Doctor {
             (read, _) => read,
         };
         let sandboxes = Sandboxes::for_a_look(&exe, place.path(), &read.workflow);
+        if let Some(name) = &self.agent {
+            return self.try_agent(name, &read, &sandboxes).await;
+        }
         let findings = examine(read, &sandboxes).await;
         let text = match self.json {
             true => serde_json::to_string_pretty(&findings).expect("strings, numbers and lists are JSON") + "\n",
@@ -171,6 +179,28 @@ impl Doctor {
         };
         let _ = std::io::stdout().write_all(text.as_bytes());
         if findings.can_run() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    }
+
+    async fn try_agent(&self, name: &str, read: &Read, sandboxes: &Sandboxes) -> ExitCode {
+        // The defaults are another sandbox, and perhaps another agent.
+        if read.broken {
+            let _ = writeln!(std::io::stderr(), "symphony: {}", harmless(&read.problems.join("; ")));
+            return ExitCode::from(1);
+        }
+        let agent = match agent::named(name, &read.workflow) {
+            Ok(agent) => agent,
+            Err(why) => {
+                let _ = writeln!(std::io::stderr(), "symphony: {}", harmless(&why));
+                return ExitCode::from(2);
+            }
+        };
+        let tried = agent::try_it(name, &agent, &read.workflow, sandboxes).await;
+        let text = match self.json {
+            true => serde_json::to_string_pretty(&tried).expect("strings, numbers and lists are JSON") + "\n",
+            false => agent::lines(&tried).iter().map(|line| harmless(line) + "\n").collect(),
+        };
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        if tried.ok { ExitCode::SUCCESS } else { ExitCode::from(1) }
     }
 }
 

@@ -272,7 +272,6 @@ impl<H: Hands> Conductor<H> {
                     None => nudged = false,
                 },
                 () = sleep_until(wake), if wake.is_some() => self.step(Event::Woke),
-                Ok(()) = hosts.changed() => {}
                 _ = count.tick(), if !self.live.is_empty() => {
                     self.board.count_time(self.now());
                     self.keep_changed();
@@ -284,6 +283,7 @@ impl<H: Hands> Conductor<H> {
                 }
                 // Last: what guests cause must not starve the rest.
                 Some(message) = self.from_runs.recv() => self.on_run(message),
+                Ok(()) = hosts.changed() => {}
             }
             dirty = true;
             if self.board.is_draining() && self.live.is_empty() {

@@ -19,8 +19,11 @@ use super::chain::{self, Entry, signed};
 use super::{Journal, Written};
 
 /// Tokens and nano-dollars of an issue, as a run's end tells them.
-pub(super) const OF_ISSUE: &str = "SELECT coalesce(sum(input + output + cache_read + cache_write), 0),
-    coalesce(sum(nano_usd), 0) FROM spend WHERE issue = ?1";
+/// Sums of whole numbers overflow with an error, which would keep a journal shut for ever: these are capped instead.
+pub(super) const OF_ISSUE: &str =
+    "SELECT CAST(min(total(input) + total(output) + total(cache_read) + total(cache_write),
+    1152921504606846976.0) AS INTEGER), CAST(min(total(nano_usd), 1152921504606846976.0) AS INTEGER)
+    FROM spend WHERE issue = ?1";
 
 fn day(r: &Row<'_>, at: usize) -> rusqlite::Result<Date> {
     let text: String = r.get(at)?;
@@ -107,13 +110,17 @@ pub(super) fn charge_what_was_cut_off(tx: &Transaction<'_>) -> rusqlite::Result<
     tx.execute_batch(
         "INSERT INTO spend (issue, day, provider, model, requests, input, output, cache_read, cache_write, nano_usd,
             unpriced, assumed)
-         SELECT issue, day, provider, model, count(*), sum(input), sum(output), 0, 0, sum(coalesce(nano_usd, 0)),
-            sum(CASE WHEN nano_usd IS NULL THEN input + output ELSE 0 END), sum(input + output)
+         SELECT issue, day, provider, model, count(*), CAST(min(total(input), 1152921504606846976.0) AS INTEGER),
+            CAST(min(total(output), 1152921504606846976.0) AS INTEGER), 0, 0,
+            CAST(min(total(nano_usd), 1152921504606846976.0) AS INTEGER),
+            CAST(min(total(CASE WHEN nano_usd IS NULL THEN input ELSE 0 END)
+                + total(CASE WHEN nano_usd IS NULL THEN output ELSE 0 END), 1152921504606846976.0) AS INTEGER),
+            CAST(min(total(input) + total(output), 1152921504606846976.0) AS INTEGER)
          FROM reservations WHERE true GROUP BY issue, day, provider, model
          ON CONFLICT (issue, day, provider, model) DO UPDATE SET
-            requests = requests + excluded.requests, input = input + excluded.input, output = output + excluded.output,
-            nano_usd = nano_usd + excluded.nano_usd, unpriced = unpriced + excluded.unpriced,
-            assumed = assumed + excluded.assumed;
+            requests = min(requests + excluded.requests, 1 << 60), input = min(input + excluded.input, 1 << 60),
+            output = min(output + excluded.output, 1 << 60), nano_usd = min(nano_usd + excluded.nano_usd, 1 << 60),
+            unpriced = min(unpriced + excluded.unpriced, 1 << 60), assumed = min(assumed + excluded.assumed, 1 << 60);
          DELETE FROM reservations;",
     )
 }

@@ -1,7 +1,7 @@
 //! The part of a run that has a sandbox: boot, agent, talk, last export, and the end of it all.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use symphony_core::board::{FailureCode, ParkReason, RunEnd};
 use symphony_core::runtimes::Kind;
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use super::export::ExportError;
+use super::judge::Asking;
 use super::line::{Line, Report};
 use super::session::{Agent, Opening};
 use super::turns::Talk;
@@ -23,7 +24,7 @@ use crate::sandbox::{BootSpec, Life};
 use crate::workspace::Ready;
 
 /// Where the guest program has the work tree.
-pub(super) const TREE: &str = "/work";
+pub(crate) const TREE: &str = "/work";
 /// What an agent gets to end by itself after its input closed.
 const AGENT_GRACE: Duration = Duration::from_secs(2);
 /// What a guest program gets to kill everything, sync and exit.
@@ -68,6 +69,7 @@ impl Attempt {
         if handing_off {
             line.report(Report::Finishing).await;
         }
+        let over = Instant::now();
         // Export comes before teardown. A guest that died is asked again below, on its work disk.
         // A tree that was not seeded to its end is nobody's work: taken, it would look like mass deletion.
         if talk.seeded
@@ -75,17 +77,20 @@ impl Attempt {
         {
             tracing::debug!(run_id = self.plan.run.0, %error, "what the agent left running could not be cleared away");
         }
+        self.unstage(&channel).await;
         let exported = match talk.seeded {
             true => self.export(airlock, &channel, talk.done_message(&self.plan.issue)).await.map(drop),
             false => Ok(()),
         };
+        let stopping = Instant::now();
         if let Err(error) = channel.shutdown(GUEST_GRACE).await {
             tracing::debug!(run_id = self.plan.run.0, %error, "the guest program did not say goodbye");
         }
         drop(channel);
         let ending = guest.stop(GUEST_GRACE).await;
         crate::files::touch(&self.disk_of(&self.picked));
-        tracing::debug!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, run_id = self.plan.run.0, ?ending, "sandbox gone");
+        tracing::debug!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier, run_id = self.plan.run.0, ?ending,
+            agent_ms = millis(talk.ending), exported_ms = millis(stopping - over), sandbox_ms = millis(stopping.elapsed()), "sandbox gone");
         let exported = match exported {
             Err(error) if error.is_guest_gone() => {
                 line.report(Report::Phase("rescuing")).await;
@@ -234,14 +239,25 @@ impl Attempt {
         let Agent { mut session, exit, killer, prompt, answered, doors, models, egress } = agent;
         talk.session = answered;
         talk.providers = models.as_ref().map(|models| models.door.watch.clone());
+        talk.asking = Asking::of(models.as_ref().map(|models| models.door.seen.clone()));
         let end = self.turns(airlock, channel, &mut session, mcp.as_mut(), ready, prompt, talk, line).await;
         if let Some(mcp) = &mcp {
             mcp.close();
         }
+        if let Some(said) = session.ignored() {
+            let issue = &self.plan.issue;
+            tracing::debug!(issue_id = %issue.id, issue_identifier = %issue.identifier, run_id = self.plan.run.0, %said,
+                "the agent says what symphony has no word for");
+        }
+        let closing = Instant::now();
         session.close(AGENT_GRACE).await;
         if tokio::time::timeout(AGENT_GRACE, exit).await.is_err() {
+            let issue = &self.plan.issue;
+            tracing::debug!(issue_id = %issue.id, issue_identifier = %issue.identifier, run_id = self.plan.run.0,
+                "the agent did not end when its input did; it ends with everything it started");
             killer.kill();
         }
+        talk.ending = closing.elapsed();
         if let Some(models) = models {
             models.end().await;
         }
@@ -268,6 +284,10 @@ impl Attempt {
     }
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// What a guest program found on its disk.
 pub(super) struct DiskState {
     pub(super) tree: bool,
@@ -282,7 +302,7 @@ impl DiskState {
 }
 
 /// A task that ends with its scope.
-pub(super) struct Door(pub(super) tokio::task::JoinHandle<()>);
+pub(crate) struct Door(pub(super) tokio::task::JoinHandle<()>);
 
 impl Drop for Door {
     fn drop(&mut self) {

@@ -4,6 +4,7 @@
 //! repeats of an older session, or a program left behind that was cleared away, is nobody's word.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use symphony_core::board::{FailureCode, RunEnd};
 use symphony_core::ids::Identifier;
@@ -18,6 +19,8 @@ use crate::sandbox::channel::Channel;
 const PORT: u16 = 8484;
 /// Calls that wait for their answer.
 const CALLS: usize = 16;
+/// What an agent that finds its tools beside its work gets to find them, when a turn has ended already.
+const LISTING: Duration = Duration::from_secs(5);
 
 /// Opens the MCP door of one program: its issue, the guest's port, where its tool calls go. The door
 /// stands a floor above; the application hands it down.
@@ -29,6 +32,8 @@ pub struct McpDoor {
     pub url: String,
     /// The program's token; a secret.
     pub bearer: String,
+    /// Whether the program has asked what tools there are.
+    pub listed: watch::Receiver<bool>,
     /// Serves one connection.
     pub serve: ServeStream,
     /// Takes calls from now on; earlier ones are refused.
@@ -41,6 +46,8 @@ pub struct McpDoor {
 pub(super) struct Mcp {
     door: McpDoor,
     calls: mpsc::Receiver<ToolCall>,
+    /// Whether the program has called one.
+    called: bool,
     /// Who serves the next connection.
     serve: watch::Sender<ServeStream>,
     _relay: inside::Door,
@@ -59,13 +66,14 @@ impl Attempt {
             serve(stream)
         });
         let relay = self.relay(channel, PORT, newest).await?;
-        Ok(Some(Mcp { door, calls, serve, _relay: relay }))
+        Ok(Some(Mcp { door, calls, called: false, serve, _relay: relay }))
     }
 
     /// Another door for another program: whatever the last one said, or has under way, is dropped with its door.
     pub(super) fn renew_mcp(&self, mcp: &mut Mcp) -> Result<(), RunEnd> {
         mcp.close();
         (mcp.door, mcp.calls) = self.mcp_door()?;
+        mcp.called = false;
         mcp.serve.send_replace(mcp.door.serve.clone());
         Ok(())
     }
@@ -90,7 +98,17 @@ impl Mcp {
 
     /// The next call; `None` when none can come.
     pub(super) async fn next_call(&mut self) -> Option<ToolCall> {
-        self.calls.recv().await
+        let call = self.calls.recv().await;
+        self.called |= call.is_some();
+        call
+    }
+
+    /// Whether the agent knows our tools. One that has not asked for them after a turn works without, and could never
+    /// say that it is done.
+    pub(super) async fn is_known(&self) -> bool {
+        let mut listed = self.door.listed.clone();
+        self.called
+            || tokio::time::timeout(LISTING, listed.wait_for(|listed| *listed)).await.is_ok_and(|seen| seen.is_ok())
     }
 
     /// Refuses every later call.

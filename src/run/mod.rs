@@ -6,12 +6,15 @@
 pub mod egress;
 mod export;
 mod finish;
-mod inside;
+pub(crate) mod inside;
+mod judge;
 pub mod line;
 pub(crate) mod marker;
 mod mcp;
 pub mod models;
+pub(crate) mod program;
 mod session;
+pub mod stage;
 mod takeover;
 mod tools;
 mod turns;
@@ -71,6 +74,8 @@ pub struct Parts {
     pub open_egress: egress::OpenEgress,
     /// What the host has for models.
     pub ask_credential: models::AskCredential,
+    /// What `credentials: stage` reads.
+    pub stage: stage::Stage,
     /// Absolute path of the workflow file, for hooks.
     pub workflow_path: PathBuf,
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use symphony_core::board::{Closures, FailureCode, ModelAccess, NoModel, NotNow, RunEnd, StopCause};
-use symphony_core::broker::Provider;
+use symphony_core::board::{Closures, FailureCode, ModelAccess, NoModel, NotNow, ParkReason, RunEnd, StopCause};
+use symphony_core::broker::{Provider, Seen};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::workflow::{Adapter, Role, Workflow};
 use tokio::sync::{mpsc, watch};
@@ -47,6 +47,8 @@ pub struct ModelDoor {
     pub ways: Vec<(Provider, String)>,
     /// The run's token; a secret.
     pub token: String,
+    /// What is seen of its requests; the default is put there when a turn begins.
+    pub seen: watch::Sender<Seen>,
     /// Serves one connection.
     pub serve: ServeStream,
     /// What its provider lets the agent do.
@@ -105,6 +107,10 @@ pub(crate) async fn closures(workflow: &Arc<Workflow>, ask: &AskCredential) -> C
 impl Attempt {
     /// Nothing is booted for an agent that could ask no model: the board asked the same at its newest look.
     pub(super) async fn has_models(&self) -> Result<(), RunEnd> {
+        let agent = self.agent();
+        if let Some(why) = agent.adapter.unreachable().filter(|_| agent.command.is_none()) {
+            return Err(RunEnd::NeedsHuman(ParkReason::AgentStart { detail: why.to_owned() }));
+        }
         let closed = closures(&self.workflow, &self.parts.ask_credential).await;
         let access = ModelAccess::of(&self.workflow, closed);
         match access.admit(&self.plan.issue.state, None) {

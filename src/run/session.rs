@@ -6,31 +6,25 @@ use std::time::Duration;
 use jiff::Timestamp;
 use symphony_core::board::{FailureCode, ParkReason, RunEnd};
 use symphony_core::prompt::{self, Task};
-use symphony_core::runtimes::Kind;
 use symphony_core::session::{Fresh, Kept, Place, candidate, digest, identity};
 use symphony_core::snapshot::EventRow;
-use symphony_guest::wire::{Program as GuestProgram, RefusalKind, SpawnRequest};
-use tokio::sync::mpsc;
 
 use super::egress::{self, Egress};
-use super::inside::{Door, GUEST_GRACE, TREE, forward};
+use super::inside::{Door, GUEST_GRACE, TREE};
 use super::line::{Line, Report};
 use super::mcp::Mcp;
 use super::models::Models;
+use super::program::{self, HOME, NotStarted, Started, search_path};
 use super::turns::attempt_of;
 use super::{Attempt, failed};
 use crate::agent::error::AgentError;
-use crate::agent::event::{Events, one_line};
+use crate::agent::event::one_line;
 use crate::agent::profile::{self, Inside, Launch};
 use crate::agent::readable::About;
 use crate::agent::redact::Secrets;
 use crate::agent::session::{Begun, Session, StartOptions};
 use crate::agent::transcript::Transcript;
-use crate::sandbox::channel::{Channel, ChannelError, ExitFuture, Killer};
-
-/// Where the guest program has the agent's home: on the work disk, beside the tree.
-const HOME: &str = "/home/agent";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::sandbox::channel::{Channel, ExitFuture, Killer};
 
 /// Characters of a title that a transcript says.
 const TITLE_MAX: usize = 200;
@@ -62,14 +56,7 @@ pub(super) struct Agent {
     pub(super) egress: Egress,
 }
 
-/// A program with a session, or why not.
-struct Started {
-    session: Session,
-    exit: ExitFuture,
-    killer: Killer,
-    doors: [Door; 2],
-}
-
+/// Why there is no session yet.
 enum Broken {
     /// The older session broke it.
     Continuing(AgentError),
@@ -87,23 +74,33 @@ impl Attempt {
         opening: Opening,
         line: &Line,
     ) -> Result<Agent, RunEnd> {
-        let inside = Inside { path: self.path(), home: HOME.into() };
+        let inside = Inside { path: search_path(&self.workflow, self.picked.kind), home: HOME.into() };
         let mut launch = profile::launch(&self.agent(), &self.workflow.acp.shell, &self.plan.issue, &inside)
             .map_err(|error| failed(FailureCode::AgentNotConfigured, error))?;
         // What runs without a model gets no way to one.
         let models = match launch.program {
             profile::Program::Builtin => None,
+            // What is staged knows its own way, and would not find it beside ours.
+            profile::Program::Command(_) if self.workflow.stages(&self.agent()) => None,
             profile::Program::Command(_) => self.open_models(channel, line).await?,
         };
+        let staged = self.to_stage().await?;
+        self.stage(channel, &staged).await?;
         if let Some(Models { door, .. }) = &models {
             launch.env.extend(profile::model_variables(&self.agent(), &door.ways, &door.token));
         }
         let egress = self.open_egress(channel, line).await?;
         launch.env.extend(profile::egress_variables(egress::PORT));
+        // What is said already stays: a key that the broker knows is the run's own token.
+        for (name, value) in staged.variables {
+            if !launch.env.iter().any(|(known, _)| *known == name) {
+                launch.env.push((name, value));
+            }
+        }
         launch.env.sort();
         let tokens = models.iter().map(|models| models.door.token.clone());
         // The session adds its own token for our tools.
-        let secrets = Secrets::new(tokens);
+        let secrets = Secrets::new(tokens.chain(staged.secrets));
         let transcript = Transcript::open(&self.dir.join("acp.jsonl"), secrets.clone())
             .map_err(|error| tracing::warn!(%error, "frames of this run are not recorded"))
             .ok();
@@ -181,33 +178,6 @@ impl Attempt {
         Ok(Agent { session, exit, killer, prompt, answered, doors, models, egress })
     }
 
-    /// Where programs are looked for: first in what the workflow brings along for its agents.
-    fn path(&self) -> String {
-        let brought: Vec<_> = match self.picked.kind {
-            Kind::Jail => {
-                let listed = self.workflow.sandbox.jail.read_only.iter();
-                listed.flat_map(|dir| [dir.join("bin"), dir.join("node_modules/.bin")]).collect()
-            }
-            Kind::Smolvm => self.workflow.smolvm.bin_path.iter().map(|_| "/opt/codex".into()).collect(),
-            Kind::QemuKvm | Kind::QemuTcg => vec![],
-        };
-        let brought = brought.iter().map(|dir| dir.display().to_string()).filter(|dir| !dir.contains(':'));
-        brought.chain([PATH.to_owned()]).collect::<Vec<_>>().join(":")
-    }
-
-    /// A program that the sandbox does not have is for a person to bring there: trying again would not.
-    fn not_spawned(&self, error: ChannelError) -> RunEnd {
-        let agent = self.agent();
-        let install = profile::how_to_install(agent.adapter, self.picked.kind).filter(|_| agent.command.is_none());
-        match (&error, install) {
-            (ChannelError::Refused(refusal), Some(install)) if refusal.kind == RefusalKind::Spawn => {
-                let detail = format!("{}; {install}", refusal.message);
-                RunEnd::NeedsHuman(ParkReason::AgentStart { detail })
-            }
-            _ => failed(FailureCode::AgentNotFound, error),
-        }
-    }
-
     fn place(&self) -> Place {
         Place {
             agent: identity(&self.agent(), &self.workflow.acp.shell),
@@ -265,28 +235,17 @@ impl Attempt {
         options: StartOptions,
         line: &Line,
     ) -> Result<Started, Broken> {
-        let program = match &launch.program {
-            profile::Program::Builtin => GuestProgram::ScriptAgent,
-            profile::Program::Command(argv) => GuestProgram::Argv(argv.clone()),
-        };
-        let request = SpawnRequest { program, env: launch.env.clone(), cwd: None };
-        let process = channel.spawn(request).await;
-        let process = process.map_err(|error| Broken::End(self.not_spawned(error)))?;
-        let (events_to, events) = mpsc::channel(256);
-        let secrets = options.mcp.iter().fold(options.secrets.clone(), |secrets, mcp| secrets.and(&mcp.bearer));
-        let sink = Events::new(events_to.clone(), secrets);
-        let doors = [
-            Door(tokio::spawn(forward(events, line.run, line.reports.clone()))),
-            Door(tokio::spawn(crate::agent::stderr::forward(process.stderr, sink, options.transcript.clone()))),
-        ];
+        let agent = (&self.agent(), self.picked.kind);
         let started = tokio::select! {
-            started = Session::start(process.stdout, process.stdin, options, events_to) => started,
+            started = program::start(channel, agent, launch, options, (line.run, line.reports.clone())) => started,
             cause = line.stopped() => return Err(Broken::End(RunEnd::Stopped(cause))),
         };
-        match started {
-            Ok(session) => Ok(Started { session, exit: process.exit, killer: process.killer, doors }),
-            Err(error) if error.is_of_continuing() => Err(Broken::Continuing(error)),
-            Err(error) => Err(Broken::End(failed(error.code(), error))),
-        }
+        started.map_err(|not| match not {
+            NotStarted::Agent(error) if error.is_of_continuing() => Broken::Continuing(error),
+            NotStarted::Agent(error) => Broken::End(failed(error.code(), error)),
+            NotStarted::Channel(error) => Broken::End(failed(FailureCode::AgentNotFound, error)),
+            // For a person to bring there.
+            NotStarted::Lacking(detail) => Broken::End(RunEnd::NeedsHuman(ParkReason::AgentStart { detail })),
+        })
     }
 }

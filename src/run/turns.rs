@@ -14,6 +14,7 @@ use symphony_core::workflow::Role;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::judge::{Asking, changed};
 use super::line::{Line, Posted, Report, WAITING};
 use super::mcp::Mcp;
 use super::models::{self, Watch};
@@ -51,6 +52,10 @@ pub(super) struct Talk {
     pub(super) session: Option<Kept>,
     /// What providers let its agent do, if it has a way to any.
     pub(super) providers: Option<Watch>,
+    /// What is seen of its requests to models.
+    pub(super) asking: Asking,
+    /// How long its agent took to end.
+    pub(super) ending: Duration,
     tokens: Tokens,
 }
 
@@ -148,7 +153,9 @@ impl Attempt {
                 talk.tokens.total = talk.tokens.input.saturating_add(talk.tokens.output);
                 line.report(Report::Tokens(talk.tokens)).await;
             }
-            let outcome = outcome(&turn, talk);
+            let word = talk.said.ends_turn();
+            let said = outcome(&turn, talk);
+            let outcome = self.judged(said, &turn, word, &mut talk.asking, mcp.as_deref(), line).await;
             let ended = outcome == Outcome::Ended;
             // What broke is said again to whoever comes next, unless the agent acted on it: its word counts.
             if (ended || talk.said.word.is_some()) && !words.letters.is_empty() {
@@ -204,7 +211,7 @@ impl Attempt {
                     let lost = || failed(FailureCode::Crashed, "the agent's word got lost; this is a bug in symphony");
                     return talk.said.word.clone().ok_or_else(lost);
                 }
-                Next::End(end) => return Err(end),
+                Next::End(end) => return Err(self.after_two_tries(end)),
                 Next::WaitForHuman => {
                     self.wait_for_human(channel, session, talk, line).await?;
                     words = Words::of(talk.take_letters(), tools);
@@ -248,6 +255,7 @@ impl Attempt {
         let turn = session.prompt(&words.text, words.answer.as_deref(), limits, outside, &cancel);
         tokio::pin!(turn);
         let (mut over_at, mut stopped) = (None::<Instant>, None);
+        let (mut seen, mut told) = (talk.asking.begin(), 0);
         let stop = line.stopped();
         let sent_away = models::ends(talk.providers.clone());
         tokio::pin!(stop, sent_away);
@@ -284,6 +292,11 @@ impl Attempt {
                     }
                     // An agent that hung up does not want the answer.
                     let _ = call.reply.send(answer);
+                }
+                now = changed(seen.as_mut()) => {
+                    if self.on_seen(now, &mut told, &mut talk.asking, line).await {
+                        cancel.cancel();
+                    }
                 }
                 () = tokio::time::sleep_until(over_at.unwrap_or_else(Instant::now)), if over_at.is_some() => {
                     over_at = None;

@@ -15,6 +15,7 @@ use symphony_core::workflow::{Role, Workflow};
 
 use crate::files::{self, DOOMED};
 use crate::layout::Layout;
+use crate::sandbox::jail;
 use crate::sandbox::qemu::Templates;
 
 /// A tree with more entries is measured as far as this: a guest may have made millions.
@@ -156,6 +157,24 @@ impl Stock {
         }
     }
 
+    /// Work disks that were not removed to the end: half of one is nobody's. A mark may speak of a newer disk of that name,
+    /// and keeps both.
+    pub(super) fn disk_rests(&mut self, layout: &Layout) {
+        for place in [layout.root().join("disks"), layout.root().join("machines/qemu")] {
+            for (name, path) in self.listed(&place) {
+                let Some(rest) = name.strip_prefix(DOOMED) else { continue };
+                let key = rest.split_once("+left-").map_or(rest, |(key, _)| key);
+                let marks = [layout.root().join("unexported").join(key), place.join(format!("{key}.unexported"))];
+                let absent = |mark: &PathBuf| {
+                    std::fs::symlink_metadata(mark).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+                };
+                let unexported = !marks.iter().all(absent);
+                let at = self.put(Kind::WorkDisk, &path, Mark::Ours, Way::DiskRest);
+                self.change(at, |item| (item.doomed, item.unexported) = (true, unexported));
+            }
+        }
+    }
+
     /// Removes a thing that no run needs by itself. Blocking.
     ///
     /// # Errors
@@ -167,11 +186,12 @@ impl Stock {
             Way::Backup => std::fs::remove_file(path),
             Way::Run => files::doom(path).and_then(|doomed| files::remove_tree(&doomed)),
             Way::Rest => files::remove_tree(path),
+            Way::DiskRest => return jail::finish_discard(path).map_err(|error| error.to_string()),
             Way::Template => match templates {
                 Some(templates) => templates.remove(&name),
                 None => return Err("this symphony has no templates".to_owned()),
             },
-            Way::None | Way::Workspace(_) | Way::Disk(_) | Way::DiskRest => {
+            Way::None | Way::Workspace(_) | Way::Disk(_) => {
                 return Err("nothing removes things of its kind here".to_owned());
             }
         };

@@ -1,7 +1,7 @@
 //! What a running symphony removes by itself, once after its start and then daily: only what no run can come to need.
 //!
 //! Work disks, workspaces and airlocks belong to issues, and here nobody knows what the board is about to do with an issue:
-//! they are never even listed, but for workspaces whose removal was cut off. It runs beside everything, and nothing waits
+//! they are never even listed, but for disks and workspaces whose removal was cut off. It runs beside everything, and nothing waits
 //! for it.
 
 use std::collections::BTreeSet;
@@ -82,6 +82,7 @@ impl Upkeep {
             stock.templates(&layout, templates.as_ref());
             stock.runs(&layout, next_run, &running);
             stock.journal(&layout);
+            stock.disk_rests(&layout);
             stock.half_removed(&workflow.workspace.root, &instance);
             for error in &stock.inventory.errors {
                 tracing::warn!(%error, "nothing is cleaned up: something could not be looked at");

@@ -160,3 +160,34 @@ async fn limits_that_are_off_are_measured_as_not_enforced() {
         assert_eq!(finding.verdict, Verdict::NotEnforced, "{what}");
     }
 }
+
+#[test]
+fn an_agent_is_started_for_real_and_says_what_it_is_and_can() {
+    let scenario = "sessions=load";
+    let project = Project::acting(scenario, "");
+    let (code, tried) = json(&project, &["--agent", "command"]);
+    assert_eq!((code, &tried["ok"]), (0, &Value::Bool(true)), "{tried}");
+    assert_eq!(
+        (&tried["load_session"], &tried["resume_session"]),
+        (&Value::Bool(true), &Value::Bool(false)),
+        "{tried}"
+    );
+    assert_eq!((&tried["mcp_http"], &tried["tools_listed"]), (&Value::Bool(true), &Value::Bool(true)), "{tried}");
+    for measured in ["boot_ms", "initialize_ms", "session_ms", "memory_mib"] {
+        assert!(tried[measured].is_u64(), "no {measured} in {tried}");
+    }
+    let (_, text) = doctor(&project, &["--agent", "command"]);
+    assert!(text.contains("its sessions (session/load)") && text.contains("it asked for ours"), "{text}");
+    let (code, text) = doctor(&project, &["--agent", "script"]);
+    assert!(code == 0 && text.contains("script, built in") && text.contains("before its first prompt"), "{text}");
+    let (code, text) = doctor(&project, &["--agent", "opencode"]);
+    assert!(code == 1 && text.contains("opencode-ai@") && text.contains("sandbox.jail.read_only"), "{text}");
+    let unknown = project.run(&["doctor", "--agent", "claud"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(
+        said.contains("there is no agent `claud`; known are claude, codex, opencode, gemini, script, command"),
+        "{said}"
+    );
+    assert!(!project.exists(".symphony"), "it needs no state of its own");
+}

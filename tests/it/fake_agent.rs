@@ -16,6 +16,7 @@ post() { # path token body: the answer, head and all
   cat <&5; exec 5>&-
 }
 tool() { post "$path" "$token" "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"$1\",\"arguments\":$2}}"; }
+on_list() { post "$path" "$token" '{"jsonrpc":"2.0","id":0,"method":"tools/list"}' > /dev/null; }
 mark_done() { tool mark_done '{"title":"Finished","summary":"All of it."}'; }
 on_initialize() { result '{"protocolVersion":1,"agentCapabilities":{"mcpCapabilities":{"http":true}}}'; }
 on_new() { result '{"sessionId":"fake-1"}'; }
@@ -30,6 +31,7 @@ while IFS= read -r line; do
     *'"method":"session/new"'*)
       path=$(printf '%s' "$line" | sed -n 's/.*"url":"http:..127.0.0.1:8484\([^"]*\)".*/\1/p')
       token=$(printf '%s' "$line" | sed -n 's/.*Bearer \([^"]*\)".*/\1/p')
+      [ -z "$token" ] || on_list
       on_new ;;
     *'"method":"session/prompt"'*)
       answer=$(printf '%s' "$line" | sed -n 's/.*"symphony\/answer":"\([^"]*\)".*/\1/p')

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use symphony::egress::Book;
+use symphony::gateway::broker::Broker;
 use symphony::gateway::egress::{Egress, Internet};
 use symphony::git::Git;
 use symphony::journal::{Journal, Origin};
@@ -17,6 +18,7 @@ use symphony::sandbox::choose::Sandboxes;
 use symphony::sandbox::jail::Jail;
 use symphony::sandbox::{BootError, BootSpec, Guest, Sandbox, TrialReport};
 use symphony::tracker::markdown::MarkdownTracker;
+use symphony::workflow_file::Environment;
 use symphony_core::board::{FailureCode, Plan, RetryKind, RunEnd};
 use symphony_core::budget::Allowance;
 use symphony_core::ids::{RunId, WorkspaceKey};
@@ -108,6 +110,7 @@ impl Bench {
             open_broker: Arc::new(|_, _, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
             open_egress: Egress::new(book, Arc::new(Internet::default())).opening(),
             ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
+            stage: Broker::new(Environment { home: None, variable: Arc::new(|_| None) }).stage(),
             workflow_path: dir.join("WORKFLOW.md"),
         });
         let issue = Issue { description: Some(format!("```sh\n{script}\n```")), ..Issue::bare("W-1", "Todo") };

@@ -144,6 +144,8 @@ words! {
         StartupFailed = "startup_failed",
         /// The agent cannot use our tools.
         McpCapabilityMismatch = "mcp_capability_mismatch",
+        /// The agent never asked for our tools.
+        ToolsUnseen = "tools_unseen",
         /// The agent answered a start-up request with an error.
         ResponseError = "response_error",
         /// The agent did not answer a start-up request.
@@ -188,6 +190,7 @@ impl FailureCode {
             | Self::AgentNotFound
             | Self::StartupFailed
             | Self::McpCapabilityMismatch
+            | Self::ToolsUnseen
             | Self::ResponseError
             | Self::ResponseTimeout => EndReason::AgentStart,
             Self::PortExit => EndReason::AgentExit,
@@ -368,6 +371,11 @@ impl LastRun {
         let left = left.filter(|_| !unseen).map(ToString::to_string);
         Self { reason, end: one_line(&end.to_string(), END_MAX), left }
     }
+
+    /// Whether this failed.
+    pub fn failed_with(&self, code: FailureCode) -> bool {
+        self.end.strip_prefix(code.as_str()).is_some_and(|rest| rest.starts_with(": "))
+    }
 }
 
 /// `text` on one line of at most about `max` bytes. What came out of a sandbox can then neither begin a fenced
@@ -429,6 +437,13 @@ mod tests {
         };
         assert_eq!(of(FailureCode::RescueFailed), None);
         assert!(of(FailureCode::SeedFailed).is_some_and(|left| left.starts_with("nothing")));
+    }
+
+    #[test]
+    fn what_failed_is_told_from_the_record_of_a_run() {
+        let end = RunEnd::Failed(RunFailure { code: FailureCode::ToolsUnseen, message: "port_exit: no".into() });
+        let last = LastRun::of(end.reason(), &end, None);
+        assert!(last.failed_with(FailureCode::ToolsUnseen) && !last.failed_with(FailureCode::PortExit));
     }
 
     #[test]

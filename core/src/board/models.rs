@@ -36,7 +36,8 @@ impl ModelAccess {
         let states = workflow.states.with_role(Role::Active);
         let asks = states.filter_map(|state| {
             let agent = workflow.agent_of(state);
-            agent.command.is_none().then(|| (state.clone(), agent.adapter.providers(agent.model)))
+            let is_known = agent.command.is_none() && !workflow.stages(&agent);
+            is_known.then(|| (state.clone(), agent.adapter.providers(agent.model)))
         });
         Self { asks: asks.collect(), closed }
     }

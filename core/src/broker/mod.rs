@@ -12,12 +12,14 @@ mod most;
 mod pluck;
 pub mod quota;
 mod responses;
+mod seen;
 #[cfg(test)]
 mod tests;
 mod usage;
 
 pub use headers::{request_header, response_header, without_login_beta};
 pub use most::Most;
+pub use seen::{Came, Seen, words_of};
 pub use usage::{Meter, Metered, Reading, Usage};
 
 use serde_json::{Map, Value, json};
@@ -263,6 +265,7 @@ pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refu
             Call::Models => return Err(Refusal::bad("this request has no body")),
         }
     }
+    most::named(&body)?;
     match call {
         Call::Responses => drop(body.insert("store".to_owned(), Value::Bool(false))),
         Call::ChatCompletions => chat::settle(&mut body, rules.elsewhere)?,

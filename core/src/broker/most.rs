@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Call;
+use super::{Call, Refusal};
 
 /// What a provider adds to a request with tools, and again for a tool whose shape it knows itself.
 const HIDDEN: u64 = 1024;
@@ -31,6 +31,31 @@ impl Most {
     }
 }
 
+/// Longest output that a request may name, in tokens; more than any model writes. A number without a bound would charge an
+/// owner whatever an agent likes when its answer is cut.
+const OUTPUT_MOST: u64 = 10_000_000;
+/// Answers to one request.
+const ANSWERS_MOST: u64 = 128;
+
+/// Whether the maxima in a body are numbers that can be set aside. What a provider would take for something else, such as
+/// -1 for no limit, must not count as nothing here.
+pub(super) fn named(body: &Map<String, Value>) -> Result<(), Refusal> {
+    let bounds = [
+        ("max_tokens", OUTPUT_MOST),
+        ("max_output_tokens", OUTPUT_MOST),
+        ("max_completion_tokens", OUTPUT_MOST),
+        ("n", ANSWERS_MOST),
+    ];
+    for (name, most) in bounds {
+        match body.get(name) {
+            None | Some(Value::Null) => {}
+            Some(value) if value.as_u64().is_some_and(|number| number <= most) => {}
+            Some(_) => return Err(Refusal::bad(format!("`{name}` must be a whole number from 0 to {most}"))),
+        }
+    }
+    Ok(())
+}
+
 /// What a checked body of so many bytes can use; `assumed` is the output of one that names no maximum.
 pub(super) fn most(call: Call, body: &Map<String, Value>, bytes: usize, assumed: u64) -> Most {
     let mut input = Input { bytes: count(bytes), more: 0 };
@@ -46,7 +71,8 @@ pub(super) fn most(call: Call, body: &Map<String, Value>, bytes: usize, assumed:
     let number = |name: &str| body.get(name).and_then(Value::as_u64);
     let output = match call {
         Call::Responses => number("max_output_tokens"),
-        Call::ChatCompletions => number("max_completion_tokens").or(number("max_tokens")),
+        // A server may know only one of them.
+        Call::ChatCompletions => number("max_completion_tokens").max(number("max_tokens")),
         Call::Messages | Call::CountTokens | Call::Models => number("max_tokens"),
     };
     let answers = if call == Call::ChatCompletions { number("n").unwrap_or(1).max(1) } else { 1 };
@@ -136,8 +162,30 @@ mod tests {
         assert_eq!(of(Call::Messages, &json!({"model": "m"})).output, 5000, "what is not named is assumed");
         assert_eq!(of(Call::Responses, &json!({"max_output_tokens": 7, "max_tokens": 1})).output, 7);
         assert_eq!(of(Call::ChatCompletions, &json!({"max_completion_tokens": 7, "max_tokens": 1, "n": 3})).output, 21);
+        // Regression: servers that know only the other one wrote more than was set aside.
+        assert_eq!(of(Call::ChatCompletions, &json!({"max_completion_tokens": 1, "max_tokens": 64000})).output, 64000);
         assert_eq!(of(Call::ChatCompletions, &json!({"max_tokens": 4, "n": 0})).output, 4);
         assert_eq!(of(Call::Messages, &json!({"max_tokens": u64::MAX, "context_management": {}})).output, u64::MAX);
+    }
+
+    /// Regression: a maximum beyond all numbers was charged when its answer was cut, and the sums of the journal overflowed.
+    #[test]
+    fn a_maximum_that_is_no_sensible_number_is_refused() {
+        let named = |body: Value| named(body.as_object().expect("an object"));
+        for good in [
+            json!({}),
+            json!({"max_tokens": null}),
+            json!({"max_tokens": 0, "n": 128}),
+            json!({"max_output_tokens": 10_000_000}),
+        ] {
+            assert_eq!(named(good.clone()), Ok(()), "{good}");
+        }
+        for bad in [json!(u64::MAX), json!(10_000_001), json!(-1), json!(1.5), json!("9"), json!([9])] {
+            for name in ["max_tokens", "max_output_tokens", "max_completion_tokens", "n"] {
+                let refused = named(json!({name: bad})).expect_err("refused");
+                assert!(refused.status == 400 && refused.message.contains(name), "{refused}");
+            }
+        }
     }
 
     #[test]

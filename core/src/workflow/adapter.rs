@@ -13,11 +13,48 @@ pub enum Adapter {
     Codex,
     /// `opencode acp`.
     OpenCode,
+    /// `gemini --acp`.
+    Gemini,
     /// The agent built into the guest program: runs the fenced `sh` blocks of the issue.
     Script,
 }
 
-const ADAPTERS: [Adapter; 4] = [Adapter::Claude, Adapter::Codex, Adapter::OpenCode, Adapter::Script];
+const ADAPTERS: [Adapter; 5] = [Adapter::Claude, Adapter::Codex, Adapter::OpenCode, Adapter::Gemini, Adapter::Script];
+
+/// How much a model is to think: the words that all agents started by their name know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// `low`
+    Low,
+    /// `medium`
+    Medium,
+    /// `high`
+    High,
+    /// `xhigh`
+    XHigh,
+    /// `max`
+    Max,
+}
+
+impl Effort {
+    const ALL: [Self; 5] = [Self::Low, Self::Medium, Self::High, Self::XHigh, Self::Max];
+
+    /// The word, as agents and providers spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::XHigh => "xhigh",
+            Self::Max => "max",
+        }
+    }
+}
+
+/// The effort below `section`, if it says one.
+pub(super) fn effort_word(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Effort> {
+    reader.word(section, "effort", &Effort::ALL.map(|effort| (effort.name(), effort)))
+}
 
 impl Adapter {
     /// The name in `acp.adapter`.
@@ -26,7 +63,17 @@ impl Adapter {
             Self::Claude => "claude",
             Self::Codex => "codex",
             Self::OpenCode => "opencode",
+            Self::Gemini => "gemini",
             Self::Script => "script",
+        }
+    }
+
+    /// Where in its home it keeps its login, and with whom that is; `None` of one that keeps none of its own.
+    pub fn login_file(self) -> Option<(&'static str, Provider)> {
+        match self {
+            Self::Claude => Some((".claude/.credentials.json", Provider::Anthropic)),
+            Self::Codex => Some((".codex/auth.json", Provider::OpenAi)),
+            Self::OpenCode | Self::Gemini | Self::Script => None,
         }
     }
 
@@ -41,8 +88,21 @@ impl Adapter {
                 Some(("openai", _)) => &[Provider::OpenAi],
                 _ => &Provider::ALL,
             },
-            Self::Script => &[],
+            Self::Gemini | Self::Script => &[],
         }
+    }
+
+    /// Why it can reach no model in any sandbox, whatever the host has.
+    pub fn unreachable(self) -> Option<&'static str> {
+        (self == Self::Gemini).then_some(
+            "it asks Google's API, which no broker of this version forwards, and `credentials: stage` \
+             does not know its login: choose claude, codex or opencode; `symphony doctor --agent gemini` tries its program all the same",
+        )
+    }
+
+    /// The agents that are started by a name.
+    pub fn all() -> impl Iterator<Item = Self> {
+        ADAPTERS.into_iter()
     }
 }
 

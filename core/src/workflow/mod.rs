@@ -21,7 +21,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 
-pub use adapter::Adapter;
+pub use adapter::{Adapter, Effort};
 pub use expand::Place;
 pub use parse::is_loopback;
 pub use per_state::{AgentOf, NoMove};
@@ -142,6 +142,8 @@ pub struct StateRule {
     pub adapter: Option<Adapter>,
     /// Overrides `acp.model`.
     pub model: Option<String>,
+    /// Overrides `acp.effort`.
+    pub effort: Option<Effort>,
     /// Overrides `agent.max_turns`.
     pub max_turns: Option<u32>,
     /// At most so many runs of issues in this state.
@@ -153,7 +155,15 @@ pub struct StateRule {
 impl StateRule {
     /// A state of this role with no rules of its own.
     pub fn of(role: Role) -> Self {
-        Self { role, adapter: None, model: None, max_turns: None, max_concurrent: None, allowed_transitions: None }
+        Self {
+            role,
+            adapter: None,
+            model: None,
+            effort: None,
+            max_turns: None,
+            max_concurrent: None,
+            allowed_transitions: None,
+        }
     }
 }
 
@@ -306,6 +316,8 @@ pub struct Acp {
     pub shell: String,
     /// Model of the agent, handed to it in its environment.
     pub model: Option<String>,
+    /// How much that is to think; `None`: the agent's own choice.
+    pub effort: Option<Effort>,
     /// Whether a run continues the session of the one before, where the agent offers that.
     pub resume: bool,
     /// Total time of one prompt, in milliseconds.

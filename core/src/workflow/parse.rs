@@ -1,6 +1,6 @@
 //! From the text of a `WORKFLOW.md` to a [`Workflow`], reporting everything that is wrong at once.
 
-use super::adapter::adapter_word;
+use super::adapter::{adapter_word, effort_word};
 use super::expand::Place;
 use super::problem::{Code, Problem};
 use super::read::{MAX_MS, Reader, Section};
@@ -95,7 +95,7 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
     let mut states = states::read(reader, root, &section, acp.command.is_some());
     let agent = agent(reader, root, &mut states);
     let sandbox = sandbox(reader, root);
-    let smolvm = smolvm::read(reader, root, &sandbox);
+    let smolvm = smolvm::read(reader, root, &sandbox, providers::is_staged(root));
     let outward = reader.section(root, "egress", "egress");
     Workflow {
         dir: reader.place.dir.clone(),
@@ -185,6 +185,7 @@ fn acp(reader: &mut Reader<'_>, section: &Section<'_>) -> Acp {
         command,
         shell: reader.filled(section, "shell").unwrap_or_else(|| "bash".to_owned()),
         model: reader.filled(section, "model"),
+        effort: effort_word(reader, section),
         resume: reader.boolean(section, "resume", true),
         prompt_timeout_ms: big(reader.number(section, "prompt_timeout_ms", 3_600_000, 1..=MAX_MS)),
         read_timeout_ms: big(reader.number(section, "read_timeout_ms", 30_000, 1..=MAX_MS)),

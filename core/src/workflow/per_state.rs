@@ -2,7 +2,7 @@
 //! an issue. Pure answers about a workflow that passed its checks.
 
 use super::problem::nearest;
-use super::{Adapter, States, Workflow};
+use super::{Adapter, Effort, States, Workflow};
 use crate::ids::StateName;
 
 /// The agent of one state: its own rules, else the workflow's.
@@ -14,6 +14,8 @@ pub struct AgentOf<'a> {
     pub command: Option<&'a str>,
     /// The model it is told to use.
     pub model: Option<&'a str>,
+    /// How much that is to think.
+    pub effort: Option<Effort>,
     /// Autonomous turns in one run.
     pub max_turns: u32,
 }
@@ -29,8 +31,16 @@ impl Workflow {
             adapter: own.unwrap_or(self.acp.adapter),
             command,
             model: rule.and_then(|rule| rule.model.as_deref()).or(self.acp.model.as_deref()),
+            effort: rule.and_then(|rule| rule.effort).or(self.acp.effort),
             max_turns: rule.and_then(|rule| rule.max_turns).unwrap_or(self.agent.max_turns),
         }
+    }
+}
+
+impl Workflow {
+    /// Whether this agent gets a login of its own in its sandbox and reaches its models past the broker.
+    pub fn stages(&self, agent: &AgentOf<'_>) -> bool {
+        self.models.staged && agent.command.is_none() && agent.adapter.login_file().is_some()
     }
 }
 

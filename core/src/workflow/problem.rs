@@ -44,6 +44,8 @@ pub enum Code {
     NotBuiltYet,
     /// A setting of 0.1.0 that has no effect any more.
     Unused,
+    /// Credentials go into sandboxes.
+    Staged,
     /// Something that looks like a key or password stands in the file (C233).
     LiteralSecret,
     /// The prompt is not Liquid (C59).
@@ -70,6 +72,7 @@ impl Code {
             Self::OpenServerWithoutAuth => "open_server_without_auth",
             Self::NotBuiltYet => "not_built_yet",
             Self::Unused => "unused",
+            Self::Staged => "credentials_staged",
             Self::LiteralSecret => "literal_secret",
             Self::TemplateParseError => "template_parse_error",
             Self::TemplateRenderError => "template_render_error",

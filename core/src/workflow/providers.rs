@@ -19,6 +19,8 @@ pub struct Models {
     pub openai: ProviderRule,
     /// `providers.hold_ms`: how long a request is held for a provider that asked to wait; after that its run ends.
     pub hold_ms: u64,
+    /// `credentials: stage`: whether logins are copied into sandboxes.
+    pub staged: bool,
     /// `egress.provider_tools`: whether requests may use what the provider runs, fetches or keeps.
     pub provider_tools: bool,
 }
@@ -74,18 +76,26 @@ impl Models {
     }
 }
 
+/// Whether credentials are staged, for readers of other sections.
+pub(super) fn is_staged(root: &Section<'_>) -> bool {
+    root.get("credentials").and_then(|node| node.as_str()).is_some_and(|word| word.trim() == "stage")
+}
+
 pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, egress: &Section<'_>) -> Models {
-    if reader.word(root, "credentials", &[("broker", false), ("stage", true)]) == Some(true) {
-        let message = "`credentials: stage` is not built yet";
-        let problem = Problem::error(Code::NotBuiltYet, root.place_of("credentials"), message).about("credentials");
-        reader
-            .note(problem.hint("remove it: agents reach their models through the broker, and no key enters a sandbox"));
+    let staged = reader.word(root, "credentials", &[("broker", false), ("stage", true)]) == Some(true);
+    if staged {
+        let message = "`credentials: stage` copies logins and the variables of `smolvm.forward_env` into every sandbox, where \
+                       the agent and all that it runs can read them, and send them to each host of `egress.allow`";
+        let problem = Problem::warning(Code::Staged, root.place_of("credentials"), message).about("credentials");
+        reader.note(
+            problem.hint("remove it, if you can: through the broker no key enters a sandbox, and use is counted"),
+        );
     }
     let providers = reader.section(root, "providers", "providers");
     let anthropic = provider(reader, &providers, Provider::Anthropic);
     let openai = provider(reader, &providers, Provider::OpenAi);
     let hold_ms = reader.number(&providers, "hold_ms", HOLD_MS, 0..=HOLD_MOST_MS).unsigned_abs();
-    Models { anthropic, openai, hold_ms, provider_tools: reader.boolean(egress, "provider_tools", false) }
+    Models { anthropic, openai, hold_ms, staged, provider_tools: reader.boolean(egress, "provider_tools", false) }
 }
 
 fn provider(reader: &mut Reader<'_>, providers: &Section<'_>, provider: Provider) -> ProviderRule {

@@ -8,11 +8,13 @@ use super::{Sandbox, Smolvm, SmolvmVolume};
 use crate::yaml::Kind;
 
 /// `sandbox.cpus` and `sandbox.memory_mib` stand in for what the section leaves out.
-pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, sandbox: &Sandbox) -> Smolvm {
+pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, sandbox: &Sandbox, staged: bool) -> Smolvm {
     let section = reader.section(root, "smolvm", "smolvm");
     let names = reader.strings(&section, "forward_env", false);
     let memory = i64::try_from(sandbox.memory_mib).unwrap_or(2048);
-    not_forwarded(reader, names.as_deref().unwrap_or_default());
+    if !staged {
+        not_forwarded(reader, names.as_deref().unwrap_or_default());
+    }
     let warned = |reader: &mut Reader<'_>, code, key: &str, says: &str, hint: &str| {
         let problem = Problem::warning(code, section.place_of(key), format!("`smolvm.{key}` {says}"));
         reader.note(problem.about(format!("smolvm.{key}")).hint(hint));
@@ -54,10 +56,10 @@ fn not_forwarded(reader: &mut Reader<'_>, names: &[(String, (u32, u32))]) {
         if (reader.place.env)(name).is_none_or(|value| value.is_empty()) {
             continue;
         }
-        let message =
-            format!("`smolvm.forward_env`: {name} is not forwarded in this version: no secret enters a machine");
-        let problem = Problem::warning(Code::NotBuiltYet, *place, message).about("smolvm.forward_env");
-        reader.note(problem.hint("symphony uses it for the agent instead, on the host: see `providers`"));
+        let message = format!("`smolvm.forward_env`: {name} is not forwarded: no secret enters a machine");
+        let problem = Problem::warning(Code::Unused, *place, message).about("smolvm.forward_env");
+        let hint = "a provider's key is used for the agent on the host (see `providers`); another goes in with `credentials: stage`";
+        reader.note(problem.hint(hint));
     }
 }
 

@@ -1,6 +1,8 @@
 //! `prices`, and what `budget` says of tokens and money. Whatever is wrong here is an error: a cap that is not read would
 //! be no cap.
 
+use super::problem::{Code, Problem};
+use super::providers::is_staged;
 use super::read::{Reader, Section, whole_of};
 use crate::money::Money;
 use crate::spend::{Cap, Caps, Prices, Rates, Rules};
@@ -18,6 +20,13 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Rules {
     let day = map(reader, &budget, "day", "budget.day", "write `{tokens: 20000000, usd: 50}`");
     let workflow = map(reader, &budget, "workflow", "budget.workflow", "write `{tokens: 100000000, usd: 500}`");
     let caps = Caps { issue: cap(reader, &budget), day: cap(reader, &day), workflow: cap(reader, &workflow) };
+    let capped = [caps.issue, caps.day, caps.workflow].iter().any(|cap| cap.tokens.is_some() || cap.money.is_some());
+    if capped && is_staged(root) {
+        let message = "`credentials: stage` and a cap of `budget` contradict each other: nobody counts what an agent with a \
+                       login of its own uses";
+        let problem = Problem::error(Code::Conflict, root.place_of("credentials"), message).about("credentials");
+        reader.note(problem.hint("remove one of them; through the broker every request is counted"));
+    }
     let assumed = tokens(reader, &budget, "assumed_output_tokens").unwrap_or(Rules::ASSUMED_OUTPUT);
     Rules { caps, prices: prices(reader, root), assumed_output: assumed }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-use super::adapter::adapter_word;
+use super::adapter::{adapter_word, effort_word};
 use super::problem::{Code, Problem, nearest};
 use super::read::{Reader, Section, shortened, whole_of};
 use super::{Role, StateRule, States};
@@ -138,6 +138,7 @@ fn one(
     let mut found = StateRule::of(role?);
     found.adapter = adapter_word(reader, &section, has_command).1;
     found.model = reader.filled(&section, "model");
+    found.effort = effort_word(reader, &section);
     if section.get("max_turns").is_some() {
         found.max_turns = u32::try_from(reader.number(&section, "max_turns", 20, 1..=MAX_COUNT)).ok();
     }

@@ -122,7 +122,7 @@ fn the_smallest_file_has_the_documented_defaults() {
 /// V1..V4, C78: the known adapters need no command; one replaces those that are not known.
 #[test]
 fn an_adapter_is_known_or_replaced_by_a_command() {
-    for adapter in ["claude", "codex", "opencode", "script"] {
+    for adapter in ["claude", "codex", "opencode", "gemini", "script"] {
         assert_eq!(good(&format!("acp:\n  adapter: {adapter}")).acp.adapter.name(), adapter);
     }
     let unknown = refused("acp: {adapter: claud}");
@@ -365,14 +365,19 @@ fn states_carry_their_rules_in_order() {
 #[test]
 fn each_state_decides_about_its_agent_and_falls_back_to_the_workflow() {
     let workflow = good(
-        "acp: {adapter: codex, command: x --acp, model: big}\nagent: {max_turns: 7}\nstates:\n  Todo: {role: active}\n  \
-         Review: {role: active, adapter: claude, model: small, max_turns: 2}\n  \
+        "acp: {adapter: codex, command: x --acp, model: big, effort: high}\nagent: {max_turns: 7}\nstates:\n  Todo: {role: active}\n  \
+         Review: {role: active, adapter: claude, model: small, effort: low, max_turns: 2}\n  \
          Chores: {role: active, adapter: script}\n  Done: {role: terminal}",
     );
     let agent = |state: &str| {
         let of = workflow.agent_of(&StateName::new(state));
         (of.adapter, of.command, of.model, of.max_turns)
     };
+    let effort = |state: &str| workflow.agent_of(&StateName::new(state)).effort.map(Effort::name);
+    assert_eq!((effort("Todo"), effort("Review")), (Some("high"), Some("low")));
+    assert!(
+        refused("acp: {adapter: codex, effort: hihg}").hint.is_some_and(|hint| hint.contains("did you mean `high`"))
+    );
     assert_eq!(agent("todo"), (Adapter::Codex, Some("x --acp"), Some("big"), 7));
     assert_eq!(agent("Review"), (Adapter::Claude, Some("x --acp"), Some("small"), 2));
     assert_eq!(agent("Chores"), (Adapter::Script, None, Some("big"), 7), "what is built in needs no command");

@@ -38,6 +38,9 @@ const PREFIXES: &[(&str, usize, &str)] = &[
     ("eyJ", 40, "."),
 ];
 
+/// Bytes that are looked at before something counts as a key.
+const LOOK: usize = 256;
+
 /// What stands around a private key. Between the marks anything is part of it.
 const KEY_BEGINS: &str = "-----BEGIN ";
 const KEY: &str = "PRIVATE KEY-----";
@@ -64,10 +67,11 @@ pub(super) fn length(text: &str, before: &str) -> Option<usize> {
     let (prefix, least, more) = *PREFIXES.iter().find(|(prefix, ..)| text.starts_with(prefix))?;
     let own = |b: &u8| b.is_ascii_alphanumeric() || b"-_".contains(b) || more.as_bytes().contains(b);
     let rest = &text.as_bytes()[prefix.len()..];
-    let length = rest.iter().take_while(|b| own(b)).count();
+    // A look at its beginning decides: a long text that is no key must not be measured again at each of its letters.
+    let beginning = rest[..rest.len().min(LOOK)].iter().take_while(|b| own(b)).count();
     // A word of lower-case letters and dashes is a name, such as that of a directory.
-    let is_plain = rest[..length].iter().all(|b| b.is_ascii_lowercase() || b"-_.".contains(b));
-    (length >= least && !is_plain).then_some(prefix.len() + length)
+    let is_plain = rest[..beginning].iter().all(|b| b.is_ascii_lowercase() || b"-_.".contains(b));
+    (beginning >= least && !is_plain).then(|| prefix.len() + rest.iter().take_while(|b| own(b)).count())
 }
 
 /// From mark to mark; one without an end goes as far as is looked.
@@ -118,6 +122,13 @@ mod tests {
         assert_eq!(shown("-----BEGIN RSA PRIVATE KEY-----\ncut off here"), "[redacted]");
         let public = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----";
         assert_eq!(shown(public), public);
+    }
+
+    /// Regression: each of the beginnings was followed to the end of the line, which kept a processor busy for minutes.
+    #[test]
+    fn a_long_line_that_only_looks_like_keys_is_read_about_once() {
+        let line = "sk-".repeat(1_000_000);
+        assert_eq!(Secrets::default().redact(&line, 60_000), line[..60_000]);
     }
 
     #[test]

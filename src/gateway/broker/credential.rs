@@ -202,6 +202,17 @@ pub(crate) async fn find(
     Err(NoCredential::Absent { provider: provider.name(), remedy })
 }
 
+/// The login file for `provider` as it stands; `None`: there is none.
+///
+/// # Errors
+/// Why it cannot be read, in words without any part of it.
+pub(super) async fn login_text(provider: Provider, environment: &Environment) -> Result<Option<Vec<u8>>, String> {
+    match login_file(provider, environment) {
+        Some((path, _)) => read(&path).await,
+        None => Ok(None),
+    }
+}
+
 fn login_file(provider: Provider, environment: &Environment) -> Option<(PathBuf, Source)> {
     let (variable, dir, file, source) = match provider {
         Provider::Anthropic => ("CLAUDE_CONFIG_DIR", ".claude", ".credentials.json", Source::Claude),

@@ -55,6 +55,7 @@ pub(super) struct Answer {
 impl Door {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let provider = Provider::of_path(request.uri().path());
+        let is_inference = self.is_inference(&request);
         let answered = match self.outgoing(request).await {
             Ok(outgoing) => self.in_turn(outgoing).await,
             Err(refusal) => {
@@ -64,7 +65,12 @@ impl Door {
                 Err(refusal)
             }
         };
-        answered.unwrap_or_else(|refusal| error(provider, &refusal))
+        answered.unwrap_or_else(|refusal| {
+            if is_inference {
+                self.saw_refusal(&refusal);
+            }
+            error(provider, &refusal)
+        })
     }
 
     /// The checks, cheapest first: nothing of a stranger's request is read.
@@ -111,7 +117,7 @@ impl Door {
     }
 
     /// Whether the token is this run's, and the run still there. Both ways that clients send one are heard.
-    fn is_ours(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn is_ours(&self, headers: &HeaderMap) -> bool {
         let bearer = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         let bearer = bearer.and_then(|value| value.split_at_checked(7));
         let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer ")).map(|(_, token)| token);
@@ -188,6 +194,7 @@ impl Door {
         let (head, body) = response.into_parts();
         // A refusal may quote what it was sent, in a proxy's words or the provider's own.
         let (body, trouble) = match status.is_success() {
+            true if call.is_metered() => (self.watched(Passing::new(body, account), provider, &outgoing.model), None),
             true => (Body::new(Passing::new(body, account)), None),
             false => {
                 let words = scrubbed(body, &credential).await;
@@ -195,6 +202,10 @@ impl Door {
                 let in_a_row = self.0.broker.standings.in_a_row_with(&credential.fingerprint(), sent);
                 let refused = quota::Refused { status: status.as_u16(), header: &header, words: &words, in_a_row };
                 let trouble = quota::trouble(&refused, jiff::Timestamp::now());
+                // What asks to wait, or for another login, is no failure of the turn.
+                if call.is_metered() && trouble.is_none() {
+                    self.saw_failure(provider, &outgoing.model, status, &words);
+                }
                 (Body::from(words), trouble)
             }
         };

@@ -13,6 +13,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod witness;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -33,9 +34,11 @@ use tokio_util::sync::CancellationToken;
 pub use self::purse::Purse;
 use self::standing::{Leave, Standings};
 use self::upstream::Upstream;
+use self::witness::Witness;
 use super::mcp::Bearer;
 use crate::run::line::Report;
 use crate::run::models::AskCredential;
+use crate::run::stage::{ReadLogin, Stage};
 use crate::workflow_file::Environment;
 
 /// Connections at once; a further one is closed unread.
@@ -89,6 +92,7 @@ impl Broker {
             held: watch::Sender::new(0),
             over: watch::Sender::new(None),
             told: Mutex::default(),
+            witness: Witness::new(),
         })))
     }
 
@@ -107,6 +111,16 @@ impl Broker {
             let broker = broker.clone();
             Box::pin(async move { broker.closed(&workflow.models, provider).await })
         })
+    }
+
+    /// What `credentials: stage` copies, for the floors below.
+    pub fn stage(&self) -> Stage {
+        let (files, variables) = (self.environment.clone(), self.environment.clone());
+        let login: ReadLogin = Arc::new(move |provider| {
+            let environment = files.clone();
+            Box::pin(async move { credential::login_text(provider, &environment).await })
+        });
+        Stage { login, variable: Arc::new(move |name| (variables.variable)(name)) }
     }
 
     async fn closed(&self, models: &Models, provider: Provider) -> Result<(), NoModel> {
@@ -146,6 +160,7 @@ struct Shared {
     over: watch::Sender<Option<StopCause>>,
     /// When each kind of trouble was told last: a guest can make it as often as it likes.
     told: Mutex<HashMap<&'static str, Instant>>,
+    witness: Witness,
 }
 
 impl Door {

@@ -79,6 +79,11 @@ impl Passing {
     pub(super) fn new(inner: Incoming, account: Option<Account>) -> Self {
         Self { inner, silence: Box::pin(tokio::time::sleep(SILENCE)), account }
     }
+
+    /// Whether the answer's own last word has passed.
+    pub(super) fn is_whole(&self) -> bool {
+        self.account.as_ref().and_then(|account| account.meter.as_ref()).is_some_and(Meter::is_whole)
+    }
 }
 
 impl Body for Passing {

@@ -116,3 +116,29 @@ async fn why_an_issue_was_put_aside_for_its_budget_is_remembered_whole() {
     drop(journal);
     assert_eq!(open(&path).expect("opens").1.parked, expected);
 }
+
+/// Regression: sums of whole numbers overflow with an error. Eight requests with a maximum beyond all sense, cut off, kept the
+/// journal of their issue shut for ever.
+#[tokio::test]
+async fn numbers_beyond_all_sense_neither_shut_the_journal_nor_leave_the_sums_wrong() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("journal.db");
+    let huge = |id: u64, model: String| {
+        let mut one = reservation(id, Some(u64::MAX));
+        one.of.model = model;
+        one.of.most = Most { input: u64::MAX, output: u64::MAX };
+        one
+    };
+    for round in 0..3 {
+        let (journal, memory) = open(&path).expect("opens");
+        assert_eq!(memory.spend.entries.len(), if round == 0 { 0 } else { 13 }, "{:?}", memory.spend);
+        for id in 0..24 {
+            let model = if id < 12 { "one".to_owned() } else { format!("other {id}") };
+            journal.reserved(huge(id, model)).await.expect("kept");
+        }
+        drop(journal);
+    }
+    let db = rusqlite::Connection::open(&path).expect("db");
+    let told = crate::journal::spend::told(&db, &IssueId("A".into())).expect("a sum");
+    assert_eq!(told, serde_json::json!([1_u64 << 60, 1_u64 << 60]));
+}

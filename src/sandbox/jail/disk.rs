@@ -183,6 +183,11 @@ fn doomed_name(disk: &Path) -> Option<PathBuf> {
     Some(disk.with_file_name(name))
 }
 
+/// What is gone already was removed by another call: two of them may meet in what a crash left.
+fn gone(error: rustix::io::Errno) -> rustix::io::Result<()> {
+    if error == rustix::io::Errno::NOENT { Ok(()) } else { Err(error) }
+}
+
 /// Removes a directory without recursion: each directory found inside another moves up to the top
 /// first, so depth never exceeds two, however deep the guest went.
 fn remove(top: &Path) -> io::Result<()> {
@@ -200,10 +205,13 @@ fn remove(top: &Path) -> io::Result<()> {
         }
         for (name, kind) in names {
             if kind != FileType::Directory {
-                unlinkat(&open, &name, AtFlags::empty())?;
+                unlinkat(&open, &name, AtFlags::empty()).or_else(gone)?;
                 continue;
             }
-            let inner = enter(&open, &name)?;
+            let inner = match enter(&open, &name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                inner => inner?,
+            };
             loop {
                 let below = self::names(&inner)?;
                 if below.is_empty() {
@@ -212,19 +220,25 @@ fn remove(top: &Path) -> io::Result<()> {
                 for (name, kind) in below {
                     if kind == FileType::Directory {
                         // Moving a directory needs the right to write into it; entering grants that.
-                        drop(enter(&inner, &name)?);
-                        lift(&inner, &name, &open, &mut moved)?;
+                        let lifted = enter(&inner, &name).and_then(|_| lift(&inner, &name, &open, &mut moved));
+                        match lifted {
+                            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                            lifted => lifted?,
+                        }
                     } else {
-                        unlinkat(&inner, &name, AtFlags::empty())?;
+                        unlinkat(&inner, &name, AtFlags::empty()).or_else(gone)?;
                     }
                 }
             }
             drop(inner);
-            unlinkat(&open, &name, AtFlags::REMOVEDIR)?;
+            unlinkat(&open, &name, AtFlags::REMOVEDIR).or_else(gone)?;
         }
     }
     drop(open);
-    fs::remove_dir(top)
+    match fs::remove_dir(top) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Moves a directory to the top under a name that is free there.

@@ -47,6 +47,9 @@ connect() {
     host=${host%%/*}
     [[ $line =~ Bearer\ ([A-Za-z0-9_-]+) ]] && token=${BASH_REMATCH[1]}
     new=$line
+    # As every agent does that has found a server; `unlisted` set: one that has not.
+    [ -z "$token" ] || [ -n "$unlisted" ] || mcp '{"jsonrpc":"2.0","id":6,"method":"tools/list"}'
+    answer=
 }
 # What was, as an agent tells it that loads a session: words, and a call that seems to be open. That it did stands in
 # history.txt of the work tree.

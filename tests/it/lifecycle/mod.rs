@@ -4,6 +4,7 @@ mod acp;
 mod files;
 mod hooks;
 mod kill;
+mod linger;
 mod reload;
 mod signals;
 

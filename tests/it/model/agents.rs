@@ -7,7 +7,7 @@ use super::{BOTH, command, noted};
 use crate::rig::{FRONT, Project, until};
 
 /// A project for an agent of this name, both providers at `server`; below `bin` is what the sandbox has.
-fn project(adapter: &str, server: &Server) -> Project {
+pub(super) fn project(adapter: &str, server: &Server) -> Project {
     let project = Project::new();
     let url = &server.url;
     let bin = project.beside("brought").canonicalize().unwrap_or_else(|_| project.beside("brought"));
@@ -15,7 +15,7 @@ fn project(adapter: &str, server: &Server) -> Project {
     std::fs::create_dir_all(project.beside("home")).expect("home");
     let front = format!(
         "{}sandbox:\n  jail:\n    read_only: [{}]\nproviders:\n  anthropic:\n    base_url: {url}\n  openai:\n    base_url: {url}/v1\n",
-        FRONT.replace("adapter: script\n", &format!("adapter: {adapter}\n  model: some/model-1\n")),
+        FRONT.replace("adapter: script\n", &format!("adapter: {adapter}\n  model: some/model-1\n  effort: high\n")),
         bin.display()
     );
     project.write("WORKFLOW.md", &format!("---\n{front}---\nWork.\n"));
@@ -23,10 +23,12 @@ fn project(adapter: &str, server: &Server) -> Project {
     project
 }
 
-/// A stand-in for the vendor's program: it notes what it was told.
-fn install(project: &Project, program: &str) {
-    let scenario = "turn() { answer=$(env); note told; answer=$ARGUMENTS; note arguments; \
-                    call mark_done '{\"title\":\"Told\",\"summary\":\"All of it.\"}'; }";
+/// Notes what it was told.
+const NOTES: &str = "turn() { answer=$(env); note told; answer=$ARGUMENTS; note arguments; \
+                     call mark_done '{\"title\":\"Told\",\"summary\":\"All of it.\"}'; }";
+
+/// A stand-in for the vendor's program, which plays this.
+pub(super) fn install(project: &Project, program: &str, scenario: &str) {
     let dir = project.beside("brought").canonicalize().expect("there");
     std::fs::write(dir.join("scenario.sh"), scenario).expect("scenario");
     std::fs::write(dir.join("acp.sh"), include_str!("../agents/acp.sh")).expect("agent");
@@ -43,14 +45,27 @@ fn an_agent_starts_by_its_name_from_a_listed_path_and_is_told_model_and_broker()
         (
             "claude",
             "claude-agent-acp",
-            &["ANTHROPIC_MODEL=some/model-1", "CLAUDE_CODE_MAX_RETRIES=1", "IS_SANDBOX=1"][..],
+            &[
+                "ANTHROPIC_MODEL=some/model-1",
+                "CLAUDE_CODE_EFFORT_LEVEL=high",
+                "CLAUDE_CODE_MAX_RETRIES=1",
+                "IS_SANDBOX=1",
+            ][..],
         ),
-        ("codex", "codex-acp", &["\"model\":\"some/model-1\"", "OPENAI_BASE_URL=http://127.0.0.1:8485/openai/v1"]),
+        (
+            "codex",
+            "codex-acp",
+            &[
+                "\"model\":\"some/model-1\"",
+                "\"model_reasoning_effort\":\"high\"",
+                "OPENAI_BASE_URL=http://127.0.0.1:8485/openai/v1",
+            ],
+        ),
         ("opencode", "opencode", &["http://127.0.0.1:8485/anthropic/v1", "\"small_model\":\"some/model-1\""]),
     ] {
         let server = Server::start();
         let project = project(adapter, &server);
-        install(&project, program);
+        install(&project, program, NOTES);
         let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
         until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
         project.wait_for(".symphony/patches/agent_A-1.patch");
@@ -79,10 +94,43 @@ fn a_program_that_the_sandbox_lacks_parks_the_issue_after_one_run_and_says_how_t
 }
 
 #[test]
+fn a_program_whose_interpreter_is_missing_parks_the_issue_after_one_run_and_says_what_it_runs_on() {
+    let server = Server::start();
+    let project = project("claude", &server);
+    let path = project.beside("brought").canonicalize().expect("there").join("bin/claude-agent-acp");
+    std::fs::write(&path, "#!/usr/bin/env no-such-node\n").expect("program");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let note = project.parked_note("A-1");
+    for part in ["`claude` ended at once with exit code 127", "no-such-node", "on Node 22 or newer"] {
+        assert!(note.contains(part), "no {part} in {note}");
+    }
+    assert_eq!(std::fs::read_dir(project.dir().join(".symphony/runs")).expect("runs").count(), 1, "no retry");
+    let tried = command(&project, &["doctor", "--agent", "claude", "--json"], &[]).output().expect("runs");
+    let tried: serde_json::Value = serde_json::from_slice(&tried.stdout).expect("JSON");
+    assert!(tried["ok"] == false && tried["says"].as_str().is_some_and(|says| says.contains("on Node 22")), "{tried}");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn gemini_is_parked_before_anything_is_made_because_nothing_here_leads_to_its_models() {
+    let server = Server::start();
+    let project = project("gemini", &server);
+    let said = command(&project, &["doctor"], &BOTH).output().expect("runs").stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("gemini --acp: it asks Google's API, which no broker of this version forwards"), "{said}");
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let note = project.parked_note("A-1");
+    assert!(note.contains("Google's API") && note.contains("choose claude, codex or opencode"), "{note}");
+    assert!(!project.exists(".symphony/workspaces/A-1"));
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
 fn without_a_credential_for_its_provider_an_issue_waits_with_the_remedy_and_starts_when_there_is_one() {
     let server = Server::start();
     let project = project("codex", &server);
-    install(&project, "codex-acp");
+    install(&project, "codex-acp", NOTES);
     let own = project.read("WORKFLOW.md").replace(&format!("\n    base_url: {}/v1", server.url), " {}");
     project.write("WORKFLOW.md", &own);
     let only_the_other = [("ANTHROPIC_API_KEY", super::KEY)];

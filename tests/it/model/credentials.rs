@@ -57,6 +57,57 @@ fn a_planted_key_is_nowhere_in_the_guest_nor_in_anything_that_is_written() {
     assert!(project.transcripts().contains("token [redacted] said"));
 }
 
+/// The control of the test above: what `stage` brings into a guest, the same searches find there.
+#[test]
+fn a_staged_login_is_in_the_guest_while_the_agent_works_and_not_in_anything_that_is_written() {
+    let server = Server::start();
+    let project = super::agents::project("claude", &server);
+    let scenario = format!(
+        "{SEARCH}\nturn() {{ answer=$(search planted-\"\"staged-log''in); note login; answer=$(stat -c '%a %U' ~/.claude/.credentials.json); note file; \
+         answer=$(env | grep -c ANTHROPIC_BASE_URL); note broker; say \"it is $(grep -o 'planted-[a-z-]*' \
+         ~/.claude/.credentials.json)\"; done_; }}"
+    );
+    super::agents::install(&project, "claude-agent-acp", &format!("{}\n{scenario}", super::TOOLS));
+    project.write("WORKFLOW.md", &project.read("WORKFLOW.md").replacen("---\n", "---\ncredentials: stage\n", 1));
+    log_in(&project.beside("home"), "planted-staged-login", FAR);
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &[]));
+    crate::rig::until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
+    project.wait_for(".symphony/patches/agent_A-1.patch");
+    let log = format!("{}\n{}", running.log(), running.client().get("/api/v1/state").body);
+    assert_eq!(running.stop(), 0);
+    let notes = std::fs::read_to_string(project.apply_patch("A-1").join("notes.txt")).expect("notes");
+    assert_eq!(
+        noted(&notes, "file").trim(),
+        "600 ".to_owned() + noted(&notes, "file").trim().split_once(' ').expect("an owner").1
+    );
+    let counts = |name| noted(&notes, name).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!((counts("login")[2].as_str(), counts("broker")), ("1", vec!["0".to_owned()]), "{notes}");
+    assert!(log.contains("credentials: stage") && log.contains("a login is copied into the sandbox"), "{log}");
+    assert!(project.transcripts().contains("it is [redacted]"), "{}", project.transcripts());
+    for word in ["planted-staged-login", "planted-refresh"] {
+        assert!(!log.contains(word) && !notes.contains(word), "{word} in {log}\n{notes}");
+        let mut found = vec![];
+        files_with(&project.dir(), word, &mut found);
+        assert_eq!(found, Vec::<String>::new(), "{word}");
+    }
+    assert!(server.asked().is_empty(), "it has a way of its own");
+}
+
+#[test]
+fn without_a_login_to_stage_the_issue_is_parked_with_the_remedy() {
+    let server = Server::start();
+    let project = super::agents::project("claude", &server);
+    super::agents::install(&project, "claude-agent-acp", "turn() { done_; }");
+    project.write("WORKFLOW.md", &project.read("WORKFLOW.md").replacen("---\n", "---\ncredentials: stage\n", 1));
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &[]));
+    let note = project.parked_note("A-1");
+    assert!(
+        note.contains("there is no ~/.claude/.credentials.json on the host, nor ANTHROPIC_API_KEY; log in"),
+        "{note}"
+    );
+    assert_eq!(running.stop(), 0);
+}
+
 #[test]
 fn a_refused_key_is_said_to_agent_and_operator_without_its_value() {
     let server = Server::start();

@@ -2,6 +2,7 @@
 
 mod agents;
 mod credentials;
+mod lies;
 mod passes;
 mod quota;
 mod real;

@@ -6,7 +6,7 @@ mod machine;
 mod peak;
 mod steering;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use self::peak::Peak;
@@ -32,9 +32,9 @@ struct Agent {
 }
 
 const OPENCODE: Agent =
-    Agent { adapter: "opencode", program: "opencode", model: "anthropic/conversation", patience: 40 };
-const CLAUDE: Agent = Agent { adapter: "claude", program: "claude-agent-acp", model: "conversation", patience: 40 };
-const CODEX: Agent = Agent { adapter: "codex", program: "codex-acp", model: "conversation", patience: 40 };
+    Agent { adapter: "opencode", program: "opencode", model: "anthropic/conversation", patience: 16 };
+const CLAUDE: Agent = Agent { adapter: "claude", program: "claude-agent-acp", model: "conversation", patience: 16 };
+const CODEX: Agent = Agent { adapter: "codex", program: "codex-acp", model: "conversation", patience: 16 };
 
 impl Agent {
     /// Where it is; `None`: it was said why it is not there.
@@ -58,13 +58,18 @@ fn project(agent: &Agent, server: &Server, more: &str, acp: &str) -> Project {
     let (url, Agent { adapter, model, .. }) = (&server.url, agent);
     // A test says how long an agent may take to start where that is long.
     let patience = if acp.contains("read_timeout_ms") { "" } else { "  read_timeout_ms: 80000\n" };
-    let acp = format!("adapter: {adapter}\n  model: {model}\n{patience}{acp}");
+    let acp = format!("adapter: {adapter}\n  model: {model}\n  effort: high\n{patience}{acp}");
     let front = format!(
         "{}{more}providers:\n  anthropic:\n    base_url: {url}\n  openai:\n    base_url: {url}/v1\n",
         FRONT.replace("adapter: script\n", &acp),
     );
     project.write("WORKFLOW.md", &format!("---\n{front}---\nMake a file, then call mark_done.\n"));
     project
+}
+
+/// What shows a jail this directory.
+fn jail(dir: &Path) -> String {
+    format!("sandbox:\n  jail:\n    read_only: [{}]\n", dir.display())
 }
 
 /// Waits until the issue is done or parked.
@@ -84,7 +89,7 @@ fn makes_a_patch(agent: &Agent) {
     let Some(dir) = agent.programs() else { return };
     let server = Server::start();
     server.has_done(WORK);
-    let project = project(agent, &server, &format!("sandbox:\n  jail:\n    read_only: [{}]\n", dir.display()), "");
+    let project = project(agent, &server, &jail(&dir), "");
     let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
     let peak = Peak::below(running.pid(), move |exe| exe.starts_with(&dir));
     let started = Instant::now();
@@ -100,6 +105,18 @@ fn makes_a_patch(agent: &Agent) {
     assert_eq!(read("made.txt"), "made\n");
     assert_eq!(read("found.txt"), "", "the key is nowhere near the agent");
     assert!(read("control.txt").contains("control"), "the same search finds what is there");
+    let mut made: Vec<String> =
+        std::fs::read_dir(&clone).expect("a clone").flatten().map(|e| e.file_name().to_string_lossy().into()).collect();
+    made.sort();
+    let expected = [".git", ".gitignore", "README.md", "WORKFLOW.md", "control.txt", "found.txt", "made.txt"];
+    assert!(made.iter().all(|name| expected.contains(&name.as_str())), "it wrote what was no work: {made:?}");
+    // Told as `high`, each in its provider's own field.
+    let asked = server.asked();
+    let effort = asked.iter().filter(|asked| {
+        let body = &asked.body;
+        body["output_config"]["effort"] == "high" || body["reasoning"]["effort"] == "high"
+    });
+    assert!(effort.count() > 0, "nobody was told how much to think: {asked:#?}");
     assert!(!project.transcripts().contains(KEY) && !running.log().contains(KEY));
     // Every answer says that it used 10 + 200 in and 50 out.
     let asked = server.asked();
@@ -135,4 +152,26 @@ fn claude_code_makes_a_patch() {
 #[test]
 fn codex_makes_a_patch() {
     makes_a_patch(&CODEX);
+}
+
+/// A turn that the agent itself takes for a good one.
+#[track_caller]
+fn is_a_failure(agent: &Agent, words: &str) {
+    let Some(dir) = agent.programs() else { return };
+    let server = Server::start();
+    let project = project(agent, &server, &format!("{}budget:\n  failures_in_a_row: 1\n", jail(&dir)), "");
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    project.issue("Todo", "A-1", "Make it.");
+    let note = project.parked_note("A-1");
+    let frames = project.transcripts();
+    assert!(frames.contains("end_turn"), "it says no more that such a turn ended well: {frames}");
+    assert!(note.contains("its model failed, and the agent ended its turn as if it had not"), "{note}");
+    assert!(note.contains(words), "no `{words}` in {note}");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn codex_ends_a_turn_well_whose_model_failed_and_is_not_believed() {
+    let broken = Agent { model: "broken", ..CODEX };
+    is_a_failure(&broken, "openai answered 500 to broken: the oven is on fire");
 }

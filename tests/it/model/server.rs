@@ -187,6 +187,28 @@ impl Server {
                 send(format!("{STREAM}{}", event("message_start", &begun())))?;
                 None
             }
+            "cut-late" => {
+                let block = json!({"index": 0, "content_block": {"type": "text", "text": ""}});
+                let delta = json!({"index": 0, "delta": {"type": "text_delta", "text": "I will now"}});
+                let message = json!({"id": "msg_1", "type": "message", "role": "assistant", "content": [], "model": "big-1",
+                    "stop_reason": null, "usage": {"input_tokens": 10, "output_tokens": 1}});
+                let all = [
+                    ("message_start", json!({"message": message})),
+                    ("content_block_start", block),
+                    ("content_block_delta", delta),
+                ];
+                let events: String = all.iter().map(|(kind, value)| event(kind, value)).collect();
+                // Cut by a proxy: the connection itself ends in order.
+                send(format!("{STREAM}{events}0\r\n\r\n"))
+            }
+            "limited" => {
+                send(whole(429, "retry-after: 7\r\n", &json!({"type": "error", "error": {"type": "rate_limit_error"}})))
+            }
+            "overloaded" => {
+                send(whole(529, "retry-after: 9\r\n", &json!({"type": "error", "error": {"type": "overloaded_error"}})))
+            }
+            "broken" => send(whole(500, "", &json!({"type": "error", "error": {"message": "the oven is\non fire"}}))),
+            "unknown" => send(whole(404, "", &json!({"error": {"message": "there is no such model"}}))),
             "moved" => send(whole(307, "location: http://127.0.0.1:1/\r\n", &json!({}))),
             "json" => {
                 let usage = json!({"input_tokens": 3, "output_tokens": 4});

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use symphony::conductor::{Conductor, Facts, Hands as _};
 use symphony::egress::Book;
+use symphony::gateway::broker::Broker;
 use symphony::gateway::egress::{Egress, Internet};
 use symphony::gateway::mcp::{Bearer, Endpoint};
 use symphony::git::Git;
@@ -26,14 +27,14 @@ fn open_mcp() -> OpenMcp {
         let bearer = Bearer::random().map_err(|error| error.to_string())?;
         let secret = bearer.reveal().to_owned();
         let endpoint = Endpoint::new(identifier, bearer, calls);
-        let url = endpoint.url(port);
+        let (url, listed) = (endpoint.url(port), endpoint.tools_listed());
         let (serving, taking, closing) = (endpoint.clone(), endpoint.clone(), endpoint);
         let serve: symphony::run::ServeStream = Arc::new(move |stream| {
             let endpoint = serving.clone();
             Box::pin(async move { endpoint.serve(stream).await })
         });
         let take_calls = Arc::new(move || taking.take_calls());
-        Ok(McpDoor { url, bearer: secret, serve, take_calls, close: Arc::new(move || closing.close()) })
+        Ok(McpDoor { url, bearer: secret, listed, serve, take_calls, close: Arc::new(move || closing.close()) })
     })
 }
 
@@ -58,6 +59,7 @@ pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
         open_broker: Arc::new(|_, _, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
         open_egress: Egress::new(book.clone(), Arc::new(Internet::default())).opening(),
         ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
+        stage: Broker::new(Environment { home: None, variable: Arc::new(|_| None) }).stage(),
         workflow_path: path.clone(),
     });
     let (_, providers) = tokio::sync::watch::channel(());

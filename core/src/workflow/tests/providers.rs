@@ -70,7 +70,11 @@ fn an_address_is_encrypted_or_on_this_machine_and_holds_no_secret() {
 
 #[test]
 fn what_is_meant_to_bind_is_never_a_default_by_mistake() {
-    assert_eq!(refused("credentials: stage").code, Code::NotBuiltYet);
+    let (workflow, problem) = warned("credentials: stage");
+    assert_eq!((workflow.models.staged, problem.code), (true, Code::Staged));
+    let problems = with("credentials: stage\nbudget: {day: {usd: 5}}").expect_err("refused");
+    let conflict = problems.iter().find(|problem| problem.is_error()).expect("an error");
+    assert_eq!((conflict.code, conflict.key.as_deref()), (Code::Conflict, Some("credentials")));
     assert_eq!(
         refused("credentials: brokr").hint.as_deref().map(|hint| hint.contains("did you mean `broker`?")),
         Some(true)

@@ -100,6 +100,8 @@ async fn permissions_are_chosen_by_kind_and_never_by_place() {
     })
     .await;
     assert_eq!(turn.end, TurnEnd::EndTurn);
+    let late = json!([option("o", "allow_once")]);
+    assert_eq!(script.ask_permission(late).await, json!({"outcome": "cancelled"}), "nothing is approved between turns");
     let approved = kinds(&mut events).iter().filter(|kind| **kind == "approval_auto_approved").count();
     assert_eq!(approved, 2);
 }

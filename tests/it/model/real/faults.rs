@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Agent, CLAUDE, CODEX, OPENCODE, ended, figure, project};
+use super::{Agent, CLAUDE, CODEX, OPENCODE, ended, figure, jail, project};
 use crate::model::server::{Fault, Server};
 use crate::model::{BOTH, KEY, command};
 use crate::rig::{Project, Running};
@@ -66,7 +66,7 @@ fn gets_over_them(agent: &Agent) {
     let Some(dir) = agent.programs() else { return };
     let server = Server::start();
     server.has_done("echo made >made.txt; git add -A; git commit -qm 'Make it'");
-    let more = format!("{MORE}sandbox:\n  jail:\n    read_only: [{}]\n", dir.display());
+    let more = format!("{MORE}{}", jail(&dir));
     let project = project(agent, &server, &more, LIMITS);
     let front = project.read("WORKFLOW.md");
     project.write("WORKFLOW.md", &front.replacen("providers:\n", "providers:\n  hold_ms: 6000\n", 1));
@@ -105,6 +105,8 @@ fn gets_over_them(agent: &Agent) {
     server.lift();
     told("error 500, always", seen, usual);
     assert!(project.exists("issues/Parked/B-1.md"), "{}", running.log());
+    let note = project.parked_note("B-1");
+    assert!(note.contains("turn_failed") && note.contains("500"), "{note}");
     assert_eq!(seen.1, 2, "{}", running.log());
     assert!(seen.2 <= agent.patience, "{} requests", seen.2);
 

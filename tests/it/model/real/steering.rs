@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Agent, CLAUDE, CODEX, OPENCODE, ended, figure, project};
+use super::{Agent, CLAUDE, CODEX, OPENCODE, ended, figure, jail, project};
 use crate::model::server::Server;
 use crate::model::{BOTH, command};
 
@@ -16,7 +16,7 @@ fn asks_and_goes_on(agent: &Agent) {
     let server = Server::start();
     server.has_asked(QUESTION, ANSWER);
     server.has_done("echo made >made.txt; git add -A; git commit -qm 'Make it'");
-    let project = project(agent, &server, &format!("sandbox:\n  jail:\n    read_only: [{}]\n", dir.display()), "");
+    let project = project(agent, &server, &jail(&dir), "");
     let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
     project.issue("Todo", "A-1", "Make it.");
     let state =
