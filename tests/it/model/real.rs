@@ -76,7 +76,9 @@ fn jail(dir: &Path) -> String {
 #[track_caller]
 fn ended(project: &Project, running: &Running, name: &str) {
     let is_in = |state: &str| project.exists(&format!("issues/{state}/{name}.md"));
-    until_within(Duration::from_mins(4), "the issue to be done", || is_in("Done") || is_in("Parked") || running.ended());
+    until_within(Duration::from_mins(4), "the issue to be done", || {
+        is_in("Done") || is_in("Parked") || running.ended()
+    });
 }
 
 /// Not println!, which the test harness keeps to itself.
@@ -125,7 +127,7 @@ fn makes_a_patch(agent: &Agent) {
     let used = asked.iter().filter(|asked| asked.body["model"] == "conversation").count();
     let totals = format!("\"input_tokens\":{},\"output_tokens\":{},", 210 * used, 50 * used);
     assert!(state.contains(&totals), "no {totals} in {state}");
-    let mib = peak.mib();
+    let memory = peak.said();
     assert_eq!(running.stop(), 0);
     // What it looked for on the network by itself: refused, and a card each for a person.
     let db = rusqlite::Connection::open(project.dir().join(".symphony/journal.db")).expect("the journal");
@@ -133,7 +135,7 @@ fn makes_a_patch(agent: &Agent) {
     let hosts: Vec<String> =
         hosts.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("text")).collect();
     figure(&format!(
-        "{} in the jail: first request after {first:.1?}, all after {whole:.1?}, {mib} MiB at most, {} requests, hosts asked for: {hosts:?}",
+        "{} in the jail: first request after {first:.1?}, all after {whole:.1?}, {memory}, {} requests, hosts asked for: {hosts:?}",
         agent.adapter,
         asked.len()
     ));

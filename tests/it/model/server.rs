@@ -151,7 +151,11 @@ impl Server {
             None => {}
             Some(Fault::Refusal(status, headers)) => {
                 let kind = if status == 500 { "api_error" } else { "rate_limit_error" };
-                return send(whole(status, headers, &json!({"type": "error", "error": {"type": kind, "message": "no"}})));
+                return send(whole(
+                    status,
+                    headers,
+                    &json!({"type": "error", "error": {"type": kind, "message": "no"}}),
+                ));
             }
             Some(Fault::Hang) => return self.until_gone(stream, || Some(())),
             Some(Fault::Drip) => {

@@ -54,10 +54,10 @@ fn makes_a_patch_in_a_machine(agent: &Agent) {
     assert_eq!((read("host.txt").as_str(), read("net.txt").as_str()), ("symphony\n", "lo\n"));
     assert!(label.starts_with("qemu ("), "{label}");
     assert!(server.asked().iter().all(|asked| asked.head.contains(KEY)) && !project.transcripts().contains(KEY));
-    let mib = peak.mib();
+    let memory = peak.said();
     assert_eq!(running.stop(), 0);
     figure(&format!(
-        "{} in {label}: first request after {first:.1?}, all after {whole:.1?}, {mib} MiB at most (the emulator), {} requests",
+        "{} in {label}: first request after {first:.1?}, all after {whole:.1?}, {memory} (the emulator), {} requests",
         agent.adapter,
         server.asked().len()
     ));

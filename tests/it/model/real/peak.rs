@@ -21,7 +21,7 @@ impl Peak {
         let looking = std::thread::spawn(move || {
             let mut most = 0;
             while !done.load(Ordering::Relaxed) {
-                most = most.max(resident(root, &these));
+                most = most.max(held(root, &these));
                 std::thread::sleep(Duration::from_millis(100));
             }
             most / 1024
@@ -29,15 +29,19 @@ impl Peak {
         Self { over, looking }
     }
 
-    /// MiB. What two processes share is counted twice.
-    pub(super) fn mib(self) -> u64 {
+    /// In words. What two processes share is counted once: one that just forked is as large as its parent.
+    pub(super) fn said(self) -> String {
         self.over.store(true, Ordering::Relaxed);
-        self.looking.join().expect("it looked")
+        match self.looking.join().expect("it looked") {
+            // Of a process in a sandbox not everybody may know.
+            0 => "memory that only root may read".to_owned(),
+            mib => format!("{mib} MiB at most"),
+        }
     }
 }
 
 /// KiB.
-fn resident(root: i32, these: &impl Fn(&Path) -> bool) -> u64 {
+fn held(root: i32, these: &impl Fn(&Path) -> bool) -> u64 {
     let mut parents = HashMap::new();
     for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
@@ -66,6 +70,6 @@ fn of_one(process: &Path, these: &impl Fn(&Path) -> bool) -> Option<u64> {
     if !these(&std::fs::read_link(process.join("exe")).ok()?) {
         return None;
     }
-    let status = std::fs::read_to_string(process.join("status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+    let memory = std::fs::read_to_string(process.join("smaps_rollup")).ok()?;
+    memory.lines().find_map(|line| line.strip_prefix("Pss:"))?.split_whitespace().next()?.parse().ok()
 }
