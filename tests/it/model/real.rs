@@ -76,7 +76,7 @@ fn jail(dir: &Path) -> String {
 #[track_caller]
 fn ended(project: &Project, running: &Running, name: &str) {
     let is_in = |state: &str| project.exists(&format!("issues/{state}/{name}.md"));
-    until_within(Duration::from_mins(4), "the issue to be done", || {
+    until_within(Duration::from_secs(4 * 60), "the issue to be done", || {
         is_in("Done") || is_in("Parked") || running.ended()
     });
 }

@@ -8,9 +8,12 @@ use crate::model::server::{Fault, Server};
 use crate::model::{BOTH, KEY, command};
 use crate::rig::{Project, Running};
 
-/// A silent agent is given up sooner than usual, and a longer wait than six seconds is not sat out.
+/// A silent agent is given up sooner than usual.
 const LIMITS: &str = "  turn_timeout_ms: 20000\n";
 const MORE: &str = "budget:\n  failures_in_a_row: 2\n  no_progress: 2\n";
+
+/// Requests for a title, or to see whether the provider is there: an agent makes them or not, as it comes.
+const ASIDE: usize = 2;
 
 struct Case {
     name: &'static str,
@@ -69,6 +72,7 @@ fn gets_over_them(agent: &Agent) {
     let more = format!("{MORE}{}", jail(&dir));
     let project = project(agent, &server, &more, LIMITS);
     let front = project.read("WORKFLOW.md");
+    // A wait that is longer is not sat out.
     project.write("WORKFLOW.md", &front.replacen("providers:\n", "providers:\n  hold_ms: 6000\n", 1));
     let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
     let told = |what: &str, (took, runs, requests): (Duration, usize, usize), usual: usize| {
@@ -94,7 +98,7 @@ fn gets_over_them(agent: &Agent) {
         assert!(log.contains(case.says), "{}: no `{}` in {log}", case.name, case.says);
         let (_, runs, requests) = seen;
         assert!(runs <= case.most.0, "{}: {runs} runs: {log}", case.name);
-        assert!(requests <= usual + case.most.1, "{}: {requests} requests, {usual} without: {log}", case.name);
+        assert!(requests <= usual + case.most.1 + ASIDE, "{}: {requests} requests, {usual} without: {log}", case.name);
         project.wait_for(&format!(".symphony/patches/agent_{name}.patch"));
     }
     assert_eq!(server.dropped(), 1, "the request that hung was given up");

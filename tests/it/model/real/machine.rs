@@ -11,7 +11,7 @@ use crate::model::{BOTH, KEY, command};
 use crate::rig::until_within;
 use crate::skip::skip;
 
-const LONG: Duration = Duration::from_mins(8);
+const LONG: Duration = Duration::from_secs(8 * 60);
 
 /// `None`: it was said why there is none.
 fn image() -> Option<PathBuf> {
