@@ -241,12 +241,14 @@ pub fn egress_variables(port: u16) -> Vec<(String, String)> {
     variables
 }
 
-/// Codex hears of no address but in its configuration, and searches the web unless told not to.
+/// Codex hears of no address but in its configuration, and searches the web unless told not to. Untold, it asks thirty times
+/// in one turn while its model fails: each stream six times, each request for one five times.
 fn codex_config(agent: &AgentOf<'_>, url: &str) -> Value {
     let mut config = json!({
         "model_provider": "symphony",
         "model_providers": {"symphony": {
             "name": "symphony", "base_url": url, "env_key": "OPENAI_API_KEY", "wire_api": "responses",
+            "request_max_retries": 1, "stream_max_retries": 2,
         }},
         "web_search": "disabled",
     });

@@ -343,10 +343,19 @@ pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
     until_or(what, condition, String::new);
 }
 
-fn until_or(what: &str, mut condition: impl FnMut() -> bool, explain: impl Fn() -> String) {
+/// The same for what may take longer than anything else.
+pub(crate) fn until_within(limit: Duration, what: &str, condition: impl FnMut() -> bool) {
+    wait(limit, what, condition, String::new);
+}
+
+fn until_or(what: &str, condition: impl FnMut() -> bool, explain: impl Fn() -> String) {
+    wait(SOON, what, condition, explain);
+}
+
+fn wait(limit: Duration, what: &str, mut condition: impl FnMut() -> bool, explain: impl Fn() -> String) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < SOON, "waited {SOON:?} for {what}\n{}", explain());
+        assert!(started.elapsed() < limit, "waited {limit:?} for {what}\n{}", explain());
         std::thread::sleep(Duration::from_millis(30));
     }
 }

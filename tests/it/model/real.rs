@@ -1,12 +1,18 @@
 //! The vendors' own programs, from issue to patch: in a jail, through the broker, with a provider on this machine.
 //! `SYMPHONY_TEST_AGENTS` names the directory that `scripts/agent-programs` made; without it they are skipped.
 
-use std::path::PathBuf;
-use std::time::Instant;
+mod faults;
+mod machine;
+mod peak;
+mod steering;
 
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use self::peak::Peak;
 use super::server::Server;
 use super::{BOTH, KEY, command};
-use crate::rig::{FRONT, Project, until};
+use crate::rig::{FRONT, Project, Running, until, until_within};
 use crate::skip::skip;
 
 /// What the model has the agent do. The words that are searched for are put together there, so that nothing finds them
@@ -15,61 +21,84 @@ const WORK: &str = "echo con''trol-0451 >~/control; echo made >made.txt; \
     { grep -rlsa planted-''key-0451 ~ /tmp; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -a planted-''key-0451; } >found.txt; \
     grep -rlsa con''trol-0451 ~ >control.txt; git add -A; git commit -qm 'Make it'";
 
-/// `None`: it was said why it is not there.
-fn programs(program: &str) -> Option<PathBuf> {
-    let Some(dir) = std::env::var_os("SYMPHONY_TEST_AGENTS").map(PathBuf::from) else {
-        skip("no real agents: scripts/test and scripts/test-agents bring them");
-        return None;
-    };
-    if !dir.join("bin").join(program).exists() {
-        skip(format_args!("{program} is not among the agents of this suite"));
-        return None;
-    }
-    Some(dir)
+/// A vendor's program.
+struct Agent {
+    adapter: &'static str,
+    program: &'static str,
+    /// The conversation of the server, as the agent wants a model to be named.
+    model: &'static str,
+    /// The most requests that it makes in two runs while each is answered with an error of the server.
+    patience: usize,
 }
 
-/// Memory of all processes whose program is below `dir`, in MiB.
-fn memory(dir: &std::path::Path) -> u64 {
-    let mut kib = 0;
-    for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
-        if std::fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.starts_with(dir)) {
-            let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-            let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            kib += rss.and_then(|rss| rss.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
+const OPENCODE: Agent =
+    Agent { adapter: "opencode", program: "opencode", model: "anthropic/conversation", patience: 16 };
+const CLAUDE: Agent = Agent { adapter: "claude", program: "claude-agent-acp", model: "conversation", patience: 16 };
+const CODEX: Agent = Agent { adapter: "codex", program: "codex-acp", model: "conversation", patience: 16 };
+
+impl Agent {
+    /// Where it is; `None`: it was said why it is not there.
+    fn programs(&self) -> Option<PathBuf> {
+        let Some(dir) = std::env::var_os("SYMPHONY_TEST_AGENTS").map(PathBuf::from) else {
+            skip("no real agents: scripts/test and scripts/test-agents bring them");
+            return None;
+        };
+        if !dir.join("bin").join(self.program).exists() {
+            skip(format_args!("{} is not among the agents of this suite", self.program));
+            return None;
         }
+        Some(dir)
     }
-    kib / 1024
 }
 
-/// A project for this agent, its providers at `server`.
-fn project(dir: &std::path::Path, adapter: &str, model: &str, server: &Server, more: &str) -> Project {
+/// A project for it, with both providers at `server`; `more` stands in the workflow, `acp` among its keys of the agent.
+fn project(agent: &Agent, server: &Server, more: &str, acp: &str) -> Project {
     let project = Project::new();
     std::fs::create_dir_all(project.beside("home")).expect("home");
-    let url = &server.url;
+    let (url, Agent { adapter, model, .. }) = (&server.url, agent);
+    // A test says how long an agent may take to start where that is long.
+    let patience = if acp.contains("read_timeout_ms") { "" } else { "  read_timeout_ms: 80000\n" };
+    let acp = format!("adapter: {adapter}\n  model: {model}\n  effort: high\n{patience}{acp}");
     let front = format!(
-        "{}sandbox:\n  jail:\n    read_only: [{}]\nproviders:\n  anthropic:\n    base_url: {url}\n  openai:\n    base_url: {url}/v1\n{more}",
-        FRONT.replace(
-            "adapter: script\n",
-            &format!("adapter: {adapter}\n  model: {model}\n  effort: high\n  read_timeout_ms: 80000\n")
-        ),
-        dir.display()
+        "{}{more}providers:\n  anthropic:\n    base_url: {url}\n  openai:\n    base_url: {url}/v1\n",
+        FRONT.replace("adapter: script\n", &acp),
     );
     project.write("WORKFLOW.md", &format!("---\n{front}---\nMake a file, then call mark_done.\n"));
     project
 }
 
+/// What shows a jail this directory.
+fn jail(dir: &Path) -> String {
+    format!("sandbox:\n  jail:\n    read_only: [{}]\n", dir.display())
+}
+
+/// Waits until the issue is done or parked.
 #[track_caller]
-fn makes_a_patch(adapter: &str, program: &str, model: &str) {
-    let Some(dir) = programs(program) else { return };
+fn ended(project: &Project, running: &Running, name: &str) {
+    let is_in = |state: &str| project.exists(&format!("issues/{state}/{name}.md"));
+    until_within(Duration::from_secs(4 * 60), "the issue to be done", || {
+        is_in("Done") || is_in("Parked") || running.ended()
+    });
+}
+
+/// Not println!, which the test harness keeps to itself.
+fn figure(said: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("figure: {said}\n").as_bytes());
+}
+
+#[track_caller]
+fn makes_a_patch(agent: &Agent) {
+    let Some(dir) = agent.programs() else { return };
     let server = Server::start();
     server.has_done(WORK);
-    let project = project(&dir, adapter, model, &server, "");
+    let project = project(agent, &server, &jail(&dir), "");
     let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let peak = Peak::below(running.pid(), move |exe| exe.starts_with(&dir));
     let started = Instant::now();
     project.issue("Todo", "A-1", "Make it.");
     until("the first request", || !server.asked().is_empty() || project.exists("issues/Parked/A-1.md"));
-    let (first, memory) = (started.elapsed(), memory(&dir));
-    until("the issue to be done", || project.exists("issues/Done/A-1.md") || project.exists("issues/Parked/A-1.md"));
+    let first = started.elapsed();
+    ended(&project, &running, "A-1");
     assert!(project.exists("issues/Done/A-1.md"), "{}\n{}", running.log(), project.transcripts());
     let whole = started.elapsed();
     project.wait_for(".symphony/patches/agent_A-1.patch");
@@ -98,41 +127,41 @@ fn makes_a_patch(adapter: &str, program: &str, model: &str) {
     let used = asked.iter().filter(|asked| asked.body["model"] == "conversation").count();
     let totals = format!("\"input_tokens\":{},\"output_tokens\":{},", 210 * used, 50 * used);
     assert!(state.contains(&totals), "no {totals} in {state}");
+    let memory = peak.said();
     assert_eq!(running.stop(), 0);
     // What it looked for on the network by itself: refused, and a card each for a person.
     let db = rusqlite::Connection::open(project.dir().join(".symphony/journal.db")).expect("the journal");
     let mut hosts = db.prepare("SELECT DISTINCT host || ':' || port FROM egress_reached ORDER BY 1").expect("a query");
     let hosts: Vec<String> =
         hosts.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("text")).collect();
-    // Not println!, which the test harness keeps to itself.
-    let figure = format!(
-        "figure: {adapter}: first request after {first:.1?}, all after {whole:.1?}, {memory} MiB at the first request, {} requests, hosts asked for: {hosts:?}\n",
+    figure(&format!(
+        "{} in the jail: first request after {first:.1?}, all after {whole:.1?}, {memory}, {} requests, hosts asked for: {hosts:?}",
+        agent.adapter,
         asked.len()
-    );
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), figure.as_bytes());
+    ));
 }
 
 #[test]
 fn opencode_makes_a_patch() {
-    makes_a_patch("opencode", "opencode", "anthropic/conversation");
+    makes_a_patch(&OPENCODE);
 }
 
 #[test]
 fn claude_code_makes_a_patch() {
-    makes_a_patch("claude", "claude-agent-acp", "conversation");
+    makes_a_patch(&CLAUDE);
 }
 
 #[test]
 fn codex_makes_a_patch() {
-    makes_a_patch("codex", "codex-acp", "conversation");
+    makes_a_patch(&CODEX);
 }
 
 /// A turn that the agent itself takes for a good one.
 #[track_caller]
-fn is_a_failure(adapter: &str, program: &str, model: &str, words: &str) {
-    let Some(dir) = programs(program) else { return };
+fn is_a_failure(agent: &Agent, words: &str) {
+    let Some(dir) = agent.programs() else { return };
     let server = Server::start();
-    let project = project(&dir, adapter, model, &server, "budget:\n  failures_in_a_row: 1\n");
+    let project = project(agent, &server, &format!("{}budget:\n  failures_in_a_row: 1\n", jail(&dir)), "");
     let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
     project.issue("Todo", "A-1", "Make it.");
     let note = project.parked_note("A-1");
@@ -145,5 +174,6 @@ fn is_a_failure(adapter: &str, program: &str, model: &str, words: &str) {
 
 #[test]
 fn codex_ends_a_turn_well_whose_model_failed_and_is_not_believed() {
-    is_a_failure("codex", "codex-acp", "broken", "openai answered 500 to broken: the oven is on fire");
+    let broken = Agent { model: "broken", ..CODEX };
+    is_a_failure(&broken, "openai answered 500 to broken: the oven is on fire");
 }

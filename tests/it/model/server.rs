@@ -26,18 +26,30 @@ struct State {
     dropped: usize,
     /// Credentials that are refused, and what is done before saying so.
     refused: Option<(String, Box<dyn Fn() + Send>)>,
-    /// What `conversation` has its agent run.
-    command: String,
-    /// What requests whose path holds this are refused with.
-    limit: Option<Limit>,
-    /// How many were.
-    limited: usize,
+    /// What `conversation` has its agent do.
+    script: talk::Script,
+    /// What goes wrong.
+    spoilt: Option<Spoilt>,
+    /// How many requests it hit.
+    hit: usize,
 }
 
-struct Limit {
-    path: String,
-    status: u16,
-    headers: String,
+/// What goes wrong with an answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// A refusal: its status, and headers that each end with a line break.
+    Refusal(u16, &'static str),
+    /// Not a byte comes, until the client is gone.
+    Hang,
+    /// It comes in small pieces, each after a moment.
+    Drip,
+    /// Half of it comes; then the connection ends.
+    Cut,
+}
+
+struct Spoilt {
+    hits: Box<dyn Fn(&Asked) -> bool + Send>,
+    fault: Fault,
     /// So many more; then it is over.
     times: usize,
 }
@@ -84,51 +96,83 @@ impl Server {
     }
 
     /// Refuses this many requests whose path holds `path`, with these headers; each ends with a line break.
-    pub(crate) fn limit(&self, path: &str, status: u16, headers: &str, times: usize) {
-        let (path, headers) = (path.to_owned(), headers.to_owned());
-        self.shared.0.lock().expect("lock").limit = Some(Limit { path, status, headers, times });
+    pub(crate) fn limit(&self, path: &'static str, status: u16, headers: &'static str, times: usize) {
+        self.fail(Fault::Refusal(status, headers), times, move |asked| asked.head.contains(path));
     }
 
-    /// Refuses nothing any more, and says how many requests it did refuse.
+    /// Spoils the answers to this many requests of an agent at work; those for a title are not.
+    pub(crate) fn spoil(&self, fault: Fault, times: usize) {
+        self.fail(fault, times, |asked| !talk::tools(&asked.body).is_empty());
+    }
+
+    fn fail(&self, fault: Fault, times: usize, hits: impl Fn(&Asked) -> bool + Send + 'static) {
+        self.shared.0.lock().expect("lock").spoilt = Some(Spoilt { hits: Box::new(hits), fault, times });
+    }
+
+    /// Nothing goes wrong any more; how many requests it hit since the last time.
     pub(crate) fn lift(&self) -> usize {
         let mut state = self.shared.0.lock().expect("lock");
-        state.limit = None;
-        state.limited
+        state.spoilt = None;
+        std::mem::take(&mut state.hit)
     }
 
     /// What the model `conversation` has its agent run.
     pub(crate) fn has_done(&self, command: &str) {
-        command.clone_into(&mut self.shared.0.lock().expect("lock").command);
+        command.clone_into(&mut self.shared.0.lock().expect("lock").script.command);
+    }
+
+    /// Has it ask a person this before all else; it goes on once it was told something that holds `answer`.
+    pub(crate) fn has_asked(&self, question: &str, answer: &str) {
+        self.shared.0.lock().expect("lock").script.question = Some((question.to_owned(), answer.to_owned()));
     }
 
     /// `None` when the connection is over.
     fn answer_one(&self, stream: &TcpStream) -> Option<()> {
         let asked = read(stream)?;
-        let (refused, limited) = {
+        let (refused, fault, script) = {
             let mut state = self.shared.0.lock().expect("lock");
             state.asked.push(asked.clone());
-            let limited = state.limit.as_mut().filter(|limit| limit.times > 0 && asked.head.contains(&limit.path));
-            let limited = limited.map(|limit| {
-                limit.times -= 1;
-                (limit.status, limit.headers.clone())
+            let spoilt = state.spoilt.as_mut().filter(|spoilt| spoilt.times > 0 && (spoilt.hits)(&asked));
+            let fault = spoilt.map(|spoilt| {
+                spoilt.times -= 1;
+                spoilt.fault.clone()
             });
-            state.limited += usize::from(limited.is_some());
+            state.hit += usize::from(fault.is_some());
             let hit = state.refused.as_ref().filter(|(part, _)| asked.head.contains(part));
-            (hit.map(|(_, then)| then()).is_some(), limited)
+            (hit.map(|(_, then)| then()).is_some(), fault, state.script.clone())
         };
         let mut out = stream;
         let mut send = |text: String| out.write_all(text.as_bytes()).ok();
         if refused {
             return send(whole(401, "", &json!({"error": {"message": format!("bad: {}", asked.head)}})));
         }
-        if let Some((status, headers)) = limited {
-            return send(whole(status, &headers, &json!({"type": "error", "error": {"type": "rate_limit_error"}})));
+        let said = || talk::answer(&asked.head, &asked.body, &script);
+        match fault {
+            None => {}
+            Some(Fault::Refusal(status, headers)) => {
+                let kind = if status == 500 { "api_error" } else { "rate_limit_error" };
+                return send(whole(
+                    status,
+                    headers,
+                    &json!({"type": "error", "error": {"type": kind, "message": "no"}}),
+                ));
+            }
+            Some(Fault::Hang) => return self.until_gone(stream, || Some(())),
+            Some(Fault::Drip) => {
+                for piece in said().as_bytes().chunks(40) {
+                    out.write_all(piece).ok()?;
+                    std::thread::sleep(Duration::from_millis(40));
+                }
+                return Some(());
+            }
+            Some(Fault::Cut) => {
+                let said = said();
+                out.write_all(&said.as_bytes()[..said.len() / 2]).ok()?;
+                return None;
+            }
         }
         match asked.body["model"].as_str().unwrap_or_default() {
-            "conversation" => {
-                let command = self.shared.0.lock().expect("lock").command.clone();
-                send(talk::answer(&asked.head, &asked.body, &command))
-            }
+            "conversation" => send(said()),
             "slow" => {
                 send(format!("{STREAM}{}", event("message_start", &begun())))?;
                 let state = self.shared.0.lock().expect("lock");
@@ -141,19 +185,7 @@ impl Server {
                 if drips {
                     send(format!("{STREAM}{}", event("message_start", &begun())))?;
                 }
-                stream.set_read_timeout(Some(Duration::from_millis(50))).ok()?;
-                loop {
-                    let mut byte = [0];
-                    let gone = match (&mut &*stream).read(&mut byte) {
-                        Ok(0) => true,
-                        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
-                        Ok(_) => false,
-                    };
-                    if gone || (drips && send(chunk(": drip\n\n")).is_none()) {
-                        self.shared.0.lock().expect("lock").dropped += 1;
-                        return None;
-                    }
-                }
+                self.until_gone(stream, || if drips { send(chunk(": drip\n\n")) } else { Some(()) })
             }
             "cut" => {
                 send(format!("{STREAM}{}", event("message_start", &begun())))?;
@@ -195,6 +227,23 @@ impl Server {
                 send(format!("{STREAM}{word}{used}{}0\r\n\r\n", chunk("data: [DONE]\n\n")))
             }
             _ => send(format!("{STREAM}{}{}0\r\n\r\n", event("message_start", &begun()), rest())),
+        }
+    }
+
+    /// Waits until the client hangs up; `meanwhile` says whether it still listens.
+    fn until_gone(&self, stream: &TcpStream, mut meanwhile: impl FnMut() -> Option<()>) -> Option<()> {
+        stream.set_read_timeout(Some(Duration::from_millis(50))).ok()?;
+        loop {
+            let mut byte = [0];
+            let gone = match (&mut &*stream).read(&mut byte) {
+                Ok(0) => true,
+                Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+                Ok(_) => false,
+            };
+            if gone || meanwhile().is_none() {
+                self.shared.0.lock().expect("lock").dropped += 1;
+                return None;
+            }
         }
     }
 }

@@ -1,17 +1,34 @@
-//! A provider's part in a conversation with a real agent: it has a file made and committed, has the issue marked done,
-//! and ends. What comes next is told by what the request holds, so any number of agents may ask.
+//! A provider's part in a conversation with a real agent: it has a person asked where that is wanted, a file made and
+//! committed, the issue marked done, and ends. What comes next is told by what the request holds, so any number of agents
+//! may ask.
 
 use serde_json::{Value, json};
 
 use super::server::{STREAM, chunk, event};
 
+/// What the agent is to do.
+#[derive(Clone, Default)]
+pub(super) struct Script {
+    /// In its shell.
+    pub(super) command: String,
+    /// What it asks a person before that, and what it must have been told before it goes on.
+    pub(super) question: Option<(String, String)>,
+}
+
 /// The whole answer, with its head.
-pub(super) fn answer(path: &str, body: &Value, command: &str) -> String {
+pub(super) fn answer(path: &str, body: &Value, script: &Script) -> String {
     let events = match path.contains("/responses") {
-        true => responses(body, command),
-        false => messages(body, command),
+        true => responses(body, script),
+        false => messages(body, script),
     };
     format!("{STREAM}{events}0\r\n\r\n")
+}
+
+/// The tools that a request brings; those of Codex 0.166 stand in an item of the input.
+pub(super) fn tools(body: &Value) -> Vec<Value> {
+    let list = |value: &Value| value["tools"].as_array().cloned().unwrap_or_default();
+    let more = body["input"].as_array().into_iter().flatten().flat_map(list);
+    list(body).into_iter().chain(more).collect()
 }
 
 /// What the model says.
@@ -20,42 +37,46 @@ enum Says {
     Call { name: String, namespace: Option<String>, input: Value },
 }
 
-fn next(tools: &[Value], results: usize, command: &str) -> Says {
+fn next(body: &Value, results: usize, script: &Script) -> Says {
+    let tools = tools(body);
     let named = |wanted: &[&str]| {
         let all = tools.iter().filter_map(|tool| tool["name"].as_str());
         all.filter(|name| wanted.iter().any(|end| name.ends_with(end))).map(str::to_owned).next()
     };
-    match results {
+    // A tool of ours, under the name that this agent gives it.
+    let ours = |tool: &str, input: Value| {
+        let grouped = tools.iter().find(|tool| tool["name"].as_str().is_some_and(|name| name.ends_with("symphony")));
+        let namespace = grouped.and_then(|group| group["name"].as_str()).map(str::to_owned);
+        let name = match &namespace {
+            Some(_) => tool.to_owned(),
+            None => named(&[tool]).unwrap_or_else(|| format!("mcp__symphony__{tool}")),
+        };
+        Says::Call { name, namespace, input }
+    };
+    let command = &script.command;
+    let before = usize::from(script.question.is_some());
+    match (results, &script.question) {
         // A request for a title, or the like.
         _ if tools.is_empty() => Says::Text,
-        0 => {
+        (0, Some((question, _))) => ours("request_human_steering", json!({"question": question})),
+        // The answer comes with the next prompt.
+        (1, Some((_, answer))) if !body.to_string().contains(answer) => Says::Text,
+        (results, _) if results == before => {
             let name = named(&["bash", "Bash", "exec_command"]).expect("every agent has a shell");
-            Says::Call {
-                name,
-                namespace: None,
-                input: json!({"command": command, "cmd": command, "description": "Make a file"}),
-            }
+            let input = json!({"command": command, "cmd": command, "description": "Make a file"});
+            Says::Call { name, namespace: None, input }
         }
-        1 => {
-            let input = json!({"title": "Made by a real agent", "summary": "A file."});
-            let grouped =
-                tools.iter().find(|tool| tool["name"].as_str().is_some_and(|name| name.ends_with("symphony")));
-            let namespace = grouped.and_then(|tool| tool["name"].as_str()).map(str::to_owned);
-            let name = match &namespace {
-                Some(_) => "mark_done".to_owned(),
-                None => named(&["mark_done"]).unwrap_or_else(|| "mcp__symphony__mark_done".to_owned()),
-            };
-            Says::Call { name, namespace, input }
+        (results, _) if results == before + 1 => {
+            ours("mark_done", json!({"title": "Made by a real agent", "summary": "A file."}))
         }
         _ => Says::Text,
     }
 }
 
-fn messages(body: &Value, command: &str) -> String {
-    let tools = body["tools"].as_array().cloned().unwrap_or_default();
+fn messages(body: &Value, script: &Script) -> String {
     let blocks = body["messages"].as_array().into_iter().flatten().filter_map(|message| message["content"].as_array());
     let results = blocks.flatten().filter(|block| block["type"] == "tool_result").count();
-    let (block, delta, stop) = match next(&tools, results, command) {
+    let (block, delta, stop) = match next(body, results, script) {
         Says::Text => {
             (json!({"type": "text", "text": ""}), json!({"type": "text_delta", "text": "It is made."}), "end_turn")
         }
@@ -84,14 +105,10 @@ fn messages(body: &Value, command: &str) -> String {
     .concat()
 }
 
-fn responses(body: &Value, command: &str) -> String {
-    let tools = body["tools"].as_array().cloned().unwrap_or_default();
-    // Tools of Codex 0.166 stand in an item of the input.
-    let more = body["input"].as_array().into_iter().flatten().filter_map(|item| item["tools"].as_array()).flatten();
-    let tools: Vec<Value> = tools.iter().chain(more).cloned().collect();
+fn responses(body: &Value, script: &Script) -> String {
     let items = body["input"].as_array().into_iter().flatten();
     let results = items.filter(|item| item["type"] == "function_call_output").count();
-    let item = match next(&tools, results, command) {
+    let item = match next(body, results, script) {
         Says::Text => json!({"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
             "content": [{"type": "output_text", "text": "It is made.", "annotations": []}]}),
         Says::Call { name, namespace, input } => {
