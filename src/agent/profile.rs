@@ -439,6 +439,9 @@ mod tests {
         let codex = json(&all["CODEX_CONFIG"]);
         assert_eq!(codex["model_providers"]["symphony"]["base_url"], "http://127.0.0.1:1/openai");
         assert_eq!(codex["model_reasoning_effort"], "high");
+        let retries =
+            ["request_max_retries", "stream_max_retries"].map(|key| &codex["model_providers"]["symphony"][key]);
+        assert_eq!(retries, [&json!(1), &json!(2)], "thirty requests of one turn");
         assert_eq!((&codex["model"], codex.to_string().contains("secret")), (&json!("m"), false));
         assert!(json(&all["OPENCODE_CONFIG_CONTENT"]).get("model").is_none(), "it is Codex' model");
 

@@ -27,14 +27,19 @@ struct Agent {
     program: &'static str,
     /// The conversation of the server, as the agent wants a model to be named.
     model: &'static str,
-    /// The most requests that it makes in two runs while each is answered with an error of the server.
-    patience: usize,
+    /// What ends a run of it whose every request is answered with an error of the server: OpenCode asks on without a word.
+    given_up: &'static str,
 }
 
-const OPENCODE: Agent =
-    Agent { adapter: "opencode", program: "opencode", model: "anthropic/conversation", patience: 16 };
-const CLAUDE: Agent = Agent { adapter: "claude", program: "claude-agent-acp", model: "conversation", patience: 16 };
-const CODEX: Agent = Agent { adapter: "codex", program: "codex-acp", model: "conversation", patience: 16 };
+const OPENCODE: Agent = Agent {
+    adapter: "opencode",
+    program: "opencode",
+    model: "anthropic/conversation",
+    given_up: "turn_timeout: the agent was silent for acp.turn_timeout_ms; meanwhile anthropic answered 500",
+};
+const CLAUDE: Agent =
+    Agent { adapter: "claude", program: "claude-agent-acp", model: "conversation", given_up: "turn_failed" };
+const CODEX: Agent = Agent { adapter: "codex", program: "codex-acp", model: "conversation", given_up: "turn_failed" };
 
 impl Agent {
     /// Where it is; `None`: it was said why it is not there.
