@@ -76,7 +76,8 @@ const OPENCODE: Known = Known {
     effort: None,
     writes: &[],
     // It installs the types of its plugins.
-    own_hosts: &["registry.npmjs.org"],
+    // It asks for a registry of packages, which a task may need: that makes a card.
+    own_hosts: &[],
     in_image: true,
 };
 const GEMINI: Known = Known {
