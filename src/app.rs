@@ -28,7 +28,7 @@ use crate::operator::{self, Place};
 use crate::run::models::{ModelDoor, OpenBroker, Watch};
 use crate::run::{McpDoor, OpenMcp, Parts};
 use crate::sandbox::choose::Sandboxes;
-use crate::storage::Upkeep;
+use crate::storage::{Upkeep, remove_drafts};
 use crate::web::{self, Door, OperatorToken};
 use crate::workflow_file::{Environment, WorkflowFile};
 
@@ -80,6 +80,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let _lock = Lock::take(&layout).map_err(Refused::start)?;
     let mut roots = Roots::default();
     roots.hold(&workflow.tracker.root, true).map_err(Refused::start)?;
+    remove_drafts(&layout, &workflow);
     let origin = origin(&layout).map_err(Refused::start)?;
     let (journal, memory) = Journal::open(&layout.journal(), origin).map_err(Refused::start)?;
     keep_instance(&layout, &memory.instance);

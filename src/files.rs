@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 /// How the name begins of what is being removed: half of it is never taken for the whole, and what a kill leaves under
 /// such a name is removed later. No issue's key has a `+` in it, so no issue can be called like this.
 pub const DOOMED: &str = "+gone-";
+/// How the name begins of what is being written, beside where it will stand. A start removes what a kill left of such.
+pub const WRITING: &str = ".writing-";
 
 use crate::failpoint::{Phase, reach};
 
@@ -41,13 +43,21 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let at = |phase| reach("file", "write", phase);
     at(Phase::Before)?;
-    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(dir)?;
+    let mut file = draft(dir)?;
     let (half, rest) = bytes.split_at(bytes.len() / 2);
     file.write_all(half)?;
     at(Phase::Torn)?;
     file.write_all(rest)?;
     persist(file, path)?;
     at(Phase::After)
+}
+
+/// A file that is being written, for [`persist`] or for a moment. Mode 0600.
+///
+/// # Errors
+/// What the file system says.
+pub fn draft(dir: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new().prefix(WRITING).tempfile_in(dir)
 }
 
 /// Puts a finished temporary file in its place, durably.

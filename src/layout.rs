@@ -68,10 +68,15 @@ impl Layout {
         self.root.join("machines").join("templates")
     }
 
+    /// The directory of [`Self::unexported`].
+    pub fn marks(&self) -> PathBuf {
+        self.root.join("unexported")
+    }
+
     /// Stands while a work disk may hold work that never came out of it; such a disk is not removed. What it says is
     /// the word of the runtime that has the disk.
     pub fn unexported(&self, key: &WorkspaceKey) -> PathBuf {
-        self.root.join("unexported").join(key.as_str())
+        self.marks().join(key.as_str())
     }
 
     /// Where that stood before: it is still read. Another issue may have its disk of this name, a directory.

@@ -1,6 +1,7 @@
 //! What stands below `.symphony/` and in the workspaces: listed, judged by `symphony_core::retention`, and removed by the
 //! code that owns each kind. Only whoever holds the workflow's lock may remove; nothing here follows a link.
 
+mod drafts;
 mod stock;
 mod upkeep;
 
@@ -12,6 +13,7 @@ use symphony_core::issue::Scan;
 use symphony_core::retention::{Kind, Mark};
 use symphony_core::workflow::Workflow;
 
+pub use self::drafts::remove_drafts;
 pub use self::stock::Stock;
 use self::stock::Way;
 pub use self::upkeep::Upkeep;
@@ -50,7 +52,7 @@ impl Keeper<'_> {
             Ok(scan) => stock.know(scan, self.workflow),
             Err(error) => stock.inventory.errors.push(format!("the issues could not be read: {error}")),
         }
-        let unexported = stock.listed(&self.layout.root().join("unexported"));
+        let unexported = stock.listed(&self.layout.marks());
         let mut unexported: BTreeSet<String> = unexported.into_iter().map(|(name, _)| name).collect();
         let disks = self.layout.root().join("disks");
         unexported.extend(stock.listed(&disks).into_iter().filter_map(|(name, path)| {

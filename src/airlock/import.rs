@@ -92,7 +92,8 @@ pub(super) async fn tree_of_files(
     files: &Path,
     paths: Option<Vec<u8>>,
 ) -> Result<Oid, AirlockError> {
-    let scratch = tempfile::Builder::new().prefix("index-").tempdir_in(dir).map_err(io("create a file in", dir))?;
+    let scratch =
+        tempfile::Builder::new().prefix(crate::files::WRITING).tempdir_in(dir).map_err(io("create a file in", dir))?;
     let index = scratch.path().join("index");
     let call = || git.bare(dir).work_tree(files).env("GIT_INDEX_FILE", &index).deadline(FETCH_DEADLINE);
     match paths {

@@ -67,7 +67,7 @@ impl Airlock {
 
     /// A commit of what git does not track in the host workspace. symphony's own files stay.
     async fn collect_extra(&self, max_bytes: u64) -> Result<Option<Oid>, AirlockError> {
-        let scratch = tempfile::NamedTempFile::new_in(&self.dir).map_err(io("create a file in", &self.dir))?;
+        let scratch = crate::files::draft(&self.dir).map_err(io("create a file in", &self.dir))?;
         let list = scratch.reopen().map_err(io("open a file in", &self.dir))?;
         let listing = self.git.in_tree(&self.files).args(["ls-files", "--others", "-z"]);
         listing.sink(Sink::File { file: list, max: u64::MAX }).deadline(FETCH_DEADLINE).run().await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::airlock::{Airlock, AirlockError};
 use crate::failpoint::{Phase, reach};
-use crate::files::{create_private_dir, persist, set_aside};
+use crate::files::{create_private_dir, draft, persist, set_aside};
 use crate::git::{Call, GitError, Oid};
 use crate::process::Sink;
 
@@ -117,8 +117,7 @@ pub async fn write(airlock: &Airlock, dir: &Path, title: &str, summary: &str) ->
             return Ok(Handed::Nothing);
         }
         for encoding in [Encoding::Text, Encoding::NoCarriageReturns, Encoding::Binary] {
-            let file =
-                tempfile::Builder::new().prefix(".writing-").tempfile_in(dir).map_err(io("create a file in", dir))?;
+            let file = draft(dir).map_err(io("create a file in", dir))?;
             let bytes = format(airlock, &base, tip, encoding, &file).await?;
             match proof::prove(airlock, &base, &tree, file.path()).await? {
                 Err(why) => reason = why,
@@ -284,7 +283,7 @@ async fn count(airlock: &Airlock, base: &Oid, head: &Oid) -> Result<(u64, u64, u
 
 /// All files at the agent's tip. It is for the person who asked for it; symphony never unpacks it.
 async fn write_tar(airlock: &Airlock, head: &Oid, dir: &Path) -> Result<PathBuf, PatchError> {
-    let file = tempfile::Builder::new().prefix(".writing-").tempfile_in(dir).map_err(io("create a file in", dir))?;
+    let file = draft(dir).map_err(io("create a file in", dir))?;
     let out = file.reopen().map_err(io("open", file.path()))?;
     let call = without_attributes(airlock).await?.config("tar.umask=0022");
     call.args(["archive", "--format=tar", head.as_str()]).sink(Sink::File { file: out, max: PATCH_MAX }).run().await?;

@@ -164,7 +164,7 @@ impl Stock {
             for (name, path) in self.listed(&place) {
                 let Some(rest) = name.strip_prefix(DOOMED) else { continue };
                 let key = rest.split_once("+left-").map_or(rest, |(key, _)| key);
-                let marks = [layout.root().join("unexported").join(key), place.join(format!("{key}.unexported"))];
+                let marks = [layout.marks().join(key), place.join(format!("{key}.unexported"))];
                 let absent = |mark: &PathBuf| {
                     std::fs::symlink_metadata(mark).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
                 };

@@ -33,6 +33,7 @@ use symphony_core::ids::{IssueId, StateName};
 use symphony_core::issue::{Issue, Scan};
 
 use self::disk::Appended;
+pub use self::disk::is_draft;
 use self::scan::{Found, Memory};
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 

@@ -98,8 +98,7 @@ impl OperatorToken {
         let mut random = [0_u8; TOKEN_BYTES];
         getrandom::fill(&mut random).map_err(TokenError::Random)?;
         let token = Self(hex(&random));
-        // Named temporary files are 0600 from the start.
-        let mut file = tempfile::NamedTempFile::new_in(dir).map_err(refused("write"))?;
+        let mut file = crate::files::draft(dir).map_err(refused("write"))?;
         writeln!(file, "{}", token.0).and_then(|()| file.as_file().sync_all()).map_err(refused("write"))?;
         match file.persist_noclobber(path) {
             Ok(_) => {}

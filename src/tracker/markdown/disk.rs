@@ -64,10 +64,19 @@ pub(super) fn place(path: &Path, text: &[u8]) -> io::Result<()> {
     sync_dir(dir)
 }
 
+/// What the name of a draft is made of; between the two stands what chance gives.
+const DRAFT: (&str, &str) = (".symphony-", ".tmp");
+
+/// Whether a file in a state's directory has the name of a draft of ours.
+pub fn is_draft(name: &str) -> bool {
+    let random = name.strip_prefix(DRAFT.0).and_then(|name| name.strip_suffix(DRAFT.1));
+    random.is_some_and(|random| random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
 /// A hidden file in `dir`, which no tracker reads.
 pub(super) fn draft(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
     let everyone = fs::Permissions::from_mode(0o666); // less the umask
-    tempfile::Builder::new().prefix(".symphony-").suffix(".tmp").permissions(everyone).tempfile_in(dir)
+    tempfile::Builder::new().prefix(DRAFT.0).suffix(DRAFT.1).permissions(everyone).tempfile_in(dir)
 }
 
 /// Moves a file to a name that is free.

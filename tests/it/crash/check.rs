@@ -56,8 +56,7 @@ fn files(scene: &Scene) -> Vec<String> {
     for state in std::fs::read_dir(scene.project.dir().join("issues")).expect("issues").flatten() {
         for file in std::fs::read_dir(state.path()).expect("a state").flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
-            // A note's draft that a kill left is hidden, whole or half, and never read: litter, no loss.
-            if !name.starts_with(".symphony-") && !ENDS.iter().any(|(issue, _)| name == format!("{issue}.md")) {
+            if !ENDS.iter().any(|(issue, _)| name == format!("{issue}.md")) {
                 wrong.push(format!("{} is nobody's", file.path().display()));
             }
         }
@@ -244,5 +243,16 @@ fn left(scene: &Scene) -> Vec<String> {
     let mut wrong: Vec<String> = processes_with(&place).into_iter().map(|line| format!("still runs: {line}")).collect();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("readable");
     wrong.extend(mounts.lines().filter(|line| line.contains(&place)).map(|line| format!("still mounted: {line}")));
+    // What a kill left half written, wherever that is.
+    let mut places = vec![scene.project.dir().join(".symphony")];
+    while let Some(place) = places.pop() {
+        for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                places.push(entry.path());
+            } else if entry.file_name().to_string_lossy().starts_with(".writing-") {
+                wrong.push(format!("{} stays", entry.path().display()));
+            }
+        }
+    }
     wrong
 }
