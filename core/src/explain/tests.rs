@@ -270,6 +270,7 @@ fn a_run_is_told_by_its_stage_and_a_question_needs_a_person() {
         context: None,
         asked_at: Timestamp::UNIX_EPOCH,
         default_at: None,
+        default_answer: None,
         answered: false,
     });
     let said = only(&view, "A-1");
