@@ -253,7 +253,9 @@ impl Explained {
         match snapshot.asked.iter().find(is_it) {
             Some(row) => {
                 let question = one_line(&row.question.question, QUOTE_MAX);
-                let default = row.question.default_at.map(|at| format!("answered by default at {}", second(at)));
+                let text = row.question.default_answer.as_deref().unwrap_or_default();
+                let says = |at| format!("answered by default at {}: {}", second(at), one_line(text, QUOTE_MAX));
+                let default = row.question.default_at.map(says);
                 let notes = default.into_iter().chain(self.notes).collect();
                 Self { status: Status::Asking, question: Some(question), notes, due_at: None, ..self }
             }

@@ -260,6 +260,8 @@ pub struct Question {
     pub asked_at: Timestamp,
     /// When a default counts as the answer, if one does.
     pub default_at: Option<Timestamp>,
+    /// That default, as the workflow has it.
+    pub default_answer: Option<String>,
     /// Whether an answer was taken and is on its way to the agent.
     pub answered: bool,
 }

@@ -25,9 +25,8 @@ struct Known {
     /// Settings of its own that it was seen to write into the work tree: they are left out of its work unless somebody
     /// adds them by force, or they were in it before. As patterns of git.
     writes: &'static [&'static str],
-    /// Hosts that it was seen to ask for by itself in every run, whatever the task, and cannot be told not to. Nobody is asked
-    /// about them. Never one that a task is likely to need: github.com, which Codex asks for, stays out.
-    own_hosts: &'static [&'static str],
+    /// Files that it wants in its home, and what is in them; one that is there is left as it is.
+    home: &'static [(&'static str, &'static str)],
     /// Whether the image of a microVM brings it when it is built with `--agents`.
     in_image: bool,
 }
@@ -47,7 +46,7 @@ const CLAUDE: Known = Known {
     effort: Some("CLAUDE_CODE_EFFORT_LEVEL"),
     // Where it keeps what is allowed from now on.
     writes: &["/.claude/settings.local.json"],
-    own_hosts: &[],
+    home: &[],
     in_image: true,
 };
 const CODEX: Known = Known {
@@ -58,8 +57,9 @@ const CODEX: Known = Known {
     env: &[],
     effort: None,
     writes: &[],
-    // Its list of plugins: from github.com, else from these. Its switch, `features.plugins`, is read before `CODEX_CONFIG` is.
-    own_hosts: &["api.github.com", "chatgpt.com"],
+    // Else it asks github.com, api.github.com and chatgpt.com for a list of plugins in every run. It looks at this before
+    // `CODEX_CONFIG` reaches it, so only the file tells it.
+    home: &[(".codex/config.toml", "[features]\nplugins = false\n")],
     in_image: true,
 };
 const OPENCODE: Known = Known {
@@ -75,9 +75,7 @@ const OPENCODE: Known = Known {
     ],
     effort: None,
     writes: &[],
-    // It installs the types of its plugins.
-    // It asks for a registry of packages, which a task may need: that makes a card.
-    own_hosts: &[],
+    home: &[],
     in_image: true,
 };
 const GEMINI: Known = Known {
@@ -89,7 +87,7 @@ const GEMINI: Known = Known {
     env: &[("GEMINI_CLI_TRUST_WORKSPACE", "true")],
     effort: None,
     writes: &[],
-    own_hosts: &[],
+    home: &[],
     in_image: false,
 };
 /// What agents of `acp.command` were seen to write, whichever that is.
@@ -104,11 +102,6 @@ fn known(adapter: Adapter) -> Option<&'static Known> {
         Adapter::Gemini => Some(&GEMINI),
         Adapter::Script => None,
     }
-}
-
-/// Hosts that the program of `adapter` asks for by itself, at the port of TLS.
-pub fn own_hosts(adapter: Adapter) -> &'static [&'static str] {
-    known(adapter).map_or(&[], |known| known.own_hosts)
 }
 
 /// How the program of `adapter` gets into a sandbox of this kind; `None` where nothing has to.
@@ -164,6 +157,8 @@ pub struct Launch {
     pub mode: Option<&'static str>,
     /// What its program writes into the work tree for itself, as patterns of git.
     pub writes: &'static [&'static str],
+    /// Files that its program wants in its home, where they are not there yet: name and text.
+    pub home: &'static [(&'static str, &'static str)],
 }
 
 /// Why an agent cannot be launched.
@@ -197,11 +192,11 @@ pub fn launch(agent: &AgentOf<'_>, shell: &str, issue: &Issue, inside: &Inside) 
         },
     };
     let mode = known(agent.adapter).and_then(|known| known.mode);
-    let writes = match agent.command {
-        Some(_) => OF_COMMANDS,
-        None => known(agent.adapter).map_or(&[][..], |known| known.writes),
+    let (writes, home) = match (agent.command, known(agent.adapter)) {
+        (Some(_), _) => (OF_COMMANDS, &[][..]),
+        (None, known) => known.map_or((&[][..], &[][..]), |known| (known.writes, known.home)),
     };
-    Ok(Launch { program, env: environment(agent, issue, inside), mode, writes })
+    Ok(Launch { program, env: environment(agent, issue, inside), mode, writes, home })
 }
 
 /// What tells an agent where its models are: the providers that it can reach, each with its address on the guest's
@@ -377,17 +372,10 @@ mod tests {
     }
 
     #[test]
-    fn what_an_agent_asks_for_by_itself_is_a_host_and_never_one_that_git_needs() {
-        for adapter in [Adapter::Claude, Adapter::Codex, Adapter::OpenCode, Adapter::Gemini, Adapter::Script] {
-            for host in own_hosts(adapter) {
-                assert_eq!(
-                    symphony_core::egress::Host::parse(host).map(|host| host.to_string()),
-                    Ok((*host).to_owned())
-                );
-                assert_ne!(*host, "github.com");
-            }
-        }
-        assert!(own_hosts(Adapter::Codex).contains(&"chatgpt.com") && own_hosts(Adapter::Script).is_empty());
+    fn a_file_for_the_home_is_of_the_agent_that_is_started_by_its_name_alone() {
+        let home = |adapter, command| launched(adapter, command, None).expect("launch").home;
+        assert_eq!(home(Adapter::Codex, None), [(".codex/config.toml", "[features]\nplugins = false\n")]);
+        assert!(home(Adapter::Codex, Some("mine")).is_empty() && home(Adapter::Claude, None).is_empty());
     }
 
     /// The versions that a user is told of are those that are in the image, and that were measured.

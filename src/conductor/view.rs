@@ -206,6 +206,7 @@ fn shown(open: &OpenQuestion) -> Question {
         context: open.asked.context.clone(),
         asked_at: open.asked_at,
         default_at: open.default.as_ref().map(|default| default.at),
+        default_answer: open.default.as_ref().map(|default| default.text.clone()),
         answered: false,
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use symphony_core::egress::{
-    AllowList, Asking, Card, Decision, Denied, Kept, Ledger, NotDecided, PORT, Reach, Rule, Target, Verb, Verdict,
+    AllowList, Asking, Card, Decision, Denied, Kept, Ledger, NotDecided, Reach, Rule, Target, Verb, Verdict,
 };
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::steering::By;
@@ -54,8 +54,6 @@ struct Record {
     book: Book,
     run: RunId,
     issue: IssueId,
-    /// What its program asks for by itself: nobody is asked about that.
-    own: &'static [&'static str],
     tally: Arc<Tally>,
 }
 
@@ -99,11 +97,11 @@ impl Book {
         self.live().get(&run).map(|tally| tally.reach()).unwrap_or_default()
     }
 
-    /// A run's page, until it is dropped. Nobody is asked about the hosts of `own`.
-    pub fn open(&self, run: RunId, issue: IssueId, own: &'static [&'static str]) -> Page {
+    /// A run's page, until it is dropped.
+    pub fn open(&self, run: RunId, issue: IssueId) -> Page {
         let tally = Arc::new(Tally::default());
         self.live().insert(run, tally.clone());
-        Page(Record { book: self.clone(), run, issue, own, tally })
+        Page(Record { book: self.clone(), run, issue, tally })
     }
 
     /// Takes a person's word about a card.
@@ -176,9 +174,6 @@ impl Page {
     }
 
     async fn ask(&self, target: &Target) -> Denied {
-        if target.port == PORT && self.0.own.contains(&target.host.as_str()) {
-            return Denied::Own(target.clone());
-        }
         let asking = self.0.book.ledger().ask(&self.0.issue, target);
         match asking {
             Asking::Full => Denied::Crowded(target.clone()),

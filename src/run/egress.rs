@@ -10,7 +10,6 @@ use symphony_core::workflow::Workflow;
 
 use super::line::{FromRun, Line, Report};
 use super::{Attempt, ServeStream, inside};
-use crate::agent::profile;
 use crate::sandbox::channel::Channel;
 
 /// The proxy on the guest's own loopback. Fixed: nothing else listens in a fresh sandbox.
@@ -19,9 +18,8 @@ pub(super) const PORT: u16 = 8486;
 /// Takes an event for the run's history; lost when there is no room.
 pub type Tell = Arc<dyn Fn(EventRow) + Send + Sync>;
 
-/// Opens the way out of one run: its number and issue, its workflow, the hosts that its agent's program asks for by itself, where
-/// its events go.
-pub type OpenEgress = Arc<dyn Fn(RunId, IssueId, &Workflow, &'static [&'static str], Tell) -> EgressDoor + Send + Sync>;
+/// Opens the way out of one run: its number and issue, its workflow, where its events go.
+pub type OpenEgress = Arc<dyn Fn(RunId, IssueId, &Workflow, Tell) -> EgressDoor + Send + Sync>;
 
 /// An open door to the network.
 pub struct EgressDoor {
@@ -50,10 +48,7 @@ impl Attempt {
                 message = %row.message, "on the way to the network");
             let _ = reports.try_send(FromRun::Report(run, Report::Event(row)));
         });
-        let agent = self.agent();
-        // With a login of its own, one of them may be where its models are.
-        let own = if self.workflow.stages(&agent) { &[] } else { profile::own_hosts(agent.adapter) };
-        let EgressDoor { serve, keep, close } = (self.parts.open_egress)(run, of, &self.workflow, own, tell);
+        let EgressDoor { serve, keep, close } = (self.parts.open_egress)(run, of, &self.workflow, tell);
         // Without its port the run has no way out, and the page of the book is closed again.
         let relay = match self.relay(channel, PORT, serve).await {
             Ok(relay) => relay,

@@ -22,12 +22,18 @@ pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 /// What a program that closed its output gets to have ended, and its last words to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// For a few lines in a file.
-const EXCLUDE_MS: u64 = 10_000;
+const PREPARE_MS: u64 = 10_000;
 /// Leaves these patterns out of what git takes for work, whoever runs it: what is tracked stays tracked.
 const EXCLUDE: &str = r#"[ -d .git ] || exit 0
 mkdir -p .git/info
 for pattern; do
     grep -qxF -e "$pattern" .git/info/exclude 2>/dev/null || printf '%s\n' "$pattern" >>.git/info/exclude
+done"#;
+/// Writes each text into the file before it, unless there is something of that name.
+const FURNISH: &str = r#"umask 077
+while [ $# -gt 1 ]; do
+    [ -e "$1" ] || { mkdir -p "${1%/*}" && printf %s "$2" >"$1"; } || exit
+    shift 2
 done"#;
 
 /// A program with a session.
@@ -75,7 +81,7 @@ pub(crate) async fn start(
     options: StartOptions,
     (run, reports): (RunId, mpsc::Sender<FromRun>),
 ) -> Result<Started, NotStarted> {
-    leave_out(channel, launch).await;
+    prepare(channel, launch).await;
     let program = match &launch.program {
         Program::Builtin => GuestProgram::ScriptAgent,
         Program::Command(argv) => GuestProgram::Argv(argv.clone()),
@@ -104,25 +110,31 @@ pub(crate) async fn start(
     }
 }
 
-/// What the agent's program writes into the work tree for itself is no work.
-async fn leave_out(channel: &Channel, launch: &Launch) {
-    if launch.writes.is_empty() {
+/// What the agent's program writes into the work tree for itself is no work; what it wants in its home is there.
+async fn prepare(channel: &Channel, launch: &Launch) {
+    let own = launch.writes.iter().map(|&pattern| pattern.to_owned());
+    quietly(channel, EXCLUDE, own.collect(), "the agent's own settings are not left out of its work").await;
+    let files = launch.home.iter().flat_map(|(name, text)| [format!("{HOME}/{name}"), (*text).to_owned()]);
+    quietly(channel, FURNISH, files.collect(), "the agent's home lacks a file that it wants").await;
+}
+
+/// Runs a script for an agent that can do without it.
+async fn quietly(channel: &Channel, script: &str, arguments: Vec<String>, failed: &str) {
+    if arguments.is_empty() {
         return;
     }
-    let words = ["sh", "-c", EXCLUDE, "sh"].into_iter().chain(launch.writes.iter().copied());
+    let words = ["sh", "-c", script, "sh"].map(str::to_owned);
     let request = CheckRequest {
-        argv: words.map(str::to_owned).collect(),
+        argv: words.into_iter().chain(arguments).collect(),
         env: vec![("PATH".into(), PATH.into())],
         cwd: None,
-        timeout_ms: EXCLUDE_MS,
+        timeout_ms: PREPARE_MS,
         max_output: 1024,
     };
     match channel.check(request).await {
         Ok((outcome, _)) if outcome.exit == Exit::Code(0) => {}
-        Ok((outcome, _)) => {
-            tracing::debug!(exit = ?outcome.exit, "the agent's own settings are not left out of its work")
-        }
-        Err(error) => tracing::debug!(%error, "the agent's own settings are not left out of its work"),
+        Ok((outcome, _)) => tracing::debug!(exit = ?outcome.exit, "{failed}"),
+        Err(error) => tracing::debug!(%error, "{failed}"),
     }
 }
 
@@ -153,6 +165,19 @@ fn ended_at_once(code: i32, said: &str, agent: &AgentOf<'_>, kind: Kind) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_in_the_home_already_is_left_as_it_is() {
+        let home = tempfile::tempdir().expect("a directory");
+        let place = |name: &str| home.path().join(name);
+        std::fs::create_dir(place(".mine")).expect("made");
+        std::fs::write(place(".mine/one"), "mine").expect("written");
+        let words = [place(".mine/one"), "new".into(), place(".new/two"), "a 'b'\n$c".into()];
+        let ran = std::process::Command::new("sh").args(["-c", FURNISH, "sh"]).args(words).status().expect("a shell");
+        let read = |name: &str| std::fs::read_to_string(place(name)).expect("there");
+        assert!(ran.success());
+        assert_eq!((read(".mine/one").as_str(), read(".new/two").as_str()), ("mine", "a 'b'\n$c"));
+    }
 
     fn agent(adapter: Adapter, command: Option<&str>) -> AgentOf<'_> {
         AgentOf { adapter, command, model: None, effort: None, max_turns: 1 }

@@ -1,7 +1,7 @@
 //! What the attention region shows: everything that needs a human, questions first. Pure: words, no markup but what
 //! [`markdown`] made safe.
 
-use symphony_core::board::{NotNow, ParkReason, Parked};
+use symphony_core::board::{NotNow, ParkReason, Parked, one_line};
 use symphony_core::egress::Verb;
 use symphony_core::explain;
 use symphony_core::ids::{Identifier, StateName, hash16};
@@ -17,6 +17,8 @@ use crate::log::harmless;
 
 /// Longest amount that is shown again, in characters.
 const TYPED_MAX: usize = 40;
+/// Of a default answer: it stands beside its time.
+const DEFAULT_MAX: usize = 200;
 
 /// One question that waits for an answer.
 pub(super) struct Asking {
@@ -34,6 +36,8 @@ pub(super) struct Asking {
     pub(super) asked: Clock,
     /// When a default counts as the answer.
     pub(super) default_at: Option<Clock>,
+    /// That default.
+    pub(super) default_answer: String,
     pub(super) question: Safe,
     pub(super) context: Option<Safe>,
     pub(super) body: Option<Safe>,
@@ -145,6 +149,7 @@ impl Asking {
             number: question.id,
             asked: Clock::of(question.asked_at),
             default_at: question.default_at.map(Clock::of),
+            default_answer: one_line(question.default_answer.as_deref().unwrap_or_default(), DEFAULT_MAX),
             question: markdown::render(&question.question),
             context: context.map(markdown::render),
             body: body.map(markdown::render),

@@ -404,6 +404,7 @@ fn asking() -> RunningRow {
         question: Some(Question {
             id: 7,
             default_at: None,
+            default_answer: None,
             question: "Which **way**? <img src=x onerror=alert(1)>".into(),
             context: Some("[look](javascript:alert(2)) and [this](https://example.org/)".into()),
             asked_at: at("2026-01-02T02:59:00Z"),
@@ -470,6 +471,7 @@ fn released() -> AskedRow {
             context: Some("<iframe src=//evil.example>".into()),
             asked_at: at("2026-01-02T01:00:00Z"),
             default_at: Some(at("2026-01-02T04:05:06Z")),
+            default_answer: Some("Go <b>on</b>.".into()),
             answered: false,
         },
     }

@@ -159,6 +159,7 @@ struct Running<'a> {
     /// Its number: a reply with another one is refused.
     steering_question_id: Option<u64>,
     steering_default_at: Option<Instant>,
+    steering_default_answer: Option<&'a str>,
     marked_done: bool,
     workspace_path: Option<&'a str>,
     last_end: Option<LastEnd>,
@@ -178,6 +179,7 @@ struct Asked<'a> {
     steering_context: Option<&'a str>,
     steering_asked_at: Instant,
     steering_default_at: Option<Instant>,
+    steering_default_answer: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -344,6 +346,7 @@ impl<'a> Running<'a> {
             steering_answered: question.is_some_and(|question| question.answered),
             steering_question_id: question.map(|question| question.id),
             steering_default_at: question.and_then(|question| question.default_at).map(Instant),
+            steering_default_answer: question.and_then(|question| question.default_answer.as_deref()),
             marked_done: row.marked_done,
             workspace_path: row.workspace.as_deref(),
             last_end: row.last.as_ref().map(LastEnd::of),
@@ -365,6 +368,7 @@ impl<'a> Asked<'a> {
             steering_context: row.question.context.as_deref(),
             steering_asked_at: Instant(row.question.asked_at),
             steering_default_at: row.question.default_at.map(Instant),
+            steering_default_answer: row.question.default_answer.as_deref(),
         }
     }
 }

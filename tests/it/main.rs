@@ -28,6 +28,7 @@ mod overload;
 mod profiles;
 mod proposals;
 mod rig;
+mod search;
 mod sessions;
 mod skip;
 mod smolvm;

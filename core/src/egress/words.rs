@@ -36,11 +36,6 @@ pub enum Denied {
     /// Nobody has allowed it yet.
     #[error("symphony: {0} is not in egress.allow; a person was asked; try again later or go on without it")]
     Asked(Target),
-    /// Nobody has allowed it, and nobody is asked: the agent's program asks for it in every run.
-    #[error(
-        "symphony: {0} is not in egress.allow, and nobody was asked: the agent's own program asks for it in every run; if the task needs it, say that egress.allow must list it"
-    )]
-    Own(Target),
     /// Too many hosts wait for a person already.
     #[error(
         "symphony: {0} is not in egress.allow; so many hosts wait for a person already that this one was not asked for; go on without it"
@@ -100,12 +95,7 @@ impl Denied {
             Self::Plain => 405,
             Self::NoTarget(BadHost::Address) => 403,
             Self::NoTarget(_) => 400,
-            Self::Asked(_)
-            | Self::Own(_)
-            | Self::Crowded(_)
-            | Self::Never(_)
-            | Self::Forbidden { .. }
-            | Self::Cut { .. } => 403,
+            Self::Asked(_) | Self::Crowded(_) | Self::Never(_) | Self::Forbidden { .. } | Self::Cut { .. } => 403,
             Self::NoAddress { .. } | Self::Unreachable { .. } => 502,
             Self::NotKept(_) | Self::Over => 503,
         }
@@ -117,7 +107,6 @@ impl Denied {
             Self::Plain => "plain",
             Self::NoTarget(_) => "no-target",
             Self::Asked(_) => "asked",
-            Self::Own(_) => "own",
             Self::Crowded(_) => "crowded",
             Self::NotKept(_) => "not-kept",
             Self::Never(_) => "never",

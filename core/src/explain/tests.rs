@@ -270,6 +270,7 @@ fn a_run_is_told_by_its_stage_and_a_question_needs_a_person() {
         context: None,
         asked_at: Timestamp::UNIX_EPOCH,
         default_at: None,
+        default_answer: None,
         answered: false,
     });
     let said = only(&view, "A-1");
@@ -281,6 +282,27 @@ fn a_run_is_told_by_its_stage_and_a_question_needs_a_person() {
     assert_eq!(status(&view), Status::Finishing);
     view.running[0].stage = Stage::Stopping(StopCause::Drain);
     assert_eq!(status(&view), Status::Stopping);
+}
+
+#[test]
+fn a_question_that_no_run_waits_with_says_when_and_with_what_it_is_answered_by_default() {
+    let mut view = looked(vec![blocked("A-1", &[("NO-9", None)])], &policy());
+    let row = view.idle.first_mut().expect("it waits");
+    row.why = Some(NotNow::AwaitingAnswer);
+    let question = Question {
+        id: 7,
+        question: "Which way?".into(),
+        context: None,
+        asked_at: Timestamp::UNIX_EPOCH,
+        default_at: Some(Timestamp::UNIX_EPOCH),
+        default_answer: Some("To the\nleft.".into()),
+        answered: false,
+    };
+    let (id, identifier) = (row.id.clone(), row.identifier.clone());
+    view.asked.push(AskedRow { id, identifier, title: "".into(), body: None, url: None, run: RunId(1), question });
+    let said = only(&view, "A-1");
+    assert_eq!((said.status, said.question.as_deref()), (Status::Asking, Some("Which way?")));
+    assert_eq!(said.notes[0], "answered by default at 1970-01-01T00:00:00Z: To the left.");
 }
 
 #[test]

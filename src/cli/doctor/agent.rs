@@ -13,12 +13,13 @@ use symphony_core::workflow::{Adapter, AgentOf, Workflow};
 use symphony_guest::wire::CheckRequest;
 use tokio::sync::mpsc;
 
+use crate::agent::error::AgentError;
 use crate::agent::profile::{self, Inside, Launch, Program};
 use crate::agent::redact::Secrets;
 use crate::agent::session::{Greeting, McpServer, StartOptions};
 use crate::gateway::mcp::{Bearer, Endpoint};
 use crate::run::inside::TREE;
-use crate::run::program::{self, HOME, Started, search_path};
+use crate::run::program::{self, HOME, NotStarted, Started, search_path};
 use crate::sandbox::channel::Channel;
 use crate::sandbox::choose::{Picked, Sandboxes};
 use crate::sandbox::{BootSpec, Life};
@@ -218,7 +219,7 @@ async fn with_channel(
     let (reports, _unread) = mpsc::channel(1);
     let started = program::start(channel, (agent, kind), &launch, options, (RunId(0), reports)).await;
     let told = match started {
-        Err(not) => Err(not.to_string()),
+        Err(not) => Err(format!("{not}{}", patience(&not, kind))),
         Ok(Started { session, exit, killer, doors }) => {
             note(tried, session.greeting());
             let mut listed = door.tools_listed();
@@ -237,6 +238,16 @@ async fn with_channel(
     door.close();
     relay.abort();
     told
+}
+
+/// What to do about an agent that is not to blame for its slowness.
+fn patience(not: &NotStarted, kind: Kind) -> &'static str {
+    match (not, kind) {
+        (NotStarted::Agent(AgentError::Response { .. }), Kind::QemuTcg) => {
+            ": an emulated machine is some ten times slower than others, so raise that"
+        }
+        _ => "",
+    }
 }
 
 /// Some agents look for their provider before they greet. Nobody is at this address, and the token is none.
@@ -327,4 +338,22 @@ pub(super) fn lines(tried: &Tried) -> Vec<String> {
         fact("models", &format!("! {why}"));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::error::INITIALIZE;
+
+    #[test]
+    fn a_slow_start_in_an_emulated_machine_is_told_to_be_waited_for_and_no_other_is() {
+        let slow = NotStarted::Agent(AgentError::Response { during: INITIALIZE, after_ms: 5000 });
+        let said = format!("{slow}{}", patience(&slow, Kind::QemuTcg));
+        assert!(
+            said.contains("(`acp.read_timeout_ms`): an emulated machine") && said.ends_with("raise that"),
+            "{said}"
+        );
+        assert_eq!(patience(&slow, Kind::Jail), "");
+        assert_eq!(patience(&NotStarted::Lacking("it".into()), Kind::QemuTcg), "");
+    }
 }

@@ -45,8 +45,7 @@ fn book() -> &'static Book {
 pub(crate) async fn door(bytes: &[u8]) {
     let egress = Egress::new(book().clone(), Arc::new(Nowhere));
     let allow = AllowList(vec![Entry::parse(ALLOWED).expect("an entry")]);
-    let door =
-        egress.open(RunId(1), IssueId("a".into()), allow, &[], Arc::new(|row| assert!(!row.message.contains('\n'))));
+    let door = egress.open(RunId(1), IssueId("a".into()), allow, Arc::new(|row| assert!(!row.message.contains('\n'))));
     let (mut guest, host) = tokio::io::duplex(1 << 16);
     let said = async {
         // What is not taken is not waited for.

@@ -67,8 +67,8 @@ impl Egress {
 
     /// The same, for the floor of the runs.
     pub fn opening(self) -> OpenEgress {
-        Arc::new(move |run, issue, workflow, own, tell| {
-            let door = self.open(run, issue, workflow.egress.clone(), own, tell);
+        Arc::new(move |run, issue, workflow, tell| {
+            let door = self.open(run, issue, workflow.egress.clone(), tell);
             let (serving, keeping, closing) = (door.clone(), door.clone(), door);
             EgressDoor {
                 serve: Arc::new(move |stream| {
@@ -81,10 +81,10 @@ impl Egress {
         })
     }
 
-    /// The door of one run, open until [`Door::close`]. `own` is what its agent's program asks for by itself.
-    pub fn open(&self, run: RunId, issue: IssueId, allow: AllowList, own: &'static [&'static str], tell: Tell) -> Door {
+    /// The door of one run, open until [`Door::close`].
+    pub fn open(&self, run: RunId, issue: IssueId, allow: AllowList, tell: Tell) -> Door {
         Door(Arc::new(Shared {
-            page: self.book.open(run, issue, own),
+            page: self.book.open(run, issue),
             dial: self.dial.clone(),
             allow,
             tell,

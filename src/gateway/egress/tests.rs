@@ -30,9 +30,6 @@ impl Dial for Here {
     }
 }
 
-/// What the agents of these tests ask for by themselves.
-const OWN: &[&str] = &["own.example"];
-
 struct House {
     dir: tempfile::TempDir,
     book: Book,
@@ -61,7 +58,7 @@ impl House {
         let allow = AllowList(allow.iter().map(|text| Entry::parse(text).expect("an entry")).collect());
         let events = self.events.clone();
         let tell: Tell = Arc::new(move |row| events.lock().expect("lock").push(row));
-        self.egress.open(RunId(run), IssueId(issue.into()), allow, OWN, tell)
+        self.egress.open(RunId(run), IssueId(issue.into()), allow, tell)
     }
 
     /// The journal, looked at from outside.

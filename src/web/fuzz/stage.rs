@@ -215,6 +215,7 @@ fn running(words: &str, last: LastRun) -> RunningRow {
         context: Some(words.into()),
         asked_at: at,
         default_at: None,
+        default_answer: None,
         answered: false,
     };
     RunningRow {

@@ -39,7 +39,7 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
             "steering_question": "Which **way**? <img src=x onerror=alert(1)>",
             "steering_context": "[look](javascript:alert(2)) and [this](https://example.org/)",
             "steering_asked_at": "2026-01-02T02:59:00.000Z", "steering_answered": false,
-            "steering_question_id": 7, "steering_default_at": null,
+            "steering_question_id": 7, "steering_default_at": null, "steering_default_answer": null,
             "marked_done": false, "workspace_path": "/home/me/project/.symphony/workspaces/ASK-1", "last_end": null
         })
     );
@@ -103,7 +103,8 @@ async fn a_question_that_no_run_waits_with_is_listed_and_counted() {
             "issue_body": null, "issue_url": "javascript:alert(4)", "run_id": 4, "steering_question_id": 6,
             "steering_question": "Go **on**? <img src=x onerror=alert(5)>",
             "steering_context": "<iframe src=//evil.example>",
-            "steering_asked_at": "2026-01-02T01:00:00.000Z", "steering_default_at": "2026-01-02T04:05:06.000Z"
+            "steering_asked_at": "2026-01-02T01:00:00.000Z", "steering_default_at": "2026-01-02T04:05:06.000Z",
+            "steering_default_answer": "Go <b>on</b>."
         }])
     );
     let detail = house.get("/api/v1/issues/AWAY-1").await.json();

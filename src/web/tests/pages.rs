@@ -124,6 +124,7 @@ async fn a_question_that_no_sandbox_waits_with_stands_with_the_others_and_nowher
     for next in [
         "released",
         "answered by default at <time datetime=\"2026-01-02T04:05:06.000Z\">",
+        "</time>: Go &#60;b&#62;on&#60;/b&#62;.</span>",
         "name=\"question\" value=\"6\"",
     ] {
         assert!(page.contains(next), "no {next} in {page}");

@@ -157,8 +157,10 @@ case $verb in
             mount --rbind /usr "$fs/usr" && mount --rbind /etc "$fs/etc" && mount --rbind /dev "$fs/dev" && mount -t proc proc "$fs/proc" || exit 70
             mkdir -p "$fs/opt/stand-in" && mount --bind "$(cat "$here/seen")" "$fs/opt/stand-in"
             if [ -S "$listener" ]; then : > "$fs/run/symphony.sock"; mount --bind "$listener" "$fs/run/symphony.sock"; else rm -f "$fs/run/symphony.sock"; fi
+            perl -MSocket -e "my \$up = pack(q(a16 s x22), q(lo), 65); socket(S, PF_INET, SOCK_DGRAM, 0) && ioctl(S, 0x8914, \$up) or die" || exit 70
             cd / && chroot "$fs" "$@"; exit $?'
-        own=(--mount --pid --fork --kill-child)
+        # A loopback of its own, and no other network.
+        own=(--mount --pid --net --fork --kill-child)
         if [ "$(id -u)" != 0 ]; then
             own+=(--user --map-root-user)
             # One user is all there is in such a namespace: nobody to become.

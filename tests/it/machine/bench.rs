@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::rig::Project;
 use crate::skip::skip;
 use symphony::sandbox::channel::{Channel, CheckRequest, Exit, HelloInfo};
 use symphony::sandbox::qemu::Qemu;
@@ -28,6 +29,28 @@ pub(crate) fn have_machines() -> bool {
     assert!(std::env::var_os("SYMPHONY_REQUIRE_VM").is_none(), "{missing}");
     skip(missing);
     false
+}
+
+/// A project whose agent is `agents/acp.sh` in a machine, playing this scenario.
+pub(crate) fn acting(scenario: &str, front: &str) -> Project {
+    let mut project = Project::acting(scenario, "");
+    project.microvms = true;
+    // Nothing of the host is seen in there: the agent travels in its command.
+    let place = project.beside("agent").canonicalize().expect("there");
+    let command = format!("bash {0}/acp.sh {0}/scenario.sh", place.display());
+    let file = |text: &str| text.replace('\'', "'\\''");
+    let brought = format!(
+        "printf %s '{}' >~/acp.sh; printf %s '{}' >~/scenario.sh; exec bash ~/acp.sh ~/scenario.sh",
+        file(include_str!("../agents/acp.sh")),
+        file(scenario)
+    );
+    let workflow = project.read("WORKFLOW.md");
+    let (before, after) = workflow.split_once("sandbox:\n").expect("a section");
+    let (_, body) = after.split_once("---\n").expect("its end");
+    let before = before.replace(&command, &serde_json::to_string(&brought).expect("a string"));
+    let sandbox = "sandbox: {runtime: qemu, memory_mib: 512, cpus: 1, disk_mib: 1024}\n";
+    project.write("WORKFLOW.md", &format!("{before}{sandbox}{front}---\n{body}"));
+    project
 }
 
 /// Places for one test's machines.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::bench::have_machines;
+use super::bench::{acting, have_machines};
 use crate::rig::{FRONT, Project, Running, until};
 
 /// Asks once, then writes down the answer and the kernel it ran on.
@@ -91,24 +91,7 @@ fn a_late_answer_goes_to_the_session_that_asked_on_the_disk_of_its_machine() {
     }
     let scenario = "sessions=load\nturn() { if [ $past = 1 ]; then call request_human_steering '{\"question\":\"Which colour?\"}'; \
                     else call mark_done '{\"title\":\"The end\",\"summary\":\"All.\"}'; fi; }\n";
-    let mut project = Project::acting(scenario, "");
-    project.microvms = true;
-    // Nothing of the host is seen in there: the agent travels in its command.
-    let place = project.beside("agent").canonicalize().expect("there");
-    let command = format!("bash {0}/acp.sh {0}/scenario.sh", place.display());
-    let file = |text: &str| text.replace('\'', "'\\''");
-    let brought = format!(
-        "printf %s '{}' >~/acp.sh; printf %s '{}' >~/scenario.sh; exec bash ~/acp.sh ~/scenario.sh",
-        file(include_str!("../agents/acp.sh")),
-        file(scenario)
-    );
-    let workflow = project.read("WORKFLOW.md");
-    let (before, after) = workflow.split_once("sandbox:\n").expect("a section");
-    let (_, body) = after.split_once("---\n").expect("its end");
-    let front = before.replace(&command, &serde_json::to_string(&brought).expect("a string"));
-    let sandbox =
-        "sandbox: {runtime: qemu, memory_mib: 512, cpus: 1, disk_mib: 1024}\nsteering: {release_after_ms: 300}\n";
-    project.write("WORKFLOW.md", &format!("{front}{sandbox}---\n{body}"));
+    let project = acting(scenario, "steering: {release_after_ms: 300}\n");
     project.issue("Todo", "S-1", "Do it well.");
     let running = project.start();
     running.until_state("the release", |s| s["running"] == json!([]) && s["asked"][0]["steering_question"].is_string());

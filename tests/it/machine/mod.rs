@@ -5,5 +5,6 @@ pub(crate) mod bench;
 mod death;
 mod journey;
 mod limits;
+mod secrets;
 mod templates;
 mod works;

@@ -24,7 +24,7 @@ pub(super) fn project(adapter: &str, server: &Server) -> Project {
 }
 
 /// Notes what it was told.
-const NOTES: &str = "turn() { answer=$(env); note told; answer=$ARGUMENTS; note arguments; \
+const NOTES: &str = "turn() { answer=$(env); note told; answer=$ARGUMENTS; note arguments; answer=$(cd; cat .codex/config.toml); note home; \
                      call mark_done '{\"title\":\"Told\",\"summary\":\"All of it.\"}'; }";
 
 /// A stand-in for the vendor's program, which plays this.
@@ -74,6 +74,8 @@ fn an_agent_starts_by_its_name_from_a_listed_path_and_is_told_model_and_broker()
             assert!(noted(&notes, "told").contains(part), "{adapter}: no {part} in {notes}");
         }
         assert_eq!(noted(&notes, "arguments").trim(), if adapter == "opencode" { "acp" } else { "" });
+        let home = if adapter == "codex" { "[features]\nplugins = false" } else { "" };
+        assert_eq!(noted(&notes, "home").trim(), home, "what it wants in its home is there");
         assert_eq!(running.stop(), 0);
     }
 }

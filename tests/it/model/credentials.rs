@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::server::Server;
 use super::{BOTH, KEY, command, noted, project, worked};
+use crate::search::files_with;
 
 /// Looks for words in everything the agent can see: its environment, every process, every file it may read.
 const SEARCH: &str = r#"
@@ -18,21 +19,6 @@ search() { # word
     return 0
 }
 "#;
-
-/// Every file below `dir` that holds `word`.
-fn files_with(dir: &Path, word: &str, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_symlink() {
-            continue;
-        }
-        if path.is_dir() {
-            files_with(&path, word, found);
-        } else if std::fs::read(&path).unwrap_or_default().windows(word.len()).any(|part| part == word.as_bytes()) {
-            found.push(path.display().to_string());
-        }
-    }
-}
 
 #[test]
 fn a_planted_key_is_nowhere_in_the_guest_nor_in_anything_that_is_written() {
@@ -50,9 +36,7 @@ fn a_planted_key_is_nowhere_in_the_guest_nor_in_anything_that_is_written() {
     let control = noted(&notes, "control").split_whitespace().all(|count| count != "0");
     assert!(control, "the same search finds what is there: {notes}");
     assert!(!log.contains(KEY) && !notes.contains(KEY), "{log}");
-    let mut found = vec![];
-    files_with(&project.dir(), KEY, &mut found);
-    assert_eq!(found, Vec::<String>::new());
+    assert_eq!(files_with(&project.dir(), KEY), Vec::<String>::new());
     // What an agent says of its own token is not written down either.
     assert!(project.transcripts().contains("token [redacted] said"));
 }
@@ -86,9 +70,7 @@ fn a_staged_login_is_in_the_guest_while_the_agent_works_and_not_in_anything_that
     assert!(project.transcripts().contains("it is [redacted]"), "{}", project.transcripts());
     for word in ["planted-staged-login", "planted-refresh"] {
         assert!(!log.contains(word) && !notes.contains(word), "{word} in {log}\n{notes}");
-        let mut found = vec![];
-        files_with(&project.dir(), word, &mut found);
-        assert_eq!(found, Vec::<String>::new(), "{word}");
+        assert_eq!(files_with(&project.dir(), word), Vec::<String>::new(), "{word}");
     }
     assert!(server.asked().is_empty(), "it has a way of its own");
 }
@@ -126,14 +108,14 @@ fn a_refused_key_is_said_to_agent_and_operator_without_its_value() {
 }
 
 /// A login of Claude Code in this home.
-pub(super) fn log_in(home: &Path, token: &str, expires_at: i64) {
+pub(crate) fn log_in(home: &Path, token: &str, expires_at: i64) {
     let login =
         json!({"claudeAiOauth": {"accessToken": token, "refreshToken": "planted-refresh", "expiresAt": expires_at}});
     std::fs::create_dir_all(home.join(".claude")).expect("directory");
     std::fs::write(home.join(".claude/.credentials.json"), login.to_string()).expect("login");
 }
 
-pub(super) const FAR: i64 = 32_503_680_000_000;
+pub(crate) const FAR: i64 = 32_503_680_000_000;
 
 #[test]
 fn a_login_is_used_and_read_again_when_the_provider_refuses_it() {

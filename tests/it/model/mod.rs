@@ -1,8 +1,9 @@
 //! Agents in a jail and their way to models: through the broker, with a credential that never comes near them.
 
 mod agents;
-mod credentials;
+pub(crate) mod credentials;
 mod lies;
+pub(crate) mod memory;
 mod passes;
 mod quota;
 mod real;
@@ -21,7 +22,7 @@ use crate::rig::{Project, until};
 pub(crate) const KEY: &str = "planted-key-0451-of-the-host";
 
 /// What a scenario may use beside `agents/acp.sh`.
-const TOOLS: &str = r#"
+pub(crate) const TOOLS: &str = r#"
 model() { local host=127.0.0.1:8485; http POST "$1" "$2" "Authorization: Bearer $ANTHROPIC_AUTH_TOKEN" "Content-Type: application/json" "${@:3}"; }
 ask() { model /anthropic/v1/messages "{\"model\":\"$1\",\"max_tokens\":9,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}"; }
 done_() { call mark_done '{"title":"Asked","summary":"All of it."}'; }
@@ -29,17 +30,19 @@ done_() { call mark_done '{"title":"Asked","summary":"All of it."}'; }
 
 /// A project whose agent plays this, with both providers at `server`.
 fn project(scenario: &str, server: &Server, more: &str) -> Project {
-    let url = &server.url;
-    let front = format!(
-        "providers:\n  anthropic:\n    base_url: {url}/base/\n    login: true\n  openai:\n    base_url: {url}/v1\n{more}"
-    );
-    let project = Project::acting(&format!("{TOOLS}\n{scenario}"), &front);
+    let project = Project::acting(&format!("{TOOLS}\n{scenario}"), &format!("{}{more}", providers(server)));
     std::fs::create_dir_all(project.beside("home")).expect("home");
     project
 }
 
+/// Both of them at `server`.
+pub(crate) fn providers(server: &Server) -> String {
+    let url = &server.url;
+    format!("providers:\n  anthropic:\n    base_url: {url}/base/\n    login: true\n  openai:\n    base_url: {url}/v1\n")
+}
+
 /// The program with a home of its own, and no credential but what is given.
-fn command(project: &Project, args: &[&str], env: &[(&str, &str)]) -> Command {
+pub(crate) fn command(project: &Project, args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = project.command(args);
     for name in ["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "CLAUDE_CONFIG_DIR", "CODEX_HOME"] {
         command.env_remove(name);

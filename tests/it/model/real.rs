@@ -29,6 +29,8 @@ struct Agent {
     model: &'static str,
     /// What ends a run of it whose every request is answered with an error of the server: OpenCode asks on without a word.
     given_up: &'static str,
+    /// What it asks for by itself.
+    hosts: &'static [&'static str],
 }
 
 const OPENCODE: Agent = Agent {
@@ -36,10 +38,17 @@ const OPENCODE: Agent = Agent {
     program: "opencode",
     model: "anthropic/conversation",
     given_up: "turn_timeout: the agent was silent for acp.turn_timeout_ms; meanwhile anthropic answered 500",
+    hosts: &["registry.npmjs.org:443"],
 };
-const CLAUDE: Agent =
-    Agent { adapter: "claude", program: "claude-agent-acp", model: "conversation", given_up: "turn_failed" };
-const CODEX: Agent = Agent { adapter: "codex", program: "codex-acp", model: "conversation", given_up: "turn_failed" };
+const CLAUDE: Agent = Agent {
+    adapter: "claude",
+    program: "claude-agent-acp",
+    model: "conversation",
+    given_up: "turn_failed",
+    hosts: &[],
+};
+const CODEX: Agent =
+    Agent { adapter: "codex", program: "codex-acp", model: "conversation", given_up: "turn_failed", hosts: &[] };
 
 impl Agent {
     /// Where it is; `None`: it was said why it is not there.
@@ -139,6 +148,7 @@ fn makes_a_patch(agent: &Agent) {
     let mut hosts = db.prepare("SELECT DISTINCT host || ':' || port FROM egress_reached ORDER BY 1").expect("a query");
     let hosts: Vec<String> =
         hosts.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("text")).collect();
+    assert!(hosts == agent.hosts, "{} asks for {hosts:?}", agent.adapter);
     figure(&format!(
         "{} in the jail: first request after {first:.1?}, all after {whole:.1?}, {memory}, {} requests, hosts asked for: {hosts:?}",
         agent.adapter,

@@ -24,7 +24,7 @@ impl Bench {
     pub(crate) fn new() -> Option<Self> {
         let root = rustix::process::geteuid().is_root();
         let own: &[&str] = if root { &[] } else { &["--user", "--map-root-user"] };
-        let allowed = Command::new("unshare").args(own).args(["--mount", "--pid", "--fork", "true"]).output();
+        let allowed = Command::new("unshare").args(own).args(["--mount", "--pid", "--net", "--fork", "true"]).output();
         if !allowed.is_ok_and(|output| output.status.success()) {
             skip("this machine does not allow namespaces, in which the stand-in's machines run");
             return None;

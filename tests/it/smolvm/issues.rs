@@ -38,10 +38,15 @@ fn open_mcp() -> OpenMcp {
     })
 }
 
-/// Works on everything there is, once, with this sandbox.
+/// Works on everything there is, once, with this sandbox, and no variable of the host.
 pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
+    work_in(dir, sandbox, Environment { home: None, variable: Arc::new(|_| None) }).await
+}
+
+/// The same in this environment.
+pub(super) async fn work_in(dir: &Path, sandbox: Arc<dyn Sandbox>, environment: Environment) -> Settled {
     let path = dir.join("WORKFLOW.md");
-    let file = WorkflowFile::load(&path, Environment::of_process()).expect("a workflow");
+    let file = WorkflowFile::load(&path, environment.clone()).expect("a workflow");
     let layout = Layout::of(dir);
     symphony::files::create_private_dir(layout.root()).expect("made");
     let (journal, memory) =
@@ -59,7 +64,7 @@ pub(super) async fn work(dir: &Path, sandbox: Arc<dyn Sandbox>) -> Settled {
         open_broker: Arc::new(|_, _, _, _| Box::pin(async { Err("there are no models".to_owned()) })),
         open_egress: Egress::new(book.clone(), Arc::new(Internet::default())).opening(),
         ask_credential: Arc::new(|_, _| Box::pin(async { Ok(()) })),
-        stage: Broker::new(Environment { home: None, variable: Arc::new(|_| None) }).stage(),
+        stage: Broker::new(environment).stage(),
         workflow_path: path.clone(),
     });
     let (_, providers) = tokio::sync::watch::channel(());

@@ -7,3 +7,4 @@ mod lab;
 mod machines;
 mod real;
 mod refusals;
+mod variables;

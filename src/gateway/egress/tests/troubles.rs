@@ -133,21 +133,3 @@ async fn a_decision_that_is_taken_back_while_its_host_is_called_lets_nothing_pas
     door.close().await;
     house.is_whole();
 }
-
-#[tokio::test]
-async fn what_an_agents_program_asks_for_by_itself_is_refused_without_a_card_and_counted() {
-    let house = House::new().await;
-    let door = house.door(1, "a", &[]);
-    for _ in 0..2 {
-        let (_, said) = connect(&door, "own.example:443").await;
-        assert!(said.starts_with("HTTP/1.1 403 ") && said.contains("nobody was asked"), "{said}");
-    }
-    assert!(house.book.entries().0.is_empty(), "no card");
-    assert_eq!(house.book.reach_of(RunId(1)).denied, 2);
-    assert_eq!(status(&house.door(2, "a", &["own.example"]), "own.example:443").await, "200", "who lists it has it");
-    let other = house.told(&door, "own.example:8443", Verb::Always).await;
-    assert_eq!(house.book.entries().1[0].id, other, "only where TLS is usually spoken");
-    door.close().await;
-    assert_eq!(house.rows("SELECT rule || ' ' || denied FROM egress_reached WHERE port = 443 AND run = 1"), ["own 2"]);
-    house.is_whole();
-}

@@ -1,6 +1,5 @@
 //! The most memory that programs below symphony hold together, looked at again and again.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,28 +41,8 @@ impl Peak {
 
 /// KiB.
 fn held(root: i32, these: &impl Fn(&Path) -> bool) -> u64 {
-    let mut parents = HashMap::new();
-    for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // Its name stands in parentheses, and may hold any.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
-        parents.insert(pid, parent.unwrap_or(0));
-    }
-    let is_below = |pid: i32| {
-        let mut at = pid;
-        // Processes come and go while they are read.
-        for _ in 0..64 {
-            match parents.get(&at) {
-                Some(parent) if *parent == root => return true,
-                Some(parent) => at = *parent,
-                None => return false,
-            }
-        }
-        false
-    };
-    let below = parents.keys().filter(|pid| is_below(**pid));
-    below.filter_map(|pid| of_one(&Path::new("/proc").join(pid.to_string()), these)).sum()
+    let below = crate::search::below(root);
+    below.iter().filter_map(|pid| of_one(&Path::new("/proc").join(pid.to_string()), these)).sum()
 }
 
 fn of_one(process: &Path, these: &impl Fn(&Path) -> bool) -> Option<u64> {
