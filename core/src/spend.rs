@@ -227,6 +227,8 @@ pub struct Standing {
     pub issues: BTreeMap<IssueId, Met>,
     /// The day's or the workflow's budget, when it is met: nothing that needs a model may start.
     pub shut: Option<Met>,
+    /// Issues that went away because requests of others leave no room in a budget; there is none yet.
+    pub crowded_out: BTreeSet<IssueId>,
     /// States whose agent needs no model.
     pub modelless: BTreeSet<StateName>,
 }

@@ -1,7 +1,7 @@
 //! The ledger: what was used, and what requests under way may still use. A request is let go only when the most that it
 //! can use fits below every cap beside what others may still use, so no cap is passed while that bound holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 
@@ -75,7 +75,10 @@ pub enum Denied {
     /// It does not fit.
     Met(Met),
     /// It would fit if requests that are under way used less than they may: ask again when one has ended.
-    Busy,
+    Busy {
+        /// Whether those of its own run alone leave no room.
+        own: bool,
+    },
 }
 
 /// A request that was charged.
@@ -116,6 +119,8 @@ pub struct Ledger {
     raised: BTreeMap<(Place, Unit), u64>,
     /// Caps of all issues that a request met.
     met: Vec<Met>,
+    /// Issues that went away for want of room, with what they wanted.
+    crowded_out: BTreeMap<IssueId, Wanted>,
 }
 
 impl Ledger {
@@ -143,27 +148,58 @@ impl Ledger {
         }
         let cost = rates.map(|rates| rates.most(wanted.most));
         let reservation = Reservation { id: self.next.saturating_add(1), of: wanted, cost };
-        let mut is_busy = false;
+        if let Err(denied) = self.fits(&reservation, rules) {
+            if let Denied::Met(met) = denied {
+                self.remember(met);
+            }
+            return Err(denied);
+        }
+        self.next = reservation.id;
+        self.open.insert(reservation.id, reservation.clone());
+        self.runs.entry(reservation.of.run).or_default();
+        self.crowded_out.remove(&reservation.of.issue);
+        Ok(reservation)
+    }
+
+    /// Whether there is room for it now.
+    fn fits(&self, reservation: &Reservation, rules: &Rules) -> Result<(), Denied> {
+        let (mut is_busy, mut own) = (false, false);
         for (scope, unit) in SCOPES.into_iter().flat_map(|scope| UNITS.map(|unit| (scope, unit))) {
             let place = place(scope, &reservation.of.issue, reservation.of.day);
             let Some(allowed) = self.allowed(&place, unit, &rules.caps) else { continue };
             let (used, asked) = (self.used(&place).of(unit), reservation.of(unit));
             if used.saturating_add(asked) > allowed {
-                let met = Met { scope, unit, day: reservation.of.day, used, asked, allowed };
-                self.remember(met);
-                return Err(Denied::Met(met));
+                return Err(Denied::Met(Met { scope, unit, day: reservation.of.day, used, asked, allowed }));
             }
-            let held = self.open.values().filter(|open| is_in(&place, &open.of));
-            let held = held.map(|open| open.of(unit)).fold(0, u64::saturating_add);
-            is_busy |= used.saturating_add(asked).saturating_add(held) > allowed;
+            let held = |open: &&Reservation| is_in(&place, &open.of);
+            let sum = |held: u64, open: &Reservation| held.saturating_add(open.of(unit));
+            let of_all = self.open.values().filter(held).fold(0, sum);
+            let is_own = |open: &&Reservation| open.of.run == reservation.of.run;
+            let of_own = self.open.values().filter(held).filter(is_own).fold(0, sum);
+            let is_full = |held: u64| used.saturating_add(asked).saturating_add(held) > allowed;
+            (is_busy, own) = (is_busy || is_full(of_all), own || is_full(of_own));
         }
-        if is_busy {
-            return Err(Denied::Busy);
-        }
-        self.next = reservation.id;
-        self.open.insert(reservation.id, reservation.clone());
-        self.runs.entry(reservation.of.run).or_default();
-        Ok(reservation)
+        if is_busy { Err(Denied::Busy { own }) } else { Ok(()) }
+    }
+
+    /// A run ends because requests of others leave no room for this one.
+    pub fn crowd_out(&mut self, wanted: Wanted) {
+        self.crowded_out.insert(wanted.issue.clone(), wanted);
+    }
+
+    /// Issues that went away so, and for which there is still no room. One for which there is, or for which a wait would
+    /// bring none, is forgotten.
+    pub fn crowded_out(&mut self, today: Date, rules: &Rules) -> BTreeSet<IssueId> {
+        let mut waiting = std::mem::take(&mut self.crowded_out);
+        waiting.retain(|_, wanted| {
+            wanted.day = today;
+            let rates = rules.prices.of(&wanted.model, wanted.tier.as_deref());
+            let cost = rates.map(|rates| rates.most(wanted.most));
+            let asked = Reservation { id: 0, of: wanted.clone(), cost };
+            matches!(self.fits(&asked, rules), Err(Denied::Busy { .. }))
+        });
+        self.crowded_out = waiting;
+        self.crowded_out.keys().cloned().collect()
     }
 
     /// A request is over: it is charged what its provider told, or else what was set aside for it.

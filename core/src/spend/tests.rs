@@ -51,7 +51,7 @@ fn a_request_waits_for_those_under_way_and_is_refused_only_when_it_cannot_fit() 
     let rules = rules(of_issue(Some(100), None));
     let mut ledger = Ledger::default();
     let first = ledger.reserve(wanted("A", "big", 60), &rules).expect("it fits");
-    assert_eq!(ledger.reserve(wanted("A", "big", 60), &rules), Err(Denied::Busy));
+    assert_eq!(ledger.reserve(wanted("A", "big", 60), &rules), Err(Denied::Busy { own: true }));
     ledger.reserve(wanted("B", "big", 60), &rules).expect("another issue has a budget of its own");
     ledger.settle(first.id, Some(&answer("big", 30)), &rules.prices).expect("charged");
     let second = ledger.reserve(wanted("A", "big", 60), &rules).expect("the first took less than it could");
@@ -68,6 +68,36 @@ fn a_request_waits_for_those_under_way_and_is_refused_only_when_it_cannot_fit() 
         (60, 90),
         "a cut answer took what it could"
     );
+}
+
+#[test]
+fn an_issue_without_room_beside_the_requests_of_others_waits_until_one_of_them_ends() {
+    let mut rules = rules(Caps { day: Cap { tokens: Some(100), money: None }, ..Caps::default() });
+    let mut ledger = Ledger::default();
+    let of = |name: &str, run, most| Wanted { run: RunId(run), ..wanted(name, "big", most) };
+    let first = ledger.reserve(of("A", 1, 60), &rules).expect("it fits");
+    assert_eq!(
+        ledger.reserve(of("A", 1, 60), &rules),
+        Err(Denied::Busy { own: true }),
+        "its own requests are in its way"
+    );
+    assert_eq!(ledger.reserve(of("B", 2, 60), &rules), Err(Denied::Busy { own: false }));
+    assert!(ledger.crowded_out(TODAY, &rules).is_empty(), "it asks again itself");
+    ledger.crowd_out(of("B", 2, 60));
+    assert_eq!(ledger.crowded_out(TODAY, &rules), [issue("B")].into());
+    ledger.settle(first.id, Some(&answer("big", 40)), &rules.prices).expect("charged");
+    assert!(ledger.crowded_out(TODAY, &rules).is_empty(), "now there is room");
+    let second = ledger.reserve(of("A", 3, 60), &rules).expect("which A takes");
+    assert!(ledger.crowded_out(TODAY, &rules).is_empty(), "B was let go, and finds out itself");
+    ledger.crowd_out(of("B", 2, 60));
+    ledger.settle(second.id, Some(&answer("big", 60)), &rules.prices).expect("charged");
+    assert!(ledger.crowded_out(TODAY, &rules).is_empty(), "a cap that is met is another reason");
+    // Another day is another budget.
+    ledger.reserve(Wanted { day: date(2026, 2, 1), ..of("A", 4, 60) }, &rules).expect("it fits");
+    ledger.crowd_out(of("B", 2, 60));
+    assert_eq!(ledger.crowded_out(date(2026, 2, 1), &rules), [issue("B")].into());
+    rules.caps = Caps::default();
+    assert!(ledger.crowded_out(date(2026, 2, 1), &rules).is_empty(), "nor does a cap bind that is gone");
 }
 
 #[test]
@@ -241,7 +271,7 @@ proptest! {
                     match ledger.reserve(wanted, &rules) {
                         Ok(reservation) => open.push(reservation),
                         Err(Denied::Unpriced(_)) => prop_assert!(!priced && rules.caps.count_money()),
-                        Err(Denied::Busy) => prop_assert!(!open.is_empty(), "nobody waits for nobody"),
+                        Err(Denied::Busy { .. }) => prop_assert!(!open.is_empty(), "nobody waits for nobody"),
                         Err(Denied::Met(met)) => prop_assert!(met.used + met.asked > met.allowed),
                     }
                 }

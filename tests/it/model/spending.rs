@@ -233,6 +233,42 @@ fn ten_requests_at_once_against_a_budget_for_three_pass_none_of_it() {
 }
 
 #[test]
+fn a_run_without_room_beside_the_requests_of_others_ends_without_a_failure_and_goes_on_when_one_has_ended() {
+    let server = Server::start();
+    // The one holds some 900 of the day's 1000 until it is let go; the other needs some 400, and asks on and on.
+    let scenario = r#"turn() {
+        case $prompt in
+        *A-1*) model /anthropic/v1/messages '{"model":"slow","max_tokens":800,"stream":true,"messages":[]}' ;;
+        *) for n in 1 2 3; do
+            model /anthropic/v1/messages '{"model":"stream","max_tokens":300,"stream":true,"messages":[]}'
+            [[ $answer == *"HTTP/1.1 200"* ]] && break
+        done ;;
+        esac
+        note asked
+        if [[ $answer == *"HTTP/1.1 200"* ]]; then done_; fi
+    }"#;
+    let budget = "  hold_ms: 500\nbudget:\n  day: {tokens: 1000}\n  failures_in_a_row: 1\n";
+    let project = project(scenario, &server, budget);
+    project.issue("Todo", "A-1", "Ask.");
+    let running = start(&project);
+    until("the first to hold the rest", || server.asked().len() == 1);
+    project.issue("Todo", "B-2", "Ask.");
+    let state = running.until_state("the other to wait", |state| idle(state, "B-2")["reason_code"] == "no-budget-room");
+    let row = idle(&state, "B-2");
+    assert_eq!(row["last_end"]["reason"], "budget-busy", "{row}");
+    let why = row["reason"].as_str().expect("a reason");
+    assert!(why.contains("set aside for requests of other issues; it goes on when one of them has ended"), "{row}");
+    assert_eq!(server.asked().len(), 1, "what has no room is not sent");
+    let times = || number(&project, "SELECT coalesce(max(times), 0) FROM in_vain");
+    assert_eq!(times(), 1, "it was sent away once, and does not come again and again");
+    server.release();
+    until("both to be done", || ["A-1", "B-2"].iter().all(|name| project.exists(&format!("issues/Done/{name}.md"))));
+    assert!(!project.dir().join("issues/Parked").exists(), "one failure would have parked it");
+    assert_eq!(times(), 0, "an answer ends the count");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
 fn a_kill_while_a_budget_is_raised_raises_it_once_or_not_at_all() {
     for (point, raised) in [("before", 0), ("torn", 0), ("after", 1)] {
         let server = Server::start();
