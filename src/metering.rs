@@ -228,7 +228,7 @@ impl Metering {
                     ledger.release(id);
                     None
                 }
-                Some(metered) => ledger.settle(id, metered, &rules.prices).map(|charged| charged.entry),
+                Some(metered) => ledger.settle(id, metered, rules).map(|charged| charged.entry),
             }
         };
         self.0.freed.notify_waiters();

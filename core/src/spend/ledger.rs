@@ -10,7 +10,8 @@ use crate::broker::{Metered, Most, Provider, Usage};
 use crate::ids::{IssueId, RunId};
 use crate::money::Money;
 
-/// Names of models that are told apart; an agent may invent them.
+/// Names of models that are told apart beside those of the workflow. Providers tell them, and some repeat what an agent
+/// invents.
 const MODELS_MAX: usize = 200;
 /// What stands for all others.
 const OTHERS: &str = "(others)";
@@ -46,6 +47,8 @@ pub struct Reservation {
     pub of: Wanted,
     /// What it can cost at most; `None`: it has no price.
     pub cost: Option<Money>,
+    /// The model it is charged to when nobody says which one answered: the one that is asked, if that is no invention.
+    pub model: String,
 }
 
 impl Reservation {
@@ -58,12 +61,12 @@ impl Reservation {
 
     /// What is charged for it when nobody says what it used.
     pub fn assumed(&self) -> Entry {
-        let Wanted { issue, day, provider, model, most, .. } = self.of.clone();
+        let Wanted { issue, day, provider, most, .. } = self.of.clone();
         let used = Usage { input: most.input, output: most.output, ..Usage::default() };
         let cost = self.cost.unwrap_or_default();
         let unpriced = if self.cost.is_none() { most.tokens() } else { 0 };
         let sums = Sums { requests: 1, used, cost, unpriced, assumed: most.tokens() };
-        Entry { day, issue, provider: provider.name().to_owned(), model, sums }
+        Entry { day, issue, provider: provider.name().to_owned(), model: self.model.clone(), sums }
     }
 }
 
@@ -147,7 +150,8 @@ impl Ledger {
             return Err(Denied::Unpriced(format!("{}{tier}", wanted.model)));
         }
         let cost = rates.map(|rates| rates.most(wanted.most));
-        let reservation = Reservation { id: self.next.saturating_add(1), of: wanted, cost };
+        let model = self.called(wanted.provider, &wanted.model, rules);
+        let reservation = Reservation { id: self.next.saturating_add(1), of: wanted, cost, model };
         if let Err(denied) = self.fits(&reservation, rules) {
             if let Denied::Met(met) = denied {
                 self.remember(met);
@@ -159,6 +163,13 @@ impl Ledger {
         self.runs.entry(reservation.of.run).or_default();
         self.crowded_out.remove(&reservation.of.issue);
         Ok(reservation)
+    }
+
+    /// What a model that nobody answered for is called: by its name where the workflow or an answer before told it. An agent
+    /// could fill the table with inventions otherwise, and hang up on each.
+    fn called(&self, provider: Provider, model: &str, rules: &Rules) -> String {
+        let is_known = rules.names(model) || self.models.contains_key(&(provider.name().to_owned(), model.to_owned()));
+        if is_known { model } else { OTHERS }.to_owned()
     }
 
     /// Whether there is room for it now.
@@ -195,7 +206,7 @@ impl Ledger {
             wanted.day = today;
             let rates = rules.prices.of(&wanted.model, wanted.tier.as_deref());
             let cost = rates.map(|rates| rates.most(wanted.most));
-            let asked = Reservation { id: 0, of: wanted.clone(), cost };
+            let asked = Reservation { id: 0, of: wanted.clone(), cost, model: String::new() };
             matches!(self.fits(&asked, rules), Err(Denied::Busy { .. }))
         });
         self.crowded_out = waiting;
@@ -203,15 +214,20 @@ impl Ledger {
     }
 
     /// A request is over: it is charged what its provider told, or else what was set aside for it.
-    pub fn settle(&mut self, id: u64, metered: Option<&Metered>, prices: &Prices) -> Option<Charged> {
-        let reservation = self.open.remove(&id)?;
+    pub fn settle(&mut self, id: u64, metered: Option<&Metered>, rules: &Rules) -> Option<Charged> {
+        let mut reservation = self.open.remove(&id)?;
         let told = metered.filter(|metered| metered.whole).and_then(|metered| Some((metered, metered.usage?)));
         let mut entry = match told {
-            None => reservation.assumed(),
-            Some((metered, usage)) => told_entry(&reservation, metered, usage, prices),
+            None => {
+                // An answer to another one may have told it meanwhile.
+                reservation.model = self.called(reservation.of.provider, &reservation.of.model, rules);
+                reservation.assumed()
+            }
+            Some((metered, usage)) => told_entry(&reservation, metered, usage, &rules.prices),
         };
         let key = (entry.provider.clone(), entry.model.clone());
-        if !self.models.contains_key(&key) && self.models.len() >= MODELS_MAX {
+        let is_full = || self.models.keys().filter(|(_, model)| !rules.names(model)).count() >= MODELS_MAX;
+        if !self.models.contains_key(&key) && !rules.names(&entry.model) && is_full() {
             OTHERS.clone_into(&mut entry.model);
         }
         self.add(&entry);
