@@ -113,7 +113,7 @@ fn a_run_without_room_in_a_budget_costs_nothing_but_its_time_and_goes_on_when_th
     let mut w = World::new();
     w.policy.spend = standing(100);
     let a = issue("A-1", "Todo");
-    let (_, run, _) = starts(&w.look(&[a.clone()]))[0].clone();
+    let (_, run, _) = starts(&w.look(std::slice::from_ref(&a)))[0].clone();
     w.step(Event::TurnBegan(run, 1));
     w.now = Tick(w.now.0 + 500);
     w.step(Event::RunEnded(run, RunEnd::Stopped(StopCause::BudgetBusy), None));
@@ -122,7 +122,7 @@ fn a_run_without_room_in_a_budget_costs_nothing_but_its_time_and_goes_on_when_th
     assert_eq!((since.sessions, since.turns, counters.failures_in_a_row, counters.unchanged_in_a_row), (0, 0, 0, 0));
     assert_eq!(counters.last.map(|last| last.reason.as_str()), Some("budget-busy"));
     w.policy.spend.crowded_out.insert(id("A-1"));
-    assert!(starts(&w.look(&[a.clone()])).is_empty());
+    assert!(starts(&w.look(std::slice::from_ref(&a))).is_empty());
     assert_eq!(w.board.verdict(&a, w.now, &w.policy).expect_err("it waits").code(), "no-budget-room");
     assert_eq!(w.board.settled(w.now, &w.policy), None, "requests end by themselves");
     w.policy.spend.modelless.insert(StateName::new("Todo"));
