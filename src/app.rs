@@ -98,7 +98,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     sandboxes.settle(&workflow, TRIAL_PATIENCE).await;
     let (templates, instance, next_run) = (sandboxes.templates().cloned(), memory.instance.clone(), memory.next_run);
     let metering = Metering::new(journal.clone(), &memory, &workflow.spending);
-    let broker = Broker::new(Environment::of_process());
+    let broker = Broker::recalled(Environment::of_process(), &journal, &memory.told);
     let book = Book::new(journal.clone(), memory.egress.clone());
     let parts = Arc::new(Parts {
         journal: journal.clone(),

@@ -71,6 +71,9 @@ pub const STEPS: &[Step] = &[
     step("journal/reserved", IN_PARTS),
     step("journal/settled", IN_PARTS),
     step("journal/raised", IN_PARTS),
+    // What a provider said of a credential, and that it takes it again; an issue was sent away, or answered.
+    step("journal/standing", IN_PARTS),
+    step("journal/in_vain", IN_PARTS),
     step("journal/compacted", IN_PARTS),
     // A file of our own is replaced; torn: half of the temporary one is written.
     step("file/write", IN_PARTS),

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Some(Verb::Journal(journal)) => return journal.run(),
         Some(Verb::Log(log)) => return log.run(),
         Some(Verb::Egress(egress)) => return egress.run(),
+        Some(Verb::Raise(raise)) => return raise.run(),
         Some(Verb::Doctor(_) | Verb::Gc(_)) | None => {}
     }
     let examining = matches!(arguments.verb, Some(Verb::Doctor(_)));

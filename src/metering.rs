@@ -22,9 +22,6 @@ use tokio::sync::Notify;
 
 use crate::journal::{Journal, Memory};
 
-/// Longest wait for requests under way to end.
-const BUSY: Duration = Duration::from_secs(120);
-
 /// Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub struct Metering(Arc<Inner>);
@@ -107,12 +104,13 @@ impl Metering {
         self.state().rules.assumed_output
     }
 
-    /// Sets aside what a request can use, and keeps that. Waits while it would fit if others, which are under way, used
-    /// less than they may.
+    /// Sets aside what a request can use, and keeps that. Waits, no longer than `patience`, while it would fit if others,
+    /// which are under way, used less than they may.
     ///
     /// # Errors
     /// The request must not be sent.
-    pub async fn reserve(&self, wanted: Wanted) -> Result<Ticket, Unmetered> {
+    pub async fn reserve(&self, wanted: Wanted, patience: Duration) -> Result<Ticket, Unmetered> {
+        let mut by_own = false;
         let reserving = async {
             loop {
                 // Before the look: what ends between the two is not missed.
@@ -122,16 +120,24 @@ impl Metering {
                     state.ledger.reserve(wanted.clone(), &state.rules)
                 };
                 match reserved {
-                    Err(Denied::Busy) => freed.await,
+                    Err(Denied::Busy { own }) => {
+                        by_own = own;
+                        freed.await;
+                    }
                     other => return other,
                 }
             }
         };
-        let reserved = tokio::time::timeout(BUSY, reserving).await.unwrap_or(Err(Denied::Busy));
+        let reserved = tokio::time::timeout(patience, reserving).await.unwrap_or(Err(Denied::Busy { own: by_own }));
         let reservation = reserved.map_err(Unmetered::Denied)?;
         let ticket = Ticket { metering: self.clone(), id: reservation.id, open: true, sent: false };
         let kept = self.0.journal.reserved(reservation).await;
         kept.map(|()| ticket).map_err(|error| Unmetered::Journal(error.to_string()))
+    }
+
+    /// A run ends for want of room beside the requests of others: its issue waits for that.
+    pub fn crowd_out(&self, wanted: Wanted) {
+        self.state().ledger.crowd_out(wanted);
     }
 
     /// A person allows more, where and as they saw it.
@@ -168,10 +174,13 @@ impl Metering {
 
     /// What the scheduler has to know.
     pub fn standing(&self) -> Standing {
-        let (today, state) = (self.today(), self.state());
-        let (ledger, caps) = (&state.ledger, &state.rules.caps);
+        let (today, mut state) = (self.today(), self.state());
+        let State { ledger, rules, .. } = &mut *state;
+        let crowded_out = ledger.crowded_out(today, rules);
+        let caps = &rules.caps;
         Standing {
             today,
+            crowded_out,
             caps: ledger.caps(today, caps),
             raised: ledger.raised_issues(caps),
             issues: ledger.used_up(today, caps),
@@ -219,7 +228,7 @@ impl Metering {
                     ledger.release(id);
                     None
                 }
-                Some(metered) => ledger.settle(id, metered, &rules.prices).map(|charged| charged.entry),
+                Some(metered) => ledger.settle(id, metered, rules).map(|charged| charged.entry),
             }
         };
         self.0.freed.notify_waiters();

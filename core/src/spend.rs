@@ -95,17 +95,25 @@ pub struct Rules {
     pub prices: Prices,
     /// `budget.assumed_output_tokens`: the output of a request that names no maximum.
     pub assumed_output: u64,
+    /// `acp.model` and `states.*.model`: what the workflow has its agents ask.
+    pub models: BTreeSet<String>,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { caps: Caps::default(), prices: Prices::default(), assumed_output: Self::ASSUMED_OUTPUT }
+        let (caps, prices, models) = Default::default();
+        Self { caps, prices, assumed_output: Self::ASSUMED_OUTPUT, models }
     }
 }
 
 impl Rules {
     /// The default of `budget.assumed_output_tokens`.
     pub const ASSUMED_OUTPUT: u64 = 128_000;
+
+    /// Whether the workflow names this model in full: always told apart, whatever else agents invent.
+    pub fn names(&self, model: &str) -> bool {
+        self.models.contains(model) || self.prices.names(model)
+    }
 }
 
 /// What was used.
@@ -227,6 +235,8 @@ pub struct Standing {
     pub issues: BTreeMap<IssueId, Met>,
     /// The day's or the workflow's budget, when it is met: nothing that needs a model may start.
     pub shut: Option<Met>,
+    /// Issues that went away because requests of others leave no room in a budget; there is none yet.
+    pub crowded_out: BTreeSet<IssueId>,
     /// States whose agent needs no model.
     pub modelless: BTreeSet<StateName>,
 }

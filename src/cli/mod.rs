@@ -9,6 +9,7 @@ mod explain;
 mod gc;
 mod journal;
 mod log;
+mod raise;
 mod running;
 mod say;
 mod text;
@@ -25,6 +26,7 @@ pub use explain::Explain;
 pub use gc::Gc;
 pub use journal::Journal;
 pub use log::Log;
+pub use raise::Raise;
 pub use say::Say;
 
 /// Runs coding agents on the issues of a workflow, each in its own sandbox, and hands back patches.
@@ -60,6 +62,8 @@ pub enum Verb {
     Answer(Answer),
     /// Tells an agent something that it did not ask.
     Say(Say),
+    /// Allows more of the budget that an issue was put aside for.
+    Raise(Raise),
     /// Shows what an agent was told, said, thought and did.
     Log(Log),
     /// Tries every sandbox runtime on this machine, and says what each enforces.

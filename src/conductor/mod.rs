@@ -567,6 +567,7 @@ fn stop_phase(cause: StopCause) -> &'static str {
         StopCause::Missing => "stopping: file gone",
         StopCause::WallTime => "stopping: out of wall time",
         StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_) => "stopping: its model provider does not answer it",
+        StopCause::BudgetBusy => "stopping: no room in a budget beside others",
         StopCause::Spend => "stopping: a budget is used up",
         StopCause::Released => "stopping: the question can wait without a sandbox",
     }

@@ -2,6 +2,7 @@
 //! stand tell can be compared: what went behind a checkpoint is not known any more.
 
 mod egress;
+mod standings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +38,7 @@ struct Told {
     /// A question or letter was too large for its event, so that its number is not told.
     untold: bool,
     egress: egress::Told,
+    standings: standings::Told,
 }
 
 struct Run {
@@ -75,6 +77,7 @@ impl Told {
             self.before = body["questions"].as_i64().zip(body["letters"].as_i64());
         }
         self.egress.take(seq, kind, run, issue.as_deref(), body);
+        self.standings.take(seq, kind, issue.as_deref(), body);
         if let Some(id) = body["raise"].as_i64().filter(|_| kind == "raised") {
             let words = ["scope", "name", "unit"].map(|key| text(key).unwrap_or_default());
             let [scope, name, unit] = words;
@@ -197,6 +200,7 @@ pub(super) fn differences(db: &Connection) -> rusqlite::Result<Vec<String>> {
     runs(db, &told, &mut found)?;
     words(db, &told, &mut found)?;
     told.egress.differences(db, &mut found)?;
+    told.standings.differences(db, told.is_all, &mut found)?;
     spent(db, &told, &mut found)?;
     found.truncate(MOST);
     Ok(found)

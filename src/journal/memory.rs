@@ -13,7 +13,7 @@ use symphony_core::session::Kept;
 use symphony_core::steering::{Letter, OpenQuestion};
 
 use super::chain::{self, Entry, signed};
-use super::{egress, letters, schema, sessions, spend, state};
+use super::{egress, letters, schema, sessions, spend, standings, state};
 
 /// How a run ended that its process did not outlive.
 const CUT_OFF: &str = "symphony ended without a word while this run was under way; what was exported is kept";
@@ -50,6 +50,8 @@ pub struct Memory {
     pub egress: KeptEgress,
     /// What was used of models, and what people allowed.
     pub spend: symphony_core::spend::Past,
+    /// What providers said of credentials, and how often they answered no request of an issue.
+    pub told: standings::Told,
 }
 
 /// Ends the runs that are said to be under way, and charges what their requests could still use: their process is gone,
@@ -108,5 +110,6 @@ pub(super) fn read(db: &Connection, origin: Origin) -> rusqlite::Result<Memory> 
         sessions: sessions::all(db)?,
         egress: egress::kept(db)?,
         spend: spend::all(db)?,
+        told: standings::all(db)?,
     })
 }

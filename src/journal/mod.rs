@@ -17,6 +17,7 @@ mod memory;
 mod schema;
 mod sessions;
 mod spend;
+pub mod standings;
 mod state;
 #[cfg(test)]
 mod tests;

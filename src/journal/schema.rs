@@ -82,7 +82,9 @@ CREATE TABLE sessions (issue TEXT PRIMARY KEY, id TEXT NOT NULL, agent TEXT NOT 
 ";
 
 /// From format 4 to 5: hosts that agents asked for, what people decided about them, and what each run reached; what was used
-/// of models, what requests under way may use, what people allowed.
+/// of models, what requests under way may use, what people allowed; what providers said of each credential, and how often
+/// issues were sent away. A credential is known by a hash with a key of this journal alone, which no event and so no export
+/// holds: keys of strangers are too long to be guessed, but one of a server at home may be a word.
 const TO_5: &str = "
 CREATE TABLE egress_asked (id INTEGER PRIMARY KEY, run INTEGER NOT NULL, issue TEXT NOT NULL, host TEXT NOT NULL,
     port INTEGER NOT NULL, asked_at TEXT NOT NULL) STRICT;
@@ -100,6 +102,10 @@ CREATE TABLE reservations (id INTEGER PRIMARY KEY, at TEXT NOT NULL, day TEXT NO
     nano_usd INTEGER) STRICT;
 CREATE TABLE raises (id INTEGER PRIMARY KEY, scope TEXT NOT NULL, name TEXT NOT NULL, unit TEXT NOT NULL,
     amount INTEGER NOT NULL, at TEXT NOT NULL) STRICT;
+CREATE TABLE standings (credential TEXT PRIMARY KEY, provider TEXT NOT NULL, kind TEXT NOT NULL, until TEXT,
+    in_a_row INTEGER NOT NULL) STRICT;
+CREATE TABLE in_vain (issue TEXT PRIMARY KEY, times INTEGER NOT NULL) STRICT;
+INSERT OR REPLACE INTO about VALUES ('credential_key', lower(hex(randomblob(32))));
 ";
 
 /// The name of the copy that is kept of a journal in an older format.

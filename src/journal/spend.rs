@@ -139,7 +139,7 @@ impl Journal {
     /// The journal cannot be written: the request must not be sent.
     pub fn reserved(&self, reservation: Reservation) -> Written<()> {
         self.write_soon("reserved", move |tx| {
-            let Reservation { id, of, cost } = reservation;
+            let Reservation { id, of, cost, model } = reservation;
             tx.prepare(
                 "INSERT INTO reservations (id, at, day, run, issue, provider, model, input, output, nano_usd)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -151,7 +151,7 @@ impl Journal {
                 signed(of.run.0),
                 of.issue.0,
                 of.provider.name(),
-                of.model,
+                model,
                 bounded(of.most.input),
                 bounded(of.most.output),
                 cost.map(|cost| bounded(cost.0)),

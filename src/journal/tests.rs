@@ -7,6 +7,7 @@ mod formats;
 mod model;
 mod rows;
 mod spend;
+mod standings;
 
 use symphony_core::board::{EndReason, LastRun, ParkReason, Parked};
 use symphony_core::budget::{Bound, Used};

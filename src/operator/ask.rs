@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::hosts::Hosts;
 use super::place::{Place, PlaceError};
+use super::raise::Allowed;
 use super::wire::{Accepted, Answer, Line, Refusal, Request, VERSION};
 
 /// Longest answer, in bytes: far above what a tracker of a hundred thousand issues takes.
@@ -55,6 +56,14 @@ pub fn tell(place: &Place, request: &Request) -> Result<Accepted, AskError> {
 /// # Errors
 /// As [`tell`].
 pub fn hosts(place: &Place, request: &Request) -> Result<Hosts, AskError> {
+    exchange(place, request)
+}
+
+/// Asks the symphony of `place` to allow more of a budget.
+///
+/// # Errors
+/// As [`tell`].
+pub fn raise(place: &Place, request: &Request) -> Result<Allowed, AskError> {
     exchange(place, request)
 }
 

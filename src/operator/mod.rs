@@ -8,13 +8,15 @@ mod ask;
 pub(crate) mod fuzz;
 mod hosts;
 mod place;
+mod raise;
 mod serve;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-pub use ask::{AskError, ask, hosts, tell};
+pub use ask::{AskError, ask, hosts, raise, tell};
 pub use hosts::{HostRow, Hosts};
 pub use place::{Place, PlaceError, Socket, is_same_file};
+pub use raise::Allowed;
 pub use serve::serve;
 pub use wire::{Accepted, Answer, Explanation, LastEnd, Of, Refusal, Request, Run, VERSION};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use symphony_core::explain;
+use symphony_core::explain::{self, Explained};
 use symphony_core::ids::Identifier;
 use symphony_core::steering::By;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::hosts::{self, Hosts};
 use super::place::{Socket, is_same_file, own_uid};
+use super::raise::{self, Allowed};
 use super::wire::{Accepted, Answer, Refusal, Request, VERSION, instant, line};
 use crate::conductor::handle::{AnswerError, Handle, Taken};
 
@@ -116,6 +117,7 @@ pub(super) enum Answered {
     Explained(Box<Answer>),
     Taken(Accepted),
     Hosts(Hosts),
+    Raised(Allowed),
 }
 
 /// The answer to one line.
@@ -129,17 +131,20 @@ pub(super) async fn respond(request: &[u8], handle: &Handle) -> Result<Answered,
     }
     let command = value["command"].as_str().unwrap_or_default().to_owned();
     let about_hosts = hosts::COMMANDS.contains(&command.as_str());
-    if !about_hosts && !["explain", "answer", "say"].contains(&command.as_str()) {
+    if !about_hosts && !["explain", "answer", "say", "raise"].contains(&command.as_str()) {
         let message = format!("no command is called {}", value["command"]);
         return Err(Refusal::new(
             "unknown-command",
             message,
-            "`explain`, `answer`, `say`, `egress`, `egress-decide` and `egress-forget` are",
+            "`explain`, `answer`, `say`, `raise`, `egress`, `egress-decide` and `egress-forget` are",
         ));
     }
     let request: Request = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
     if about_hosts {
         return hosts::respond(&request, handle).await.map(Answered::Hosts);
+    }
+    if command == "raise" {
+        return raise::respond(&request, handle).await.map(Answered::Raised);
     }
     if command != "explain" {
         return take(request, handle).await.map(Answered::Taken);
@@ -152,7 +157,7 @@ pub(super) async fn respond(request: &[u8], handle: &Handle) -> Result<Answered,
     Ok(Answered::Explained(Box::new(answer)))
 }
 
-fn unknown(missing: &explain::NoSuch) -> Refusal {
+pub(super) fn unknown(missing: &explain::NoSuch) -> Refusal {
     Refusal::new("no-such-issue", missing.to_string(), missing.hint())
 }
 
@@ -169,11 +174,7 @@ async fn take(request: Request, handle: &Handle) -> Result<Accepted, Refusal> {
         return Err(Refusal::new("other-workflow", format!("no symphony runs on {workflow}"), hint));
     }
     let found = explain::find(&snapshot, name).map_err(|missing| unknown(&missing))?;
-    let identifier = match found.as_slice() {
-        [one] if one.id.is_some() => Identifier(one.name.clone()),
-        [one] => return Err(Refusal::new("no-such-issue", format!("{name} is no issue: {}", one.reason), see(name))),
-        _ => return Err(Refusal::new("no-such-issue", format!("{name} may mean several issues"), see(name))),
-    };
+    let identifier = named(name, &found)?;
     let taken = match request.command.as_str() {
         "answer" => {
             let answered = handle.answer(identifier.clone(), request.question, text, By::Cli).await;
@@ -183,6 +184,15 @@ async fn take(request: Request, handle: &Handle) -> Result<Accepted, Refusal> {
     };
     let Taken { at, waits } = taken.map_err(|error| refused(&error, &identifier))?;
     Ok(Accepted { v: VERSION, identifier: identifier.0, accepted_at: instant(at), waits })
+}
+
+/// The one issue that was found by this name.
+pub(super) fn named(name: &str, found: &[Explained]) -> Result<Identifier, Refusal> {
+    match found {
+        [one] if one.id.is_some() => Ok(Identifier(one.name.clone())),
+        [one] => Err(Refusal::new("no-such-issue", format!("{name} is no issue: {}", one.reason), see(name))),
+        _ => Err(Refusal::new("no-such-issue", format!("{name} may mean several issues"), see(name))),
+    }
 }
 
 fn see(name: &str) -> String {

@@ -16,14 +16,14 @@ pub const VERSION: u32 = 1;
 pub struct Request {
     /// [`VERSION`]
     pub v: u32,
-    /// `explain`, `answer`, `say`, or one about hosts: `egress`, `egress-decide`, `egress-forget`
+    /// `explain`, `answer`, `say`, `raise`, or one about hosts: `egress`, `egress-decide`, `egress-forget`
     pub command: String,
     /// Which issue, file or name; none is all of them.
     pub issue: Option<String>,
     /// The words of `answer` and `say`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// The workflow that is meant, absolute: `answer` and `say` change nothing in another one.
+    /// The workflow that is meant, absolute: only `explain` does without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<String>,
     /// The question that `answer` answers; without it, the one that is open.
@@ -38,6 +38,12 @@ pub struct Request {
     /// What `egress-decide` says: `once`, `issue`, `always` or `never`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verb: Option<String>,
+    /// By how much `raise` raises, as a person types it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
+    /// In what: `tokens` or `usd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
 }
 
 /// The answer to `answer` and `say`.

@@ -162,7 +162,10 @@ impl Attempt {
                 line.turn_ended().await.map_err(|error| failed(FailureCode::Journal, error))?;
             }
             // A turn that was answered shows that the session works, and knows what it was told.
-            let sent_away = matches!(stopped, Some(StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_)));
+            let sent_away = matches!(
+                stopped,
+                Some(StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_) | StopCause::BudgetBusy)
+            );
             let answered = ended || (turn.usable && (sent_away || turn.end == TurnEnd::Cancelled));
             if let Some(kept) = talk.session.take_if(|_| answered)
                 && let Err(error) = line.session(Some(kept)).await

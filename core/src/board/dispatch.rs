@@ -64,6 +64,9 @@ impl Board {
         if let Some(met) = policy.spend.issues.get(&issue.id).filter(|_| needs_model) {
             return Err(NotNow::WillPark(ParkReason::Spend(*met)));
         }
+        if needs_model && policy.spend.crowded_out.contains(&issue.id) {
+            return Err(NotNow::NoBudgetRoom);
+        }
         if let Some(Claim::Waiting { until, .. }) = self.claims.get(&issue.id)
             && *until > now
         {
@@ -202,14 +205,14 @@ impl Board {
     }
 }
 
-/// Whether its last run gave its slot back while it waited, for a human or for a provider, which is charged to nobody,
-/// and no person decided anything since.
+/// Whether its last run gave its slot back while it waited, for a human, a provider or room in a budget, which is charged
+/// to nobody, and no person decided anything since.
 fn was_released(counters: &Counters) -> bool {
     let since = counters.since_grant();
     match counters.last.as_ref().map(|last| last.reason) {
         Some(EndReason::AwaitingAnswer) => since.turns > 0,
         // The turn that it could not finish is not charged either, but its time is.
-        Some(EndReason::ProviderPaused | EndReason::ProviderLogin) => since.wall_ms > 0,
+        Some(EndReason::ProviderPaused | EndReason::ProviderLogin | EndReason::BudgetBusy) => since.wall_ms > 0,
         _ => false,
     }
 }

@@ -47,6 +47,8 @@ words! {
         BudgetWall = "budget-wall",
         /// A budget in tokens or money is used up.
         BudgetSpend = "budget-spend",
+        /// Requests of other issues left no room in a budget; it goes on when there is some.
+        BudgetBusy = "budget-busy",
         /// A person moved the issue, held it back or took its label.
         CancelledByOperator = "cancelled-by-operator",
         /// The issue was not active or not there any more when we looked.
@@ -226,6 +228,8 @@ pub enum StopCause {
     ProviderPaused(Provider),
     /// Its model provider does not take the credential, or there is none.
     ProviderLogin(Provider),
+    /// Requests of other issues that are under way leave no room in a budget.
+    BudgetBusy,
     /// symphony is shutting down.
     Drain,
 }
@@ -245,6 +249,7 @@ impl StopCause {
             Self::ProviderLogin(_) => {
                 "its model provider takes no credential of this host; it goes on with another one"
             }
+            Self::BudgetBusy => "requests of other issues leave no room in a budget; it goes on when one has ended",
             Self::Drain => "symphony is shutting down",
         }
     }
@@ -258,6 +263,7 @@ impl StopCause {
             Self::Released => EndReason::AwaitingAnswer,
             Self::ProviderPaused(_) => EndReason::ProviderPaused,
             Self::ProviderLogin(_) => EndReason::ProviderLogin,
+            Self::BudgetBusy => EndReason::BudgetBusy,
             Self::Drain => EndReason::Shutdown,
         }
     }

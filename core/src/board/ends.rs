@@ -131,9 +131,9 @@ impl Board {
                 let granted = &mut self.counters_mut(&id).granted;
                 granted.sessions = granted.sessions.saturating_add(1);
             }
-            // Nor does a provider that would not answer: neither the run nor the turn it could not finish. Its time is
-            // counted, so even this has an end.
-            RunEnd::Stopped(StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_)) => {
+            // Nor does a provider that would not answer, or a budget without room beside others: neither the run nor the
+            // turn it could not finish. Its time is counted, so even this has an end.
+            RunEnd::Stopped(StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_) | StopCause::BudgetBusy) => {
                 let granted = &mut self.counters_mut(&id).granted;
                 granted.sessions = granted.sessions.saturating_add(1);
                 granted.turns = granted.turns.saturating_add(u32::from(had_a_turn));

@@ -311,11 +311,14 @@ impl Board {
         let mut left = !self.ambiguous.is_empty() || !self.malformed.is_empty() || self.look.error.is_some();
         for issue in self.issues.values() {
             match self.verdict(issue, now, policy) {
-                // A wait of a provider ends by itself, too.
+                // A wait of a provider ends by itself, too, and so do requests.
                 Ok(())
-                | Err(NotNow::WillPark(_) | NotNow::ProviderPaused { .. } | NotNow::Closed(Closed::TryingSandbox(_)))
-                    if !blind =>
-                {
+                | Err(
+                    NotNow::WillPark(_)
+                    | NotNow::ProviderPaused { .. }
+                    | NotNow::NoBudgetRoom
+                    | NotNow::Closed(Closed::TryingSandbox(_)),
+                ) if !blind => {
                     return None;
                 }
                 // The default answer comes by itself.

@@ -122,6 +122,8 @@ pub enum NotNow {
     Unseen,
     /// A budget in tokens or money of all issues is met, and its agent would need a model.
     Spend(Met),
+    /// Requests of other issues that are under way leave no room in a budget for what its agent asked last.
+    NoBudgetRoom,
     /// Nothing starts at all.
     Closed(Closed),
     /// A shutdown is under way.
@@ -160,6 +162,7 @@ impl NotNow {
             Self::Unconfirmed => "unconfirmed",
             Self::Unseen => "unseen",
             Self::Spend(_) => "spend",
+            Self::NoBudgetRoom => "no-budget-room",
             Self::Closed(Closed::WorkflowBroken) => "workflow-broken",
             Self::Closed(Closed::NoSandbox(_)) => "no-sandbox",
             Self::Closed(Closed::TryingSandbox(_)) => "trying-sandbox",
@@ -230,6 +233,10 @@ impl fmt::Display for NotNow {
             Self::Unconfirmed => write!(f, "its file is being looked at again"),
             Self::Unseen => write!(f, "its file is missing or cannot be read just now"),
             Self::Spend(met) => write!(f, "{}; {}", Met { asked: 0, ..*met }, met.until()),
+            Self::NoBudgetRoom => write!(
+                f,
+                "the rest of a budget is set aside for requests of other issues; it goes on when one of them has ended"
+            ),
             Self::Closed(Closed::NoSandbox(why)) => write!(f, "no sandbox can run it: {why}"),
             Self::Closed(closed) => f.write_str(closed.why()),
             Self::Draining => write!(f, "symphony is shutting down"),

@@ -263,6 +263,7 @@ impl Board {
                     | NotNow::ImageMissing { .. }
                     | NotNow::ImageUnclear { .. }
                     | NotNow::ProviderPaused { .. }
+                    | NotNow::NoBudgetRoom
                     | NotNow::NoCredit { .. }
                     | NotNow::NoCredential { .. }
                     | NotNow::BlockedBy(..)

@@ -254,8 +254,8 @@ impl ParkReason {
             Self::Spend(met) => {
                 let by_itself = if met.scope == Scope::Day { ", as it does when the next day begins" } else { "" };
                 format!(
-                    "Raise `{}` in the dashboard's inbox, or in the workflow file, and the issue goes back by itself{by_itself}; \
-                     moved back without that, it may use no more.",
+                    "Raise `{}` in the dashboard's inbox, with `symphony raise`, or in the workflow file, and the issue goes \
+                     back by itself{by_itself}; moved back without that, it may use no more.",
                     met.key()
                 )
             }

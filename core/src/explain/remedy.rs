@@ -86,6 +86,7 @@ pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot
         | NotNow::Closed(Closed::NoSandbox(_) | Closed::TryingSandbox(_) | Closed::Journal(_))
         | NotNow::BackingOff(_)
         | NotNow::ProviderPaused { .. }
+        | NotNow::NoBudgetRoom
         | NotNow::WillPark(_)
         | NotNow::Running
         | NotNow::Resuming

@@ -1,7 +1,7 @@
 //! The ledger: what was used, and what requests under way may still use. A request is let go only when the most that it
 //! can use fits below every cap beside what others may still use, so no cap is passed while that bound holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 
@@ -10,7 +10,8 @@ use crate::broker::{Metered, Most, Provider, Usage};
 use crate::ids::{IssueId, RunId};
 use crate::money::Money;
 
-/// Names of models that are told apart; an agent may invent them.
+/// Names of models that are told apart beside those of the workflow. Providers tell them, and some repeat what an agent
+/// invents.
 const MODELS_MAX: usize = 200;
 /// What stands for all others.
 const OTHERS: &str = "(others)";
@@ -46,6 +47,8 @@ pub struct Reservation {
     pub of: Wanted,
     /// What it can cost at most; `None`: it has no price.
     pub cost: Option<Money>,
+    /// The model it is charged to when nobody says which one answered: the one that is asked, if that is no invention.
+    pub model: String,
 }
 
 impl Reservation {
@@ -58,12 +61,12 @@ impl Reservation {
 
     /// What is charged for it when nobody says what it used.
     pub fn assumed(&self) -> Entry {
-        let Wanted { issue, day, provider, model, most, .. } = self.of.clone();
+        let Wanted { issue, day, provider, most, .. } = self.of.clone();
         let used = Usage { input: most.input, output: most.output, ..Usage::default() };
         let cost = self.cost.unwrap_or_default();
         let unpriced = if self.cost.is_none() { most.tokens() } else { 0 };
         let sums = Sums { requests: 1, used, cost, unpriced, assumed: most.tokens() };
-        Entry { day, issue, provider: provider.name().to_owned(), model, sums }
+        Entry { day, issue, provider: provider.name().to_owned(), model: self.model.clone(), sums }
     }
 }
 
@@ -75,7 +78,10 @@ pub enum Denied {
     /// It does not fit.
     Met(Met),
     /// It would fit if requests that are under way used less than they may: ask again when one has ended.
-    Busy,
+    Busy {
+        /// Whether those of its own run alone leave no room.
+        own: bool,
+    },
 }
 
 /// A request that was charged.
@@ -116,6 +122,8 @@ pub struct Ledger {
     raised: BTreeMap<(Place, Unit), u64>,
     /// Caps of all issues that a request met.
     met: Vec<Met>,
+    /// Issues that went away for want of room, with what they wanted.
+    crowded_out: BTreeMap<IssueId, Wanted>,
 }
 
 impl Ledger {
@@ -142,40 +150,84 @@ impl Ledger {
             return Err(Denied::Unpriced(format!("{}{tier}", wanted.model)));
         }
         let cost = rates.map(|rates| rates.most(wanted.most));
-        let reservation = Reservation { id: self.next.saturating_add(1), of: wanted, cost };
-        let mut is_busy = false;
+        let model = self.called(wanted.provider, &wanted.model, rules);
+        let reservation = Reservation { id: self.next.saturating_add(1), of: wanted, cost, model };
+        if let Err(denied) = self.fits(&reservation, rules) {
+            if let Denied::Met(met) = denied {
+                self.remember(met);
+            }
+            return Err(denied);
+        }
+        self.next = reservation.id;
+        self.open.insert(reservation.id, reservation.clone());
+        self.runs.entry(reservation.of.run).or_default();
+        self.crowded_out.remove(&reservation.of.issue);
+        Ok(reservation)
+    }
+
+    /// What a model that nobody answered for is called: by its name where the workflow or an answer before told it. An agent
+    /// could fill the table with inventions otherwise, and hang up on each.
+    fn called(&self, provider: Provider, model: &str, rules: &Rules) -> String {
+        let is_known = rules.names(model) || self.models.contains_key(&(provider.name().to_owned(), model.to_owned()));
+        if is_known { model } else { OTHERS }.to_owned()
+    }
+
+    /// Whether there is room for it now.
+    fn fits(&self, reservation: &Reservation, rules: &Rules) -> Result<(), Denied> {
+        let (mut is_busy, mut own) = (false, false);
         for (scope, unit) in SCOPES.into_iter().flat_map(|scope| UNITS.map(|unit| (scope, unit))) {
             let place = place(scope, &reservation.of.issue, reservation.of.day);
             let Some(allowed) = self.allowed(&place, unit, &rules.caps) else { continue };
             let (used, asked) = (self.used(&place).of(unit), reservation.of(unit));
             if used.saturating_add(asked) > allowed {
-                let met = Met { scope, unit, day: reservation.of.day, used, asked, allowed };
-                self.remember(met);
-                return Err(Denied::Met(met));
+                return Err(Denied::Met(Met { scope, unit, day: reservation.of.day, used, asked, allowed }));
             }
-            let held = self.open.values().filter(|open| is_in(&place, &open.of));
-            let held = held.map(|open| open.of(unit)).fold(0, u64::saturating_add);
-            is_busy |= used.saturating_add(asked).saturating_add(held) > allowed;
+            let held = |open: &&Reservation| is_in(&place, &open.of);
+            let sum = |held: u64, open: &Reservation| held.saturating_add(open.of(unit));
+            let of_all = self.open.values().filter(held).fold(0, sum);
+            let is_own = |open: &&Reservation| open.of.run == reservation.of.run;
+            let of_own = self.open.values().filter(held).filter(is_own).fold(0, sum);
+            let is_full = |held: u64| used.saturating_add(asked).saturating_add(held) > allowed;
+            (is_busy, own) = (is_busy || is_full(of_all), own || is_full(of_own));
         }
-        if is_busy {
-            return Err(Denied::Busy);
-        }
-        self.next = reservation.id;
-        self.open.insert(reservation.id, reservation.clone());
-        self.runs.entry(reservation.of.run).or_default();
-        Ok(reservation)
+        if is_busy { Err(Denied::Busy { own }) } else { Ok(()) }
+    }
+
+    /// A run ends because requests of others leave no room for this one.
+    pub fn crowd_out(&mut self, wanted: Wanted) {
+        self.crowded_out.insert(wanted.issue.clone(), wanted);
+    }
+
+    /// Issues that went away so, and for which there is still no room. One for which there is, or for which a wait would
+    /// bring none, is forgotten.
+    pub fn crowded_out(&mut self, today: Date, rules: &Rules) -> BTreeSet<IssueId> {
+        let mut waiting = std::mem::take(&mut self.crowded_out);
+        waiting.retain(|_, wanted| {
+            wanted.day = today;
+            let rates = rules.prices.of(&wanted.model, wanted.tier.as_deref());
+            let cost = rates.map(|rates| rates.most(wanted.most));
+            let asked = Reservation { id: 0, of: wanted.clone(), cost, model: String::new() };
+            matches!(self.fits(&asked, rules), Err(Denied::Busy { .. }))
+        });
+        self.crowded_out = waiting;
+        self.crowded_out.keys().cloned().collect()
     }
 
     /// A request is over: it is charged what its provider told, or else what was set aside for it.
-    pub fn settle(&mut self, id: u64, metered: Option<&Metered>, prices: &Prices) -> Option<Charged> {
-        let reservation = self.open.remove(&id)?;
+    pub fn settle(&mut self, id: u64, metered: Option<&Metered>, rules: &Rules) -> Option<Charged> {
+        let mut reservation = self.open.remove(&id)?;
         let told = metered.filter(|metered| metered.whole).and_then(|metered| Some((metered, metered.usage?)));
         let mut entry = match told {
-            None => reservation.assumed(),
-            Some((metered, usage)) => told_entry(&reservation, metered, usage, prices),
+            None => {
+                // An answer to another one may have told it meanwhile.
+                reservation.model = self.called(reservation.of.provider, &reservation.of.model, rules);
+                reservation.assumed()
+            }
+            Some((metered, usage)) => told_entry(&reservation, metered, usage, &rules.prices),
         };
         let key = (entry.provider.clone(), entry.model.clone());
-        if !self.models.contains_key(&key) && self.models.len() >= MODELS_MAX {
+        let is_full = || self.models.keys().filter(|(_, model)| !rules.names(model)).count() >= MODELS_MAX;
+        if !self.models.contains_key(&key) && !rules.names(&entry.model) && is_full() {
             OTHERS.clone_into(&mut entry.model);
         }
         self.add(&entry);

@@ -47,6 +47,11 @@ fn sum(parts: &[(u64, Money)]) -> Money {
 pub struct Prices(pub Vec<(String, Rates)>);
 
 impl Prices {
+    /// Whether an entry names this model in full.
+    pub fn names(&self, model: &str) -> bool {
+        self.0.iter().any(|(entry, _)| entry.split(' ').next() == Some(model))
+    }
+
     /// The rates of this model in this tier; the longest entry that fits, a whole name before any beginning.
     pub fn of(&self, model: &str, tier: Option<&str>) -> Option<Rates> {
         let fits = |entry: &str| {

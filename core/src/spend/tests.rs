@@ -22,7 +22,7 @@ fn rules(caps: Caps) -> Rules {
     let million = usd("1000000");
     let rates = Rates { input: million, output: million, cache_read: million, cache_write: million };
     let prices = Prices(vec![("big*".to_owned(), rates)]);
-    Rules { caps, prices, assumed_output: 100 }
+    Rules { caps, prices, assumed_output: 100, ..Rules::default() }
 }
 
 fn of_issue(tokens: Option<u64>, money: Option<&str>) -> Caps {
@@ -51,11 +51,11 @@ fn a_request_waits_for_those_under_way_and_is_refused_only_when_it_cannot_fit() 
     let rules = rules(of_issue(Some(100), None));
     let mut ledger = Ledger::default();
     let first = ledger.reserve(wanted("A", "big", 60), &rules).expect("it fits");
-    assert_eq!(ledger.reserve(wanted("A", "big", 60), &rules), Err(Denied::Busy));
+    assert_eq!(ledger.reserve(wanted("A", "big", 60), &rules), Err(Denied::Busy { own: true }));
     ledger.reserve(wanted("B", "big", 60), &rules).expect("another issue has a budget of its own");
-    ledger.settle(first.id, Some(&answer("big", 30)), &rules.prices).expect("charged");
+    ledger.settle(first.id, Some(&answer("big", 30)), &rules).expect("charged");
     let second = ledger.reserve(wanted("A", "big", 60), &rules).expect("the first took less than it could");
-    ledger.settle(second.id, None, &rules.prices).expect("charged");
+    ledger.settle(second.id, None, &rules).expect("charged");
     let met = Met { scope: Scope::Issue, unit: Unit::Tokens, day: TODAY, used: 90, asked: 20, allowed: 100 };
     assert_eq!(ledger.reserve(wanted("A", "big", 20), &rules), Err(Denied::Met(met)));
     assert_eq!(
@@ -71,6 +71,36 @@ fn a_request_waits_for_those_under_way_and_is_refused_only_when_it_cannot_fit() 
 }
 
 #[test]
+fn an_issue_without_room_beside_the_requests_of_others_waits_until_one_of_them_ends() {
+    let mut rules = rules(Caps { day: Cap { tokens: Some(100), money: None }, ..Caps::default() });
+    let mut ledger = Ledger::default();
+    let of = |name: &str, run, most| Wanted { run: RunId(run), ..wanted(name, "big", most) };
+    let first = ledger.reserve(of("A", 1, 60), &rules).expect("it fits");
+    assert_eq!(
+        ledger.reserve(of("A", 1, 60), &rules),
+        Err(Denied::Busy { own: true }),
+        "its own requests are in its way"
+    );
+    assert_eq!(ledger.reserve(of("B", 2, 60), &rules), Err(Denied::Busy { own: false }));
+    assert!(ledger.crowded_out(TODAY, &rules).is_empty(), "it asks again itself");
+    ledger.crowd_out(of("B", 2, 60));
+    assert_eq!(ledger.crowded_out(TODAY, &rules), [issue("B")].into());
+    ledger.settle(first.id, Some(&answer("big", 40)), &rules).expect("charged");
+    assert!(ledger.crowded_out(TODAY, &rules).is_empty(), "now there is room");
+    let second = ledger.reserve(of("A", 3, 60), &rules).expect("which A takes");
+    assert!(ledger.crowded_out(TODAY, &rules).is_empty(), "B was let go, and finds out itself");
+    ledger.crowd_out(of("B", 2, 60));
+    ledger.settle(second.id, Some(&answer("big", 60)), &rules).expect("charged");
+    assert!(ledger.crowded_out(TODAY, &rules).is_empty(), "a cap that is met is another reason");
+    // Another day is another budget.
+    ledger.reserve(Wanted { day: date(2026, 2, 1), ..of("A", 4, 60) }, &rules).expect("it fits");
+    ledger.crowd_out(of("B", 2, 60));
+    assert_eq!(ledger.crowded_out(date(2026, 2, 1), &rules), [issue("B")].into());
+    rules.caps = Caps::default();
+    assert!(ledger.crowded_out(date(2026, 2, 1), &rules).is_empty(), "nor does a cap bind that is gone");
+}
+
+#[test]
 fn under_a_cap_of_money_nothing_without_a_price_is_asked() {
     let rules = rules(of_issue(None, Some("100")));
     let mut ledger = Ledger::default();
@@ -80,7 +110,7 @@ fn under_a_cap_of_money_nothing_without_a_price_is_asked() {
     let first = ledger.reserve(wanted("A", "big", 70), &rules).expect("it fits");
     assert_eq!(first.cost, Some(usd("70")));
     // It calls itself otherwise, and is charged as what was asked.
-    ledger.settle(first.id, Some(&answer("alias", 40)), &rules.prices).expect("charged");
+    ledger.settle(first.id, Some(&answer("alias", 40)), &rules).expect("charged");
     assert_eq!(ledger.issue(&issue("A")).money().as_deref(), Some("$40.00"));
     let Err(Denied::Met(met)) = ledger.reserve(wanted("A", "big", 61), &rules) else { panic!("it does not fit") };
     assert_eq!((met.code(), met.used, met.allowed), ("budget-usd", usd("40").0, usd("100").0));
@@ -94,7 +124,7 @@ fn without_a_price_tokens_are_counted_and_said_to_have_none() {
     let mut ask = |model: &str, tier: Option<&str>| {
         let reserved = ledger.reserve(wanted("A", model, 50), &rules).expect("no cap");
         let metered = Metered { tier: tier.map(str::to_owned), ..answer(model, 7) };
-        ledger.settle(reserved.id, Some(&metered), &rules.prices).expect("charged");
+        ledger.settle(reserved.id, Some(&metered), &rules).expect("charged");
         ledger.issue(&issue("A")).money().expect("something was used")
     };
     assert_eq!(ask("small", None), "7 unpriced tokens");
@@ -116,7 +146,7 @@ fn a_days_budget_that_was_met_shuts_until_it_is_raised_or_the_day_is_over() {
     assert!(matches!(ledger.reserve(wanted("C", "big", u64::MAX), &rules), Err(Denied::Met(_))));
     assert_eq!(ledger.shut(TODAY, &caps), None, "who asks for too much stops nobody else");
     let first = ledger.reserve(wanted("A", "big", 90), &rules).expect("it fits");
-    ledger.settle(first.id, Some(&answer("big", 90)), &rules.prices).expect("charged");
+    ledger.settle(first.id, Some(&answer("big", 90)), &rules).expect("charged");
     assert_eq!(ledger.shut(TODAY, &caps), None);
     let Err(Denied::Met(met)) = ledger.reserve(wanted("B", "big", 30), &rules) else { panic!("it does not fit") };
     assert_eq!(ledger.shut(TODAY, &caps), Some(met), "met, although 10 are left");
@@ -145,7 +175,7 @@ fn an_issue_that_has_nothing_left_is_told_and_a_removed_cap_is_over() {
     let rules = rules(caps);
     let mut ledger = Ledger::default();
     let first = ledger.reserve(wanted("A", "big", 100), &rules).expect("it fits");
-    ledger.settle(first.id, Some(&answer("big", 100)), &rules.prices).expect("charged");
+    ledger.settle(first.id, Some(&answer("big", 100)), &rules).expect("charged");
     let met = ledger.used_up(TODAY, &caps)[&issue("A")];
     assert_eq!((met.used, met.asked, met.allowed), (100, 0, 100));
     let standing = Standing { today: TODAY, caps, ..Standing::default() };
@@ -157,12 +187,41 @@ fn an_issue_that_has_nothing_left_is_told_and_a_removed_cap_is_over() {
 }
 
 #[test]
+fn names_of_which_no_answer_told_take_no_place_and_those_of_the_workflow_always_have_one() {
+    let mut rules = rules(Caps::default());
+    rules.models.insert("of-the-workflow".to_owned());
+    rules.prices.0.push(("priced fast".to_owned(), rules.prices.0[0].1));
+    let mut ledger = Ledger::default();
+    let mut cut = |model: &str, told: Option<&str>| {
+        let reserved = ledger.reserve(wanted("A", model, 5), &rules).expect("no cap");
+        let answer = told.map(|told| answer(told, 5));
+        let entry = ledger.settle(reserved.id, answer.as_ref(), &rules).expect("charged").entry;
+        assert!(told.is_some() || entry.model == reserved.model, "a start after a kill charges the same");
+        entry.model
+    };
+    // An agent hangs up on each of its inventions; `big*` has a price, which makes no name of it real.
+    for number in 0..1000 {
+        assert_eq!(cut(&format!("big-{number}"), None), "(others)");
+    }
+    assert_eq!(cut("big", Some("big-real")), "big-real");
+    assert_eq!(cut("big-real", None), "big-real", "an answer told it");
+    for number in 0..1000 {
+        cut("x", Some(&format!("echo-{number}")));
+    }
+    assert_eq!(cut("x", Some("one-more")), "(others)", "a provider that repeats inventions fills its own part");
+    for model in ["of-the-workflow", "priced"] {
+        assert_eq!((cut(model, None).as_str(), cut("x", Some(model)).as_str()), (model, model));
+    }
+    assert_eq!(cut("priced fast", None), "(others)", "a tier is no part of a name");
+}
+
+#[test]
 fn names_that_an_agent_invents_are_told_apart_only_so_far() {
     let rules = rules(Caps::default());
     let mut ledger = Ledger::default();
     for number in 0..1000 {
         let reserved = ledger.reserve(wanted("A", "x", 5), &rules).expect("no cap");
-        ledger.settle(reserved.id, Some(&answer(&format!("m{number}"), 1)), &rules.prices).expect("charged");
+        ledger.settle(reserved.id, Some(&answer(&format!("m{number}"), 1)), &rules).expect("charged");
     }
     let models: Vec<_> = ledger.models(TODAY).map(|(_, model, today, ever)| (model.to_owned(), today, ever)).collect();
     assert!(models.len() <= 201, "{}", models.len());
@@ -241,7 +300,7 @@ proptest! {
                     match ledger.reserve(wanted, &rules) {
                         Ok(reservation) => open.push(reservation),
                         Err(Denied::Unpriced(_)) => prop_assert!(!priced && rules.caps.count_money()),
-                        Err(Denied::Busy) => prop_assert!(!open.is_empty(), "nobody waits for nobody"),
+                        Err(Denied::Busy { .. }) => prop_assert!(!open.is_empty(), "nobody waits for nobody"),
                         Err(Denied::Met(met)) => prop_assert!(met.used + met.asked > met.allowed),
                     }
                 }
@@ -251,7 +310,7 @@ proptest! {
                     let part = if honest { part.min(100) } else { part };
                     let used = Usage { input: most.input * part / 100, output: most.output * part / 100, ..Usage::default() };
                     let metered = Metered { usage: Some(used), whole, ..answer(&reservation.of.model, 0) };
-                    let entry = ledger.settle(reservation.id, Some(&metered), &rules.prices).expect("open").entry;
+                    let entry = ledger.settle(reservation.id, Some(&metered), &rules).expect("open").entry;
                     let expected = if whole { used.input + used.output } else { most.tokens() };
                     prop_assert_eq!(entry.sums.tokens(), expected);
                     prop_assert_eq!(entry.sums.assumed, if whole { 0 } else { expected });

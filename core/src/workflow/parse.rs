@@ -12,6 +12,7 @@ use super::{
     secrets, smolvm, spending,
 };
 use crate::prompt::Prompt;
+use crate::spend::Rules;
 use crate::yaml::{self, Kind};
 
 /// 1 TiB and 1 PiB of headroom in MiB; more is a typing mistake.
@@ -97,6 +98,8 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
     let sandbox = sandbox(reader, root);
     let smolvm = smolvm::read(reader, root, &sandbox, providers::is_staged(root));
     let outward = reader.section(root, "egress", "egress");
+    let of_states = states.rules.values().filter_map(|rule| rule.model.as_ref());
+    let models = acp.model.iter().chain(of_states).cloned().collect();
     Workflow {
         dir: reader.place.dir.clone(),
         prompt: String::new(),
@@ -117,7 +120,7 @@ fn settings(reader: &mut Reader<'_>, root: &Section<'_>, fenced_later: bool) -> 
         retention: retention::read(reader, root),
         models: providers::read(reader, root, &outward),
         egress: egress::allowed(reader, &outward),
-        spending: spending::read(reader, root),
+        spending: Rules { models, ..spending::read(reader, root) },
     }
 }
 

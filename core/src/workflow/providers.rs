@@ -17,7 +17,8 @@ pub struct Models {
     pub anthropic: ProviderRule,
     /// `providers.openai`
     pub openai: ProviderRule,
-    /// `providers.hold_ms`: how long a request is held for a provider that asked to wait; after that its run ends.
+    /// `providers.hold_ms`: how long a request is held for a provider that asked to wait, or for room in a budget; after
+    /// that its run ends.
     pub hold_ms: u64,
     /// `credentials: stage`: whether logins are copied into sandboxes.
     pub staged: bool,

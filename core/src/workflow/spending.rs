@@ -28,7 +28,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Rules {
         reader.note(problem.hint("remove one of them; through the broker every request is counted"));
     }
     let assumed = tokens(reader, &budget, "assumed_output_tokens").unwrap_or(Rules::ASSUMED_OUTPUT);
-    Rules { caps, prices: prices(reader, root), assumed_output: assumed }
+    Rules { caps, prices: prices(reader, root), assumed_output: assumed, ..Rules::default() }
 }
 
 /// The map below `key`; anything else is an error.

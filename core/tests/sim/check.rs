@@ -33,6 +33,7 @@ impl World {
                         | StopCause::Drain
                         | StopCause::ProviderPaused(_)
                         | StopCause::ProviderLogin(_)
+                        | StopCause::BudgetBusy
                 ),
                 _ => false,
             };

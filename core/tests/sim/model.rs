@@ -143,7 +143,8 @@ fn alone(issue: &Issue, before: &Board, after: &Board, policy: &Policy) -> Alone
         && counters.unchanged_in_a_row < budget.no_progress;
     let closed = |provider| policy.models.closed.contains_key(&provider);
     let modelless = (issue.state.as_str() == "Todo" && closed(Provider::Anthropic))
-        || before.sent_away(&issue.id).is_some_and(closed);
+        || before.sent_away(&issue.id).is_some_and(closed)
+        || policy.spend.crowded_out.contains(&issue.id);
     match (given_up || !affordable, modelless) {
         (true, _) => Alone::Park,
         (false, true) => Alone::No,

@@ -106,7 +106,7 @@ impl World {
                     StopCause::Spend => ("stop", "spend"),
                     StopCause::Released => ("stop", "released"),
                     StopCause::Drain => ("stop", "drain"),
-                    StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_) => {
+                    StopCause::ProviderPaused(_) | StopCause::ProviderLogin(_) | StopCause::BudgetBusy => {
                         unreachable!("a run says so itself")
                     }
                 },

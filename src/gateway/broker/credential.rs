@@ -39,7 +39,7 @@ pub(crate) struct Credential {
     pub(crate) source: Source,
 }
 
-/// Tells credentials apart, address included. In memory only.
+/// Tells credentials apart, address included. In memory only: the journal has a keyed hash of it.
 pub(super) type Fingerprint = [u8; 32];
 
 impl Credential {

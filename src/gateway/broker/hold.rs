@@ -45,7 +45,7 @@ impl Door {
                 Leave::Go(_) => {}
                 Leave::Never(said) => return Err(self.shut_out(provider, metered, said)),
                 Leave::Until(at, pause) if at.saturating_duration_since(began) > self.patience() => {
-                    return Err(self.sent_away(provider, metered, at, pause, own));
+                    return Err(self.sent_away(provider, metered, at, pause, own).await);
                 }
                 Leave::Until(at, _) => {
                     held.get_or_insert_with(|| Held::of(self));
@@ -79,7 +79,7 @@ impl Door {
                     return Err(self.shut_out(provider, metered, refused(provider, &credential)));
                 }
                 Some(Some((wait, pause))) => {
-                    standings.wait(&of, sent, wait, pause);
+                    standings.wait(&of, provider, sent, wait, pause).await;
                     own = wait <= quota::LAST;
                     let said = || {
                         let (name, status, seconds) = (provider.name(), response.status().as_u16(), wait.as_secs_f64());
@@ -96,15 +96,15 @@ impl Door {
                 }
                 Some(None) => {
                     let said = refused(provider, &credential);
-                    standings.refuse(&of, said.clone());
+                    standings.refuse(&of, provider, said.clone()).await;
                     return Err(self.shut_out(provider, metered, said));
                 }
                 None => {
                     if metered && !response.status().is_server_error() {
-                        standings.answered(&of, sent);
+                        standings.answered(&of, sent).await;
                     }
                     if metered && response.status().is_success() {
-                        self.0.broker.in_vain.answered(&self.0.purse.payer.issue);
+                        self.0.broker.in_vain.answered(&self.0.purse.payer.issue).await;
                         standings.was_good(&of);
                     }
                     return Ok(response);
@@ -113,8 +113,8 @@ impl Door {
         }
     }
 
-    /// How long one request is held at most.
-    fn patience(&self) -> Duration {
+    /// How long one request is held at most, for its provider, and for room in a budget.
+    pub(super) fn patience(&self) -> Duration {
         Duration::from_millis(self.0.models.hold_ms)
     }
 
@@ -138,7 +138,7 @@ impl Door {
 
     /// `own`: this very request was refused, and not for long. An issue to which that happens again and again asks for what
     /// is never answered: its agent hears of a failure then, which counts as one.
-    fn sent_away(&self, provider: Provider, ends_run: bool, at: Instant, pause: Pause, own: bool) -> Refusal {
+    async fn sent_away(&self, provider: Provider, ends_run: bool, at: Instant, pause: Pause, own: bool) -> Refusal {
         let said = pause.words(provider, Standings::of_the_world(at));
         let (in_vain, issue) = (&self.0.broker.in_vain, &self.0.purse.payer.issue);
         if ends_run && pause == Pause::Asked && in_vain.is_enough(issue) {
@@ -147,7 +147,7 @@ impl Door {
             return Refusal::new(400, said);
         }
         if ends_run && own && self.0.over.borrow().is_none() {
-            in_vain.sent_away(issue);
+            in_vain.sent_away(issue).await;
         }
         self.tell("model_limited", || said.clone());
         if ends_run {
@@ -157,7 +157,7 @@ impl Door {
     }
 
     /// The run hears of it before its agent does, so what that makes of it is no failure. The first reason stands.
-    fn end_run(&self, cause: StopCause) {
+    pub(super) fn end_run(&self, cause: StopCause) {
         self.0.over.send_if_modified(|over| match over {
             Some(_) => false,
             None => {

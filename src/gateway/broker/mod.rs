@@ -40,6 +40,8 @@ use self::unread::Unread;
 use self::upstream::Upstream;
 use self::witness::Witness;
 use super::mcp::Bearer;
+use crate::journal::Journal;
+use crate::journal::standings::Told;
 use crate::run::line::Report;
 use crate::run::models::AskCredential;
 use crate::run::stage::{ReadLogin, Stage};
@@ -78,6 +80,15 @@ impl Broker {
             standings: Arc::default(),
             in_vain: Arc::default(),
             environment,
+        }
+    }
+
+    /// The same with what providers told earlier processes; what they say from now on is kept in `journal`.
+    pub fn recalled(environment: Environment, journal: &Journal, told: &Told) -> Self {
+        Self {
+            standings: Standings::recalled(journal, told),
+            in_vain: Arc::new(InVain::recalled(journal, &told.in_vain)),
+            ..Self::new(environment)
         }
     }
 

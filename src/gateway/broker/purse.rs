@@ -1,11 +1,13 @@
 //! Who pays for a run's requests: each has what it can use set aside before it is sent, or is refused with the words and
 //! the remedy.
 
+use symphony_core::board::StopCause;
 use symphony_core::broker::{Most, Provider, Refusal, Route};
 use symphony_core::spend::{Denied, Wanted};
 
 use super::Door;
 use super::forward::Outgoing;
+use super::in_vain::MOST;
 use super::passing::Account;
 use crate::metering::{Metering, Ticket, Unmetered};
 use crate::run::line::Report;
@@ -41,7 +43,8 @@ impl Door {
     ) -> Result<Ticket, Refusal> {
         let Purse { metering, payer: Payer { run, issue } } = &self.0.purse;
         let (run, issue, day, model) = (*run, issue.clone(), metering.today(), model.to_owned());
-        let denied = match metering.reserve(Wanted { run, issue, day, provider, model, tier, most }).await {
+        let wanted = Wanted { run, issue, day, provider, model, tier, most };
+        let denied = match metering.reserve(wanted.clone(), self.patience()).await {
             Ok(ticket) => return Ok(ticket),
             Err(Unmetered::Denied(denied)) => denied,
             Err(Unmetered::Journal(why)) => {
@@ -63,13 +66,33 @@ impl Door {
                 );
                 ("model_refused", Refusal::new(400, said))
             }
-            Denied::Busy => {
-                let said = "the rest of the budget is set aside for requests that are under way; ask again";
+            Denied::Busy { own: true } => {
+                let said =
+                    "the rest of the budget is set aside for other requests of this agent; ask again when they ended";
                 // Not a 429, which agents are told not to try again: this one is worth it.
                 ("model_limited", Refusal::new(503, said))
             }
+            Denied::Busy { own: false } => ("model_limited", self.crowded_out(wanted).await),
         };
         self.tell(event, || refusal.to_string());
         Err(refusal)
+    }
+
+    /// Requests of others leave no room: the run ends, and its issue waits for one of them to end. One to which that
+    /// happens again and again without an answer is told of a failure, which counts as one.
+    async fn crowded_out(&self, wanted: Wanted) -> Refusal {
+        let said = "the rest of the budget is set aside for requests of other issues";
+        let (in_vain, issue) = (&self.0.broker.in_vain, &wanted.issue);
+        if in_vain.is_enough(issue) {
+            let said =
+                format!("{said}; so it was for {MOST} runs of this issue in a row, and none was answered: a failure");
+            return Refusal::new(400, said);
+        }
+        if self.0.over.borrow().is_none() {
+            in_vain.sent_away(issue).await;
+            self.0.purse.metering.crowd_out(wanted);
+        }
+        self.end_run(StopCause::BudgetBusy);
+        Refusal::new(503, format!("{said}; the run ends, and goes on when one of them has ended"))
     }
 }

@@ -1,22 +1,29 @@
 //! What providers said last of each credential, for all runs together: until when nothing is asked with it, or that it is no
-//! good. In memory only: after a restart one request for each run finds it out again.
+//! good. The journal keeps it: a restart waits as long as this process would have. A credential that was refused is tried
+//! once more after a start, by one request alone, for its owner may have mended it at the provider.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use symphony_core::broker::Provider;
 use symphony_core::broker::quota::{self, Pause, Standing};
 use symphony_core::time::Tick;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::credential::Fingerprint;
+use crate::journal::standings::{Said, Standing as Kept, Told};
+use crate::journal::{Journal, Written};
 
 /// Credentials that are remembered at once; people change them by hand.
 const REMEMBERED: usize = 64;
 /// Who waits for another request to be answered goes without that after this long.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Waits that are shorter are over before another process has started, and too many to keep.
+const KEPT_FROM: Duration = Duration::from_secs(5);
 /// Between two requests that leave after a wait.
 const SPACING: Duration = Duration::from_millis(100);
 
@@ -33,16 +40,26 @@ pub(super) enum Leave {
 /// All of them.
 pub(super) struct Standings {
     origin: Instant,
-    all: Mutex<HashMap<Fingerprint, Entry>>,
+    /// Where they outlive this process.
+    journal: Option<Journal>,
+    /// Under this credentials are hashed for it.
+    key: [u8; 32],
+    /// By that hash.
+    all: Mutex<HashMap<Name, Entry>>,
     /// Credentials that were good for an answer.
     good: Mutex<HashSet<Fingerprint>>,
     /// Told when something may have become possible, or impossible.
     changed: watch::Sender<()>,
 }
 
+/// A credential, as the journal calls it: nobody without its key can try which one it is.
+type Name = [u8; 32];
+
 struct Entry {
     standing: Standing,
     refused: Option<String>,
+    /// Whether the journal knows of it.
+    kept: bool,
     /// For those that go one at a time.
     gate: Gate,
 }
@@ -75,12 +92,54 @@ impl Gate {
 
 impl Default for Standings {
     fn default() -> Self {
-        Self { origin: Instant::now(), all: Mutex::default(), good: Mutex::default(), changed: watch::Sender::new(()) }
+        Self {
+            origin: Instant::now(),
+            journal: None,
+            key: [0; 32],
+            all: Mutex::default(),
+            good: Mutex::default(),
+            changed: watch::Sender::new(()),
+        }
+    }
+}
+
+impl Entry {
+    fn new() -> Self {
+        Self { standing: Standing::default(), refused: None, kept: false, gate: Gate::new() }
     }
 }
 
 impl Standings {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Fingerprint, Entry>> {
+    /// With what earlier processes were told; what is said from now on is kept in `journal`.
+    pub(super) fn recalled(journal: &Journal, told: &Told) -> Arc<Self> {
+        let Some(key) = told.key else { return Arc::default() };
+        let this = Arc::new(Self { journal: Some(journal.clone()), key, ..Self::default() });
+        let now = Timestamp::now();
+        for kept in &told.standings {
+            let (wait, pause, in_a_row) = match &kept.said {
+                // A clock that was set back, or a row that makes no sense, lengthens nothing beyond all bounds.
+                Said::Wait { until, pause, in_a_row } => {
+                    let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+                    (wait.min(quota::MAX), *pause, *in_a_row)
+                }
+                Said::Refused => (Duration::ZERO, Pause::default(), 1),
+            };
+            let standing = Standing::recalled(this.now(), wait, pause, in_a_row);
+            this.lock().insert(kept.credential, Entry { standing, kept: true, ..Entry::new() });
+            this.tell_after(wait);
+        }
+        this
+    }
+
+    fn name(&self, of: &Fingerprint) -> Name {
+        let mut digest = Sha256::new();
+        for part in [&self.key, of] {
+            digest.update(part);
+        }
+        digest.finalize().into()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Entry>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -97,7 +156,7 @@ impl Standings {
 
     fn state(&self, of: &Fingerprint) -> Result<(quota::Leave, Pause, Gate), String> {
         let all = self.lock();
-        let Some(entry) = all.get(of) else { return Ok((quota::Leave::Go, Pause::default(), Gate::new())) };
+        let Some(entry) = all.get(&self.name(of)) else { return Ok((quota::Leave::Go, Pause::default(), Gate::new())) };
         match &entry.refused {
             Some(said) => Err(said.clone()),
             None => Ok((entry.standing.leave(self.now()), entry.standing.pause(), entry.gate.clone())),
@@ -141,32 +200,33 @@ impl Standings {
         }
     }
 
-    fn change(&self, of: &Fingerprint, change: impl FnOnce(&mut Entry)) {
-        let mut all = self.lock();
+    /// Makes the change, and has the journal told what came of it, in the order of changes.
+    fn change(
+        &self,
+        of: &Fingerprint,
+        provider: Provider,
+        change: impl FnOnce(&mut Entry) -> Option<Said>,
+    ) -> Vec<Written<()>> {
+        let (name, mut all, mut writes) = (self.name(of), self.lock(), vec![]);
         if all.len() >= REMEMBERED
-            && !all.contains_key(of)
+            && !all.contains_key(&name)
             && let Some(some) = all.keys().next().copied()
+            && all.remove(&some).is_some_and(|entry| entry.kept)
         {
-            all.remove(&some);
+            writes.extend(self.journal.as_ref().map(|journal| journal.standing_over(some)));
         }
-        change(all.entry(*of).or_insert_with(|| Entry {
-            standing: Standing::default(),
-            refused: None,
-            gate: Gate::new(),
-        }));
+        let entry = all.entry(name).or_insert_with(Entry::new);
+        if let (Some(said), Some(journal)) = (change(entry), &self.journal) {
+            entry.kept = true;
+            writes.push(journal.standing(Kept { credential: name, provider, said }));
+        }
         drop(all);
         self.changed.send_replace(());
+        writes
     }
 
-    /// Refusals in a row with that of a request that was sent then.
-    pub(super) fn in_a_row_with(&self, of: &Fingerprint, sent: Tick) -> u32 {
-        self.lock().get(of).map_or(1, |entry| entry.standing.in_a_row_with(sent))
-    }
-
-    /// The provider asks to wait.
-    pub(super) fn wait(self: &Arc<Self>, of: &Fingerprint, sent: Tick, wait: Duration, pause: Pause) {
-        self.change(of, |entry| entry.standing.refused(sent, self.now(), wait, pause));
-        // Whoever waits for this elsewhere hears of it then.
+    /// Whoever waits for the end of a wait elsewhere hears of it then.
+    fn tell_after(self: &Arc<Self>, wait: Duration) {
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
@@ -176,19 +236,53 @@ impl Standings {
         });
     }
 
+    /// Refusals in a row with that of a request that was sent then.
+    pub(super) fn in_a_row_with(&self, of: &Fingerprint, sent: Tick) -> u32 {
+        self.lock().get(&self.name(of)).map_or(1, |entry| entry.standing.in_a_row_with(sent))
+    }
+
+    /// The provider asks to wait.
+    pub(super) async fn wait(
+        self: &Arc<Self>,
+        of: &Fingerprint,
+        provider: Provider,
+        sent: Tick,
+        wait: Duration,
+        pause: Pause,
+    ) {
+        let writes = self.change(of, provider, |entry| {
+            entry.standing.refused(sent, self.now(), wait, pause);
+            let (until, in_a_row) = entry.standing.wait();
+            let until = Self::of_the_world(self.instant(until));
+            let is_kept = entry.kept || wait >= KEPT_FROM;
+            is_kept.then(|| Said::Wait { until, pause: entry.standing.pause(), in_a_row })
+        });
+        self.tell_after(wait);
+        kept(writes).await;
+    }
+
     /// The provider does not take the credential.
-    pub(super) fn refuse(&self, of: &Fingerprint, said: String) {
-        self.change(of, |entry| entry.refused = Some(said));
+    pub(super) async fn refuse(&self, of: &Fingerprint, provider: Provider, said: String) {
+        let writes = self.change(of, provider, |entry| {
+            entry.refused = Some(said);
+            Some(Said::Refused)
+        });
+        kept(writes).await;
     }
 
     /// A request that was sent then was answered.
-    pub(super) fn answered(&self, of: &Fingerprint, sent: Tick) {
-        let mut all = self.lock();
-        let Some(entry) = all.get_mut(of) else { return };
-        entry.standing.answered(sent);
-        if entry.refused.is_none() && entry.standing == Standing::default() {
-            all.remove(of);
-        }
+    pub(super) async fn answered(&self, of: &Fingerprint, sent: Tick) {
+        let written = {
+            let (name, mut all) = (self.name(of), self.lock());
+            let Some(entry) = all.get_mut(&name) else { return };
+            entry.standing.answered(sent);
+            if entry.refused.is_some() || entry.standing != Standing::default() {
+                return;
+            }
+            let was_kept = all.remove(&name).is_some_and(|entry| entry.kept);
+            self.journal.as_ref().filter(|_| was_kept).map(|journal| journal.standing_over(name))
+        };
+        kept(written).await;
     }
 
     /// It was good for an answer.
@@ -215,5 +309,14 @@ impl Standings {
         let ahead = jiff::SignedDuration::try_from(at.saturating_duration_since(Instant::now())).unwrap_or_default();
         let now = Timestamp::now();
         now.checked_add(ahead).unwrap_or(now)
+    }
+}
+
+/// What cannot be kept is known to this process all the same.
+async fn kept(writes: impl IntoIterator<Item = Written<()>>) {
+    for written in writes {
+        if let Err(error) = written.await {
+            tracing::warn!(%error, "what a provider said of a credential could not be kept; after a restart it is asked again");
+        }
     }
 }

@@ -8,7 +8,8 @@ const ROWS: &str =
 
 /// Takes back what came after format 3.
 const AS_3: &str = "DROP TABLE sessions; DROP TABLE egress_asked; DROP TABLE egress_decided; DROP TABLE egress_reached;
-    DROP TABLE spend; DROP TABLE reservations; DROP TABLE raises; PRAGMA user_version = 3;";
+    DROP TABLE spend; DROP TABLE reservations; DROP TABLE raises; DROP TABLE standings; DROP TABLE in_vain;
+    DELETE FROM about WHERE key = 'credential_key'; PRAGMA user_version = 3;";
 
 /// A journal as an older symphony left it.
 fn older(path: &Path, format: i64) {

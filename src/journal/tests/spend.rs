@@ -17,7 +17,7 @@ fn reservation(id: u64, cost: Option<u64>) -> Reservation {
         tier: None,
         most: Most { input: 70, output: 30 },
     };
-    Reservation { id, of, cost: cost.map(Money) }
+    Reservation { id, model: of.model.clone(), of, cost: cost.map(Money) }
 }
 
 fn used(output: u64, cost: u64) -> Used {
@@ -125,7 +125,7 @@ async fn numbers_beyond_all_sense_neither_shut_the_journal_nor_leave_the_sums_wr
     let path = dir.path().join("journal.db");
     let huge = |id: u64, model: String| {
         let mut one = reservation(id, Some(u64::MAX));
-        one.of.model = model;
+        one.model = model;
         one.of.most = Most { input: u64::MAX, output: u64::MAX };
         one
     };

@@ -26,6 +26,11 @@ ask() {
     local host=127.0.0.1:8485 answer
     http POST /anthropic/v1/messages '{"model":"json","max_tokens":9,"messages":[]}' "x-api-key: $ANTHROPIC_AUTH_TOKEN"
 }
+# The same of a provider that asks the first one to wait for longer than a request is held.
+ask_other() {
+    local host=127.0.0.1:8485
+    http POST /openai/v1/chat/completions '{"model":"chat","stream":true,"messages":[]}' "Authorization: Bearer $ANTHROPIC_AUTH_TOKEN"
+}
 finish() { call mark_done '{"title":"The end","summary":"All of it."}'; }
 turn() {
     [[ $prompt =~ ([A-Z]-1):\ .*\ in\ (Todo|Review)\. ]] && issue=${BASH_REMATCH[1]} state=${BASH_REMATCH[2]}
@@ -41,7 +46,11 @@ turn() {
         if [[ $prompt =~ (green-[0-9]+) ]]; then echo "${BASH_REMATCH[1]}" >>answer.txt; fi
         if [ -e answer.txt ]; then finish; else call request_human_steering '{"question":"Which colour?"}'; fi ;;
     W-1/*) call request_human_steering '{"question":"Is it wanted?"}' ;;
-    T-1/Todo) call transition '{"to_state":"Review","notes":"Look at it."}' ;;
+    T-1/Todo)
+        ask_other
+        # Its run ends over that.
+        [[ $answer == *"HTTP/1.1 200"* ]] || { sleep 60; return; }
+        call transition '{"to_state":"Review","notes":"Look at it."}' ;;
     *) finish ;;
     esac
 }

@@ -172,10 +172,15 @@ fn runs(scene: &Scene, db: &Connection) -> Vec<String> {
 
 /// Whatever reached a provider is charged, at least with what it told; one that was cut off, with more.
 fn spent(scene: &Scene, db: &Connection) -> Vec<String> {
-    let sent = i64::try_from(scene.models.asked().len()).expect("few");
+    // One was refused, and used nothing.
+    let sent = i64::try_from(scene.models.asked().len() - scene.models.lift()).expect("few");
     let sum = |what: &str| numbers(db, &format!("SELECT coalesce(sum({what}), 0) FROM spend"))[0];
     let (requests, tokens) = (sum("requests"), sum("input + output"));
     let open = numbers(db, "SELECT id FROM reservations");
+    let held = numbers(db, "SELECT 1 FROM standings UNION ALL SELECT 1 FROM in_vain");
+    if !held.is_empty() {
+        return vec![format!("after an answer {} rows still say that there was none", held.len())];
+    }
     // One may be set aside and never sent for each issue that ran when it was killed.
     let most = sent + i64::try_from(ENDS.len()).expect("few");
     if sent == 0 || requests < sent || requests > most || tokens < 7 * sent || !open.is_empty() {

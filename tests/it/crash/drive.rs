@@ -40,7 +40,12 @@ impl Scene {
         let states = "states:\n  Todo: {role: active, allowed_transitions: [Review, Done]}\n  Review: {role: active}\n  \
                       Done: {role: terminal}\n  Cancelled: {role: terminal}\nbudget:\n  failures_in_a_row: 3\n";
         let models = Server::start();
-        let states = format!("{states}providers:\n  anthropic:\n    base_url: {}\n", models.url);
+        let url = &models.url;
+        let states = format!(
+            "{states}providers:\n  hold_ms: 500\n  anthropic:\n    base_url: {url}\n  openai:\n    base_url: {url}/v1\n"
+        );
+        // T-1 is sent away once, and waits.
+        models.limit("/chat/completions", 429, "retry-after: 5\r\n", 1);
         let project = Project::acting(include_str!("agent.sh"), &states);
         let lists = "  active_states: [Todo, In Progress]\n  terminal_states: [Done, Cancelled]\n";
         let workflow = project.read("WORKFLOW.md").replace(lists, "");
@@ -109,7 +114,8 @@ impl Scene {
 
     /// Runs until everything has its end, or until it dies; whether it died.
     pub(crate) fn run(&self, env: &[(&str, &str)]) -> bool {
-        let env: Vec<_> = env.iter().copied().chain([("ANTHROPIC_API_KEY", "a key")]).collect();
+        let env: Vec<_> =
+            env.iter().copied().chain([("ANTHROPIC_API_KEY", "a key"), ("OPENAI_API_KEY", "a key")]).collect();
         let mut running = self.project.start_in(&["WORKFLOW.md", "--port", "0"], &env);
         let started = Instant::now();
         loop {

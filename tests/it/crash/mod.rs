@@ -32,6 +32,8 @@ const ALWAYS: &[&str] = &[
     "journal/turn_ended/after",
     "journal/reserved/after",
     "journal/settled/before",
+    "journal/standing/after",
+    "journal/in_vain/torn",
     "journal/asked/after",
     "journal/answered/after",
     "journal/run_ended/before",

@@ -1,11 +1,13 @@
 //! Providers that ask to wait, or take no credential: nothing more is asked, nothing fails, and all goes on by itself.
 
+use rusqlite::Connection;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::credentials::{FAR, log_in};
 use super::server::Server;
 use super::{BOTH, command, noted, project};
-use crate::rig::Project;
+use crate::rig::{Project, until};
 
 fn idle<'s>(state: &'s Value, name: &str) -> &'s Value {
     let rows = state["idle"].as_array().into_iter().flatten();
@@ -115,5 +117,107 @@ fn a_login_that_is_refused_stops_its_provider_until_it_is_another_one() {
         assert!(noted(&notes(&project, name), "asked").contains("HTTP/1.1 200"));
     }
     assert!(!project.dir().join("issues/Parked").exists(), "nobody was parked");
+    assert_eq!(running.stop(), 0);
+}
+
+fn number(project: &Project, sql: &str) -> i64 {
+    let db = Connection::open(project.dir().join(".symphony/journal.db")).expect("a journal");
+    db.query_row(sql, [], |r| r.get(0)).expect("a number")
+}
+
+#[test]
+fn a_pause_outlives_a_kill_and_the_next_process_asks_nothing_before_its_end() {
+    let server = Server::start();
+    server.limit("/messages", 429, "retry-after: 60\r\n", usize::MAX);
+    let scenario =
+        r#"turn() { ask stream; if [[ $answer == *"HTTP/1.1 200"* ]]; then note asked; done_; else sleep 60; fi; }"#;
+    let project = project(scenario, &server, "  hold_ms: 500\n");
+    project.issue("Todo", "A-1", "Ask.");
+    let start = || project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let waits = |state: &Value| idle(state, "A-1")["reason_code"] == "provider-paused";
+    let mut running = start();
+    running.until_state("the issue to wait", waits);
+    let asked = server.asked().len();
+    assert_eq!(asked, 1);
+    running.signal(Signal::KILL);
+    assert!(running.killed());
+    let kept = std::fs::read(project.dir().join(".symphony/journal.db")).expect("a journal");
+    assert!(!String::from_utf8_lossy(&kept).contains(super::KEY), "the key itself is not kept");
+    let running = start();
+    let state = running.until_state("the issue to wait again", waits);
+    let why = idle(&state, "A-1")["reason"].as_str().expect("a reason");
+    assert!(why.starts_with("anthropic asks to wait; resumes "), "{state}");
+    assert!(running.client().get("/").body.contains("asks to wait; resumes "), "the page says so too");
+    assert_eq!(server.asked().len(), asked, "the next process asked again");
+    server.lift();
+    // By itself, when its time has come.
+    assert!(noted(&notes(&project, "A-1"), "asked").contains("HTTP/1.1 200"));
+    assert_eq!(server.asked().len(), asked + 1);
+    assert_eq!(running.stop(), 0);
+    assert_eq!(number(&project, "SELECT count(*) FROM standings"), 0, "the answer ended it");
+    let report =
+        symphony::journal::inspect::check(&project.dir().join(".symphony/journal.db"), None).expect("readable");
+    assert_eq!(report.differences, Vec::<String>::new());
+}
+
+#[test]
+fn a_refused_login_is_tried_once_after_a_start_whoever_waits_for_it() {
+    let server = Server::start();
+    server.refuse("planted-old-login", || {});
+    let scenario = r#"turn() { ask stream; [[ $answer == *"HTTP/1.1 200"* ]] && { note asked; done_; }; }"#;
+    let project = project(scenario, &server, "");
+    log_in(&project.beside("home"), "planted-old-login", FAR);
+    let names = ["A-1", "B-2", "C-3"];
+    names.iter().for_each(|name| project.issue("Todo", name, "Ask."));
+    let start = || project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &[]));
+    let waits = |state: &Value| names.iter().all(|name| idle(state, name)["reason_code"] == "no-credential");
+    let mut running = start();
+    running.until_state("all three to wait", waits);
+    running.signal(Signal::KILL);
+    assert!(running.killed());
+    let asked = server.asked().len();
+    let running = start();
+    running.until_state("all three to wait again", waits);
+    assert_eq!(server.asked().len(), asked + 1, "one of them tried it for all");
+    log_in(&project.beside("home"), "planted-new-login", FAR);
+    for name in names {
+        assert!(noted(&notes(&project, name), "asked").contains("HTTP/1.1 200"));
+    }
+    assert_eq!(running.stop(), 0);
+}
+
+/// Regression: an issue that is never answered went round for ever when its process ended now and then.
+#[test]
+fn how_often_an_issue_was_sent_away_is_counted_over_a_kill() {
+    let server = Server::start();
+    server.limit("/messages", 429, "retry-after: 1\r\n", usize::MAX);
+    let project = project(
+        r#"turn() { ask stream; [[ $answer == *"HTTP/1.1 400"* ]] && exit 1; sleep 60; }"#,
+        &server,
+        "  hold_ms: 0\n",
+    );
+    project.issue("Todo", "A-1", "Ask.");
+    let start = || project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &[]));
+    let logged_in = std::cell::Cell::new(0);
+    let times = || {
+        let times = number(&project, "SELECT coalesce(max(times), 0) FROM in_vain");
+        // Each login has a limit of its own: with one alone, the waits would grow to minutes.
+        if logged_in.replace(times) != times {
+            log_in(&project.beside("home"), &format!("planted-login-{times}"), FAR);
+        }
+        times
+    };
+    log_in(&project.beside("home"), "planted-login-0", FAR);
+    let mut running = start();
+    until("it was sent away four times", || times() >= 4);
+    running.signal(Signal::KILL);
+    assert!(running.killed());
+    let running = start();
+    let failures = || number(&project, "SELECT coalesce(max(failures_in_a_row), 0) FROM counters");
+    until("its agent is told of a failure", || times() > 0 && failures() > 0);
+    assert_eq!(times(), 10);
+    // One more may have been under way when the process was killed.
+    let asked = server.asked().len();
+    assert!((11..=12).contains(&asked), "{asked} requests");
     assert_eq!(running.stop(), 0);
 }

@@ -187,7 +187,7 @@ impl Server {
                 }
                 self.until_gone(stream, || if drips { send(chunk(": drip\n\n")) } else { Some(()) })
             }
-            "cut" => {
+            model if model == "cut" || model.starts_with("invented-") => {
                 send(format!("{STREAM}{}", event("message_start", &begun())))?;
                 None
             }

@@ -233,6 +233,122 @@ fn ten_requests_at_once_against_a_budget_for_three_pass_none_of_it() {
 }
 
 #[test]
+fn a_run_without_room_beside_the_requests_of_others_ends_without_a_failure_and_goes_on_when_one_has_ended() {
+    let server = Server::start();
+    // The one holds some 900 of the day's 1000 until it is let go; the other needs some 400, and asks on and on.
+    let scenario = r#"turn() {
+        case $prompt in
+        *A-1*) model /anthropic/v1/messages '{"model":"slow","max_tokens":800,"stream":true,"messages":[]}' ;;
+        *) for n in 1 2 3; do
+            model /anthropic/v1/messages '{"model":"stream","max_tokens":300,"stream":true,"messages":[]}'
+            [[ $answer == *"HTTP/1.1 200"* ]] && break
+        done ;;
+        esac
+        note asked
+        if [[ $answer == *"HTTP/1.1 200"* ]]; then done_; fi
+    }"#;
+    let budget = "  hold_ms: 500\nbudget:\n  day: {tokens: 1000}\n  failures_in_a_row: 1\n";
+    let project = project(scenario, &server, budget);
+    project.issue("Todo", "A-1", "Ask.");
+    let running = start(&project);
+    until("the first to hold the rest", || server.asked().len() == 1);
+    project.issue("Todo", "B-2", "Ask.");
+    let state = running.until_state("the other to wait", |state| idle(state, "B-2")["reason_code"] == "no-budget-room");
+    let row = idle(&state, "B-2");
+    assert_eq!(row["last_end"]["reason"], "budget-busy", "{row}");
+    let why = row["reason"].as_str().expect("a reason");
+    assert!(why.contains("set aside for requests of other issues; it goes on when one of them has ended"), "{row}");
+    assert_eq!(server.asked().len(), 1, "what has no room is not sent");
+    let times = || number(&project, "SELECT coalesce(max(times), 0) FROM in_vain");
+    assert_eq!(times(), 1, "it was sent away once, and does not come again and again");
+    server.release();
+    until("both to be done", || ["A-1", "B-2"].iter().all(|name| project.exists(&format!("issues/Done/{name}.md"))));
+    assert!(!project.dir().join("issues/Parked").exists(), "one failure would have parked it");
+    assert_eq!(times(), 0, "an answer ends the count");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn names_that_an_agent_invents_take_no_place_among_the_models_that_answered() {
+    let server = Server::start();
+    // Its provider breaks off each of them, before it says what it used.
+    let project = project("turn() { ask invented-1; ask invented-2; ask stream; done_; }", &server, "");
+    project.issue("Todo", "A-1", "Ask.");
+    let running = start(&project);
+    until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
+    let state = running.until_state("the end", |state| state["running"] == json!([]));
+    let models = state["spend"]["models"].as_array().expect("rows");
+    let mut names: Vec<_> = models.iter().filter_map(|row| row["model"].as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["(others)", "big-1"], "{state}");
+    assert_eq!(state["spend"]["ever"]["requests"], 3, "all of it is counted: {state}");
+    assert_eq!(running.stop(), 0);
+    assert_eq!(number(&project, "SELECT count(*) FROM spend WHERE model LIKE 'invented%'"), 0);
+}
+
+/// How a command ended, and what it printed.
+fn told(project: &Project, args: &[&str]) -> (i32, String) {
+    let output = command(project, args, &[]).output().expect("runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().expect("it ended by itself"), String::from_utf8(text).expect("text"))
+}
+
+#[test]
+fn a_budget_is_raised_from_the_command_line_in_its_own_unit_and_once() {
+    let server = Server::start();
+    let scenario = r#"turn() { ask stream; if [[ $answer == *"HTTP/1.1 200"* ]]; then done_; else sleep 600; fi; }"#;
+    let project = project(scenario, &server, "budget:\n  tokens: 50\n");
+    let (code, said) = told(&project, &["raise", "A-1", "--tokens", "1000"]);
+    assert!(
+        code == 1 && said.contains("no symphony runs on ") && said.contains("start one: symphony "),
+        "{code} {said}"
+    );
+    project.issue("Todo", "A-1", "Ask.");
+    project.issue("Backlog", "B-1", "Not yet.");
+    let running = start(&project);
+    running.until_state("the card", |state| idle(state, "A-1")["parked"] == json!(true));
+    let (code, help) = told(&project, &["raise", "--help"]);
+    assert!(code == 0 && help.contains("--usd <AMOUNT>") && help.contains("--tokens <NUMBER>"), "{help}");
+    for (args, expected, says) in [
+        (&["raise", "A-1"][..], 2, "--usd <AMOUNT>"),
+        (&["raise", "A-1", "--usd", "5", "--tokens", "5"], 2, "cannot be used with"),
+        (
+            &["raise", "A-1", "--tokens", "many"],
+            2,
+            "--tokens many: this is no number of tokens; write it in digits, like 200000",
+        ),
+        (&["raise", "A-1", "--tokens", "0"], 2, "the amount is zero"),
+        (&["raise", "A-1", "--usd", "1e9"], 2, "--usd 1e9: this is no amount in US dollars; write it like 5 or 2.50"),
+        (&["raise", "NOPE", "--usd", "5"], 2, "NOPE"),
+        (
+            &["raise", "A-1", "--usd", "5"],
+            1,
+            "A-1 was put aside for budget.tokens, which counts tokens\n  say by how much with --tokens",
+        ),
+        (&["raise", "B-1", "--usd", "5"], 1, "B-1 was not put aside for a budget in tokens or money"),
+        (&["raise", "A-1", "--usd", "5", "--workflow", "OTHER.md"], 1, "no symphony runs on "),
+    ] {
+        let (code, said) = told(&project, args);
+        assert!(code == expected && said.contains(says), "{args:?}: {code} {said}");
+    }
+    assert_eq!(number(&project, "SELECT count(*) FROM raises"), 0, "none of it raised anything");
+    let (code, said) = told(&project, &["raise", "a-1", "--tokens", "1_000"]);
+    assert_eq!(
+        (code, said.as_str()),
+        (0, "A-1: budget.tokens was raised by 1000 tokens; it goes back to work by itself\n")
+    );
+    until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
+    let (code, said) = told(&project, &["raise", "A-1", "--tokens", "1000"]);
+    assert!(code == 1 && said.contains("there is nothing to raise"), "{code} {said}");
+    assert_eq!(running.stop(), 0);
+    assert_eq!(number(&project, "SELECT count(*) FROM raises"), 1);
+    assert_eq!(
+        number(&project, "SELECT count(*) FROM events WHERE kind = 'raised' AND body LIKE '%\"by\":\"cli\"%'"),
+        1
+    );
+}
+
+#[test]
 fn a_kill_while_a_budget_is_raised_raises_it_once_or_not_at_all() {
     for (point, raised) in [("before", 0), ("torn", 0), ("after", 1)] {
         let server = Server::start();

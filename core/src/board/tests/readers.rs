@@ -243,6 +243,7 @@ fn every_reason_has_a_word_and_a_sentence_of_its_own() {
             asked: 9,
             allowed: 5_000_000_000,
         }),
+        NotNow::NoBudgetRoom,
         NotNow::Closed(Closed::WorkflowBroken),
         NotNow::Closed(Closed::NoSandbox("no user namespaces".into())),
         NotNow::Draining,

@@ -107,3 +107,27 @@ fn a_cap_met_while_work_is_handed_off_or_a_person_moved_the_issue_parks_nothing(
     let out = w.step(Event::RunEnded(run, RunEnd::Stopped(StopCause::Spend), None));
     assert!(!out.iter().any(|command| matches!(command, Command::Park { .. })), "{out:?}");
 }
+
+#[test]
+fn a_run_without_room_in_a_budget_costs_nothing_but_its_time_and_goes_on_when_there_is_some() {
+    let mut w = World::new();
+    w.policy.spend = standing(100);
+    let a = issue("A-1", "Todo");
+    let (_, run, _) = starts(&w.look(std::slice::from_ref(&a)))[0].clone();
+    w.step(Event::TurnBegan(run, 1));
+    w.now = Tick(w.now.0 + 500);
+    w.step(Event::RunEnded(run, RunEnd::Stopped(StopCause::BudgetBusy), None));
+    let counters = w.board.counters(&id("A-1"));
+    let since = counters.since_grant();
+    assert_eq!((since.sessions, since.turns, counters.failures_in_a_row, counters.unchanged_in_a_row), (0, 0, 0, 0));
+    assert_eq!(counters.last.map(|last| last.reason.as_str()), Some("budget-busy"));
+    w.policy.spend.crowded_out.insert(id("A-1"));
+    assert!(starts(&w.look(std::slice::from_ref(&a))).is_empty());
+    assert_eq!(w.board.verdict(&a, w.now, &w.policy).expect_err("it waits").code(), "no-budget-room");
+    assert_eq!(w.board.settled(w.now, &w.policy), None, "requests end by themselves");
+    w.policy.spend.modelless.insert(StateName::new("Todo"));
+    assert_eq!(w.board.verdict(&a, w.now, &w.policy), Ok(()), "an agent without a model needs no room");
+    w.policy.spend.modelless.clear();
+    w.policy.spend.crowded_out.clear();
+    assert_eq!(starts(&w.look(&[a])).len(), 1);
+}

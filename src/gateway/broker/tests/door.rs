@@ -1,10 +1,12 @@
 //! The door of one run, on a pipe in the place of a channel.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use symphony_core::broker::{Metered, Usage};
+use symphony_core::board::StopCause;
+use symphony_core::broker::{Metered, Most, Provider, Usage};
 use symphony_core::ids::{IssueId, RunId};
-use symphony_core::spend::{Cap, Caps, Rules, Sums};
+use symphony_core::spend::{Cap, Caps, Rules, Sums, Wanted};
 use symphony_core::workflow::{Models, Place, Workflow};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::TcpListener;
@@ -308,6 +310,50 @@ async fn an_issue_that_is_sent_away_again_and_again_without_an_answer_fails_in_t
         ends.push(over.is_some());
     }
     assert_eq!(ends, [[true; 10].as_slice(), &[false; 2]].concat());
+}
+
+/// Regression: a run that ended over a budget which the requests of others held counted as a failure.
+#[tokio::test]
+async fn an_issue_without_room_beside_the_requests_of_others_is_sent_away_without_a_failure_but_not_for_ever() {
+    let broker = Broker::new(Environment { home: None, variable: Arc::new(|_| None) });
+    let workflow = Cap { tokens: Some(200), ..Cap::default() };
+    let rules = Rules { caps: Caps { workflow, ..Caps::default() }, assumed_output: 100, ..Rules::default() };
+    let Purse { metering, payer } = purse(&rules);
+    let wanted = |run, issue: &str| Wanted {
+        run: RunId(run),
+        issue: IssueId(issue.into()),
+        day: metering.today(),
+        provider: Provider::Anthropic,
+        model: "m".into(),
+        tier: None,
+        most: Most { input: 0, output: 150 },
+    };
+    let held = metering.reserve(wanted(7, "B"), Duration::ZERO).await.expect("it fits");
+    let mut models = models("http://127.0.0.1:1", "");
+    models.hold_ms = 0;
+    for time in 1..=12 {
+        let (to, _reports) = mpsc::channel(8);
+        let purse = Purse { metering: metering.clone(), payer: payer.clone() };
+        let door = broker.open(models.clone(), purse, to).expect("randomness");
+        let mut agent = connect(&door);
+        ask(&mut agent, door.token()).await;
+        let said = until(&mut agent, "requests of other issues").await;
+        let (status, cause) = if time <= 10 { (503, Some(StopCause::BudgetBusy)) } else { (400, None) };
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{time}: {said}");
+        assert_eq!(*door.over().borrow(), cause, "{time}");
+        assert!(metering.standing().crowded_out.contains(&payer.issue), "it waits for room");
+    }
+    drop(held);
+    assert!(metering.standing().crowded_out.is_empty(), "there is room");
+    // Its own requests are its own business: its run goes on.
+    let _held = metering.reserve(wanted(payer.run.0, "A"), Duration::ZERO).await.expect("it fits");
+    let (to, _reports) = mpsc::channel(8);
+    let door = broker.open(models, Purse { metering: metering.clone(), payer }, to).expect("randomness");
+    let mut agent = connect(&door);
+    ask(&mut agent, door.token()).await;
+    let said = until(&mut agent, "other requests of this agent").await;
+    assert!(said.starts_with("HTTP/1.1 503 ") && door.over().borrow().is_none(), "{said}");
+    assert!(metering.standing().crowded_out.is_empty());
 }
 
 /// Regression: what was set aside for an answer that its agent never took stayed so for as long as the run lived.

@@ -1,0 +1,171 @@
+//! Refusals as providers send them, and what is made of them.
+
+use super::*;
+
+fn now() -> Timestamp {
+    "2026-11-27T01:00:00Z".parse().expect("an instant")
+}
+
+fn read(status: u16, headers: &'static [(&'static str, &'static str)], words: &str, in_a_row: u32) -> Option<Trouble> {
+    let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+    trouble(&Refused { status, header: &header, words, model: "m", in_a_row }, now())
+}
+
+#[track_caller]
+fn waits(status: u16, headers: &'static [(&'static str, &'static str)], words: &str, seconds: f64) {
+    assert_eq!(read(status, headers, words, 1), Some(Trouble::Wait(Duration::from_secs_f64(seconds))));
+}
+
+#[test]
+fn what_each_provider_says_of_its_limits_is_read() {
+    waits(429, &[("retry-after", "7")], "", 7.0);
+    waits(429, &[("retry-after-ms", "1500"), ("retry-after", "7")], "", 1.5);
+    waits(429, &[("retry-after", "Fri, 27 Nov 2026 01:02:00 GMT")], "", 120.0);
+    // Only the limit that was met counts; of several, the one that lasts longest.
+    let anthropic = &[
+        ("anthropic-ratelimit-requests-remaining", "12"),
+        ("anthropic-ratelimit-requests-reset", "2026-11-27T03:00:00Z"),
+        ("anthropic-ratelimit-input-tokens-remaining", "0"),
+        ("anthropic-ratelimit-input-tokens-reset", "2026-11-27T01:00:30Z"),
+        ("anthropic-ratelimit-output-tokens-remaining", "0"),
+        ("anthropic-ratelimit-output-tokens-reset", "2026-11-27T01:00:20Z"),
+    ];
+    waits(429, anthropic, "", 30.0);
+    // 1795742400 is 2026-11-27T01:20:00Z.
+    let subscription =
+        &[("anthropic-ratelimit-unified-status", "rejected"), ("anthropic-ratelimit-unified-reset", "1795742400")];
+    waits(429, subscription, "", 1200.0);
+    let openai = &[
+        ("x-ratelimit-remaining-requests", "0"),
+        ("x-ratelimit-reset-requests", "1m2.5s"),
+        ("x-ratelimit-remaining-tokens", "9"),
+        ("x-ratelimit-reset-tokens", "6h"),
+    ];
+    waits(429, openai, "", 62.5);
+    let codex = &[
+        ("x-codex-primary-used-percent", "100"),
+        ("x-codex-primary-reset-after-seconds", "600"),
+        ("x-codex-secondary-used-percent", "80"),
+        ("x-codex-secondary-reset-after-seconds", "9000"),
+    ];
+    waits(429, codex, "", 600.0);
+    let body = r#"{"error":{"type":"usage_limit_reached","resets_at":1795742400}}"#;
+    waits(429, &[], body, 1200.0);
+    waits(503, &[("retry-after", "2")], "", 2.0);
+    assert_eq!(read(503, &[], "", 1), None, "the agent's own retries are enough");
+    assert_eq!(read(500, &[("retry-after", "2")], "", 1), None);
+    assert_eq!(read(400, &[], "", 1), None);
+}
+
+#[test]
+fn what_is_said_is_bounded_and_nonsense_is_nothing() {
+    waits(429, &[("retry-after", "0")], "", 1.0);
+    waits(429, &[("retry-after", "999999999999")], "", MAX.as_secs_f64());
+    waits(429, &[("retry-after", "Fri, 27 Nov 2020 01:02:00 GMT")], "", 1.0);
+    for odd in ["-7", "soon", "NaN", "inf", "1e300", "", "6m0"] {
+        let header = |name: &str| (name == "retry-after").then_some(odd);
+        let refused = Refused { status: 429, header: &header, words: "{", model: "m", in_a_row: 1 };
+        assert_eq!(trouble(&refused, now()), Some(Trouble::Wait(FIRST)), "{odd}");
+    }
+    assert_eq!(spoken("1h2m3.5s"), Some(Duration::from_secs_f64(3723.5)));
+    assert_eq!((spoken("6m0"), spoken("5x"), spoken(""), spoken("é"), spoken("1..2s")), (None, None, None, None, None));
+}
+
+#[test]
+fn a_provider_that_says_nothing_is_asked_less_and_less_often() {
+    let steps: Vec<u64> = (1..=9)
+        .map(|n| match read(529, &[], "", n) {
+            Some(Trouble::Wait(wait)) => wait.as_secs(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(steps, [5, 10, 20, 40, 80, 160, 320, 640, 900]);
+    // Nor is one that always says "in a second" believed for ever.
+    assert_eq!(read(429, &[("retry-after", "1")], "", 3), Some(Trouble::Wait(Duration::from_secs(1))));
+    assert_eq!(read(429, &[("retry-after", "1")], "", 4), Some(Trouble::Wait(Duration::from_secs(40))));
+    assert_eq!(read(529, &[], "", u32::MAX), Some(Trouble::Wait(LAST)));
+}
+
+#[test]
+fn a_credential_is_no_good_only_when_the_provider_means_it() {
+    assert_eq!(read(401, &[], "anything", 1), Some(Trouble::Login));
+    for words in [
+        r#"{"error":{"type":"authentication_error","message":"x"}}"#,
+        r#"{"error":{"code":"account_deactivated"}}"#,
+        r#"{"error":{"type":"permission_error","message":"OAuth token has been revoked."}}"#,
+    ] {
+        assert_eq!(read(403, &[], words, 1), Some(Trouble::Login), "{words}");
+    }
+    for words in [r#"{"error":{"type":"permission_error","message":"no access to this model"}}"#, "<html>", ""] {
+        assert_eq!(read(403, &[], words, 1), None, "{words}");
+    }
+}
+
+/// Regression: an account without credit was shown as one that resumes by itself.
+#[test]
+fn an_empty_account_and_a_wait_beyond_the_bound_do_not_say_that_they_resume() {
+    let said = |trouble: Option<Trouble>| {
+        let (wait, pause) = trouble.and_then(Trouble::pause).expect("a pause");
+        (wait.as_secs(), pause.words(Provider::OpenAi, now()))
+    };
+    let empty = "openai says that its account has no credit left: add credit there, or change the key; it is asked again \
+                 at 01:00 UTC";
+    for kind in ["insufficient_quota", "billing_error", "usage_not_included"] {
+        let words = format!(r#"{{"error":{{"type":"{kind}"}}}}"#);
+        assert_eq!(said(read(429, &[], &words, 1)), (3600, empty.to_owned()));
+    }
+    assert_eq!(said(read(402, &[], "", 1)), (3600, empty.to_owned()));
+    assert_eq!(said(read(402, &[("retry-after", "86400")], "", 1)), (4 * 3600, empty.to_owned()));
+    let longer = "openai asks to wait for more than 4 h; asked again at 01:00 UTC";
+    assert_eq!(said(read(429, &[("retry-after", "86400")], "", 1)), (4 * 3600, longer.to_owned()));
+    let asked = "openai asks to wait; resumes 01:00 UTC";
+    assert_eq!(said(read(429, &[("retry-after", "60")], "", 1)), (60, asked.to_owned()));
+    assert_eq!(Trouble::Login.pause(), None);
+}
+
+const LARGE: &str = r#"{"error":{"message":"Request too large for m in organization org-1 on tokens per min (TPM): Limit 30000, Requested 45000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+
+/// Regression: one request above the account's limit made everybody wait, again and again.
+#[test]
+fn a_request_that_is_too_large_by_itself_makes_nobody_wait() {
+    assert_eq!(read(429, &[("x-ratelimit-remaining-tokens", "30000")], LARGE, 1), None);
+    assert_eq!(read(429, &[], LARGE, 9), None);
+    // Nothing is left, or there is a time: a wait may help.
+    waits(429, &[("x-ratelimit-remaining-tokens", "0")], LARGE, 5.0);
+    waits(429, &[("retry-after", "7")], LARGE, 7.0);
+    waits(429, &[], &LARGE.replace("Request too large", "Rate limit reached"), 5.0);
+    let named = LARGE.replace("Request too large for m", "Rate limit reached for request too large");
+    let refused = Refused { status: 429, header: &|_| None, words: &named, model: "Request too LARGE", in_a_row: 1 };
+    assert_eq!(trouble(&refused, now()), Some(Trouble::Wait(FIRST)), "its name is the agent's own");
+}
+
+/// Regression: a guest that asked a model of such a name shut its provider for all runs.
+#[test]
+fn the_name_of_a_model_says_nothing_of_the_credential() {
+    for model in ["oauth-1", "My-REVOKED"] {
+        let words = format!(r#"{{"error":{{"type":"permission_error","message":"no access to {model}"}}}}"#);
+        let refused = Refused { status: 403, header: &|_| None, words: &words, model, in_a_row: 1 };
+        assert_eq!(trouble(&refused, now()), None, "{model}");
+    }
+    let words = r#"{"error":{"code":"model_not_found","message":"m is not there for oauth"}}"#;
+    assert_eq!(read(403, &[], words, 1), None);
+}
+
+#[test]
+fn after_a_wait_requests_go_one_at_a_time_until_one_is_answered() {
+    let mut standing = Standing::default();
+    assert_eq!(standing.leave(Tick(0)), Leave::Go);
+    standing.refused(Tick(0), Tick(100), Duration::from_secs(1), Pause::Longer);
+    assert_eq!(standing.leave(Tick(1099)), Leave::Until(Tick(1100)));
+    assert_eq!(standing.leave(Tick(1100)), Leave::Alone);
+    // One that was under way with it counts no further, and shortens nothing.
+    standing.refused(Tick(50), Tick(200), Duration::from_millis(1), Pause::Asked);
+    assert_eq!((standing.in_a_row, standing.until, standing.pause()), (1, Tick(1100), Pause::Longer));
+    // Nor does its success say that the wait is over.
+    standing.answered(Tick(60));
+    assert_eq!(standing.leave(Tick(1100)), Leave::Alone);
+    standing.refused(Tick(1100), Tick(1200), Duration::from_secs(2), Pause::Asked);
+    assert_eq!((standing.in_a_row, standing.leave(Tick(1300))), (2, Leave::Until(Tick(3200))));
+    standing.answered(Tick(3200));
+    assert_eq!(standing.leave(Tick(3201)), Leave::Go);
+}
