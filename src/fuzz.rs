@@ -48,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     target("prompt", "a Liquid prompt, and an issue to fill it with", 2048, 64, Now(files::prompt)),
     target("frames", "headers and frames of a channel", 4096, 8, Soon(|b| Box::pin(words::frames(b)))),
     target("messages", "every JSON message of a channel", 2048, 8, Now(words::messages)),
+    target("usage", "what a model's answer says that it used", 4096, 8, Now(words::usage)),
     target("channel", "the multiplexer under a channel", 4096, 64, Soon(|b| Box::pin(sandbox::channel::fuzz::raw(b)))),
     target(
         "answers",

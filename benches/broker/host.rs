@@ -22,19 +22,23 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 use super::series::{Series, verdict};
+use super::worked::Worked;
 use super::{ROLE, client};
 
 const SOON: Duration = Duration::from_secs(30);
 const STREAM: usize = 1 << 30;
 const STREAMS: usize = 50;
+/// Answers of that length on each way.
+const ROUNDS: usize = 5;
 
 #[tokio::main]
 pub(super) async fn main() {
     let rounds = std::env::var("SYMPHONY_BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
     println!("before: {}; {rounds} rounds", load());
-    let (_server, address) = server().await;
+    let (server, address) = server().await;
     let place = tempfile::tempdir().expect("a directory");
-    let (_guest, channel) = guest(place.path()).await;
+    let (guest, channel) = guest(place.path()).await;
+    let others = [server.id(), guest.id()].map(|id| id.expect("it runs"));
     let (door, token) = door(&address, place.path());
     let brokered = listen(&channel, move |stream| {
         let door = door.clone();
@@ -54,7 +58,7 @@ pub(super) async fn main() {
     let ways = [format!("{address}/"), format!("127.0.0.1:{raw}/"), format!("127.0.0.1:{brokered}/anthropic/")];
 
     first(rounds, &ways, &token).await;
-    bulk(&ways, &token).await;
+    bulk(&ways, &token, others).await;
     meet(&ways, &token).await;
     println!("after: {}", load());
 }
@@ -75,10 +79,10 @@ async fn first(rounds: usize, ways: &[String; 3], token: &str) {
     verdict("of that, the broker", &figure, None);
 }
 
-async fn bulk(ways: &[String; 3], token: &str) {
+async fn bulk(ways: &[String; 3], token: &str, others: [u32; 2]) {
     // The first one makes the room that all later ones use.
     ask(&["bulk".to_owned(), (64 << 20).to_string()], &ways[1..], token).await;
-    let mut all: [Vec<Duration>; 3] = Default::default();
+    let mut all: [(Vec<Duration>, Worked); 3] = Default::default();
     let (before, peak) = (resident_kib(), Arc::new(AtomicU64::new(0)));
     let watched = peak.clone();
     let watch = tokio::spawn(async move {
@@ -87,19 +91,28 @@ async fn bulk(ways: &[String; 3], token: &str) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    for _ in 0..3 {
-        let told = ask(&["bulk".to_owned(), STREAM.to_string()], ways, token).await;
-        all.iter_mut().zip(ways).for_each(|(all, way)| all.extend(&told[way]));
+    for _ in 0..ROUNDS {
+        for ((took, worked), way) in all.iter_mut().zip(ways) {
+            let began = Worked::now(others);
+            let told = ask(&["bulk".to_owned(), STREAM.to_string()], std::slice::from_ref(way), token).await;
+            took.extend(&told[way]);
+            worked.add(&began, &Worked::now(others));
+        }
     }
     watch.abort();
     println!("\n{} MiB in one answer", STREAM >> 20);
     Series::head();
-    let series = NAMES.iter().zip(&all).map(|(name, all)| series(name, all)).collect::<Vec<_>>();
+    let series = NAMES.iter().zip(&all).map(|(name, (took, _))| series(name, took)).collect::<Vec<_>>();
     series.iter().for_each(Series::row);
+    println!();
+    Worked::head();
+    NAMES.iter().zip(&all).for_each(|(name, (_, worked))| worked.row(name));
     let rate = |series: &Series| (STREAM >> 20) as f64 / series.p50() * 1000.0;
     let part = rate(&series[2]) / rate(&series[1]) * 100.0;
     let figure = format!("{part:.0} % ({:.0} of {:.0} MiB/s), p50", rate(&series[2]), rate(&series[1]));
     verdict("throughput against the channel alone (at least 90 %)", &figure, Some(part >= 90.0));
+    let part = all[1].1.sum() as f64 / all[2].1.sum() as f64 * 100.0;
+    verdict("the same by processor time, which load beside it does not change", &format!("{part:.0} %"), None);
     let grew = peak.load(Ordering::Relaxed).saturating_sub(before) as f64 / 1024.0;
     let figure = format!("{grew:.1} MiB at most over {before} KiB before");
     verdict("memory of the broker's process while it streams (at most 8 MiB more)", &figure, Some(grew <= 8.0));

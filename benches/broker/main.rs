@@ -7,6 +7,7 @@ mod host;
 #[path = "../sandbox/series.rs"]
 mod series;
 mod server;
+mod worked;
 
 /// What this process is: the broker's, or one of the other two.
 const ROLE: &str = "SYMPHONY_BENCH_ROLE";

@@ -1,7 +1,9 @@
-//! The wire types that both ends of a channel share: what is read is what would be written.
+//! Words of others in our own types: the wire types that both ends of a channel share, where what is read is what would be
+//! written, and what a model's answer used, where it makes no difference how its bytes are cut.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use symphony_core::broker::{Call, Meter};
 use symphony_guest::wire::{
     self, CheckOutcome, Exit, Exported, FrameKind, Hello, HelloInfo, Listening, MAX_FRAME, MAX_HEADER, MachineOrder,
     MachineReady, Refusal, RelayHeader, Request,
@@ -53,4 +55,20 @@ pub(super) fn messages(bytes: &[u8]) {
         9 => round::<Exit>(json),
         _ => round::<Refusal>(json),
     }
+}
+
+/// An answer, read for what it used: the first byte says of which call and kind it is, the second how it is cut.
+pub(super) fn usage(bytes: &[u8]) {
+    let [which, cut, answer @ ..] = bytes else { return };
+    let call = [Call::Messages, Call::Responses, Call::ChatCompletions][usize::from(which / 2) % 3];
+    let content_type = if which % 2 == 0 { "text/event-stream" } else { "application/json" };
+    let read = |size: usize| {
+        let mut meter = Meter::new(call, content_type);
+        answer.chunks(size).for_each(|part| meter.feed(part));
+        meter.finish()
+    };
+    let whole = read(answer.len().max(1));
+    assert_eq!(read(1), whole);
+    assert_eq!(read(usize::from(*cut).max(1)), whole);
+    assert!(whole.model.is_none_or(|model| model.chars().count() <= 200));
 }

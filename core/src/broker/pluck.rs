@@ -1,92 +1,80 @@
 //! A few values out of a JSON text as its bytes pass, in bounded memory: an answer may be of any length.
 //!
 //! Reads the provider's answers only. It does not validate: a text that is no JSON yields nothing of use, and never more
-//! memory.
+//! memory. It costs little: the insides of strings, which are most of an answer, are searched and not stepped through.
 
-/// Keys wanted, at most two deep.
-const WANTED: [&str; 9] = [
-    "type",
-    "model",
-    "usage",
-    "service_tier",
-    "message.model",
-    "message.usage",
-    "response.model",
-    "response.usage",
-    "response.service_tier",
-];
+use std::borrow::Cow;
+
+use memchr::memchr2;
+
+/// What is wanted, by the keys that lead to it: at most two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Type,
+    Model,
+    Usage,
+    Tier,
+    MessageModel,
+    MessageUsage,
+    ResponseModel,
+    ResponseUsage,
+    ResponseTier,
+}
+
+/// How many there are.
+const WANTED: usize = Wanted::ResponseTier as usize + 1;
 /// Most bytes of one value.
 const VALUE_MAX: usize = 16 * 1024;
 /// Longer keys are none of ours.
 const KEY_MAX: usize = 16;
 
-/// The reader of one text.
+/// The reader of one text after another. What it has made room for stays for the next text.
 #[derive(Debug, Default)]
 pub(super) struct Pluck {
     depth: usize,
     /// Whether the containers at depth 1 and 2 are objects.
     object: [bool; 3],
-    /// The keys under way at depth 1 and 2; longer than [`KEY_MAX`]: no match.
-    keys: [Vec<u8>; 3],
+    /// The keys under way at depth 1 and 2.
+    keys: [Key; 3],
     /// Whether the next string is a key.
     key_next: bool,
     in_key: bool,
     in_string: bool,
     escaped: bool,
-    taking: Option<Taking>,
-    taken: Vec<(&'static str, Vec<u8>)>,
+    /// What is being taken, and since which depth.
+    taking: Option<(Wanted, usize)>,
+    /// What was taken of it so far.
+    bytes: Vec<u8>,
+    taken: [Option<Vec<u8>>; WANTED],
     begun: bool,
 }
 
-#[derive(Debug)]
-struct Taking {
-    name: &'static str,
-    depth: usize,
-    bytes: Vec<u8>,
+/// A key; longer than [`KEY_MAX`]: no match.
+#[derive(Debug, Default)]
+struct Key {
+    bytes: [u8; KEY_MAX + 1],
+    length: usize,
+}
+
+impl Key {
+    fn push(&mut self, bytes: &[u8]) {
+        let room = &mut self.bytes[self.length..];
+        let taken = bytes.len().min(room.len());
+        room[..taken].copy_from_slice(&bytes[..taken]);
+        self.length += taken;
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
 }
 
 impl Pluck {
-    pub(super) fn feed(&mut self, byte: u8) {
-        if self.in_string {
-            self.string(byte);
-            return;
-        }
-        match byte {
-            b'"' => {
-                self.in_string = true;
-                self.in_key = std::mem::take(&mut self.key_next);
-                if self.in_key {
-                    self.keys[self.depth].clear();
-                }
-                self.keep(byte);
-            }
-            b'{' | b'[' => {
-                self.keep(byte);
-                self.begun = true;
-                self.depth = self.depth.saturating_add(1);
-                self.key_next = false;
-                if let Some(object) = self.object.get_mut(self.depth) {
-                    *object = byte == b'{';
-                    self.key_next = byte == b'{';
-                    self.keys[self.depth].clear();
-                }
-            }
-            b'}' | b']' => {
-                self.end_value();
-                self.depth = self.depth.saturating_sub(1);
-                self.keep(byte);
-                self.key_next = false;
-            }
-            b',' => {
-                self.end_value();
-                self.keep(byte);
-                self.key_next = self.object.get(self.depth).copied().unwrap_or(false) && self.depth > 0;
-            }
-            b':' => {
-                self.keep(byte);
-                self.begin_value();
-            }
-            _ => self.keep(byte),
+    /// The next bytes.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let read = if self.in_string { self.string(bytes) } else { self.between(bytes) };
+            bytes = &bytes[read..];
         }
     }
 
@@ -95,58 +83,134 @@ impl Pluck {
         self.begun && self.depth == 0 && !self.in_string
     }
 
-    /// What was found, by name; a later one of the same name counts.
-    pub(super) fn value(&self, name: &str) -> Option<serde_json::Value> {
-        let found = self.taken.iter().rfind(|(taken, _)| *taken == name)?;
-        serde_json::from_slice(&found.1).ok()
+    /// What was found; a later one of the same name counts.
+    pub(super) fn value(&self, wanted: Wanted) -> Option<serde_json::Value> {
+        serde_json::from_slice(self.taken[wanted as usize].as_deref()?).ok()
     }
 
-    fn string(&mut self, byte: u8) {
-        self.keep(byte);
-        match byte {
-            _ if self.escaped => self.escaped = false,
-            b'\\' => self.escaped = true,
-            b'"' => {
-                self.in_string = false;
-                self.in_key = false;
-                return;
+    /// What was found, if it is a string.
+    pub(super) fn word(&self, wanted: Wanted) -> Option<Cow<'_, str>> {
+        let found = self.taken[wanted as usize].as_deref()?;
+        let borrowed = serde_json::from_slice::<&str>(found).map(Cow::Borrowed);
+        // One with an escape in it.
+        borrowed.or_else(|_| serde_json::from_slice::<String>(found).map(Cow::Owned)).ok()
+    }
+
+    /// The next text begins.
+    pub(super) fn clear(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        *self = Self { bytes, ..Self::default() };
+    }
+
+    /// Reads within a string; how many bytes.
+    fn string(&mut self, bytes: &[u8]) -> usize {
+        // Whatever stands behind a backslash ends nothing.
+        let skip = usize::from(self.escaped);
+        let found = memchr2(b'"', b'\\', &bytes[skip..]).map(|at| at + skip);
+        let read = found.map_or(bytes.len(), |at| at + 1);
+        self.escaped = found.is_some_and(|at| bytes[at] == b'\\');
+        self.in_string = found.is_none() || self.escaped;
+        self.keep(&bytes[..read]);
+        if self.in_key {
+            let end = if self.in_string { read } else { read - 1 };
+            self.keys[self.depth].push(&bytes[..end]);
+            self.in_key = self.in_string;
+        }
+        read
+    }
+
+    /// Reads up to the next string; how many bytes.
+    fn between(&mut self, bytes: &[u8]) -> usize {
+        for (at, byte) in bytes.iter().enumerate() {
+            let kept = std::slice::from_ref(byte);
+            match byte {
+                b'"' => {
+                    self.in_string = true;
+                    self.in_key = std::mem::take(&mut self.key_next);
+                    if self.in_key {
+                        self.keys[self.depth].length = 0;
+                    }
+                    self.keep(kept);
+                    return at + 1;
+                }
+                b'{' | b'[' => {
+                    self.keep(kept);
+                    self.begun = true;
+                    self.depth = self.depth.saturating_add(1);
+                    self.key_next = false;
+                    if let Some(object) = self.object.get_mut(self.depth) {
+                        *object = *byte == b'{';
+                        self.key_next = *object;
+                        self.keys[self.depth].length = 0;
+                    }
+                }
+                b'}' | b']' => {
+                    self.end_value();
+                    self.depth = self.depth.saturating_sub(1);
+                    self.keep(kept);
+                    self.key_next = false;
+                }
+                b',' => {
+                    self.end_value();
+                    self.keep(kept);
+                    self.key_next = self.depth > 0 && self.object.get(self.depth).is_some_and(|object| *object);
+                }
+                b':' => {
+                    self.keep(kept);
+                    self.begin_value();
+                }
+                _ => self.keep(kept),
             }
-            _ => {}
         }
-        if self.in_key && self.keys[self.depth].len() <= KEY_MAX {
-            self.keys[self.depth].push(byte);
-        }
+        bytes.len()
     }
 
-    fn keep(&mut self, byte: u8) {
-        let Some(taking) = &mut self.taking else { return };
-        match taking.bytes.len() < VALUE_MAX {
-            true => taking.bytes.push(byte),
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.taking.is_none() {
+            return;
+        }
+        match self.bytes.len() + bytes.len() <= VALUE_MAX {
+            true => self.bytes.extend_from_slice(bytes),
             false => self.taking = None,
         }
     }
 
     fn begin_value(&mut self) {
-        if self.taking.is_some() {
-            return;
+        if self.taking.is_none()
+            && let Some(wanted) = self.wanted()
+        {
+            self.taking = Some((wanted, self.depth));
+            self.bytes.clear();
         }
-        let matches = |wanted: &&str| match (self.depth, wanted.split_once('.')) {
-            (1, None) => self.keys[1] == wanted.as_bytes(),
-            (2, Some((outer, inner))) => {
-                self.object[1] && self.keys[1] == outer.as_bytes() && self.keys[2] == inner.as_bytes()
-            }
-            _ => false,
-        };
-        if let Some(name) = self.object.get(self.depth).and_then(|is| WANTED.into_iter().find(|w| *is && matches(w))) {
-            self.taking = Some(Taking { name, depth: self.depth, bytes: Vec::new() });
+    }
+
+    /// What the keys lead to.
+    fn wanted(&self) -> Option<Wanted> {
+        let [_, outer, inner] = &self.keys;
+        match (self.depth, self.object) {
+            (1, [_, true, _]) => match outer.as_bytes() {
+                b"type" => Some(Wanted::Type),
+                b"model" => Some(Wanted::Model),
+                b"usage" => Some(Wanted::Usage),
+                b"service_tier" => Some(Wanted::Tier),
+                _ => None,
+            },
+            (2, [_, true, true]) => match (outer.as_bytes(), inner.as_bytes()) {
+                (b"message", b"model") => Some(Wanted::MessageModel),
+                (b"message", b"usage") => Some(Wanted::MessageUsage),
+                (b"response", b"model") => Some(Wanted::ResponseModel),
+                (b"response", b"usage") => Some(Wanted::ResponseUsage),
+                (b"response", b"service_tier") => Some(Wanted::ResponseTier),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
     /// A comma, or the end of what holds the value.
     fn end_value(&mut self) {
-        if let Some(taking) = self.taking.take_if(|taking| taking.depth == self.depth) {
-            self.taken.retain(|(name, _)| *name != taking.name);
-            self.taken.push((taking.name, taking.bytes));
+        if let Some((wanted, _)) = self.taking.take_if(|(_, depth)| *depth == self.depth) {
+            self.taken[wanted as usize] = Some(self.bytes.clone());
         }
     }
 }

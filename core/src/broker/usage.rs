@@ -1,9 +1,10 @@
 //! What an answer used, read from its bytes as they pass. Providers' usage records only: no estimate is made here.
 
+use memchr::{memchr, memchr2};
 use serde_json::Value;
 
 use super::most::unusual;
-use super::pluck::Pluck;
+use super::pluck::{Pluck, Wanted};
 use super::{Call, Provider};
 
 /// Tokens of one request. A cached token is in one of the last two and not in `input`.
@@ -58,8 +59,9 @@ pub struct Reading {
 #[derive(Debug)]
 pub struct Meter {
     call: Call,
-    /// `None`: one JSON text; else where a line of events stands.
-    events: Option<Line>,
+    /// Whether it comes as events; else it is one JSON text.
+    is_stream: bool,
+    line: Line,
     text: Pluck,
     reading: Reading,
 }
@@ -77,27 +79,30 @@ struct Line {
 }
 
 const DONE: &[u8] = b"[DONE]";
+/// Enough to tell `data` from the others.
+const FIELD_MAX: usize = 8;
 
 impl Meter {
     /// For an answer to `call` with this content type.
     pub fn new(call: Call, content_type: &str) -> Self {
         let is_stream = content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream");
-        Self { call, events: is_stream.then(Line::default), text: Pluck::default(), reading: Reading::default() }
+        Self { call, is_stream, line: Line::default(), text: Pluck::default(), reading: Reading::default() }
     }
 
     /// The next bytes.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            match self.events {
-                Some(_) => self.line(*byte),
-                None => self.text.feed(*byte),
-            }
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        if !self.is_stream {
+            return self.text.feed(bytes);
+        }
+        while !bytes.is_empty() {
+            let read = if self.line.colon { self.behind_colon(bytes) } else { self.field(bytes) };
+            bytes = &bytes[read..];
         }
     }
 
     /// Whether the answer's own last word was seen.
     pub fn is_whole(&self) -> bool {
-        self.reading.whole || (self.events.is_none() && self.text.is_whole())
+        self.reading.whole || (!self.is_stream && self.text.is_whole())
     }
 
     /// What it used.
@@ -107,59 +112,84 @@ impl Meter {
         Reading { whole, ..self.reading }
     }
 
-    fn line(&mut self, byte: u8) {
-        let Some(line) = &mut self.events else { return };
-        match byte {
-            b'\r' => {}
-            b'\n' => {
-                let blank = !line.colon && line.field.is_empty();
-                line.field.clear();
-                line.colon = false;
-                if blank && line.data {
-                    self.event();
+    /// Reads up to a line's colon; how many bytes.
+    fn field(&mut self, bytes: &[u8]) -> usize {
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\r' => {}
+                b'\n' => self.end_line(),
+                b':' => {
+                    self.line.colon = true;
+                    return at + 1;
                 }
+                _ if self.line.field.len() < FIELD_MAX => self.line.field.push(*byte),
+                _ => {}
             }
-            b':' if !line.colon => line.colon = true,
-            // Enough to tell `data` from the others.
-            _ if !line.colon && line.field.len() < 8 => line.field.push(byte),
-            _ if line.field == b"data" => {
-                line.data = true;
-                if line.head.len() < DONE.len() && byte != b' ' {
-                    line.head.push(byte);
-                }
-                self.text.feed(byte);
+        }
+        bytes.len()
+    }
+
+    /// Reads up to a line's end, or to a byte that is no part of it; how many bytes.
+    fn behind_colon(&mut self, bytes: &[u8]) -> usize {
+        let is_data = self.line.field == b"data";
+        let found = if is_data { memchr2(b'\n', b'\r', bytes) } else { memchr(b'\n', bytes) };
+        let end = found.unwrap_or(bytes.len());
+        if is_data && end > 0 {
+            let data = &bytes[..end];
+            self.line.data = true;
+            let wanted = DONE.len() - self.line.head.len();
+            if wanted > 0 {
+                self.line.head.extend(data.iter().filter(|byte| **byte != b' ').take(wanted));
             }
-            _ => {}
+            self.text.feed(data);
+        }
+        if bytes.get(end) == Some(&b'\n') {
+            self.end_line();
+        }
+        bytes.len().min(end + 1)
+    }
+
+    fn end_line(&mut self) {
+        let blank = !self.line.colon && self.line.field.is_empty();
+        self.line.field.clear();
+        self.line.colon = false;
+        if blank && self.line.data {
+            self.event();
         }
     }
 
     /// One JSON text is complete, or as complete as it gets.
     fn event(&mut self) {
-        let text = std::mem::take(&mut self.text);
-        let done = self.events.take().map(|line| line.head == DONE);
-        if let Some(done) = done {
-            self.events = Some(Line::default());
-            self.reading.whole |= done && self.call == Call::ChatCompletions;
+        let done = self.line.head == DONE && self.call == Call::ChatCompletions;
+        self.reading.whole |= done;
+        self.line.data = false;
+        self.line.head.clear();
+        if self.text.is_whole() {
+            self.read();
         }
-        if !text.is_whole() {
-            return;
+        self.text.clear();
+    }
+
+    /// What a whole text says.
+    fn read(&mut self) {
+        if self.is_stream {
+            let kind = self.text.word(Wanted::Type);
+            // One that broke off with an error used more than it says.
+            let last = ["message_stop", "response.completed", "response.incomplete"];
+            self.reading.whole |= kind.is_some_and(|kind| last.contains(&&*kind));
         }
-        let kind = text.value("type");
-        // One that broke off with an error used more than it says.
-        let last = ["message_stop", "response.completed", "response.incomplete"];
-        self.reading.whole |= done.is_some() && kind.is_some_and(|kind| last.iter().any(|last| kind == *last));
-        for name in ["model", "message.model", "response.model"] {
-            if let Some(Value::String(model)) = text.value(name) {
+        for model in [Wanted::Model, Wanted::MessageModel, Wanted::ResponseModel] {
+            if let Some(model) = self.text.word(model) {
                 self.reading.model = Some(model.chars().filter(|c| !c.is_control()).take(200).collect());
             }
         }
-        for name in ["service_tier", "response.service_tier"] {
-            if let Some(Value::String(tier)) = text.value(name) {
+        for tier in [Wanted::Tier, Wanted::ResponseTier] {
+            if let Some(tier) = self.text.word(tier) {
                 self.reading.tier = unusual(None, Some(&tier));
             }
         }
-        for name in ["usage", "message.usage", "response.usage"] {
-            if let Some(record @ Value::Object(_)) = text.value(name) {
+        for usage in [Wanted::Usage, Wanted::MessageUsage, Wanted::ResponseUsage] {
+            if let Some(record @ Value::Object(_)) = self.text.value(usage) {
                 self.take(&record);
             }
         }

@@ -1,6 +1,7 @@
 //! Usage is read as bytes pass, however they are cut.
 
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::super::{Call, Meter, Reading, Usage};
 
@@ -93,6 +94,69 @@ fn a_record_of_any_size_takes_no_more_memory_than_the_bound() {
     assert_eq!(meter.finish().usage, Some(Usage { output: 1, ..Usage::default() }));
 }
 
+/// Pieces of answers, whole and broken, in any order: most of what a reader can stumble over stands next to each other.
+fn anything() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = prop::sample::select(vec![
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        ",",
+        ":",
+        "\\",
+        " ",
+        "\n",
+        "\r",
+        "\n\n",
+        "data",
+        "data: ",
+        "\n\ndata: {",
+        "event: x\n",
+        "[DONE]",
+        "\\\"",
+        "\\\\",
+        "1",
+        "null",
+        "a long name of nothing",
+        "\u{e9}",
+        "\"type\":",
+        "\"model\":",
+        "\"usage\":",
+        "\"message\":{",
+        "\"response\":{",
+        "\"message_stop\"",
+        "\"m\\u0041\"",
+        "\"priority\"",
+        "\"service_tier\":",
+        "{\"output_tokens\":7,\"input_tokens\":3}",
+        "\"usage\":{\"input_tokens\":10,\"output_tokens\":2,\"speed\":\"fast\"}",
+        "\"response\":{\"usage\":{\"output_tokens\":7},\"model\":\"g\"}",
+        "\n\ndata: {\"type\":\"message_stop\"}\n\n",
+        "\n\ndata: [DONE]\n\n",
+    ]);
+    let piece = prop_oneof![
+        40 => pieces.prop_map(|piece| piece.as_bytes().to_vec()),
+        4 => any::<u8>().prop_map(|byte| vec![byte]),
+        // About as long as a value may be.
+        1 => (16_300_usize..16_400).prop_map(|length| vec![b'x'; length]),
+    ];
+    prop::collection::vec(piece, 0..50).prop_map(|pieces| pieces.concat())
+}
+
+/// Any JSON; names of ours stand where they mean nothing, too.
+fn json() -> impl Strategy<Value = Value> {
+    let text =
+        || prop_oneof!["[a-z\\\\\"{}:,\n\u{e9}]{0,12}", "(usage|model|type|message)"].prop_map(|text: String| text);
+    let leaf = prop_oneof![Just(Value::Null), any::<i64>().prop_map(Value::from), text().prop_map(Value::from)];
+    leaf.prop_recursive(4, 24, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((text(), inner), 0..4).prop_map(|all| Value::Object(all.into_iter().collect())),
+        ]
+    })
+}
+
 proptest! {
     #[test]
     fn where_the_bytes_are_cut_makes_no_difference(cuts in prop::collection::vec(0_usize..900, 0..12)) {
@@ -107,10 +171,35 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(prop::sample::select(b"{}[]\",:\\ \nadtype1\r".to_vec()), 0..400)) {
+    fn of_anything_the_same_is_read_whole_byte_by_byte_and_in_any_parts(bytes in anything(), sizes in prop::collection::vec(1_usize..80, 1..20)) {
         for call in [Call::Messages, Call::Responses, Call::ChatCompletions] {
-            read(call, "text/event-stream", &[b"data: ", &bytes]);
-            read(call, "application/json", &[&bytes]);
+            for content_type in ["text/event-stream", "application/json"] {
+                let whole = read(call, content_type, &[&bytes]);
+                let single: Vec<&[u8]> = bytes.chunks(1).collect();
+                prop_assert_eq!(&read(call, content_type, &single), &whole);
+                let (mut parts, mut rest) = (vec![], &bytes[..]);
+                for size in sizes.iter().cycle() {
+                    let (part, more) = rest.split_at(rest.len().min(*size));
+                    parts.push(part);
+                    rest = more;
+                    if rest.is_empty() {
+                        break;
+                    }
+                }
+                prop_assert_eq!(&read(call, content_type, &parts), &whole);
+            }
         }
+    }
+
+    #[test]
+    fn of_any_json_what_a_parser_finds_is_read(before in json(), inner in json(), after in json(), model in "[a-z\\\\\"{}é]{0,20}", tokens in any::<(u64, u64)>()) {
+        let (input, output) = tokens;
+        let usage = serde_json::json!({"input_tokens": input, "x": inner, "output_tokens": output});
+        let text = serde_json::json!({"before": before, "model": model, "usage": usage, "after": after}).to_string();
+        let usage = Usage { input, output, ..Usage::default() };
+        let expected = Reading { model: Some(model), tier: None, usage: Some(usage), whole: true };
+        prop_assert_eq!(read(Call::Messages, "application/json", &[text.as_bytes()]), expected.clone());
+        let events = format!("data: {text}\n\ndata: {{\"type\":\"message_stop\"}}\n\n");
+        prop_assert_eq!(stream(Call::Messages, &events), expected);
     }
 }
