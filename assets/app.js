@@ -98,7 +98,24 @@
     const badge = document.querySelector(".badge");
     document.title = (badge && badge.classList.contains("attention") ? "(!) " : "") + name;
   };
-  document.addEventListener("htmx:after:swap", draw);
+  // Why something was not taken stands where it is seen, until the next try: the inbox is drawn again at any moment.
+  const refused = (text) => {
+    const line = document.getElementById("refused");
+    line.textContent = text;
+    line.hidden = !text;
+  };
+  const changes = (event) => event.detail.ctx.request.method.toUpperCase() !== "GET";
+  document.addEventListener("htmx:before:request", (event) => {
+    if (changes(event)) refused("");
+  });
+  document.addEventListener("htmx:after:swap", () => {
+    const error = document.querySelector("#attention > .steering-error");
+    if (error) {
+      refused(error.textContent);
+      error.remove();
+    }
+    draw();
+  });
 
   // A refused request changes nothing on the page; logged out, the page says how to log in.
   document.addEventListener("htmx:response:error", (event) => {
@@ -110,7 +127,7 @@
     } catch {
       // Not the envelope: the status is all there is to say.
     }
-    say(message);
+    changes(event) ? refused(message) : say(message);
   });
 
   // What a person types, and what became of it, is not drawn again below them. What a person opened stays open when the region is drawn again, and a time that is local already is not

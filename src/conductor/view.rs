@@ -242,7 +242,10 @@ impl<H: Hands> Conductor<H> {
         let (hosts_asked, hosts_decided) = self.hosts();
         let (mut retrying, mut idle) = waiting_rows(&self.board, now, generated_at, &self.policy);
         retrying.iter_mut().for_each(|row| row.spent = self.with_spend(row.spent, &row.id, None));
-        idle.iter_mut().for_each(|row| row.spent = self.with_spend(row.spent, &row.id, None));
+        for row in &mut idle {
+            row.spent = self.with_spend(row.spent, &row.id, None);
+            self.with_present_cap(row);
+        }
         Snapshot {
             version: self.version,
             generated_at,

@@ -225,6 +225,29 @@ fn one_click_discards_a_proposal_and_resumes_a_parked_issue_with_and_without_the
     }
 }
 
+/// Regression: the inbox was drawn again at once, and took the words about a refusal with it.
+#[test]
+fn why_a_button_did_nothing_stays_on_the_page_until_the_next_try() {
+    let Some(browser) = Browser::start() else { return };
+    let project = Project::new();
+    project.write("issues/Triage/7.md", "---\ntitle: Follow up\nproposed_by: A-1\n---\nBecause.\n");
+    project.write("issues/Cancelled/7.md", "---\ntitle: [half saved\n---\n");
+    let running = project.start();
+    running.until_state("both", |s| s["counts"]["blocked"] == json!(2));
+    log_in(&browser, &running);
+    browser.until_says("#attention article.proposed", "proposed by A-1");
+    browser.click("[aria-label='discard 7']");
+    browser.until_says("#refused", "7");
+    let said = browser.text("#refused");
+    project.issue("Backlog", "NEWS-1", "Nothing.");
+    browser.until_says("#disk", "NEWS-1");
+    assert!(browser.shows("#refused") && browser.text("#refused") == said, "{}", browser.text("#refused"));
+    std::fs::remove_file(project.dir().join("issues/Cancelled/7.md")).expect("removed");
+    browser.click("[aria-label='discard 7']");
+    project.wait_for("issues/Cancelled/7.md");
+    until("the words to go", || !browser.shows("#refused"));
+}
+
 /// Presses Tab until `css` has the focus.
 fn tab_to(browser: &Browser, css: &str) {
     for _ in 0..40 {
