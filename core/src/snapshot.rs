@@ -3,6 +3,7 @@
 //! Nobody locks the scheduler to draw a page. The wire types of the API are the web floor's, not these.
 
 mod hosts;
+mod needs;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::spend::{Cap, Caps, Sums};
 use crate::workflow::Budget;
 
 pub use hosts::{HostCard, HostDecision};
+pub use needs::{Need, needs};
 pub use rows::waiting_rows;
 
 /// How much of a proposer's name is said.
@@ -334,7 +336,19 @@ fn sentence(why: Option<&NotNow>) -> String {
     why.map_or_else(|| "starts at the next look".to_owned(), ToString::to_string)
 }
 
+impl RunningRow {
+    /// Whether it waits for a human's answer.
+    pub fn asks(&self) -> bool {
+        self.question.as_ref().is_some_and(|question| !question.answered)
+    }
+}
+
 impl RetryRow {
+    /// Whether a person has to mend something before its next run can start.
+    pub fn needs_human(&self) -> bool {
+        self.why.as_ref().is_some_and(NotNow::needs_human)
+    }
+
     /// One sentence: why it is not running, the same everywhere.
     pub fn reason(&self) -> String {
         sentence(self.why.as_ref())
@@ -361,9 +375,9 @@ impl IdleRow {
         held && self.proposed_by.is_some() && self.last.is_none()
     }
 
-    /// Whether it waits for a person's decision.
+    /// Whether it waits for a person's decision, or for something that only a person can mend.
     pub fn needs_human(&self) -> bool {
-        self.is_parked() || self.is_proposal()
+        self.is_proposal() || self.why.as_ref().is_some_and(NotNow::needs_human)
     }
 }
 

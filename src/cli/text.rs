@@ -10,7 +10,10 @@ const NAME_MAX: usize = 24;
 
 /// One line for everything that is not running fine, below the headings of the dashboard.
 pub(super) fn overview(answer: &Answer) -> Vec<String> {
-    let mut lines: Vec<String> = answer.notices.iter().map(|notice| format!("! {notice}")).collect();
+    // What a person has to mend stands in the list.
+    let is_listed = |notice: &&String| answer.issues.iter().any(|one| one.status == "broken" && notice.contains(&one.reason));
+    let mut lines: Vec<String> =
+        answer.notices.iter().filter(|notice| !is_listed(notice)).map(|notice| format!("! {notice}")).collect();
     let width = |text: &str| text.chars().count();
     let names = answer.issues.iter().map(|one| width(&label(one))).filter(|len| *len <= NAME_MAX).max().unwrap_or(0);
     let words = answer.issues.iter().map(|one| width(word(one))).max().unwrap_or(0);

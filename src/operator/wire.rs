@@ -219,7 +219,7 @@ impl Answer {
 
     pub(super) fn overview(snapshot: &Snapshot) -> Self {
         let mut all = explain::all(snapshot);
-        all.retain(|one| one.status.group() != Group::Done);
+        all.retain(|one| one.group() != Group::Done);
         Self::of(snapshot, &all)
     }
 }
@@ -235,7 +235,7 @@ impl Explanation {
             title: one.title.clone(),
             state: one.state.as_ref().map(|state| state.0.clone()),
             status: one.status.as_str().to_owned(),
-            group: one.status.group().as_str().to_owned(),
+            group: one.group().as_str().to_owned(),
             reason: one.reason.clone(),
             reason_code: one.code().map(str::to_owned),
             notes: one.notes.clone(),

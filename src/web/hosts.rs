@@ -23,7 +23,7 @@ use crate::log::harmless;
 /// The word of each verb on its button, and what it does.
 pub(super) const VERBS: [(Verb, &str, &str); 4] = [
     (Verb::Once, "once", "its next connection to this host"),
-    (Verb::Issue, "this issue", "every connection of this issue to this host"),
+    (Verb::Issue, "for this issue", "every connection of this issue to this host"),
     (Verb::Always, "always", "every issue may reach this host"),
     (Verb::Never, "never", "no issue may, and nobody is asked again"),
 ];

@@ -86,11 +86,15 @@ fn every_reason_of_an_issue_that_waits_is_the_same_sentence_everywhere() {
 
     let all = answered(&project, &[]);
     let mut rest = all.as_str();
-    for next in ["needs you (2)", &place, "TWICE", "waiting (7)", "BLOCKED", "holding (1)", "HELD", "done (1)"] {
+    for next in ["needs you (6)", &place, "TWICE", "LOST", "waiting (3)", "BLOCKED", "holding (1)", "HELD", "done (1)"] {
         let at = rest.find(next).unwrap_or_else(|| panic!("`{next}` is missing, or not after the one before: {all}"));
         rest = &rest[at..];
     }
     assert!(!all.contains("OLD  "), "what is finished is counted only: {all}");
+
+    assert_eq!(running.state()["counts"]["blocked"], 6, "as many as the command line lists");
+    let header = running.client().get("/api/v1/partials/header").body;
+    assert!(header.contains("6 need you") && header.contains("badge attention"), "{header}");
 
     let detail = running.client().get("/api/v1/issues/BLOCKED").json();
     let json: Value = serde_json::from_str(&answered(&project, &["BLOCKED", "--json"])).expect("JSON");
@@ -166,7 +170,10 @@ fn a_broken_workflow_holds_every_issue_and_names_its_place() {
     let said = says(&project, &running, "A-1", "workflow-broken", "the workflow file has errors");
     let problem = running.state()["workflow"]["problems"][0].as_str().expect("a problem").to_owned();
     assert!(problem.starts_with("WORKFLOW.md:7:") && said.contains(&problem), "no {problem:?} in {said}");
-    assert!(answered(&project, &[]).starts_with("! the workflow file is not in force"));
+    let all = answered(&project, &[]);
+    assert!(all.starts_with("needs you (1)\n  WORKFLOW.md  broken") && all.contains(&problem), "{all}");
+    let header = running.client().get("/api/v1/partials/header").body;
+    assert!(header.contains("1 needs you") && header.contains("badge attention"), "{header}");
 }
 
 #[test]

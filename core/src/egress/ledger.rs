@@ -46,6 +46,11 @@ impl Verb {
         Self::ALL.into_iter().find(|verb| verb.as_str() == word)
     }
 
+    /// Whether it keeps everybody out.
+    pub fn is_refusal(self) -> bool {
+        self == Self::Never
+    }
+
     /// Whether it is about one issue alone.
     pub fn is_of_issue(self) -> bool {
         matches!(self, Self::Once | Self::Issue)

@@ -2,10 +2,28 @@
 
 use crate::egress::{Reach, Verb};
 use crate::ids::IssueId;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{HostCard, Snapshot};
+
+use super::{Explained, Status};
 
 /// Hosts that are named; of more only their number is said.
 const MOST: usize = 5;
+
+/// A card that waits for a person's decision, by the name of its host.
+pub(super) fn card(HostCard { card, identifier, .. }: &HostCard) -> Explained {
+    let reason = format!("{identifier} asks to reach it{}: {}", times(card.times), decide(card.id));
+    Explained::bare(&card.target.to_string(), Status::Network, reason)
+}
+
+fn times(times: u64) -> String {
+    if times == 1 { String::new() } else { format!(" ({times} times)") }
+}
+
+fn decide(card: u64) -> String {
+    format!(
+        "decide on the dashboard, or with `symphony egress decide {card} once`, `issue`, `always` or `never`"
+    )
+}
 
 /// Each a sentence.
 pub(super) fn notes(snapshot: &Snapshot, id: &IssueId) -> Vec<String> {
@@ -13,11 +31,7 @@ pub(super) fn notes(snapshot: &Snapshot, id: &IssueId) -> Vec<String> {
     let mut notes: Vec<String> = (reach != Reach::default()).then(|| reach.to_string()).into_iter().collect();
     let cards: Vec<_> = snapshot.hosts_asked.iter().map(|row| &row.card).filter(|card| card.issue == *id).collect();
     notes.extend(cards.iter().take(MOST).map(|card| {
-        let times = if card.times == 1 { String::new() } else { format!(" ({} times)", card.times) };
-        format!(
-            "asks for {}{times}: decide on the dashboard, or with `symphony egress decide {} once`, `issue`, `always` or `never`",
-            card.target, card.id
-        )
+        format!("asks for {}{}: {}", card.target, times(card.times), decide(card.id))
     }));
     if cards.len() > MOST {
         notes.push(format!("asks for {} more hosts; `symphony egress list` has all", cards.len() - MOST));

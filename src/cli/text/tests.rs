@@ -87,6 +87,18 @@ fn an_overview_has_a_line_for_each_below_its_heading() {
 }
 
 #[test]
+fn what_a_person_has_to_mend_stands_in_the_list_and_is_not_said_twice() {
+    let problem = "WORKFLOW.md:3:1: no such key";
+    let broken = Explanation { id: None, state: None, reason: problem.into(), ..blank("WORKFLOW.md", "broken", "needs you") };
+    let said = Answer {
+        notices: vec![format!("the workflow file is not in force: {problem}"), "draining".into()],
+        done: 0,
+        ..answer(vec![broken])
+    };
+    assert_eq!(overview(&said), ["! draining", "needs you (1)", "  WORKFLOW.md  broken  WORKFLOW.md:3:1: no such key"]);
+}
+
+#[test]
 fn the_details_say_when_how_far_and_what_next() {
     let of = |budget: &str, used, allowed| Of { budget: budget.into(), used, allowed };
     let one = Explanation {

@@ -53,7 +53,7 @@ until get -v https://never.example/page 2>&1 | grep 'never to be reached' >never
         let page = running.client().get("/").body;
         assert!(
             page.contains("asked.example:443")
-                && page.contains("this issue")
+                && page.contains("for this issue")
                 && page.contains(&format!("/api/v1/egress/{asked}/decide")),
             "{page}"
         );
