@@ -17,6 +17,7 @@ use crate::snapshot::{AskedRow, IdleRow, Need, RetryRow, RunningRow, Snapshot, S
 use crate::workflow::Role;
 
 pub use find::{NoSuch, find};
+pub use hosts::undecided;
 pub use remedy::{remedy, remedy_of};
 
 /// Longest question and file error that is quoted.
@@ -176,6 +177,8 @@ pub struct Explained {
     pub spent: Option<Spent>,
     /// Files with their place: of what is malformed or ambiguous.
     pub files: Vec<String>,
+    /// The path of the patch that its work became, if that is there.
+    pub patch: Option<String>,
     /// What to do next, if anything is to be done.
     pub remedy: Option<String>,
 }
@@ -214,6 +217,7 @@ impl Explained {
             last: None,
             spent: None,
             files: vec![],
+            patch: None,
             remedy: None,
         }
     }
@@ -300,6 +304,7 @@ impl Explained {
             last: row.last.clone(),
             spent: Some(row.spent),
             remedy: remedy_of(row, snapshot),
+            patch: snapshot.patches.of(&row.identifier),
             ..Self::bare(&row.identifier.0, status, row.reason())
         }
         .asking(snapshot)
@@ -324,9 +329,7 @@ impl Explained {
                 remedy: remedy::of_workflow(),
                 ..Self::bare(last_part(&snapshot.workflow_path), Status::Broken, (*problem).to_owned())
             },
-            Need::Tracker(problem) => {
-                Self::bare(last_part(&snapshot.tracker_root), Status::Broken, blind(problem))
-            }
+            Need::Tracker(problem) => Self::bare(last_part(&snapshot.tracker_root), Status::Broken, blind(problem)),
             Need::Closed(why) => Self::bare(why.code(), Status::Broken, why.to_string()),
             Need::Running(_) | Need::Asked(_) | Need::Idle(_) | Need::Retrying(_) => return None,
         })

@@ -6,14 +6,15 @@ mod hosts;
 mod needs;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::board::{EndReason, LastRun, NotNow, StopCause, one_line};
 use crate::budget::{Counters, Used};
-use crate::egress::Reach;
-use crate::ids::{Identifier, IssueId, RunId, StateName};
+use crate::egress::{Card, Reach};
+use crate::ids::{Identifier, IssueId, RunId, StateName, WorkspaceKey};
 use crate::issue::{Ambiguity, Malformed};
 use crate::spend::{Cap, Caps, Sums};
 use crate::workflow::Budget;
@@ -54,6 +55,10 @@ pub struct Snapshot {
     pub hosts_asked: Vec<HostCard>,
     /// What was decided about hosts, oldest first.
     pub hosts_decided: Vec<HostDecision>,
+    /// Hosts that agents asked for, about which nobody decided before their issue was finished.
+    pub hosts_undecided: Vec<Card>,
+    /// The patches that are there.
+    pub patches: Arc<Patches>,
     /// What humans said and no agent heard, of issues that no agent takes up by itself.
     pub unheard: BTreeMap<IssueId, Vec<String>>,
     /// Claimed and waiting for a time.
@@ -99,6 +104,8 @@ impl Snapshot {
             asked: vec![],
             hosts_asked: vec![],
             hosts_decided: vec![],
+            hosts_undecided: vec![],
+            patches: Arc::default(),
             unheard: BTreeMap::new(),
             retrying: vec![],
             idle: vec![],
@@ -396,6 +403,23 @@ pub struct FinishedRow {
     pub outcome: String,
     /// When the run ended.
     pub at: Timestamp,
+}
+
+/// The patches that are there, as of the newest look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patches {
+    /// Where they stand, absolute.
+    pub dir: String,
+    /// Names of files.
+    pub names: BTreeSet<String>,
+}
+
+impl Patches {
+    /// The path of an issue's patch, if it is there.
+    pub fn of(&self, identifier: &Identifier) -> Option<String> {
+        let name = WorkspaceKey::of(identifier).ok()?.patch_name();
+        self.names.contains(&name).then(|| format!("{}/{name}", self.dir))
+    }
 }
 
 /// Tokens of one run.

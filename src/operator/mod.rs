@@ -14,7 +14,7 @@ mod tests;
 mod wire;
 
 pub use ask::{AskError, ask, hosts, tell};
-pub use hosts::{HostRow, Hosts};
+pub use hosts::{Done, HostRow, Hosts};
 pub use place::{Place, PlaceError, Socket, is_same_file};
 pub use serve::serve;
 pub use wire::{Accepted, Answer, Explanation, LastEnd, Of, Refusal, Request, Run, VERSION};

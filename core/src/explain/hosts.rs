@@ -20,9 +20,7 @@ fn times(times: u64) -> String {
 }
 
 fn decide(card: u64) -> String {
-    format!(
-        "decide on the dashboard, or with `symphony egress decide {card} once`, `issue`, `always` or `never`"
-    )
+    format!("decide on the dashboard, or with `symphony egress decide {card} once`, `issue`, `always` or `never`")
 }
 
 /// Each a sentence.
@@ -30,12 +28,16 @@ pub(super) fn notes(snapshot: &Snapshot, id: &IssueId) -> Vec<String> {
     let reach = snapshot.running.iter().find(|row| row.id == *id).map(|row| row.reach).unwrap_or_default();
     let mut notes: Vec<String> = (reach != Reach::default()).then(|| reach.to_string()).into_iter().collect();
     let cards: Vec<_> = snapshot.hosts_asked.iter().map(|row| &row.card).filter(|card| card.issue == *id).collect();
-    notes.extend(cards.iter().take(MOST).map(|card| {
-        format!("asks for {}{}: {}", card.target, times(card.times), decide(card.id))
-    }));
+    notes.extend(
+        cards
+            .iter()
+            .take(MOST)
+            .map(|card| format!("asks for {}{}: {}", card.target, times(card.times), decide(card.id))),
+    );
     if cards.len() > MOST {
         notes.push(format!("asks for {} more hosts; `symphony egress list` has all", cards.len() - MOST));
     }
+    notes.extend(undecided(snapshot, id));
     let decisions = snapshot.hosts_decided.iter().map(|row| &row.decision);
     let own: Vec<_> = decisions.filter(|decision| decision.issue == *id && decision.verb.is_of_issue()).collect();
     notes.extend(own.iter().take(MOST).map(|decision| {
@@ -43,4 +45,18 @@ pub(super) fn notes(snapshot: &Snapshot, id: &IssueId) -> Vec<String> {
         format!("may reach {} {how} (decision {})", decision.target, decision.id)
     }));
     notes
+}
+
+/// Which hosts a finished issue was refused because nobody decided about them, and how that is different next time; a
+/// sentence.
+pub fn undecided(snapshot: &Snapshot, id: &IssueId) -> Option<String> {
+    let hosts: Vec<String> =
+        snapshot.hosts_undecided.iter().filter(|card| card.issue == *id).map(|card| card.target.to_string()).collect();
+    let first = hosts.first()?;
+    let named = hosts.iter().take(MOST).cloned().collect::<Vec<_>>().join(", ");
+    let more = if hosts.len() > MOST { format!(" and {} more", hosts.len() - MOST) } else { String::new() };
+    let (count, what) = (hosts.len(), if hosts.len() == 1 { "host" } else { "hosts" });
+    Some(format!(
+        "was refused {count} {what}: {named}{more}; nobody decided about that in time; `symphony egress decide {first} always` allows it next time"
+    ))
 }
