@@ -81,12 +81,20 @@
   // Instants stand in the page in UTC; people read their own clock.
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+  // `18 s`, `2 min`, `1 h 5 min`
+  const span = (ms) => {
+    const seconds = Math.max(0, Math.floor(ms / 1000));
+    if (seconds < 60) return seconds + " s";
+    const minutes = Math.floor(seconds / 60);
+    return minutes < 60 ? minutes + " min" : Math.floor(minutes / 60) + " h " + (minutes % 60) + " min";
+  };
   const localise = (root) => {
     for (const time of root.querySelectorAll("time[datetime]")) {
       const at = new Date(time.dateTime);
       if (Number.isNaN(at.getTime())) continue;
       const today = at.toDateString() === new Date().toDateString();
-      const text = today ? clock.format(at) : day.format(at) + " " + clock.format(at);
+      const lasts = "for" in time.dataset ? ", for " + span(Date.now() - at) : "";
+      const text = (today ? clock.format(at) : day.format(at) + " " + clock.format(at)) + lasts;
       if (time.textContent !== text) time.textContent = text;
       time.title = time.dateTime;
     }
@@ -143,5 +151,7 @@
 
   document.documentElement.classList.add("script");
   draw();
+  // How long something lasts goes on while nothing else happens.
+  setInterval(() => document.hidden || localise(document), 5000);
   if (!document.hidden) start();
 })();

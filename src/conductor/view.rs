@@ -267,6 +267,8 @@ impl<H: Hands> Conductor<H> {
             asked: self.asked_rows(),
             hosts_asked,
             hosts_decided,
+            hosts_undecided: self.facts.book.undecided(),
+            patches: self.patches.clone(),
             unheard: self.unheard(),
             retrying,
             idle,

@@ -32,6 +32,9 @@ pub struct Request {
     /// Whether `say` cancels the turn under way.
     #[serde(default)]
     pub now: bool,
+    /// The host that `egress-decide` is about, where no number is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// The number of the host that `egress-decide` and `egress-forget` are about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u64>,
@@ -115,6 +118,9 @@ pub struct Explanation {
     pub runs_ever: Option<u32>,
     /// Files with their place, of what is malformed or ambiguous.
     pub files: Vec<String>,
+    /// The path of the patch that its work became, while it is there.
+    #[serde(default)]
+    pub patch: Option<String>,
     /// What to do next.
     pub remedy: Option<String>,
 }
@@ -259,6 +265,7 @@ impl Explanation {
                 .map(|s| s.models.line(&s.cap)),
             runs_ever: one.spent.map(|spent| spent.ever.sessions),
             files: one.files.clone(),
+            patch: one.patch.clone(),
             remedy: one.remedy.clone(),
         }
     }

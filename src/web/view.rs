@@ -81,6 +81,10 @@ pub(super) struct Idle {
     pub(super) title: String,
     pub(super) state: String,
     pub(super) reason: String,
+    /// The command that applies its patch, while that is there.
+    pub(super) command: Option<String>,
+    /// Which hosts it was refused, in pieces of prose and code.
+    pub(super) refused: Vec<Piece>,
 }
 
 /// One live run.
@@ -144,6 +148,8 @@ pub(super) struct Finished {
     pub(super) outcome: String,
     /// What was said too late for its agent, each a sentence.
     pub(super) unheard: Vec<String>,
+    /// Which hosts it was refused, in pieces of prose and code.
+    pub(super) refused: Vec<Piece>,
     pub(super) at: Clock,
 }
 
@@ -251,8 +257,14 @@ impl Idle {
             title: row.title.clone(),
             state: row.state.0.clone(),
             reason: with_unheard(row.reason(), snapshot, &row.id),
+            command: snapshot.patches.of(&row.identifier).map(|path| format!("git am {path}")),
+            refused: refused(snapshot, &row.id),
         }
     }
+}
+
+fn refused(snapshot: &Snapshot, id: &IssueId) -> Vec<Piece> {
+    explain::undecided(snapshot, id).map_or_else(Vec::new, |text| pieces(&text))
 }
 
 /// The reason, and what was said too late for any agent.
@@ -333,6 +345,7 @@ impl Finished {
             command: is_command.then(|| row.outcome.clone()),
             outcome: if is_command { String::new() } else { row.outcome.clone() },
             unheard: explain::unheard(snapshot, &row.id),
+            refused: refused(snapshot, &row.id),
             at: Clock::of(row.at),
         }
     }

@@ -213,6 +213,9 @@ struct Idle<'a> {
     issue_spend: spend::Used,
     last_end: Option<LastEnd>,
     remedy: Option<String>,
+    /// The path of the patch that its work became, while that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -398,6 +401,7 @@ impl<'a> Idle<'a> {
             issue_spend: spend::Used::of(&row.spent.models),
             last_end: row.last.as_ref().map(LastEnd::of),
             remedy: explain::remedy_of(row, snapshot),
+            patch: snapshot.patches.of(&row.identifier),
         }
     }
 }

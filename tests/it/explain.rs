@@ -86,7 +86,8 @@ fn every_reason_of_an_issue_that_waits_is_the_same_sentence_everywhere() {
 
     let all = answered(&project, &[]);
     let mut rest = all.as_str();
-    for next in ["needs you (6)", &place, "TWICE", "LOST", "waiting (3)", "BLOCKED", "holding (1)", "HELD", "done (1)"] {
+    for next in ["needs you (6)", &place, "TWICE", "LOST", "waiting (3)", "BLOCKED", "holding (1)", "HELD", "done (1)"]
+    {
         let at = rest.find(next).unwrap_or_else(|| panic!("`{next}` is missing, or not after the one before: {all}"));
         rest = &rest[at..];
     }
@@ -155,6 +156,30 @@ fn a_run_is_told_by_its_phase_and_a_full_house_by_its_slots() {
     assert!(asking.contains("next      Answer"), "{asking}");
     let all = answered(&project, &[]);
     assert!(all.contains("needs you (1)\n  ASK-1") && all.contains("turn 1: Which way?"), "{all}");
+}
+
+/// Regression: where the patch is was known only to the process that wrote it.
+#[test]
+fn a_finished_issue_names_its_patch_while_that_is_there_also_after_a_restart() {
+    let project = Project::new();
+    project.issue("Todo", "A-1", "```sh\necho new >new.txt\n```");
+    let running = project.start();
+    project.wait_for("issues/Done/A-1.md");
+    let patch = project.dir().join(".symphony/patches/agent_A-1.patch");
+    let command = format!("git am {}", patch.display());
+    let line = format!("patch     {command}");
+    until("the patch to be told", || answered(&project, &["A-1"]).contains(&line));
+    assert_eq!(running.stop(), 0);
+
+    let running = project.start();
+    until("the patch to be told again", || answered(&project, &["A-1"]).contains(&line));
+    let page = running.client().get("/api/v1/partials/disk").body;
+    assert!(page.contains("done (1)") && page.contains(&command), "{page}");
+    assert_eq!(row(&running.state(), "A-1").expect("a row")["patch"], patch.display().to_string());
+    std::fs::remove_file(&patch).expect("removed");
+    running.post("/api/v1/refresh", &serde_json::json!({}));
+    until("it to be gone", || !answered(&project, &["A-1"]).contains("git am"));
+    assert_eq!(running.stop(), 0);
 }
 
 #[test]
