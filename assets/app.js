@@ -138,6 +138,10 @@
     changes(event) ? refused(message) : say(message);
   });
 
+  document.addEventListener("htmx:error", (event) => {
+    if (event.detail.ctx && changes(event)) refused("symphony did not answer; look before you send it again");
+  });
+
   // What a person types, and what became of it, is not drawn again below them. What a person opened stays open when the region is drawn again, and a time that is local already is not
   // touched: a live region would be read out again for nothing.
   if (window.htmx) {

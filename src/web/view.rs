@@ -387,7 +387,9 @@ impl Footer {
         let tokens = totals.tokens;
         let mut parts = vec![];
         if tokens.total > 0 || tokens.input > 0 || tokens.output > 0 {
-            parts.extend([(count(tokens.input), "in"), (count(tokens.output), "out"), (count(tokens.total), "total")]);
+            // In digits, as the lines below say it.
+            let digits = [(tokens.input, "in"), (tokens.output, "out"), (tokens.total, "total")];
+            parts.extend(digits.map(|(tokens, what)| (tokens.to_string(), what)));
         }
         if totals.seconds_running > 0.0 {
             parts.push((duration(totals.seconds_running), "runtime"));

@@ -172,6 +172,7 @@ fn a_finished_issue_names_its_patch_while_that_is_there_also_after_a_restart() {
     assert_eq!(running.stop(), 0);
 
     let running = project.start();
+    running.until_state("the issues to be read", |state| row(state, "A-1").is_some());
     until("the patch to be told again", || answered(&project, &["A-1"]).contains(&line));
     let page = running.client().get("/api/v1/partials/disk").body;
     assert!(page.contains("done (1)") && page.contains(&command), "{page}");

@@ -60,9 +60,9 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "no agent heard: Use &#60;tabs&#62;.",
         "new issue",
         "create issue",
-        "1.2k in",
+        "1200 in",
         "300 out",
-        "1.5k total",
+        "1500 total",
         "1h 2m runtime",
     ] {
         let at = rest.find(next).unwrap_or_else(|| panic!("`{next}` is missing, or not after what comes before it"));

@@ -118,6 +118,7 @@ fn what_a_finished_issue_was_refused_is_told_also_after_a_restart_and_can_be_all
         assert_eq!(running.stop(), 0);
 
         let running = project.start();
+        running.until_state("the issues to be read", |state| state["idle"] != json!([]));
         until("the refusal to be told again", || explained().contains(told));
         let page = running.client().get("/api/v1/partials/disk").body;
         assert!(page.contains(told), "{page}");
