@@ -345,6 +345,8 @@ fn a_page_whose_program_ended_says_so() {
     let project = Project::new();
     let running = project.start();
     log_in(&browser, &running);
+    // Its script, which says it, is there.
+    until("the script", || browser.shows("html.script"));
     assert_eq!(running.stop(), 0);
     browser.until_says("#link", "connection lost");
 }

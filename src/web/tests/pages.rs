@@ -212,7 +212,8 @@ async fn the_badge_lights_only_for_what_needs_a_human() {
 #[tokio::test]
 async fn the_header_counts_what_the_command_line_lists_and_the_inbox_says_what_is_stuck() {
     let house = House::with(Auth::Token, empty()).await;
-    let steps: [(&str, fn(&mut Snapshot)); 5] = [
+    type Change = fn(&mut Snapshot);
+    let steps: [(&str, Change); 5] = [
         ("1 needs you", |s| s.workflow_problems = vec!["WORKFLOW.md:3:1: unknown key".into()]),
         ("2 need you", |s| s.tracker_problem = Some("gone".into())),
         ("4 need you", |s| (s.malformed, s.ambiguous) = (sample().malformed, sample().ambiguous)),
