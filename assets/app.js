@@ -81,12 +81,20 @@
   // Instants stand in the page in UTC; people read their own clock.
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+  // `18 s`, `2 min`, `1 h 5 min`
+  const span = (ms) => {
+    const seconds = Math.max(0, Math.floor(ms / 1000));
+    if (seconds < 60) return seconds + " s";
+    const minutes = Math.floor(seconds / 60);
+    return minutes < 60 ? minutes + " min" : Math.floor(minutes / 60) + " h " + (minutes % 60) + " min";
+  };
   const localise = (root) => {
     for (const time of root.querySelectorAll("time[datetime]")) {
       const at = new Date(time.dateTime);
       if (Number.isNaN(at.getTime())) continue;
       const today = at.toDateString() === new Date().toDateString();
-      const text = today ? clock.format(at) : day.format(at) + " " + clock.format(at);
+      const lasts = "for" in time.dataset ? ", for " + span(Date.now() - at) : "";
+      const text = (today ? clock.format(at) : day.format(at) + " " + clock.format(at)) + lasts;
       if (time.textContent !== text) time.textContent = text;
       time.title = time.dateTime;
     }
@@ -98,7 +106,24 @@
     const badge = document.querySelector(".badge");
     document.title = (badge && badge.classList.contains("attention") ? "(!) " : "") + name;
   };
-  document.addEventListener("htmx:after:swap", draw);
+  // Why something was not taken stands where it is seen, until the next try: the inbox is drawn again at any moment.
+  const refused = (text) => {
+    const line = document.getElementById("refused");
+    line.textContent = text;
+    line.hidden = !text;
+  };
+  const changes = (event) => event.detail.ctx.request.method.toUpperCase() !== "GET";
+  document.addEventListener("htmx:before:request", (event) => {
+    if (changes(event)) refused("");
+  });
+  document.addEventListener("htmx:after:swap", () => {
+    const error = document.querySelector("#attention > .steering-error");
+    if (error) {
+      refused(error.textContent);
+      error.remove();
+    }
+    draw();
+  });
 
   // A refused request changes nothing on the page; logged out, the page says how to log in.
   document.addEventListener("htmx:response:error", (event) => {
@@ -110,7 +135,11 @@
     } catch {
       // Not the envelope: the status is all there is to say.
     }
-    say(message);
+    changes(event) ? refused(message) : say(message);
+  });
+
+  document.addEventListener("htmx:error", (event) => {
+    if (event.detail.ctx && changes(event)) refused("symphony did not answer; look before you send it again");
   });
 
   // What a person types, and what became of it, is not drawn again below them. What a person opened stays open when the region is drawn again, and a time that is local already is not
@@ -126,5 +155,7 @@
 
   document.documentElement.classList.add("script");
   draw();
+  // How long something lasts goes on while nothing else happens.
+  setInterval(() => document.hidden || localise(document), 5000);
   if (!document.hidden) start();
 })();

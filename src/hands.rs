@@ -11,6 +11,7 @@ use symphony_core::workflow::{Problem, Workflow};
 use tokio::sync::{mpsc, watch};
 
 use crate::conductor::{Chosen, Hands, Looked};
+use crate::handoff::patch;
 use crate::hooks::HookEnv;
 use crate::layout::Layout;
 use crate::lock::Roots;
@@ -269,7 +270,9 @@ impl Hands for World {
                 (true, picked) => picked.err(),
             };
             let modelless = closures(&read.workflow, &ask).await;
+            let patches = patch::there(&Layout::of(&read.workflow.dir).patches()).await;
             Looked {
+                patches: Arc::new(patches),
                 modelless,
                 workflow: read.workflow,
                 tracker: current,

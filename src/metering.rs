@@ -163,6 +163,12 @@ impl Metering {
         Ok(())
     }
 
+    /// What keeps an issue waiting now that was put aside for `met`; `None`: it goes back by itself.
+    pub fn in_the_way(&self, issue: &IssueId, met: &Met) -> Option<Met> {
+        let (today, state) = (self.today(), self.state());
+        state.ledger.in_the_way(issue, met, today, &state.rules.caps)
+    }
+
     /// Which cap this one is.
     pub fn place_of(&self, issue: &IssueId, met: &Met) -> Place {
         match met.scope {

@@ -13,11 +13,11 @@ use jiff::Timestamp;
 
 use crate::board::{LastRun, NotNow, one_line};
 use crate::ids::{IssueId, RunId, StateName};
-use crate::issue::{Ambiguity, Malformed};
-use crate::snapshot::{AskedRow, IdleRow, RetryRow, RunningRow, Snapshot, Spent, Stage};
+use crate::snapshot::{AskedRow, IdleRow, Need, RetryRow, RunningRow, Snapshot, Spent, Stage, needs};
 use crate::workflow::Role;
 
 pub use find::{NoSuch, find};
+pub use hosts::undecided;
 pub use remedy::{remedy, remedy_of};
 
 /// Longest question and file error that is quoted.
@@ -38,6 +38,10 @@ pub enum Status {
     Malformed,
     /// A name that stands in several files.
     Ambiguous,
+    /// A host that an agent asked for.
+    Network,
+    /// What keeps everything from starting.
+    Broken,
     /// A run works on it.
     Running,
     /// Its run hands its work off.
@@ -78,6 +82,8 @@ impl Status {
             Self::Proposed => "proposed",
             Self::Malformed => "malformed",
             Self::Ambiguous => "ambiguous",
+            Self::Network => "network",
+            Self::Broken => "broken",
             Self::Running => "running",
             Self::Finishing => "finishing",
             Self::Stopping => "stopping",
@@ -91,7 +97,13 @@ impl Status {
     /// Where it is listed.
     pub fn group(self) -> Group {
         match self {
-            Self::Asking | Self::Parked | Self::Proposed | Self::Malformed | Self::Ambiguous => Group::NeedsYou,
+            Self::Asking
+            | Self::Parked
+            | Self::Proposed
+            | Self::Malformed
+            | Self::Ambiguous
+            | Self::Network
+            | Self::Broken => Group::NeedsYou,
             Self::Running | Self::Finishing | Self::Stopping => Group::Running,
             Self::Retrying | Self::Waiting => Group::Waiting,
             Self::Holding => Group::Holding,
@@ -165,6 +177,8 @@ pub struct Explained {
     pub spent: Option<Spent>,
     /// Files with their place: of what is malformed or ambiguous.
     pub files: Vec<String>,
+    /// The path of the patch that its work became, if that is there.
+    pub patch: Option<String>,
     /// What to do next, if anything is to be done.
     pub remedy: Option<String>,
 }
@@ -173,8 +187,16 @@ impl Explained {
     /// The stable word of the reason; `None` when nothing is in the way.
     pub fn code(&self) -> Option<&'static str> {
         match self.status {
-            Status::Malformed | Status::Ambiguous => Some(self.status.as_str()),
+            Status::Malformed | Status::Ambiguous | Status::Network | Status::Broken => Some(self.status.as_str()),
             _ => self.why.as_ref().map(NotNow::code),
+        }
+    }
+
+    /// Where it is listed: below the heading of its status, unless only a person can mend what it waits for.
+    pub fn group(&self) -> Group {
+        match self.status.group() {
+            Group::Waiting if self.why.as_ref().is_some_and(NotNow::needs_human) => Group::NeedsYou,
+            group => group,
         }
     }
 
@@ -195,16 +217,17 @@ impl Explained {
             last: None,
             spent: None,
             files: vec![],
+            patch: None,
             remedy: None,
         }
     }
 
     fn running(snapshot: &Snapshot, row: &RunningRow) -> Self {
-        let question = row.question.as_ref().filter(|question| !question.answered);
+        let question = row.question.as_ref().filter(|_| row.asks());
         let status = match row.stage {
+            _ if question.is_some() => Status::Asking,
             Stage::Finishing => Status::Finishing,
             Stage::Stopping(_) => Status::Stopping,
-            Stage::Running if question.is_some() => Status::Asking,
             Stage::Running => Status::Running,
         };
         let asks = (status == Status::Asking).then(|| remedy::answer(&row.identifier));
@@ -247,9 +270,9 @@ impl Explained {
         .asking(snapshot)
     }
 
-    /// With the question of a run that gave its sandbox up, if the answer is all that is missing.
+    /// With the question of a run that gave its sandbox up, unless a person has to do something else first.
     fn asking(self, snapshot: &Snapshot) -> Self {
-        let is_it = |row: &&AskedRow| self.id.as_ref() == Some(&row.id) && self.why == Some(NotNow::AwaitingAnswer);
+        let is_it = |row: &&AskedRow| self.id.as_ref() == Some(&row.id) && self.group() != Group::NeedsYou;
         match snapshot.asked.iter().find(is_it) {
             Some(row) => {
                 let question = one_line(&row.question.question, QUOTE_MAX);
@@ -283,38 +306,60 @@ impl Explained {
             last: row.last.clone(),
             spent: Some(row.spent),
             remedy: remedy_of(row, snapshot),
+            patch: snapshot.patches.of(&row.identifier),
             ..Self::bare(&row.identifier.0, status, row.reason())
         }
         .asking(snapshot)
     }
 
-    fn malformed(file: &Malformed) -> Self {
-        Self {
-            files: vec![file.place()],
-            remedy: Some("Mend the file; it is read again as soon as it is saved.".to_owned()),
-            ..Self::bare(&file.file, Status::Malformed, one_line(&file.message, QUOTE_MAX))
-        }
+    /// What needs a person and is no issue; `None` for issues, which stand in the list in any case.
+    fn bare_need(snapshot: &Snapshot, need: &Need<'_>) -> Option<Self> {
+        let mend = |remedy: &str| Some(remedy.to_owned());
+        Some(match need {
+            Need::Malformed(file) => Self {
+                files: vec![file.place()],
+                remedy: mend("Mend the file; it is read again as soon as it is saved."),
+                ..Self::bare(&file.file, Status::Malformed, one_line(&file.message, QUOTE_MAX))
+            },
+            Need::Ambiguous(name) => Self {
+                files: name.files.clone(),
+                remedy: mend("Rename or remove all of them but one."),
+                ..Self::bare(&name.name, Status::Ambiguous, name.sentence())
+            },
+            Need::Host(row) => hosts::card(row),
+            Need::Workflow(problem) => Self {
+                remedy: remedy::of_workflow(),
+                ..Self::bare(last_part(&snapshot.workflow_path), Status::Broken, (*problem).to_owned())
+            },
+            Need::Tracker(problem) => Self::bare(last_part(&snapshot.tracker_root), Status::Broken, blind(problem)),
+            Need::Closed(why) => Self::bare(why.code(), Status::Broken, why.to_string()),
+            Need::Running(_) | Need::Asked(_) | Need::Idle(_) | Need::Retrying(_) => return None,
+        })
     }
+}
 
-    fn ambiguous(name: &Ambiguity) -> Self {
-        Self {
-            files: name.files.clone(),
-            remedy: Some("Rename or remove all of them but one.".to_owned()),
-            ..Self::bare(&name.name, Status::Ambiguous, name.sentence())
-        }
-    }
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(path)
 }
 
 /// Everything that is known, in the order of [`Group`].
 pub fn all(snapshot: &Snapshot) -> Vec<Explained> {
     let mut all: Vec<Explained> = snapshot.running.iter().map(|row| Explained::running(snapshot, row)).collect();
+    all.extend(needs(snapshot).iter().filter_map(|need| Explained::bare_need(snapshot, need)));
     all.extend(snapshot.idle.iter().filter(|row| row.is_parked()).map(|row| Explained::idle(snapshot, row)));
-    all.extend(snapshot.malformed.iter().map(Explained::malformed));
-    all.extend(snapshot.ambiguous.iter().map(Explained::ambiguous));
     all.extend(snapshot.retrying.iter().map(|row| Explained::retrying(snapshot, row)));
     all.extend(snapshot.idle.iter().filter(|row| !row.is_parked()).map(|row| Explained::idle(snapshot, row)));
-    // Stable: within a group the order above stays, but questions come first.
-    all.sort_by_key(|one| (one.status.group(), one.status != Status::Asking));
+    // Stable: within a group the order above stays, but questions come first, and parked issues before files.
+    let place = |status| match status {
+        Status::Asking => 0,
+        Status::Broken => 1,
+        Status::Network => 2,
+        Status::Parked => 3,
+        Status::Malformed => 4,
+        Status::Ambiguous => 5,
+        _ => 6,
+    };
+    all.sort_by_key(|one| (one.group(), place(one.status)));
     all
 }
 

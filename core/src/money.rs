@@ -44,6 +44,12 @@ impl Money {
         Self(self.0.saturating_add(other.0))
     }
 
+    /// As it is shown, but never less than it is: to the cent, below a dollar to the hundredth of a cent.
+    pub fn rounded_up(self) -> String {
+        let step = if self.0 < NANO { 100_000 } else { 10_000_000 };
+        format!("${}", Self(self.0.div_ceil(step).saturating_mul(step)).exact())
+    }
+
     /// As a number of dollars, for programs that count in those; not exact.
     pub fn dollars(self) -> f64 {
         self.0 as f64 / NANO as f64

@@ -3,21 +3,24 @@
 //! Nobody locks the scheduler to draw a page. The wire types of the API are the web floor's, not these.
 
 mod hosts;
+mod needs;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::board::{EndReason, LastRun, NotNow, StopCause, one_line};
 use crate::budget::{Counters, Used};
-use crate::egress::Reach;
-use crate::ids::{Identifier, IssueId, RunId, StateName};
+use crate::egress::{Card, Reach};
+use crate::ids::{Identifier, IssueId, RunId, StateName, WorkspaceKey};
 use crate::issue::{Ambiguity, Malformed};
 use crate::spend::{Cap, Caps, Sums};
 use crate::workflow::Budget;
 
 pub use hosts::{HostCard, HostDecision};
+pub use needs::{Need, needs};
 pub use rows::waiting_rows;
 
 /// How much of a proposer's name is said.
@@ -52,6 +55,10 @@ pub struct Snapshot {
     pub hosts_asked: Vec<HostCard>,
     /// What was decided about hosts, oldest first.
     pub hosts_decided: Vec<HostDecision>,
+    /// Hosts that agents asked for, about which nobody decided before their issue was finished.
+    pub hosts_undecided: Vec<Card>,
+    /// The patches that are there.
+    pub patches: Arc<Patches>,
     /// What humans said and no agent heard, of issues that no agent takes up by itself.
     pub unheard: BTreeMap<IssueId, Vec<String>>,
     /// Claimed and waiting for a time.
@@ -97,6 +104,8 @@ impl Snapshot {
             asked: vec![],
             hosts_asked: vec![],
             hosts_decided: vec![],
+            hosts_undecided: vec![],
+            patches: Arc::default(),
             unheard: BTreeMap::new(),
             retrying: vec![],
             idle: vec![],
@@ -336,7 +345,19 @@ fn sentence(why: Option<&NotNow>) -> String {
     why.map_or_else(|| "starts at the next look".to_owned(), ToString::to_string)
 }
 
+impl RunningRow {
+    /// Whether it waits for a human's answer.
+    pub fn asks(&self) -> bool {
+        self.question.as_ref().is_some_and(|question| !question.answered)
+    }
+}
+
 impl RetryRow {
+    /// Whether a person has to mend something before its next run can start.
+    pub fn needs_human(&self) -> bool {
+        self.why.as_ref().is_some_and(NotNow::needs_human)
+    }
+
     /// One sentence: why it is not running, the same everywhere.
     pub fn reason(&self) -> String {
         sentence(self.why.as_ref())
@@ -363,9 +384,9 @@ impl IdleRow {
         held && self.proposed_by.is_some() && self.last.is_none()
     }
 
-    /// Whether it waits for a person's decision.
+    /// Whether it waits for a person's decision, or for something that only a person can mend.
     pub fn needs_human(&self) -> bool {
-        self.is_parked() || self.is_proposal()
+        self.is_proposal() || self.why.as_ref().is_some_and(NotNow::needs_human)
     }
 }
 
@@ -384,6 +405,23 @@ pub struct FinishedRow {
     pub outcome: String,
     /// When the run ended.
     pub at: Timestamp,
+}
+
+/// The patches that are there, as of the newest look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patches {
+    /// Where they stand, absolute.
+    pub dir: String,
+    /// Names of files.
+    pub names: BTreeSet<String>,
+}
+
+impl Patches {
+    /// The path of an issue's patch, if it is there.
+    pub fn of(&self, identifier: &Identifier) -> Option<String> {
+        let name = WorkspaceKey::of(identifier).ok()?.patch_name();
+        self.names.contains(&name).then(|| format!("{}/{name}", self.dir))
+    }
 }
 
 /// Tokens of one run.

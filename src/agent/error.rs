@@ -36,7 +36,8 @@ pub enum AgentError {
     )]
     McpCapability,
     /// Agent: it answered a request with an error.
-    #[error("the agent answered {during} with error {code}: {message}")]
+    // Its own words first: they say what happened, and a line may be cut.
+    #[error("{message} (the agent's answer to {during}, error {code})")]
     Agent {
         /// The ACP method it answered.
         during: &'static str,

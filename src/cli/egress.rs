@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::running::{absolute, nobody, refuse};
 use crate::log::harmless;
-use crate::operator::{AskError, HostRow, Hosts, Place, Request, VERSION, hosts};
+use crate::operator::{AskError, Done, HostRow, Hosts, Place, Request, VERSION, hosts};
 
 /// What to do, in which workflow.
 #[derive(Debug, Args)]
@@ -25,14 +25,15 @@ pub struct Egress {
 }
 
 /// What can be done.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Errand {
     /// Lists the hosts that wait for a decision, and the decisions that hold.
     List,
-    /// Decides about a host that an agent asked for.
+    /// Decides about a host that an agent asked for, also in place of what was decided before.
     Decide {
-        /// The number in the list.
-        number: u64,
+        /// The number in the list, or the host (`example.org`, `example.org:8443`).
+        #[arg(value_name = "NUMBER|HOST")]
+        which: String,
         /// Whom it is allowed, if anybody.
         verb: Word,
     },
@@ -65,16 +66,21 @@ impl Egress {
         };
         let dir = workflow.parent().unwrap_or(Path::new("/"));
         let word = |word: Word| word.to_possible_value().map(|word| word.get_name().to_owned());
-        let (command, number, verb) = match self.errand {
-            Errand::List => ("egress", None, None),
-            Errand::Decide { number, verb } => ("egress-decide", Some(number), word(verb)),
-            Errand::Forget { number } => ("egress-forget", Some(number), None),
+        let number = |which: &str| which.trim().parse::<u64>().ok();
+        let (command, number, host, verb) = match &self.errand {
+            Errand::List => ("egress", None, None, None),
+            Errand::Decide { which, verb } => {
+                let host = number(which).is_none().then(|| which.clone());
+                ("egress-decide", number(which), host, word(*verb))
+            }
+            Errand::Forget { number } => ("egress-forget", Some(*number), None, None),
         };
         let request = Request {
             v: VERSION,
             command: command.to_owned(),
             workflow: Some(workflow.display().to_string()),
             number,
+            host,
             verb,
             ..Request::default()
         };
@@ -87,10 +93,13 @@ impl Egress {
             }
             Err(error) => return refuse(1, &error.to_string(), None),
         };
-        let lines = match self.errand {
-            Errand::List => listed(&answer),
-            Errand::Decide { number, .. } => vec![format!("{number}: decided; it applies from the next request on")],
-            Errand::Forget { number } => vec![format!("{number}: forgotten")],
+        let lines = match (&self.errand, &answer.done) {
+            (Errand::List, _) => listed(&answer),
+            (Errand::Decide { .. }, Some(Done { words, take_back })) => {
+                vec![format!("{words}; take back: {take_back}")]
+            }
+            (Errand::Decide { which, .. }, None) => vec![format!("{which}: decided")],
+            (Errand::Forget { number }, _) => vec![format!("{number}: forgotten")],
         };
         let text: String = lines.iter().map(|line| harmless(line) + "\n").collect();
         let _ = std::io::stdout().write_all(text.as_bytes());

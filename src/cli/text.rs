@@ -8,9 +8,16 @@ use crate::operator::{Answer, Explanation, Of};
 /// Columns kept for names: a longer one pushes its line, not all lines.
 const NAME_MAX: usize = 24;
 
+/// Longest cause of a failure in a list, in characters.
+const CAUSE_MAX: usize = 120;
+
 /// One line for everything that is not running fine, below the headings of the dashboard.
 pub(super) fn overview(answer: &Answer) -> Vec<String> {
-    let mut lines: Vec<String> = answer.notices.iter().map(|notice| format!("! {notice}")).collect();
+    // What a person has to mend stands in the list.
+    let is_listed =
+        |notice: &&String| answer.issues.iter().any(|one| one.status == "broken" && notice.contains(&one.reason));
+    let mut lines: Vec<String> =
+        answer.notices.iter().filter(|notice| !is_listed(notice)).map(|notice| format!("! {notice}")).collect();
     let width = |text: &str| text.chars().count();
     let names = answer.issues.iter().map(|one| width(&label(one))).filter(|len| *len <= NAME_MAX).max().unwrap_or(0);
     let words = answer.issues.iter().map(|one| width(word(one))).max().unwrap_or(0);
@@ -57,11 +64,20 @@ fn sentence(one: &Explanation) -> String {
         (None, _) if one.question.is_some() => format!("released: {}", one.question.as_deref().unwrap_or_default()),
         (None, 2..) => format!("{} ({})", one.reason, one.files.join(", ")),
         (None, _) => match &one.due_at {
-            Some(due) => format!("{} ({})", one.reason, clock(due)),
+            Some(due) => format!("{} ({}){}", one.reason, clock(due), cause(one)),
             // The word before it says so already.
             None => one.reason.strip_prefix("parked: ").unwrap_or(&one.reason).to_owned(),
         },
     }
+}
+
+/// Why there has to be a next attempt, and how many there may be.
+fn cause(one: &Explanation) -> String {
+    let failures = one.used.iter().find(|of| of.budget == "failures_in_a_row" && of.used > 0);
+    let Some((failures, last)) = failures.zip(one.last_end.as_ref()) else { return String::new() };
+    let message: String = last.message.chars().take(CAUSE_MAX).collect();
+    let cut = if message.len() < last.message.len() { "…" } else { "" };
+    format!(" · failed {} of {}: {message}{cut}", failures.used, failures.allowed)
 }
 
 /// All that is known of each, a line a fact.
@@ -124,6 +140,7 @@ fn detail(one: &Explanation, now: Timestamp) -> Vec<String> {
             fact("", &format!("of the present allowance; {ever} runs in all"));
         }
     }
+    one.patch.iter().for_each(|patch| fact("patch", &format!("git am {patch}")));
     one.models.iter().for_each(|models| fact("models", models));
     one.remedy.iter().for_each(|remedy| fact("next", remedy));
     lines

@@ -2,27 +2,36 @@
 
 use std::collections::BTreeSet;
 
-use symphony_core::egress::Verb;
+use symphony_core::egress::{Decision, Verb};
 use symphony_core::ids::{Identifier, IssueId};
 use symphony_core::snapshot::{HostCard, HostDecision};
 use symphony_core::steering::By;
 use symphony_core::workflow::Role;
 use tokio::sync::oneshot;
 
-use super::handle::HostError;
+use super::handle::{About, HostError};
 use super::{Conductor, Hands};
 
 impl<H: Hands> Conductor<H> {
-    pub(super) fn decide_host(&self, card: u64, verb: Verb, by: By, reply: oneshot::Sender<Result<(), HostError>>) {
+    pub(super) fn decide_host(
+        &self,
+        about: About,
+        verb: Verb,
+        by: By,
+        reply: oneshot::Sender<Result<Decision, HostError>>,
+    ) {
         let book = self.facts.book.clone();
         self.tasks.spawn(async move {
-            let decided = book.decide(card, verb, by).await;
+            let decided = match about {
+                About::Card(card) => book.decide(card, verb, by).await,
+                About::Named(named) => book.redecide(&named, verb, by).await,
+            };
             if let Ok(decision) = &decided {
                 tracing::info!(issue_id = %decision.issue, target = %decision.target, verb = verb.as_str(), by = by.as_str(),
                     "a person decided about a host");
             }
             // Who asked may be gone; the word stands.
-            let _ = reply.send(decided.map(drop).map_err(HostError::from));
+            let _ = reply.send(decided.map_err(HostError::from));
         });
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use symphony_core::egress::{NotDecided, Verb};
+use symphony_core::egress::{Decision, Named, NotDecided, Verb};
 use symphony_core::ids::Identifier;
 use symphony_core::snapshot::Snapshot;
 use symphony_core::spend::Amount;
@@ -35,14 +35,14 @@ pub enum Request {
     },
     /// What a human decided about a host that an agent asked for.
     DecideHost {
-        /// The number of the card that was read.
-        card: u64,
+        /// The card that was read, or, where an earlier decision is to be replaced, what the person named.
+        about: About,
         /// The word.
         verb: Verb,
         /// Which way it came.
         by: By,
         /// Taken, or why not.
-        reply: oneshot::Sender<Result<(), HostError>>,
+        reply: oneshot::Sender<Result<Decision, HostError>>,
     },
     /// A decision about a host is taken back.
     ForgetHost {
@@ -77,6 +77,15 @@ pub enum Request {
         /// What is allowed now, or why nothing was raised.
         reply: oneshot::Sender<Result<Raised, RaiseError>>,
     },
+}
+
+/// What a person's word about a host is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A card that they read: the first word about it counts.
+    Card(u64),
+    /// Whatever they name, in place of what was decided before.
+    Named(Named),
 }
 
 /// A budget that was raised.
@@ -233,9 +242,9 @@ impl Handle {
     ///
     /// # Errors
     /// When nobody asks that any more, or it could not be kept.
-    pub async fn decide_host(&self, card: u64, verb: Verb, by: By) -> Result<(), HostError> {
+    pub async fn decide_host(&self, about: About, verb: Verb, by: By) -> Result<Decision, HostError> {
         let (reply, told) = oneshot::channel();
-        let request = Request::DecideHost { card, verb, by, reply };
+        let request = Request::DecideHost { about, verb, by, reply };
         self.requests.send(request).await.map_err(|_| HostError::ShuttingDown)?;
         told.await.map_err(|_| HostError::ShuttingDown)?
     }

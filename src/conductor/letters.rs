@@ -46,7 +46,7 @@ impl<H: Hands> Conductor<H> {
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
-            Request::DecideHost { card, verb, by, reply } => self.decide_host(card, verb, by, reply),
+            Request::DecideHost { about, verb, by, reply } => self.decide_host(about, verb, by, reply),
             Request::ForgetHost { decision, reply } => self.forget_host(decision, reply),
             Request::Say { identifier, text, now, by, reply } => match self.addressee(&identifier) {
                 Ok(issue) => {

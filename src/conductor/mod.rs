@@ -26,7 +26,7 @@ use symphony_core::ids::{IssueId, RunId};
 use symphony_core::issue::Scan;
 use symphony_core::runtimes::Kind;
 use symphony_core::session::Kept;
-use symphony_core::snapshot::Snapshot;
+use symphony_core::snapshot::{Patches, Snapshot};
 use symphony_core::steering::{Letter, OpenQuestion};
 use symphony_core::time::Tick;
 use symphony_core::workflow::{Role, Workflow};
@@ -88,6 +88,8 @@ pub struct Looked {
     pub stocks: Stocks,
     /// Providers to which no request can go.
     pub modelless: Closures,
+    /// The patches that are there.
+    pub patches: Arc<Patches>,
     /// What the tracker showed.
     pub scan: Result<Scan, String>,
 }
@@ -150,6 +152,8 @@ pub struct Conductor<H: Hands> {
     sandbox: Chosen,
     /// What the newest look found of the images.
     stocks: Stocks,
+    /// What the newest look found of the patches.
+    patches: Arc<Patches>,
     /// Who waits for an image, and what was said about it.
     imageless: BTreeMap<IssueId, String>,
     /// Issues that wait for a host, and that the newest good look did not know.
@@ -214,6 +218,7 @@ impl<H: Hands> Conductor<H> {
             warnings: vec![],
             sandbox: first.sandbox,
             stocks: first.stocks,
+            patches: first.patches,
             imageless: BTreeMap::new(),
             strays: BTreeSet::new(),
             hands,
@@ -396,7 +401,7 @@ impl<H: Hands> Conductor<H> {
             self.metering.standing(),
         )
         .without(looked.modelless);
-        self.stocks = looked.stocks;
+        (self.stocks, self.patches) = (looked.stocks, looked.patches);
         let seen = looked.scan.is_ok();
         let before = (self.board.malformed().to_vec(), self.board.ambiguous().to_vec());
         self.step(Event::PollEnded(looked.scan));

@@ -35,6 +35,7 @@ impl<H: Hands> Conductor<H> {
         let (closed, problems, warnings) = (self.policy.closed.clone(), self.problems.clone(), self.warnings.clone());
         let (sandbox, stocks, modelless) =
             (self.sandbox.clone(), self.stocks.clone(), self.policy.models.closed.clone());
+        let patches = self.patches.clone();
         self.tasks.spawn(async move {
             let blind = |why: String| Looked {
                 workflow,
@@ -46,6 +47,7 @@ impl<H: Hands> Conductor<H> {
                 available_mib: None,
                 stocks,
                 modelless,
+                patches,
                 scan: Err(why),
             };
             let looked = match tokio::time::timeout(LOOK_DEADLINE, AssertUnwindSafe(look).catch_unwind()).await {

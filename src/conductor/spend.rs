@@ -1,8 +1,8 @@
 //! Budgets in tokens and money: a run that met one is told to the board, and a person raises one.
 
-use symphony_core::board::{Event, NotNow, ParkReason};
+use symphony_core::board::{Event, NotNow, ParkReason, Parked};
 use symphony_core::ids::{Identifier, IssueId, RunId};
-use symphony_core::snapshot::Spent;
+use symphony_core::snapshot::{IdleRow, Spent};
 use symphony_core::spend::{Amount, Met, Raise, Raising};
 use symphony_core::steering::By;
 use tokio::sync::oneshot;
@@ -35,7 +35,7 @@ impl<H: Hands> Conductor<H> {
         by: By,
         reply: oneshot::Sender<Result<Raised, RaiseError>>,
     ) {
-        let (issue, met, amount) = match self.raising(&identifier, amount) {
+        let (issue, met, amount) = match self.raising(&identifier, amount, seen) {
             Ok(raising) => raising,
             Err(error) => return drop(reply.send(Err(error))),
         };
@@ -43,7 +43,7 @@ impl<H: Hands> Conductor<H> {
         let place = metering.place_of(&issue, &met);
         self.tasks.spawn(async move {
             let raise = Raise { place, unit: met.unit, by: amount };
-            let raised = metering.raise(raise, seen.unwrap_or(met.allowed).min(met.allowed), by).await;
+            let raised = metering.raise(raise, met.allowed, by).await;
             let told = match raised {
                 Ok(()) => {
                     let by = Amount(met.unit, amount);
@@ -60,7 +60,14 @@ impl<H: Hands> Conductor<H> {
         });
     }
 
-    fn raising(&self, identifier: &Identifier, amount: &str) -> Result<(IssueId, Met, u64), RaiseError> {
+    /// The cap to raise as it is now, and by how much. An amount that would leave the issue where it is is not taken: the
+    /// next one would find a cap that nobody saw.
+    fn raising(
+        &self,
+        identifier: &Identifier,
+        amount: &str,
+        seen: Option<u64>,
+    ) -> Result<(IssueId, Met, u64), RaiseError> {
         let issue = self.issue_called(identifier).ok_or_else(|| RaiseError::NoSuchIssue(identifier.clone()))?;
         let verdict = self.board.issue(&issue).map(|issue| self.board.verdict(issue, self.now(), &self.policy));
         let met = match verdict {
@@ -72,9 +79,23 @@ impl<H: Hands> Conductor<H> {
             Some(Err(NotNow::Resuming)) => return Err(RaiseError::Already(identifier.clone())),
             _ => return Err(RaiseError::NotMet(identifier.clone())),
         };
-        if self.metering.standing().is_over(&issue, &met) {
-            return Err(RaiseError::Already(identifier.clone()));
+        let now = self.metering.in_the_way(&issue, &met).ok_or_else(|| RaiseError::Already(identifier.clone()))?;
+        if seen.is_some_and(|seen| seen < now.allowed) {
+            let allowed = Amount(now.unit, now.allowed);
+            let text = format!("{} was changed meanwhile: it is {allowed} now; say by how much more", now.key());
+            return Err(RaiseError::Amount(text));
         }
-        Ok((issue, met, met.unit.parse(amount).map_err(RaiseError::Amount)?))
+        let amount = now.unit.parse(amount).map_err(RaiseError::Amount)?;
+        now.enough(amount).map_err(RaiseError::Amount)?;
+        Ok((issue, now, amount))
+    }
+
+    /// What a parked issue waits for as it is now, where that is a cap of tokens or money.
+    pub(super) fn with_present_cap(&self, row: &mut IdleRow) {
+        if let Some(NotNow::Parked(Parked { reason: ParkReason::Spend(met), .. }, _)) = &mut row.why
+            && let Some(now) = self.metering.in_the_way(&row.id, met)
+        {
+            *met = now;
+        }
     }
 }

@@ -243,7 +243,10 @@ impl<H: Hands> Conductor<H> {
         let (hosts_asked, hosts_decided) = self.hosts();
         let (mut retrying, mut idle) = waiting_rows(&self.board, now, generated_at, &self.policy);
         retrying.iter_mut().for_each(|row| row.spent = self.with_spend(row.spent, &row.id, None));
-        idle.iter_mut().for_each(|row| row.spent = self.with_spend(row.spent, &row.id, None));
+        for row in &mut idle {
+            row.spent = self.with_spend(row.spent, &row.id, None);
+            self.with_present_cap(row);
+        }
         Snapshot {
             version: self.version,
             generated_at,
@@ -265,6 +268,8 @@ impl<H: Hands> Conductor<H> {
             asked: self.asked_rows(),
             hosts_asked,
             hosts_decided,
+            hosts_undecided: self.facts.book.undecided(),
+            patches: self.patches.clone(),
             unheard: self.unheard(),
             retrying,
             idle,

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use symphony_core::egress::{
-    AllowList, Asking, Card, Decision, Denied, Kept, Ledger, NotDecided, Reach, Rule, Target, Verb, Verdict,
+    AllowList, Asking, Card, Decision, Denied, Kept, Ledger, Named, NotDecided, Reach, Rule, Settles, Target, Verb,
+    Verdict,
 };
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::steering::By;
@@ -86,6 +87,11 @@ impl Book {
         self.0.changes.subscribe()
     }
 
+    /// What agents of finished issues asked for in vain.
+    pub fn undecided(&self) -> Vec<Card> {
+        self.ledger().undecided().cloned().collect()
+    }
+
     /// Cards that wait and decisions that hold, oldest first.
     pub fn entries(&self) -> (Vec<Card>, Vec<Decision>) {
         let ledger = self.ledger();
@@ -101,20 +107,51 @@ impl Book {
     pub fn open(&self, run: RunId, issue: IssueId) -> Page {
         let tally = Arc::new(Tally::default());
         self.live().insert(run, tally.clone());
+        self.ledger().begun(&issue);
         Page(Record { book: self.clone(), run, issue, tally })
     }
 
-    /// Takes a person's word about a card.
+    /// Takes a person's word about a card: the first one counts.
     ///
     /// # Errors
     /// Somebody was faster, or it could not be kept: then the card waits as before.
     pub async fn decide(&self, card: u64, verb: Verb, by: By) -> Result<Decision, DecideError> {
+        self.settle(|ledger| ledger.answered_by(card, verb), verb, by).await
+    }
+
+    /// Takes a person's word about a card or a host, in place of what was decided before.
+    ///
+    /// # Errors
+    /// Nothing, or nothing definite, is meant; or it could not be kept: then all is as before.
+    pub async fn redecide(&self, named: &Named, verb: Verb, by: By) -> Result<Decision, DecideError> {
+        self.settle(|ledger| ledger.settled_by(named, verb), verb, by).await
+    }
+
+    async fn settle(
+        &self,
+        find: impl FnOnce(&Ledger) -> Result<Settles, NotDecided>,
+        verb: Verb,
+        by: By,
+    ) -> Result<Decision, DecideError> {
         let _turn = self.0.deciding.lock().await;
-        let (card, answered) = self.ledger().answered_by(card, verb)?;
-        let decision = self.0.journal.egress_decided(card, answered.clone(), verb, by).await?;
-        self.ledger().decided(decision.clone(), &answered);
+        let settles = {
+            let mut ledger = self.ledger();
+            let settles = find(&ledger)?;
+            // Either it is used up or replaced.
+            let once = settles.replaces.as_ref().filter(|decision| decision.verb == Verb::Once);
+            if once.is_some_and(|decision| !ledger.take(decision.id)) {
+                return Err(NotDecided::NoDecision.into());
+            }
+            settles
+        };
+        let kept = self.0.journal.egress_decided(settles.clone(), verb, by).await;
+        match (&kept, &settles.replaces) {
+            (Ok(decision), _) => self.ledger().decided(decision.clone(), &settles),
+            (Err(_), Some(replaced)) => self.ledger().give_back(replaced.id),
+            (Err(_), None) => {}
+        }
         self.changed();
-        Ok(decision)
+        Ok(kept?)
     }
 
     /// Takes a decision back. Connections that are open go on.

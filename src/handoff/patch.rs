@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use symphony_core::snapshot::Patches;
+
 use crate::airlock::{Airlock, AirlockError};
 use crate::failpoint::{Phase, reach};
 use crate::files::{create_private_dir, draft, persist, set_aside};
@@ -148,6 +150,19 @@ pub async fn write(airlock: &Airlock, dir: &Path, title: &str, summary: &str) ->
         }
     }
     Err(PatchError::Unprovable { head, reason })
+}
+
+/// The patches that are there. A directory that cannot be read has none that a person could apply.
+pub async fn there(dir: &Path) -> Patches {
+    let place = dir.to_owned();
+    let names = tokio::task::spawn_blocking(move || {
+        let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name.ends_with(".patch"))
+            .collect()
+    });
+    Patches { dir: dir.display().to_string(), names: names.await.unwrap_or_default() }
 }
 
 /// A git command in the airlock that ignores the attributes of every tree.

@@ -1,12 +1,13 @@
 //! Hosts: what agents asked for, what people decided, and what each run reached. A card and a decision have the number of the
 //! event that made them: it is never used again.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
 use serde_json::{Value, json};
-use symphony_core::egress::{Card, Decision, Kept, Target, Verb};
+use symphony_core::egress::{CARDS, Card, Decision, Kept, Settles, Target, Verb};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::steering::By;
 
@@ -51,7 +52,67 @@ pub(super) fn kept(db: &Connection) -> rusqlite::Result<Kept> {
     Ok(Kept {
         cards: db.prepare(cards)?.query_map([], card)?.collect::<rusqlite::Result<_>>()?,
         decisions: db.prepare(decisions)?.query_map([], decision)?.collect::<rusqlite::Result<_>>()?,
+        undecided: undecided(db)?,
+        answered: answered(db)?,
     })
+}
+
+/// By card, the decision in force that answered it: its event says so, while it stands.
+fn answered(db: &Connection) -> rusqlite::Result<BTreeMap<u64, u64>> {
+    let sql = "SELECT d.id, e.body FROM egress_decided d JOIN events e ON e.seq = d.id AND e.kind = 'egress_decided'";
+    let mut answered = BTreeMap::new();
+    let mut query = db.prepare(sql)?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let (decision, body) = (unsigned(row, 0)?, told(row, 1)?);
+        answered.extend(numbers(&body["answers"]).chain(body["card"].as_u64()).map(|card| (card, decision)));
+    }
+    Ok(answered)
+}
+
+/// Cards that were withdrawn with their issue, if no run of it began since; as far as their events stand.
+fn undecided(db: &Connection) -> rusqlite::Result<Vec<Card>> {
+    let sql = "SELECT kind, issue, CASE kind WHEN 'run_started' THEN '{}' ELSE body END FROM events
+        WHERE kind IN ('egress_withdrawn', 'run_started') ORDER BY seq";
+    let mut of_issue: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    let mut query = db.prepare(sql)?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let (kind, issue): (String, Option<String>) = (row.get(0)?, row.get(1)?);
+        match (kind.as_str(), issue) {
+            ("egress_withdrawn", Some(issue)) => {
+                of_issue.entry(issue).or_default().extend(numbers(&told(row, 2)?["cards"]))
+            }
+            (_, Some(issue)) => drop(of_issue.remove(&issue)),
+            (_, None) => {}
+        }
+    }
+    let mut ids: Vec<u64> = of_issue.into_values().flatten().collect();
+    ids.sort_unstable();
+    let mut find = db.prepare(
+        "SELECT e.seq, e.issue, e.run, json_extract(e.body, '$.host'), json_extract(e.body, '$.port'), e.at,
+            (SELECT coalesce(sum(r.denied), 0) FROM egress_reached r WHERE r.issue = e.issue
+                AND r.host = json_extract(e.body, '$.host') AND r.port = json_extract(e.body, '$.port'))
+         FROM events e WHERE e.seq = ?1 AND e.kind = 'egress_asked' AND e.run IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM egress_decided d WHERE d.host = json_extract(e.body, '$.host')
+                AND d.port = json_extract(e.body, '$.port') AND (d.issue = e.issue OR d.verb IN ('always', 'never')))",
+    )?;
+    let mut cards = vec![];
+    // The newest ones, where there are too many to remember.
+    for id in ids.into_iter().rev().take(CARDS).rev() {
+        cards.extend(find.query_map([signed(id)], card)?.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    Ok(cards)
+}
+
+/// What an event says; nothing, where it was too large to be told.
+fn told(r: &Row<'_>, at: usize) -> rusqlite::Result<Value> {
+    let body: String = r.get(at)?;
+    Ok(serde_json::from_str(&body).unwrap_or_default())
+}
+
+fn numbers(list: &Value) -> impl Iterator<Item = u64> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_u64)
 }
 
 fn unsigned(r: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
@@ -112,12 +173,16 @@ impl Journal {
         })
     }
 
-    /// A person decided over a card; `answers` are all the cards that wait no longer.
+    /// A person decided over a card, or in place of an earlier decision: both or neither.
     ///
     /// # Errors
     /// The journal cannot be written: it is not decided.
-    pub fn egress_decided(&self, card: Card, answers: Vec<u64>, verb: Verb, by: By) -> Written<Decision> {
+    pub fn egress_decided(&self, settles: Settles, verb: Verb, by: By) -> Written<Decision> {
         self.write("egress_decided", move |tx| {
+            let Settles { card, answers, replaces } = settles;
+            if let Some(replaced) = &replaces {
+                forget(tx, replaced, None)?;
+            }
             let (id, at) = (chain::head(tx)?.seq + 1, Timestamp::now());
             let Card { id: asked, issue, target, .. } = card;
             let (host, port) = (target.host.as_str(), target.port);

@@ -15,7 +15,7 @@ mod tests;
 mod wire;
 
 pub use ask::{AskError, ask, hosts, raise, tell};
-pub use hosts::{HostRow, Hosts};
+pub use hosts::{Done, HostRow, Hosts};
 pub use place::{Place, PlaceError, Socket, is_same_file};
 pub use raise::Allowed;
 pub use serve::serve;

@@ -32,6 +32,9 @@ pub struct Request {
     /// Whether `say` cancels the turn under way.
     #[serde(default)]
     pub now: bool,
+    /// The host that `egress-decide` is about, where no number is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// The number of the host that `egress-decide` and `egress-forget` are about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u64>,
@@ -121,6 +124,9 @@ pub struct Explanation {
     pub runs_ever: Option<u32>,
     /// Files with their place, of what is malformed or ambiguous.
     pub files: Vec<String>,
+    /// The path of the patch that its work became, while it is there.
+    #[serde(default)]
+    pub patch: Option<String>,
     /// What to do next.
     pub remedy: Option<String>,
 }
@@ -225,7 +231,7 @@ impl Answer {
 
     pub(super) fn overview(snapshot: &Snapshot) -> Self {
         let mut all = explain::all(snapshot);
-        all.retain(|one| one.status.group() != Group::Done);
+        all.retain(|one| one.group() != Group::Done);
         Self::of(snapshot, &all)
     }
 }
@@ -241,7 +247,7 @@ impl Explanation {
             title: one.title.clone(),
             state: one.state.as_ref().map(|state| state.0.clone()),
             status: one.status.as_str().to_owned(),
-            group: one.status.group().as_str().to_owned(),
+            group: one.group().as_str().to_owned(),
             reason: one.reason.clone(),
             reason_code: one.code().map(str::to_owned),
             notes: one.notes.clone(),
@@ -265,6 +271,7 @@ impl Explanation {
                 .map(|s| s.models.line(&s.cap)),
             runs_ever: one.spent.map(|spent| spent.ever.sessions),
             files: one.files.clone(),
+            patch: one.patch.clone(),
             remedy: one.remedy.clone(),
         }
     }

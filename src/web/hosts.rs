@@ -17,13 +17,13 @@ use super::error::ApiError;
 use super::guard::{self, Caller, Made};
 use super::view::Clock;
 use super::{App, Shared, page};
-use crate::conductor::handle::HostError;
+use crate::conductor::handle::{About, HostError};
 use crate::log::harmless;
 
 /// The word of each verb on its button, and what it does.
 pub(super) const VERBS: [(Verb, &str, &str); 4] = [
     (Verb::Once, "once", "its next connection to this host"),
-    (Verb::Issue, "this issue", "every connection of this issue to this host"),
+    (Verb::Issue, "for this issue", "every connection of this issue to this host"),
     (Verb::Always, "always", "every issue may reach this host"),
     (Verb::Never, "never", "no issue may, and nobody is asked again"),
 ];
@@ -102,7 +102,7 @@ pub(super) async fn decide(
     let outcome = async {
         let number = card_number(&number)?;
         let verb = Verb::parse(said.verb.trim()).ok_or_else(|| ApiError::bad_request(format))?;
-        wait(app.handle.decide_host(number, verb, by)).await?;
+        wait(app.handle.decide_host(About::Card(number), verb, by)).await?;
         if made != Made::Json {
             settle(&app, |snapshot| snapshot.hosts_asked.iter().any(|row| row.card.id == number)).await;
         }
@@ -141,7 +141,7 @@ fn card_number(text: &str) -> Result<u64, ApiError> {
     text.parse().map_err(|_| none())
 }
 
-async fn wait(done: impl Future<Output = Result<(), HostError>>) -> Result<(), ApiError> {
+async fn wait<T>(done: impl Future<Output = Result<T, HostError>>) -> Result<T, ApiError> {
     let done = timeout(ANSWER_DEADLINE, done)
         .await
         .map_err(|_| ApiError::unavailable("the conductor did not answer in time; look before you send it again"))?;

@@ -1,11 +1,11 @@
 //! What the attention region shows: everything that needs a human, questions first. Pure: words, no markup but what
 //! [`markdown`] made safe.
 
-use symphony_core::board::{NotNow, ParkReason, Parked, one_line};
+use symphony_core::board::{LastRun, NotNow, ParkReason, Parked, one_line};
 use symphony_core::egress::Verb;
 use symphony_core::explain;
-use symphony_core::ids::{Identifier, StateName, hash16};
-use symphony_core::snapshot::{AskedRow, IdleRow, Question, RunningRow, Snapshot};
+use symphony_core::ids::{Identifier, IssueId, StateName, hash16};
+use symphony_core::snapshot::{AskedRow, IdleRow, Question, RetryRow, RunningRow, Snapshot};
 use symphony_core::spend::Unit;
 use symphony_core::workflow::Role;
 
@@ -54,7 +54,7 @@ pub(super) struct Deciding {
     pub(super) path: String,
     pub(super) title: String,
     pub(super) state: String,
-    /// `parked` or `proposed`.
+    /// `parked`, `proposed` or `stuck`.
     pub(super) pill: &'static str,
     /// Why it is here.
     pub(super) reason: String,
@@ -76,6 +76,8 @@ pub(super) struct Raise {
     /// What is allowed as it is shown: a second answer is told from the first.
     pub(super) seen: u64,
     pub(super) unit: &'static str,
+    /// The least that helps: `at least $0.20`.
+    pub(super) least: String,
     /// What was typed and not taken.
     pub(super) typed: String,
 }
@@ -92,10 +94,12 @@ pub(super) struct Move {
 /// What needs a human.
 pub(super) struct Attention {
     pub(super) asking: Vec<Asking>,
-    /// Parked issues, then proposals.
+    /// Parked issues, then those that only a person can mend, then proposals.
     pub(super) deciding: Vec<Deciding>,
     /// How many proposals are not shown.
     pub(super) more: usize,
+    /// How many of those that only a person can mend are not shown.
+    pub(super) more_stuck: usize,
     /// Hosts that agents asked for, and how many are not shown.
     pub(super) hosts: Vec<hosts::Asking>,
     pub(super) more_hosts: usize,
@@ -107,12 +111,20 @@ impl Attention {
         let parked = snapshot.idle.iter().filter(|row| row.is_parked());
         let proposals = snapshot.idle.iter().filter(|row| row.is_proposal());
         let more = proposals.clone().count().saturating_sub(MAX_SHELF);
-        let deciding = parked.chain(proposals.take(MAX_SHELF)).map(|row| Deciding::of(row, snapshot)).collect();
+        let stuck = snapshot.idle.iter().filter(|row| row.needs_human() && !row.is_parked() && !row.is_proposal());
+        let mut deciding: Vec<_> = parked.map(|row| Deciding::of(row, snapshot)).collect();
+        let retrying = snapshot.retrying.iter().filter(|row| row.needs_human());
+        let (idle, retrying) = (stuck.map(Stuck::idle), retrying.map(Stuck::retrying));
+        let stuck: Vec<_> = idle.chain(retrying).collect();
+        let more_stuck = stuck.len().saturating_sub(MAX_SHELF);
+        deciding.extend(stuck.into_iter().take(MAX_SHELF).map(|row| Deciding::stuck(row, snapshot)));
+        deciding.extend(proposals.take(MAX_SHELF).map(|row| Deciding::of(row, snapshot)));
         let waiting = snapshot.running.iter().filter_map(Asking::running);
         Self {
             asking: waiting.chain(snapshot.asked.iter().filter_map(Asking::released)).collect(),
             deciding,
             more,
+            more_stuck,
             hosts: snapshot.hosts_asked.iter().take(MAX_SHELF).map(hosts::Asking::of).collect(),
             more_hosts: snapshot.hosts_asked.len().saturating_sub(MAX_SHELF),
             host_verbs: hosts::VERBS,
@@ -203,6 +215,49 @@ impl Deciding {
     }
 }
 
+/// An issue that waits for something that only a person can mend.
+struct Stuck<'a> {
+    id: &'a IssueId,
+    identifier: &'a Identifier,
+    title: &'a str,
+    state: &'a StateName,
+    why: Option<&'a NotNow>,
+    reason: String,
+    last: Option<&'a LastRun>,
+}
+
+impl<'a> Stuck<'a> {
+    fn idle(row: &'a IdleRow) -> Self {
+        let IdleRow { id, identifier, title, state, why, last, .. } = row;
+        Self { id, identifier, title, state, why: why.as_ref(), reason: row.reason(), last: last.as_ref() }
+    }
+
+    fn retrying(row: &'a RetryRow) -> Self {
+        let RetryRow { id, identifier, title, state, why, last, .. } = row;
+        Self { id, identifier, title, state, why: why.as_ref(), reason: row.reason(), last: last.as_ref() }
+    }
+}
+
+impl Deciding {
+    /// There is nothing to press: what is wrong stands in a file, or on this machine.
+    fn stuck(row: Stuck<'_>, snapshot: &Snapshot) -> Self {
+        Self {
+            key: format!("issue-{}", hash16(&row.identifier.0)),
+            identifier: row.identifier.0.clone(),
+            path: percent_encoded(&row.identifier.0),
+            title: row.title.to_owned(),
+            state: row.state.0.clone(),
+            pill: "stuck",
+            last: row.last.map(|last| LastEnd::of(last, &row.reason)),
+            remedy: explain::remedy(row.why, row.identifier, snapshot).map_or_else(Vec::new, |text| pieces(&text)),
+            reason: with_unheard(row.reason, snapshot, row.id),
+            source: None,
+            raise: None,
+            verbs: vec![],
+        }
+    }
+}
+
 impl Raise {
     fn of(row: &IdleRow) -> Option<Self> {
         let Some(NotNow::Parked(Parked { reason: ParkReason::Spend(met), .. }, _)) = &row.why else { return None };
@@ -210,7 +265,7 @@ impl Raise {
             Unit::Tokens => "tokens",
             Unit::Money => "US dollars",
         };
-        Some(Self { budget: met.key(), seen: met.allowed, unit, typed: String::new() })
+        Some(Self { budget: met.key(), seen: met.allowed, unit, least: met.least(), typed: String::new() })
     }
 }
 

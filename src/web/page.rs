@@ -180,8 +180,10 @@ pub(super) fn after_typed(
     match (made, outcome) {
         (Made::Htmx, outcome) => {
             let error = outcome.err().map(|e| e.message().to_owned());
-            let part = attention_typed(app, &app.handle.snapshot(), error, typed)?;
-            Ok(([("hx-trigger", "refreshed")], Html(part.to_string())).into_response())
+            let is_taken = error.is_none();
+            let part = Html(attention_typed(app, &app.handle.snapshot(), error, typed)?.to_string());
+            // To draw the inbox again would take the words about a refusal away before anybody read them.
+            Ok(if is_taken { ([("hx-trigger", "refreshed")], part).into_response() } else { part.into_response() })
         }
         (Made::Form, Ok(_)) => Ok(Redirect::to("/").into_response()),
         (Made::Form, Err(e)) => {

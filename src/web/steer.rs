@@ -58,7 +58,7 @@ pub(super) async fn reply(
 async fn settle(app: &App, id: &str) {
     let mut snapshots = app.handle.watch();
     let asks = |snapshot: &Arc<Snapshot>| {
-        snapshot.running.iter().any(|row| row.identifier.0 == id && wire::waits(row))
+        snapshot.running.iter().any(|row| row.identifier.0 == id && row.asks())
             || snapshot.asked.iter().any(|row| row.identifier.0 == id)
     };
     // Late or never, the page asks again and a second answer is refused: nothing is lost.

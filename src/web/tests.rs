@@ -35,7 +35,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Door, OperatorToken, ServeError, bind, reachable, serve};
-use crate::conductor::handle::{AnswerError, Handle, RaiseError, Raised, Request, Taken};
+use crate::conductor::handle::{About, AnswerError, Handle, RaiseError, Raised, Request, Taken};
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 
 /// Longer than anything here takes; a test that waits this long has failed.
@@ -162,8 +162,9 @@ impl House {
                         let _ = reply.send(asked);
                         asked = true;
                     }
-                    Request::DecideHost { card, verb, by, reply } => {
-                        let taken = if card == 31 { Ok(()) } else { Err(NotDecided::NotAsked.into()) };
+                    Request::DecideHost { about, verb, by, reply } => {
+                        let is_it = about == About::Card(31);
+                        let taken = if is_it { Ok(hosts().1.decision) } else { Err(NotDecided::NotAsked.into()) };
                         if taken.is_ok() {
                             heard.lock().expect("lock").push((verb.as_str().to_owned(), false, by));
                         }

@@ -6,13 +6,12 @@ use jiff::Timestamp;
 use symphony_core::board::LastRun;
 use symphony_core::explain;
 use symphony_core::ids::IssueId;
-use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Spend, Stage};
+use symphony_core::snapshot::{FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Spend, Stage, needs};
 use symphony_core::spend::{Cap, Sums};
 use symphony_core::workflow::Role;
 
 use super::hosts;
 use super::say::SayForm;
-use super::wire::waits;
 use super::words::{Piece, count, duration, link, pieces, short};
 
 /// Longest error line, in characters: the hint stands at its end.
@@ -82,6 +81,10 @@ pub(super) struct Idle {
     pub(super) title: String,
     pub(super) state: String,
     pub(super) reason: String,
+    /// The command that applies its patch, while that is there.
+    pub(super) command: Option<String>,
+    /// Which hosts it was refused, in pieces of prose and code.
+    pub(super) refused: Vec<Piece>,
 }
 
 /// One live run.
@@ -145,6 +148,8 @@ pub(super) struct Finished {
     pub(super) outcome: String,
     /// What was said too late for its agent, each a sentence.
     pub(super) unheard: Vec<String>,
+    /// Which hosts it was refused, in pieces of prose and code.
+    pub(super) refused: Vec<Piece>,
     pub(super) at: Clock,
 }
 
@@ -155,7 +160,7 @@ pub(super) struct Disk {
     pub(super) shelves: Vec<Shelf>,
     /// What was decided about hosts.
     pub(super) decided: Vec<hosts::Decided>,
-    /// Whether every file could be read as one issue.
+    /// Whether nothing needs a person.
     pub(super) clean: bool,
     pub(super) first_active: String,
 }
@@ -170,16 +175,15 @@ pub(super) struct Footer {
 
 impl Header {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let asking = snapshot.running.iter().filter(|row| waits(row)).count();
-        let deciding = snapshot.hosts_asked.len() + snapshot.idle.iter().filter(|row| row.needs_human()).count();
-        let needs_you = asking + snapshot.asked.len() + deciding;
+        let asking = snapshot.running.iter().filter(|row| row.asks()).count();
+        let needs_you = needs(snapshot).len();
         let badge = match (needs_you, snapshot.running.is_empty()) {
             (1.., _) => "attention",
             (0, false) => "working",
             (0, true) => "idle",
         };
         let queued = snapshot.idle.iter().filter(|row| is_queued(snapshot, row)).count();
-        let retrying = snapshot.retrying.iter().filter(|row| !is_asked(snapshot, &row.id)).count();
+        let retrying = snapshot.retrying.iter().filter(|row| waits_its_time(snapshot, row)).count();
         let counts = [
             (needs_you, if needs_you == 1 { "needs you" } else { "need you" }),
             (snapshot.running.len() - asking, "running"),
@@ -205,9 +209,14 @@ fn is_asked(snapshot: &Snapshot, id: &IssueId) -> bool {
     snapshot.asked.iter().any(|row| row.id == *id)
 }
 
-/// Whether it is active and neither claimed, parked nor waiting for an answer.
+/// Whether it is active, not claimed, and waits for no person.
 pub(super) fn is_queued(snapshot: &Snapshot, row: &IdleRow) -> bool {
-    row.role == Role::Active && !row.is_parked() && !is_asked(snapshot, &row.id)
+    row.role == Role::Active && !row.needs_human() && !is_asked(snapshot, &row.id)
+}
+
+/// Whether nothing but time is between it and its next run, or another run.
+fn waits_its_time(snapshot: &Snapshot, row: &RetryRow) -> bool {
+    !row.needs_human() && !is_asked(snapshot, &row.id)
 }
 
 fn problems(snapshot: &Snapshot) -> Vec<Problem> {
@@ -248,8 +257,14 @@ impl Idle {
             title: row.title.clone(),
             state: row.state.0.clone(),
             reason: with_unheard(row.reason(), snapshot, &row.id),
+            command: snapshot.patches.of(&row.identifier).map(|path| format!("git am {path}")),
+            refused: refused(snapshot, &row.id),
         }
     }
+}
+
+fn refused(snapshot: &Snapshot, id: &IssueId) -> Vec<Piece> {
+    explain::undecided(snapshot, id).map_or_else(Vec::new, |text| pieces(&text))
 }
 
 /// The reason, and what was said too late for any agent.
@@ -265,7 +280,7 @@ pub(super) fn sessions(snapshot: &Snapshot) -> Vec<Session> {
 impl Session {
     fn of(row: &RunningRow) -> Self {
         let session = row.session_id.as_deref().map(|id| id.chars().take(8).collect::<String>());
-        let pill = match (waits(row), row.marked_done) {
+        let pill = match (row.asks(), row.marked_done) {
             (true, _) => "awaiting",
             (false, true) => "done",
             (false, false) => "running",
@@ -301,7 +316,7 @@ impl Disk {
         let is_shown = |row: &&IdleRow| snapshot.finished.iter().any(|finished| finished.id == row.id);
         let idle =
             snapshot.idle.iter().filter(|row| !row.needs_human() && !is_shown(row) && !is_asked(snapshot, &row.id));
-        let retrying = snapshot.retrying.iter().filter(|row| !is_asked(snapshot, &row.id));
+        let retrying = snapshot.retrying.iter().filter(|row| waits_its_time(snapshot, row));
         let mut waiting: Vec<_> = retrying.map(Waiting::retry).collect();
         waiting.extend(idle.clone().filter(|row| row.role == Role::Active).map(|row| Waiting::idle(row, snapshot)));
         let shelf = |name, role| {
@@ -313,7 +328,7 @@ impl Disk {
         Self {
             finished: snapshot.finished.iter().map(|row| Finished::of(row, snapshot)).collect(),
             waiting,
-            clean: snapshot.malformed.is_empty() && snapshot.ambiguous.is_empty(),
+            clean: needs(snapshot).is_empty(),
             decided: snapshot.hosts_decided.iter().map(hosts::Decided::of).collect(),
             shelves: shelves.into_iter().filter(|shelf| !shelf.rows.is_empty()).collect(),
             first_active: first_active(snapshot),
@@ -330,6 +345,7 @@ impl Finished {
             command: is_command.then(|| row.outcome.clone()),
             outcome: if is_command { String::new() } else { row.outcome.clone() },
             unheard: explain::unheard(snapshot, &row.id),
+            refused: refused(snapshot, &row.id),
             at: Clock::of(row.at),
         }
     }
@@ -371,7 +387,9 @@ impl Footer {
         let tokens = totals.tokens;
         let mut parts = vec![];
         if tokens.total > 0 || tokens.input > 0 || tokens.output > 0 {
-            parts.extend([(count(tokens.input), "in"), (count(tokens.output), "out"), (count(tokens.total), "total")]);
+            // In digits, as the lines below say it.
+            let digits = [(tokens.input, "in"), (tokens.output, "out"), (tokens.total, "total")];
+            parts.extend(digits.map(|(tokens, what)| (tokens.to_string(), what)));
         }
         if totals.seconds_running > 0.0 {
             parts.push((duration(totals.seconds_running), "runtime"));

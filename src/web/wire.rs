@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use symphony_core::board::NotNow;
 use symphony_core::explain;
-use symphony_core::snapshot::{AskedRow, FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Tokens, Totals};
+use symphony_core::snapshot::{AskedRow, FinishedRow, IdleRow, RetryRow, RunningRow, Snapshot, Tokens, Totals, needs};
 use symphony_core::workflow::Role;
 
 pub(super) use detail::Detail;
@@ -102,9 +102,9 @@ struct Polling {
 struct Counts {
     running: usize,
     retrying: usize,
-    /// Open questions, parked issues, proposals and hosts: what waits for a human.
+    /// What only a person brings forward: questions, parked issues, proposals, hosts, files, what cannot be started.
     blocked: usize,
-    /// Issues in an active state that are neither claimed nor parked and wait for no answer.
+    /// Issues in an active state that are not claimed and need no person.
     queued: usize,
     idle: usize,
 }
@@ -215,6 +215,9 @@ struct Idle<'a> {
     issue_spend: spend::Used,
     last_end: Option<LastEnd>,
     remedy: Option<String>,
+    /// The path of the patch that its work became, while that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -238,8 +241,6 @@ fn role(role: Role) -> &'static str {
 
 impl<'a> State<'a> {
     pub(super) fn of(snapshot: &'a Snapshot) -> Self {
-        let questions = snapshot.running.iter().filter(|row| waits(row)).count();
-        let deciding = snapshot.idle.iter().filter(|row| row.needs_human()).count();
         let queued = snapshot.idle.iter().filter(|row| is_queued(snapshot, row)).count();
         Self {
             generated_at: Instant(snapshot.generated_at),
@@ -277,7 +278,7 @@ impl<'a> State<'a> {
             counts: Counts {
                 running: snapshot.running.len(),
                 retrying: snapshot.retrying.len(),
-                blocked: questions + snapshot.asked.len() + deciding + snapshot.hosts_asked.len(),
+                blocked: needs(snapshot).len(),
                 queued,
                 idle: snapshot.idle.len(),
             },
@@ -293,11 +294,6 @@ impl<'a> State<'a> {
             spend: spend::All::of(&snapshot.spend),
         }
     }
-}
-
-/// Whether a run waits for a human's answer.
-pub(super) fn waits(row: &RunningRow) -> bool {
-    row.question.as_ref().is_some_and(|question| !question.answered)
 }
 
 impl TokensState {
@@ -339,7 +335,7 @@ impl<'a> Running<'a> {
             egress: hosts::Reached::of(row.reach),
             spend: spend::Used::of(&row.spent.run),
             issue_spend: spend::Used::of(&row.spent.models),
-            steering_requested: waits(row),
+            steering_requested: row.asks(),
             steering_question: question.map(|question| question.question.as_str()),
             steering_context: question.and_then(|question| question.context.as_deref()),
             steering_asked_at: question.map(|question| Instant(question.asked_at)),
@@ -409,6 +405,7 @@ impl<'a> Idle<'a> {
             issue_spend: spend::Used::of(&row.spent.models),
             last_end: row.last.as_ref().map(LastEnd::of),
             remedy: explain::remedy_of(row, snapshot),
+            patch: snapshot.patches.of(&row.identifier),
         }
     }
 }

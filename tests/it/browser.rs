@@ -225,6 +225,29 @@ fn one_click_discards_a_proposal_and_resumes_a_parked_issue_with_and_without_the
     }
 }
 
+/// Regression: the inbox was drawn again at once, and took the words about a refusal with it.
+#[test]
+fn why_a_button_did_nothing_stays_on_the_page_until_the_next_try() {
+    let Some(browser) = Browser::start() else { return };
+    let project = Project::new();
+    project.write("issues/Triage/7.md", "---\ntitle: Follow up\nproposed_by: A-1\n---\nBecause.\n");
+    project.write("issues/Cancelled/7.md", "---\ntitle: [half saved\n---\n");
+    let running = project.start();
+    running.until_state("both", |s| s["counts"]["blocked"] == json!(2));
+    log_in(&browser, &running);
+    browser.until_says("#attention article.proposed", "proposed by A-1");
+    browser.click("[aria-label='discard 7']");
+    browser.until_says("#refused", "7");
+    let said = browser.text("#refused");
+    project.issue("Backlog", "NEWS-1", "Nothing.");
+    browser.until_says("#disk", "holding (1)");
+    assert_eq!(browser.text("#refused"), said);
+    std::fs::remove_file(project.dir().join("issues/Cancelled/7.md")).expect("removed");
+    browser.click("[aria-label='discard 7']");
+    project.wait_for("issues/Cancelled/7.md");
+    until("the words to go", || browser.text("#refused").is_empty());
+}
+
 /// Presses Tab until `css` has the focus.
 fn tab_to(browser: &Browser, css: &str) {
     for _ in 0..40 {
@@ -322,6 +345,8 @@ fn a_page_whose_program_ended_says_so() {
     let project = Project::new();
     let running = project.start();
     log_in(&browser, &running);
+    // Its script, which says it, is there.
+    until("the script", || browser.shows("html.script"));
     assert_eq!(running.stop(), 0);
     browser.until_says("#link", "connection lost");
 }

@@ -86,11 +86,16 @@ fn every_reason_of_an_issue_that_waits_is_the_same_sentence_everywhere() {
 
     let all = answered(&project, &[]);
     let mut rest = all.as_str();
-    for next in ["needs you (2)", &place, "TWICE", "waiting (7)", "BLOCKED", "holding (1)", "HELD", "done (1)"] {
+    for next in ["needs you (6)", &place, "TWICE", "LOST", "waiting (3)", "BLOCKED", "holding (1)", "HELD", "done (1)"]
+    {
         let at = rest.find(next).unwrap_or_else(|| panic!("`{next}` is missing, or not after the one before: {all}"));
         rest = &rest[at..];
     }
     assert!(!all.contains("OLD  "), "what is finished is counted only: {all}");
+
+    assert_eq!(running.state()["counts"]["blocked"], 6, "as many as the command line lists");
+    let header = running.client().get("/api/v1/partials/header").body;
+    assert!(header.contains("6 need you") && header.contains("badge attention"), "{header}");
 
     let detail = running.client().get("/api/v1/issues/BLOCKED").json();
     let json: Value = serde_json::from_str(&answered(&project, &["BLOCKED", "--json"])).expect("JSON");
@@ -153,6 +158,31 @@ fn a_run_is_told_by_its_phase_and_a_full_house_by_its_slots() {
     assert!(all.contains("needs you (1)\n  ASK-1") && all.contains("turn 1: Which way?"), "{all}");
 }
 
+/// Regression: where the patch is was known only to the process that wrote it.
+#[test]
+fn a_finished_issue_names_its_patch_while_that_is_there_also_after_a_restart() {
+    let project = Project::new();
+    project.issue("Todo", "A-1", "```sh\necho new >new.txt\n```");
+    let running = project.start();
+    project.wait_for("issues/Done/A-1.md");
+    let patch = project.dir().join(".symphony/patches/agent_A-1.patch");
+    let command = format!("git am {}", patch.display());
+    let line = format!("patch     {command}");
+    until("the patch to be told", || answered(&project, &["A-1"]).contains(&line));
+    assert_eq!(running.stop(), 0);
+
+    let running = project.start();
+    running.until_state("the issues to be read", |state| row(state, "A-1").is_some());
+    until("the patch to be told again", || answered(&project, &["A-1"]).contains(&line));
+    let page = running.client().get("/api/v1/partials/disk").body;
+    assert!(page.contains("done (1)") && page.contains(&command), "{page}");
+    assert_eq!(row(&running.state(), "A-1").expect("a row")["patch"], patch.display().to_string());
+    std::fs::remove_file(&patch).expect("removed");
+    running.post("/api/v1/refresh", &serde_json::json!({}));
+    until("it to be gone", || !answered(&project, &["A-1"]).contains("git am"));
+    assert_eq!(running.stop(), 0);
+}
+
 #[test]
 fn a_broken_workflow_holds_every_issue_and_names_its_place() {
     let project = Project::new();
@@ -166,7 +196,10 @@ fn a_broken_workflow_holds_every_issue_and_names_its_place() {
     let said = says(&project, &running, "A-1", "workflow-broken", "the workflow file has errors");
     let problem = running.state()["workflow"]["problems"][0].as_str().expect("a problem").to_owned();
     assert!(problem.starts_with("WORKFLOW.md:7:") && said.contains(&problem), "no {problem:?} in {said}");
-    assert!(answered(&project, &[]).starts_with("! the workflow file is not in force"));
+    let all = answered(&project, &[]);
+    assert!(all.starts_with("needs you (1)\n  WORKFLOW.md  broken") && all.contains(&problem), "{all}");
+    let header = running.client().get("/api/v1/partials/header").body;
+    assert!(header.contains("1 needs you") && header.contains("badge attention"), "{header}");
 }
 
 #[test]

@@ -175,6 +175,44 @@ impl NotNow {
     pub fn is_parked(&self) -> bool {
         matches!(self, Self::Parked(..))
     }
+
+    /// Whether only a person brings this very issue forward. What is in the way of all issues, or was put there by a
+    /// person on purpose, is not counted for each of them; a question is counted by itself.
+    pub fn needs_human(&self) -> bool {
+        match self {
+            Self::Parked(..)
+            | Self::UnknownProfile { .. }
+            | Self::ProfileRefused { .. }
+            | Self::ImageMissing { .. }
+            | Self::NoCredit { .. }
+            | Self::NoCredential { .. }
+            | Self::UnknownBlocker(_)
+            | Self::BlockerCancelled(..)
+            | Self::BlockerCycle(_) => true,
+            Self::Holding
+            | Self::Terminal
+            | Self::OnHold
+            | Self::MissingLabel(_)
+            | Self::ImageUnclear { .. }
+            | Self::ProviderPaused { .. }
+            | Self::AwaitingAnswer
+            | Self::BlockedBy(..)
+            | Self::NoGlobalSlot(_)
+            | Self::NoStateSlot(..)
+            | Self::NoMemory { .. }
+            | Self::BackingOff(_)
+            | Self::WillPark(_)
+            | Self::Running
+            | Self::Resuming
+            | Self::Cleaning
+            | Self::Unconfirmed
+            | Self::Unseen
+            | Self::Spend(_)
+            | Self::NoBudgetRoom
+            | Self::Closed(_)
+            | Self::Draining => false,
+        }
+    }
 }
 
 impl fmt::Display for NotNow {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{AllowList, Rule, Target};
+use super::{AllowList, BadHost, Host, PORT, Rule, Target};
 use crate::ids::{IssueId, RunId};
 use crate::steering::By;
 
@@ -44,6 +44,11 @@ impl Verb {
     /// The verb of this word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|verb| verb.as_str() == word)
+    }
+
+    /// Whether it keeps everybody out.
+    pub fn is_refusal(self) -> bool {
+        self == Self::Never
     }
 
     /// Whether it is about one issue alone.
@@ -93,6 +98,45 @@ pub struct Kept {
     pub cards: Vec<Card>,
     /// Decisions in force.
     pub decisions: Vec<Decision>,
+    /// Cards that nobody decided about before their issue was finished, if no run of it began since.
+    pub undecided: Vec<Card>,
+    /// The decisions in force that answered cards, by the number of the card.
+    pub answered: BTreeMap<u64, u64>,
+}
+
+/// What a person decides about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A card, or a decision, by its number.
+    Number(u64),
+    /// A host, whoever asked for it.
+    Host(Target),
+}
+
+impl Named {
+    /// A number, a host, or a host with its port.
+    ///
+    /// # Errors
+    /// It is none of them.
+    pub fn parse(text: &str) -> Result<Self, BadHost> {
+        let text = text.trim();
+        if let Ok(number) = text.parse() {
+            return Ok(Self::Number(number));
+        }
+        let plain = Host::parse(text).map(|host| Target { host, port: PORT });
+        plain.or_else(|error| if text.contains(':') { Target::parse(text) } else { Err(error) }).map(Self::Host)
+    }
+}
+
+/// What a person's word is about, and what it puts an end to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settles {
+    /// The card it is about; of a decision that is replaced, as it was asked.
+    pub card: Card,
+    /// Cards that wait no longer.
+    pub answers: Vec<u64>,
+    /// The decision that it replaces.
+    pub replaces: Option<Decision>,
 }
 
 /// What comes of a request.
@@ -126,6 +170,33 @@ pub enum NotDecided {
     /// There is no such decision.
     #[error("there is no such decision any more")]
     NoDecision,
+    /// It was decided, and who asks did not mean to change that.
+    #[error("{0}")]
+    Decided(String),
+    /// Nobody asked for it.
+    #[error("no agent asked for {0}, and nothing was decided about it")]
+    Unasked(Target),
+    /// Several may be meant; the text lists their numbers.
+    #[error("{0} may mean several: {1}")]
+    Several(Target, String),
+}
+
+impl Decision {
+    /// What was decided, in words; `issue` is the shown name of the issue.
+    pub fn words(&self, issue: &str) -> String {
+        let target = &self.target;
+        match self.verb {
+            Verb::Once => format!("{target}: allowed once for {issue}"),
+            Verb::Issue => format!("{target}: allowed for {issue}"),
+            Verb::Always => format!("{target}: allowed for every issue"),
+            Verb::Never => format!("{target}: never allowed"),
+        }
+    }
+
+    /// How it is taken back.
+    pub fn take_back(&self) -> String {
+        format!("symphony egress forget {}", self.id)
+    }
 }
 
 /// Cards and decisions, in memory. What is in it is in the journal.
@@ -137,6 +208,10 @@ pub struct Ledger {
     coming: BTreeSet<(IssueId, Target)>,
     /// Decisions of `once` that a connection is about to use.
     taken: BTreeSet<u64>,
+    /// Cards that nobody decided about before their issue was finished. At most [`CARDS`].
+    undecided: BTreeMap<u64, Card>,
+    /// By card, the decision that answered it.
+    answered: BTreeMap<u64, u64>,
 }
 
 impl Ledger {
@@ -145,6 +220,8 @@ impl Ledger {
         Self {
             cards: kept.cards.into_iter().map(|card| (card.id, card)).collect(),
             decisions: kept.decisions.into_iter().map(|decision| (decision.id, decision)).collect(),
+            undecided: kept.undecided.into_iter().map(|card| (card.id, card)).collect(),
+            answered: kept.answered,
             ..Self::default()
         }
     }
@@ -212,20 +289,85 @@ impl Ledger {
         self.coming.remove(&(issue.clone(), target.clone()));
     }
 
+    /// Cards of finished issues about which nobody decided, oldest first.
+    pub fn undecided(&self) -> impl Iterator<Item = &Card> {
+        self.undecided.values()
+    }
+
     /// The card of this number, and all that the same words answer: it, and for `always` and `never` those of other issues.
+    /// The first word about a card counts.
     ///
     /// # Errors
     /// It does not wait any more.
-    pub fn answered_by(&self, card: u64, verb: Verb) -> Result<(Card, Vec<u64>), NotDecided> {
-        let card = self.cards.get(&card).ok_or(NotDecided::NotAsked)?;
-        let same = |other: &&Card| other.target == card.target && (!verb.is_of_issue() || other.id == card.id);
-        Ok((card.clone(), self.cards.values().filter(same).map(|other| other.id).collect()))
+    pub fn answered_by(&self, card: u64, verb: Verb) -> Result<Settles, NotDecided> {
+        if let Some(card) = self.cards.get(&card).or_else(|| self.undecided.get(&card)) {
+            return Ok(self.about(card.clone(), None, verb));
+        }
+        let decision = self.answered.get(&card).and_then(|decision| self.decisions.get(decision));
+        Err(decision.map_or(NotDecided::NotAsked, |decision| {
+            let said = decision.words(&decision.issue.0);
+            NotDecided::Decided(format!("it was decided already ({said}); `{}` takes that back", decision.take_back()))
+        }))
     }
 
-    /// The decision is kept, and answers these cards.
-    pub fn decided(&mut self, decision: Decision, answered: &[u64]) {
-        self.cards.retain(|id, _| !answered.contains(id));
+    /// The same for one who means to change what was decided.
+    ///
+    /// # Errors
+    /// Nothing, or nothing definite, is meant.
+    pub fn settled_by(&self, named: &Named, verb: Verb) -> Result<Settles, NotDecided> {
+        match named {
+            Named::Number(number) => {
+                let decision = self.answered.get(number).unwrap_or(number);
+                match self.decisions.get(decision) {
+                    Some(decision) => Ok(self.about(as_asked(decision), Some(decision.clone()), verb)),
+                    None => self.answered_by(*number, verb),
+                }
+            }
+            Named::Host(target) => self.of_host(target, verb),
+        }
+    }
+
+    fn of_host(&self, target: &Target, verb: Verb) -> Result<Settles, NotDecided> {
+        let cards: Vec<&Card> = self.cards.values().filter(|card| card.target == *target).collect();
+        let decisions: Vec<&Decision> = self.decisions.values().filter(|one| one.target == *target).collect();
+        let numbers = |cards: &[&Card], decisions: &[&Decision]| {
+            let cards = cards.iter().map(|card| format!("card {}", card.id));
+            let all = cards.chain(decisions.iter().map(|one| format!("decision {} ({})", one.id, one.verb.as_str())));
+            NotDecided::Several(target.clone(), all.collect::<Vec<_>>().join(", "))
+        };
+        match (cards.as_slice(), decisions.as_slice()) {
+            ([card], []) => Ok(self.about((*card).clone(), None, verb)),
+            // Such a word answers all of them.
+            ([card, ..], []) if !verb.is_of_issue() => Ok(self.about((*card).clone(), None, verb)),
+            ([], [one]) => Ok(self.about(as_asked(one), Some((*one).clone()), verb)),
+            ([], []) => {
+                let newest = self.undecided.values().rfind(|card| card.target == *target);
+                let card = newest.ok_or_else(|| NotDecided::Unasked(target.clone()))?;
+                Ok(self.about(card.clone(), None, verb))
+            }
+            (cards, decisions) => Err(numbers(cards, decisions)),
+        }
+    }
+
+    fn about(&self, card: Card, replaces: Option<Decision>, verb: Verb) -> Settles {
+        let same = |other: &&Card| other.target == card.target && (!verb.is_of_issue() || other.issue == card.issue);
+        let answers = self.cards.values().filter(same).map(|other| other.id).collect();
+        Settles { card, answers, replaces }
+    }
+
+    /// A person's word is kept: the decision, and what it puts an end to.
+    pub fn decided(&mut self, decision: Decision, settles: &Settles) {
+        self.cards.retain(|id, _| !settles.answers.contains(id));
+        if let Some(replaced) = &settles.replaces {
+            self.forgotten(replaced.id);
+        }
+        let same = |card: &Card| {
+            card.target == decision.target && (!decision.verb.is_of_issue() || card.issue == decision.issue)
+        };
+        self.undecided.retain(|_, card| !same(card));
+        self.answered.extend(settles.answers.iter().chain([&settles.card.id]).map(|card| (*card, decision.id)));
         self.decisions.insert(decision.id, decision);
+        self.answered.retain(|_, decision| self.decisions.contains_key(decision));
     }
 
     /// The decision of this number.
@@ -239,6 +381,7 @@ impl Ledger {
     /// The decision is in force no more.
     pub fn forgotten(&mut self, id: u64) {
         self.taken.remove(&id);
+        self.answered.retain(|_, decision| *decision != id);
         self.decisions.remove(&id);
     }
 
@@ -257,8 +400,23 @@ impl Ledger {
         self.cards.values().filter(|card| card.issue == *issue).map(|card| card.id).collect()
     }
 
-    /// Nobody asks that any more.
+    /// Their issue is finished: nobody asks that any more. What was asked is kept, so that a person can read it.
     pub fn withdrawn(&mut self, cards: &[u64]) {
-        self.cards.retain(|id, _| !cards.contains(id));
+        let over = cards.iter().filter_map(|id| self.cards.remove(id));
+        self.undecided.extend(over.map(|card| (card.id, card)));
+        while self.undecided.len() > CARDS {
+            self.undecided.pop_first();
+        }
     }
+
+    /// A run of this issue begins: what its earlier ones asked for is of no more interest.
+    pub fn begun(&mut self, issue: &IssueId) {
+        self.undecided.retain(|_, card| card.issue != *issue);
+    }
+}
+
+/// A decision as the card that it answered.
+fn as_asked(decision: &Decision) -> Card {
+    let Decision { id, issue, target, at, .. } = decision.clone();
+    Card { id, issue, run: RunId(0), target, asked_at: at, times: 1 }
 }

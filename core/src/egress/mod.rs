@@ -13,7 +13,9 @@ mod tests;
 mod words;
 
 pub use allow::{AllowList, BadEntry, Entry};
-pub use ledger::{Asking, CARDS, CARDS_OF_ISSUE, Card, Decision, Kept, Ledger, NotDecided, Verb, Verdict};
+pub use ledger::{
+    Asking, CARDS, CARDS_OF_ISSUE, Card, Decision, Kept, Ledger, Named, NotDecided, Settles, Verb, Verdict,
+};
 pub use target::{BadHost, Host, Target};
 pub use words::{Denied, Reach, Rule};
 

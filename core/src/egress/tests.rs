@@ -214,11 +214,12 @@ fn card(id: u64, issue: &str, of: &str) -> Card {
 
 /// Decides over a card, as the shell does.
 fn decide(ledger: &mut Ledger, id: u64, as_number: u64, verb: Verb) -> Vec<u64> {
-    let (card, answered) = ledger.answered_by(id, verb).expect("it waits");
+    let settles = ledger.answered_by(id, verb).expect("it waits");
+    let card = settles.card.clone();
     let Card { issue, target, .. } = card;
     let decision = Decision { id: as_number, issue, target, verb, by: By::Api, at: Timestamp::UNIX_EPOCH };
-    ledger.decided(decision, &answered);
-    answered
+    ledger.decided(decision, &settles);
+    settles.answers
 }
 
 #[test]
@@ -227,7 +228,7 @@ fn each_verb_reaches_as_far_as_it_says() {
     let none = AllowList::default();
     let with = |verb| {
         let cards = vec![card(1, "a", "x.example:443"), card(2, "b", "x.example:443"), card(3, "a", "y.example:443")];
-        let mut ledger = Ledger::new(Kept { cards, decisions: vec![] });
+        let mut ledger = Ledger::new(Kept { cards, ..Kept::default() });
         let answered = decide(&mut ledger, 1, 9, verb);
         (ledger, answered)
     };
@@ -242,7 +243,8 @@ fn each_verb_reaches_as_far_as_it_says() {
         assert_eq!((passes(&a), passes(&b)), (here, there), "{verb:?}");
         assert_eq!(ledger.verdict(&a, &target("x.example:8443"), &none), Verdict::Ask, "another port");
         assert_eq!(ledger.verdict(&a, &target("z.x.example:443"), &none), Verdict::Ask, "another host");
-        assert_eq!(ledger.answered_by(1, Verb::Never).expect_err("first wins"), NotDecided::NotAsked);
+        let late = ledger.answered_by(1, Verb::Never).expect_err("the first word wins");
+        assert!(late.to_string().contains("`symphony egress forget 9` takes that back"), "{late}");
     }
     let (mut never, answered) = with(Verb::Never);
     assert_eq!((answered, never.verdict(&b, &host, &none)), (vec![1, 2], Verdict::Never));
@@ -259,7 +261,7 @@ fn each_verb_reaches_as_far_as_it_says() {
 #[test]
 fn once_is_used_by_one_connection_and_stands_when_that_did_not_come_to_be() {
     let (a, host, none) = (IssueId("a".into()), target("x.example:443"), AllowList::default());
-    let mut ledger = Ledger::new(Kept { cards: vec![card(1, "a", "x.example:443")], decisions: vec![] });
+    let mut ledger = Ledger::new(Kept { cards: vec![card(1, "a", "x.example:443")], ..Kept::default() });
     decide(&mut ledger, 1, 2, Verb::Once);
     assert!(ledger.take(2) && !ledger.take(2), "one of two at once");
     assert_eq!(ledger.verdict(&a, &host, &none), Verdict::Ask);
@@ -269,6 +271,36 @@ fn once_is_used_by_one_connection_and_stands_when_that_did_not_come_to_be() {
     ledger.forgotten(2);
     assert!(!ledger.take(2));
     assert_eq!(ledger.verdict(&a, &host, &none), Verdict::Ask);
+}
+
+#[test]
+fn a_decision_is_replaced_by_the_number_of_its_card_its_own_or_its_host_and_what_is_unclear_is_asked_back() {
+    let (a, host, none) = (IssueId("a".into()), target("x.example:443"), AllowList::default());
+    let cards = vec![card(1, "a", "x.example:443"), card(2, "b", "y.example:443"), card(3, "a", "y.example:443")];
+    let mut ledger = Ledger::new(Kept { cards, ..Kept::default() });
+    decide(&mut ledger, 1, 9, Verb::Issue);
+    let named = |text: &str| Named::parse(text).expect("a name");
+    for name in ["1", "9", "x.example", "x.example:443"] {
+        let settles = ledger.settled_by(&named(name), Verb::Never).expect("it was decided");
+        assert_eq!(settles.replaces.as_ref().map(|decision| decision.id), Some(9), "{name}");
+    }
+    let settles = ledger.settled_by(&named("x.example"), Verb::Never).expect("it was decided");
+    let Card { issue, target: of, .. } = settles.card.clone();
+    let (verb, by, at) = (Verb::Never, By::Cli, Timestamp::UNIX_EPOCH);
+    ledger.decided(Decision { id: 12, issue, target: of, verb, by, at }, &settles);
+    assert_eq!((ledger.decisions().count(), ledger.verdict(&a, &host, &none)), (1, Verdict::Never));
+    let several = ledger.settled_by(&named("y.example"), Verb::Issue).expect_err("two issues ask");
+    assert!(several.to_string().contains("card 2, card 3"), "{several}");
+    assert_eq!(ledger.settled_by(&named("y.example"), Verb::Always).expect("all of them").answers, [2, 3]);
+    let unasked = ledger.settled_by(&named("z.example"), Verb::Always).expect_err("nobody asked");
+    assert_eq!(unasked, NotDecided::Unasked(target("z.example:443")));
+    assert!(Named::parse("127.0.0.1").is_err() && Named::parse("not a host").is_err());
+
+    ledger.withdrawn(&[2, 3]);
+    assert_eq!(ledger.undecided().map(|card| card.id).collect::<Vec<_>>(), [2, 3]);
+    assert!(ledger.settled_by(&named("y.example"), Verb::Always).is_ok(), "it can be allowed for the next time");
+    ledger.begun(&a);
+    assert_eq!(ledger.undecided().map(|card| card.id).collect::<Vec<_>>(), [2], "its new run asks anew");
 }
 
 #[test]

@@ -25,6 +25,11 @@ pub(super) fn answer(identifier: &Identifier) -> String {
     format!("Answer its question on the dashboard, or with `symphony answer {name} \"…\"`.")
 }
 
+/// What to do about a workflow file that is not in force.
+pub(super) fn of_workflow() -> Option<String> {
+    Some("Fix the workflow file; it is taken up as soon as it is saved.".to_owned())
+}
+
 /// What to do next about this issue, as a sentence; `None` when waiting is all there is to do.
 pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot) -> Option<String> {
     Some(match why? {
@@ -75,9 +80,7 @@ pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot
         NotNow::Spend(met) => {
             format!("Raise `{}` in the workflow file, or in the dashboard on an issue that was parked for it.", met.key())
         }
-        NotNow::Closed(Closed::WorkflowBroken) => {
-            "Fix the workflow file; it is taken up as soon as it is saved.".to_owned()
-        }
+        NotNow::Closed(Closed::WorkflowBroken) => return of_workflow(),
         NotNow::Unseen => "Put its file back, or save it whole.".to_owned(),
         NotNow::Draining => "Start symphony again.".to_owned(),
         NotNow::Terminal

@@ -8,7 +8,7 @@ use super::*;
 use crate::board::Past;
 use crate::board::{Board, Closed, Event, FailureCode, Memory, Policy, RunEnd, RunFailure, StopCause};
 use crate::ids::Identifier;
-use crate::issue::{Blocker, Issue, Scan};
+use crate::issue::{Ambiguity, Blocker, Issue, Malformed, Scan};
 use crate::snapshot::{Question, StateRow, Tokens, waiting_rows};
 use crate::time::Tick;
 use crate::workflow::{Budget, OnBlockerCancelled, StateRule, States};
@@ -211,7 +211,9 @@ proptest! {
             }
             let view = snapshot(&board, now, &policy);
             let explained = all(&view);
-            prop_assert_eq!(explained.len(), board.issues().count(), "each once");
+            prop_assert_eq!(explained.iter().filter(|one| one.id.is_some()).count(), board.issues().count(), "each once");
+            let listed = explained.iter().filter(|one| one.group() == Group::NeedsYou).count();
+            prop_assert_eq!(listed, needs(&view).len(), "one list of what needs a person");
             for issue in board.issues() {
                 let verdict = board.verdict(issue, now, &policy).err();
                 let said = only(&view, &issue.id.0);
@@ -383,7 +385,7 @@ fn a_name_is_found_without_its_case_when_that_leaves_one_and_else_suggested() {
 
 #[test]
 fn what_needs_a_person_comes_first_and_what_is_done_last() {
-    let groups: Vec<Group> = all(&with_files()).iter().map(|one| one.status.group()).collect();
+    let groups: Vec<Group> = all(&with_files()).iter().map(|one| one.group()).collect();
     assert!(groups.is_sorted(), "{groups:?}");
     assert_eq!(groups.iter().filter(|group| **group == Group::NeedsYou).count(), 4);
 }
@@ -414,4 +416,38 @@ fn a_proposal_needs_a_person_and_says_who_proposed_it_and_what_to_do() {
     let remedy = said.remedy.expect("there is something to do");
     assert!(remedy.contains("approve or discard") && remedy.contains("`Todo/`"), "{remedy}");
     assert_eq!(only(&view, "B-2").status, Status::Holding, "what a person put there asks for nothing");
+}
+
+/// Regression: the page counted cards and no files, the command line files and no cards, and neither what only a person
+/// can mend.
+#[test]
+fn what_needs_a_person_is_one_list_of_cards_files_questions_and_what_nobody_else_can_mend() {
+    let mut view = looked(
+        vec![
+            Issue { profile: Some("big".into()), ..Issue::bare("A-1", "Todo") },
+            blocked("B-2", &[("NOPE", None)]),
+            blocked("C-3", &[("D-4", Some("Todo"))]),
+            Issue { dispatchable: false, ..Issue::bare("D-4", "Todo") },
+        ],
+        &policy(),
+    );
+    let files = with_files();
+    (view.malformed, view.ambiguous) = (files.malformed, files.ambiguous);
+    view.workflow_path = "/w/WORKFLOW.md".into();
+    view.workflow_problems = vec!["WORKFLOW.md:3:1: no such key".into()];
+    let target = crate::egress::Target::kept("a.example.org".into(), 443);
+    let (id, run, asked_at) = (IssueId("C-3".into()), RunId(1), Timestamp::UNIX_EPOCH);
+    let card = crate::egress::Card { id: 9, issue: id, run, target, asked_at, times: 2 };
+    view.hosts_asked =
+        vec![crate::snapshot::HostCard { card, identifier: Identifier("C-3".into()), title: "C-3".into() }];
+    let listed: Vec<_> = all(&view).into_iter().filter(|one| one.group() == Group::NeedsYou).collect();
+    let names: Vec<&str> = listed.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["WORKFLOW.md", "a.example.org:443", "Todo/bad.md", "Done/bad.md", "Todo/A-1.md", "TWICE", "A-1", "B-2"]
+    );
+    assert_eq!(needs(&view).len(), listed.len());
+    assert!(listed[1].reason.contains("C-3 asks to reach it (2 times)"), "{}", listed[1].reason);
+    assert_eq!((listed[6].status, listed[6].code()), (Status::Waiting, Some("unknown-profile")));
+    assert_eq!(only(&view, "C-3").group(), Group::Waiting, "an issue that another one blocks waits for that one");
 }

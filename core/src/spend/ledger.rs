@@ -276,6 +276,23 @@ impl Ledger {
         }
     }
 
+    /// The cap that keeps an issue waiting which was put aside for `met`, as it is now: that one while it has no room for
+    /// the request that did not fit, else any that leaves the issue nothing. `None`: it goes back by itself.
+    pub fn in_the_way(&self, issue: &IssueId, met: &Met, today: Date, caps: &Caps) -> Option<Met> {
+        let place = place_of(met, issue);
+        let is_past = met.scope == Scope::Day && met.day != today;
+        let allowed = self.allowed(&place, met.unit, caps).filter(|_| !is_past);
+        let now = allowed.map(|allowed| Met { allowed, used: self.used(&place).of(met.unit).max(met.used), ..*met });
+        let others = [Place::Issue(issue.clone()), Place::Workflow, Place::Day(today)];
+        now.filter(|met| met.lacks() > 0)
+            .or_else(|| others.iter().find_map(|place| self.nothing_left(place, today, caps)))
+            .or_else(|| {
+                let met = self.shut(today, caps)?;
+                let allowed = self.allowed(&place_of(&met, issue), met.unit, caps)?;
+                Some(Met { allowed, ..met })
+            })
+    }
+
     /// A cap of all issues that was met stays met until it is raised or its day is over, once at most a tenth of it is
     /// left. Before that only the issue whose request does not fit is put aside: an agent that asks for too much at once
     /// must not stop the others.
@@ -414,6 +431,10 @@ fn place(scope: Scope, issue: &IssueId, day: Date) -> Place {
         Scope::Day => Place::Day(day),
         Scope::Workflow => Place::Workflow,
     }
+}
+
+fn place_of(met: &Met, issue: &IssueId) -> Place {
+    place(met.scope, issue, met.day)
 }
 
 fn is_in(place: &Place, wanted: &Wanted) -> bool {

@@ -216,6 +216,38 @@ fn names_of_which_no_answer_told_take_no_place_and_those_of_the_workflow_always_
 }
 
 #[test]
+fn what_an_issue_waits_for_is_told_as_it_is_now_and_with_the_least_raise_that_helps() {
+    let caps = Caps { workflow: Cap { tokens: Some(1000), money: None }, ..of_issue(Some(100), None) };
+    let rules = rules(caps);
+    let mut ledger = Ledger::default();
+    let first = ledger.reserve(wanted("A", "big", 90), &rules).expect("it fits");
+    ledger.settle(first.id, Some(&answer("big", 90)), &rules).expect("charged");
+    let Err(Denied::Met(met)) = ledger.reserve(wanted("A", "big", 30), &rules) else { panic!("it does not fit") };
+    let (id, place) = (issue("A"), Place::Issue(issue("A")));
+    let now = |ledger: &Ledger, caps: &Caps| ledger.in_the_way(&id, &met, TODAY, caps);
+    assert_eq!((now(&ledger, &caps), met.lacks(), met.least().as_str()), (Some(met), 20, "at least 20 tokens"));
+    let said = met.enough(19).expect_err("too little");
+    assert_eq!(
+        said,
+        "that is not enough: 90 tokens of 100 tokens is used and the next request could take up to 30 tokens; raise budget.tokens by at least 20 tokens"
+    );
+    assert_eq!(met.enough(20), Ok(()));
+    ledger.raise(Raise { place: place.clone(), unit: Unit::Tokens, by: 1 });
+    assert_eq!(now(&ledger, &caps), Some(Met { allowed: 101, ..met }), "it can still be raised, from where it is");
+    ledger.raise(Raise { place, unit: Unit::Tokens, by: 19 });
+    assert_eq!(now(&ledger, &caps), None, "it goes back by itself");
+    let workflow = Caps { workflow: Cap { tokens: Some(90), money: None }, ..caps };
+    let other = now(&ledger, &workflow).expect("another cap is in the way");
+    assert_eq!((other.key(), other.least().as_str()), ("budget.workflow.tokens", "more than 0 tokens"));
+    let none = Met { unit: Unit::Money, used: 6_148_233_000, allowed: 5_000_000_000, asked: 0, ..met };
+    assert_eq!(
+        none.enough(10_000_000).expect_err("too little"),
+        "that is not enough: $6.15 of $5.00 is used; raise budget.usd by more than $1.15"
+    );
+    assert_eq!(Met { asked: 15_000_000, ..none }.least(), "at least $1.17");
+}
+
+#[test]
 fn names_that_an_agent_invents_are_told_apart_only_so_far() {
     let rules = rules(Caps::default());
     let mut ledger = Ledger::default();

@@ -52,6 +52,41 @@ const ALL: [(Scope, Unit, &str, &str); 6] = [
 ];
 
 impl Met {
+    /// How much more has to be allowed for the request that did not fit, or else for any.
+    pub fn lacks(&self) -> u64 {
+        self.used.saturating_add(self.asked.max(1)).saturating_sub(self.allowed)
+    }
+
+    /// The least raise that helps, as a person may type it: `at least $0.20`. What the next request takes is not always
+    /// known.
+    pub fn least(&self) -> String {
+        let (word, least) = if self.asked > 0 { ("at least", self.lacks()) } else { ("more than", self.lacks() - 1) };
+        match self.unit {
+            Unit::Tokens => format!("{word} {}", Amount(Unit::Tokens, least)),
+            Unit::Money => format!("{word} {}", Money(least).rounded_up()),
+        }
+    }
+
+    /// Whether a raise by so much helps.
+    ///
+    /// # Errors
+    /// It does not; a sentence that says how much would.
+    pub fn enough(&self, by: u64) -> Result<(), String> {
+        if by >= self.lacks() {
+            return Ok(());
+        }
+        let amount = |of| match self.unit {
+            Unit::Tokens => Amount(Unit::Tokens, of).to_string(),
+            Unit::Money => Money(of).to_string(),
+        };
+        let next = match self.asked {
+            0 => String::new(),
+            asked => format!(" and the next request could take up to {}", amount(asked)),
+        };
+        let (used, allowed) = (amount(self.used), Amount(self.unit, self.allowed));
+        Err(format!("that is not enough: {used} of {allowed} is used{next}; raise {} by {}", self.key(), self.least()))
+    }
+
     fn names(&self) -> (&'static str, &'static str) {
         let found = ALL.iter().find(|(scope, unit, ..)| (*scope, *unit) == (self.scope, self.unit));
         found.map_or(("budget", "budget"), |(_, _, code, key)| (code, key))

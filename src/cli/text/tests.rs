@@ -22,6 +22,7 @@ fn blank(name: &str, status: &str, group: &str) -> Explanation {
         models: None,
         runs_ever: None,
         files: vec![],
+        patch: None,
         remedy: None,
     }
 }
@@ -84,6 +85,35 @@ fn an_overview_has_a_line_for_each_below_its_heading() {
     assert_eq!(overview(&answer(issues)), expected);
     let nothing = Answer { notices: vec![], done: 0, ..answer(vec![]) };
     assert_eq!(overview(&nothing), ["no issues"]);
+}
+
+#[test]
+fn a_line_about_a_failing_issue_says_how_often_it_failed_and_of_what() {
+    let of = |used| Of { budget: "failures_in_a_row".into(), used, allowed: 5 };
+    let last = LastEnd { reason: "agent-error".into(), message: "turn_failed: boom".into(), left: None };
+    let due_at = Some("2026-01-02T03:00:40.000Z".into());
+    let failing = |used| Explanation {
+        due_at: due_at.clone(),
+        last_end: Some(last.clone()),
+        used: vec![of(used)],
+        ..blank("F-1", "retrying", "waiting")
+    };
+    let line = |used| overview(&Answer { notices: vec![], done: 0, ..answer(vec![failing(used)]) })[1].clone();
+    assert_eq!(line(2), "  F-1  retrying  a reason (2026-01-02T03:00:40Z) · failed 2 of 5: turn_failed: boom");
+    assert_eq!(line(0), "  F-1  retrying  a reason (2026-01-02T03:00:40Z)", "a continuation");
+}
+
+#[test]
+fn what_a_person_has_to_mend_stands_in_the_list_and_is_not_said_twice() {
+    let problem = "WORKFLOW.md:3:1: no such key";
+    let broken =
+        Explanation { id: None, state: None, reason: problem.into(), ..blank("WORKFLOW.md", "broken", "needs you") };
+    let said = Answer {
+        notices: vec![format!("the workflow file is not in force: {problem}"), "draining".into()],
+        done: 0,
+        ..answer(vec![broken])
+    };
+    assert_eq!(overview(&said), ["! draining", "needs you (1)", "  WORKFLOW.md  broken  WORKFLOW.md:3:1: no such key"]);
 }
 
 #[test]

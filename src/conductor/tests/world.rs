@@ -387,6 +387,7 @@ pub(super) fn looked(world: &Arc<World>) -> Looked {
         available_mib: *held(&world.available_mib),
         stocks: Stocks::new(),
         modelless: Default::default(),
+        patches: Default::default(),
         scan: Ok(Scan::default()),
     }
 }

@@ -114,7 +114,8 @@ async fn words_too_large_for_an_event_and_a_run_that_was_cut_off_are_no_differen
 /// Hosts: a card that waits, one that was decided, a decision that was used up, one that holds, and what a run reached.
 #[tokio::test]
 async fn rows_of_hosts_that_the_events_contradict_are_told() {
-    use symphony_core::egress::{Target, Verb};
+    use symphony_core::egress::{Card, Settles, Target, Verb};
+    let settles = |card: &Card| Settles { card: card.clone(), answers: vec![card.id], replaces: None };
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("journal.db");
     let (journal, _) = open(&path).expect("opens");
@@ -125,10 +126,9 @@ async fn rows_of_hosts_that_the_events_contradict_are_told() {
     for name in ["waits", "used", "holds", "gone"] {
         cards.push(journal.egress_asked(RunId(1), issue.clone(), host(name)).await.expect("writes"));
     }
-    let used = journal.egress_decided(cards[1].clone(), vec![cards[1].id], Verb::Once, By::Cli).await.expect("writes");
+    let used = journal.egress_decided(settles(&cards[1]), Verb::Once, By::Cli).await.expect("writes");
     journal.egress_reached(RunId(1), issue.clone(), vec![], Some(used)).await.expect("writes");
-    let holds =
-        journal.egress_decided(cards[2].clone(), vec![cards[2].id], Verb::Issue, By::Api).await.expect("writes");
+    let holds = journal.egress_decided(settles(&cards[2]), Verb::Issue, By::Api).await.expect("writes");
     journal.egress_withdrawn(issue.clone(), vec![cards[3].id]).await.expect("writes");
     let mut reached = Reached {
         target: host("holds"),

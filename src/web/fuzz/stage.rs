@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use symphony_core::board::{EndReason, LastRun};
-use symphony_core::egress::{Card, NotDecided, Reach, Target};
+use symphony_core::egress::{Card, Decision, NotDecided, Reach, Target};
 use symphony_core::ids::{Identifier, IssueId, RunId, StateName};
 use symphony_core::issue::{Malformed, Scan};
 use symphony_core::snapshot::{
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{App, OperatorToken, host, listen, router};
-use crate::conductor::handle::{AnswerError, Handle, RaiseError, Request, Taken};
+use crate::conductor::handle::{About, AnswerError, Handle, RaiseError, Request, Taken};
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 
 pub(super) const HOST: &str = "127.0.0.1:8787";
@@ -147,8 +147,11 @@ async fn conduct(mut mailbox: mpsc::Receiver<Request>) {
     while let Some(request) = mailbox.recv().await {
         match request {
             Request::Refresh { reply } => drop(reply.send(false)),
-            Request::DecideHost { card, reply, .. } => {
-                drop(reply.send(if card == 31 { Ok(()) } else { Err(NotDecided::NotAsked.into()) }));
+            Request::DecideHost { about, verb, by, reply } => {
+                let (issue, target) = (IssueId("a-1".into()), Target::kept("asked.example".into(), 443));
+                let decision = Decision { id: 41, issue, target, verb, by, at: Timestamp::UNIX_EPOCH };
+                let is_it = about == About::Card(31);
+                drop(reply.send(if is_it { Ok(decision) } else { Err(NotDecided::NotAsked.into()) }));
             }
             Request::ForgetHost { decision, reply } => {
                 drop(reply.send(if decision == 41 { Ok(()) } else { Err(NotDecided::NoDecision.into()) }));

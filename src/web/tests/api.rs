@@ -20,7 +20,7 @@ async fn the_state_has_the_fields_of_0_1_0_and_ours_beside_them() {
     assert_eq!(state["generated_at"], "2026-01-02T03:00:00.000Z");
     assert_eq!(state["version"], 42);
     assert_eq!((&state["sandbox"], &state["sandbox_reason"]), (&json!("jail"), &json!("no <microVM> here")));
-    assert_eq!(state["counts"], json!({"running": 2, "retrying": 1, "blocked": 2, "queued": 1, "idle": 5}));
+    assert_eq!(state["counts"], json!({"running": 2, "retrying": 1, "blocked": 4, "queued": 1, "idle": 5}));
     assert_eq!(
         state["running"][0],
         json!({
@@ -95,7 +95,7 @@ async fn a_question_that_no_run_waits_with_is_listed_and_counted() {
         snapshot.asked.push(super::released());
     });
     let state = house.get("/api/v1/state").await.json();
-    assert_eq!(state["counts"], json!({"running": 2, "retrying": 1, "blocked": 3, "queued": 1, "idle": 6}));
+    assert_eq!(state["counts"], json!({"running": 2, "retrying": 1, "blocked": 5, "queued": 1, "idle": 6}));
     assert_eq!(
         state["asked"],
         json!([{

@@ -122,7 +122,7 @@ async fn a_proposal_that_somebody_let_run_is_no_longer_one() {
     let shown = async || house.get("/api/v1/partials/attention").await.body.contains("proposed by");
     assert!(shown().await);
     let state = house.get("/api/v1/state").await.json();
-    assert_eq!(state["counts"]["blocked"], json!(3), "a question, a parked issue, a proposal");
+    assert_eq!(state["counts"]["blocked"], json!(5), "a question, a parked issue, a proposal, a file, a name");
     house.publish(|snapshot| {
         let row = snapshot.idle.last_mut().expect("the proposal");
         row.last = Some(LastRun { reason: EndReason::Moved, end: "moved".into(), left: None });

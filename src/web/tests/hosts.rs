@@ -45,7 +45,10 @@ async fn the_page_asks_with_forms_that_work_without_a_script_and_escapes_what_ag
         "3 times",
         "action=\"/api/v1/egress/31/decide\"",
         "name=\"verb\" value=\"never\"",
-        ">this issue</button>",
+        "asks to reach <span class=\"mono host\">asked.example:443</span>",
+        "allow:",
+        ">for this issue</button>",
+        "aria-label=\"never allow asked.example:443",
         "hosts decided (1)",
         "action=\"/api/v1/egress/41/forget\"",
     ] {

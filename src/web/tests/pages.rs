@@ -16,7 +16,7 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "symphony",
         "WORKFLOW.md",
         "/home/me/project/issues",
-        "2 need you · 1 running · 2 waiting",
+        "4 need you · 1 running · 2 waiting",
         "jail",
         "attention",
         "Todo/&#60;bad&#62;.md:3:7",
@@ -32,7 +32,7 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "move this file back to <code>In Progress/</code>",
         "resume",
         "discard",
-        "<h2>sessions (2)</h2>",
+        ">sessions (2)</h2>",
         "awaiting",
         "BUSY/1 ä",
         "attempt 2 · turn 2 · qemu (TCG)",
@@ -40,7 +40,7 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "tell the agent",
         "nothing is interrupted",
         "cancels the turn under way",
-        "<h2>on disk (2)</h2>",
+        ">on disk (2)</h2>",
         "RETRY-1",
         "retrying",
         "due <time datetime=\"2026-01-02T03:00:40.000Z\">",
@@ -60,9 +60,9 @@ async fn the_page_shows_every_region_in_order_without_its_script() {
         "no agent heard: Use &#60;tabs&#62;.",
         "new issue",
         "create issue",
-        "1.2k in",
+        "1200 in",
         "300 out",
-        "1.5k total",
+        "1500 total",
         "1h 2m runtime",
     ] {
         let at = rest.find(next).unwrap_or_else(|| panic!("`{next}` is missing, or not after what comes before it"));
@@ -165,7 +165,7 @@ async fn a_tracker_with_unusable_files_is_not_clean_and_one_being_read_is_not_ye
     let snapshot = Snapshot { malformed: sample().malformed, polling: true, ..empty() };
     let house = House::with(Auth::Token, snapshot).await;
     let page = house.get("/").await.body;
-    assert!(page.contains("nothing waits, but some files are not taken") && !page.contains("tracker is clean"));
+    assert!(page.contains("nothing else waits; what needs you stands above") && !page.contains("tracker is clean"));
     assert!(page.contains("<details id=\"new-issue-box\">"), "the form does not open by itself");
 }
 
@@ -200,9 +200,42 @@ async fn the_badge_lights_only_for_what_needs_a_human() {
     });
     assert_eq!(badge().await, "attention", "one is proposed");
     house.publish(|snapshot| snapshot.idle.retain(|row| !row.is_proposal()));
+    assert_eq!(badge().await, "attention", "a file is none, a name is that of two");
+    house.publish(|snapshot| {
+        (snapshot.malformed, snapshot.ambiguous) = (vec![], vec![]);
+    });
     assert_eq!(badge().await, "working", "a retry is no reason");
     house.publish(|snapshot| snapshot.running.clear());
     assert_eq!(badge().await, "idle");
+}
+
+/// Regression: the header was green, or grey, while only a person could bring something forward.
+#[tokio::test]
+async fn the_header_counts_what_the_command_line_lists_and_the_inbox_says_what_is_stuck() {
+    let house = House::with(Auth::Token, empty()).await;
+    type Change = fn(&mut Snapshot);
+    let steps: [(&str, Change); 5] = [
+        ("1 needs you", |s| s.workflow_problems = vec!["WORKFLOW.md:3:1: unknown key".into()]),
+        ("2 need you", |s| s.tracker_problem = Some("gone".into())),
+        ("4 need you", |s| (s.malformed, s.ambiguous) = (sample().malformed, sample().ambiguous)),
+        ("5 need you", |s| s.hosts_asked.push(super::hosts().0)),
+        ("6 need you", |s| {
+            let why = super::NotNow::UnknownBlocker(super::Identifier("NOPE".into()));
+            s.idle.push(super::idle("LOST-1", "Todo", super::Role::Active, why));
+        }),
+    ];
+    for (at, (count, change)) in steps.into_iter().enumerate() {
+        house.publish(change);
+        let header = house.get("/api/v1/partials/header").await.body;
+        assert!(header.contains(count) && header.contains("badge attention"), "{count}: {header}");
+        let state = house.get("/api/v1/state").await.json();
+        assert!(count.starts_with(&state["counts"]["blocked"].to_string()), "step {at}: {}", state["counts"]);
+        assert_eq!(state["counts"]["queued"], 0, "what is stuck does not wait for its turn");
+    }
+    let page = house.get("/").await.body;
+    let (inbox, disk) = page.split_once("id=\"sessions\"").expect("both");
+    assert!(inbox.contains("blocked by NOPE, which does not exist") && inbox.contains("Add an issue NOPE"), "{inbox}");
+    assert!(!disk.contains("LOST-1") && !disk.contains("tracker is clean"), "{disk}");
 }
 
 #[tokio::test]

@@ -47,6 +47,7 @@ async fn the_inbox_asks_by_how_much_and_a_form_without_a_script_answers() {
         "raise <code>budget.usd</code> by how much, or stop?",
         "this issue has used $1.50 of $2.00 (budget.usd); the next request could take up to $0.70",
         "name=\"seen\" value=\"2000000000\"",
+        "US dollars, at least $0.20",
         ">stop</button>",
     ] {
         assert!(page.contains(part), "no {part} in {page}");

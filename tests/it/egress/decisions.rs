@@ -53,7 +53,7 @@ until get -v https://never.example/page 2>&1 | grep 'never to be reached' >never
         let page = running.client().get("/").body;
         assert!(
             page.contains("asked.example:443")
-                && page.contains("this issue")
+                && page.contains("for this issue")
                 && page.contains(&format!("/api/v1/egress/{asked}/decide")),
             "{page}"
         );
@@ -70,8 +70,15 @@ until get -v https://never.example/page 2>&1 | grep 'never to be reached' >never
         assert_eq!((late.status, late.error_code()), (409, "no_pending_host".into()), "the first word counts");
         assert_eq!(decide(&running, card(&running, "A-1", "once.example"), "once"), 200);
         let never = card(&running, "A-1", "never.example");
-        assert!(project.run(&["egress", "decide", &never.to_string(), "never"]).status.success());
-        assert_eq!(project.run(&["egress", "decide", &never.to_string(), "always"]).status.code(), Some(2));
+        let said = |args: &[&str]| String::from_utf8(project.run(&[&["egress"], args].concat()).stdout).expect("text");
+        let number = never.to_string();
+        let always = said(&["decide", &number, "always"]);
+        let words = "never.example:443: allowed for every issue; take back: symphony egress forget ";
+        assert!(always.starts_with(words), "{always}");
+        assert!(said(&["list"]).contains("never.example:443  always, asked by A-1"), "the list that follows has it");
+        assert!(said(&["decide", &number, "once"]).contains("allowed once for A-1"), "by the number of its card");
+        assert!(said(&["decide", "never.example", "never"]).contains("never allowed"), "and by its host");
+        assert_eq!(project.run(&["egress", "decide", "unasked.example", "never"]).status.code(), Some(2));
         assert_eq!(left(&project, "A-1", "page.txt"), "the page\n");
         assert_eq!(left(&project, "A-1", "once.txt"), "the page\n");
         assert!(!left(&project, "A-1", "twice.txt").contains("the page"), "once is once");
@@ -87,6 +94,39 @@ until get -v https://never.example/page 2>&1 | grep 'never to be reached' >never
             "what was used up is gone"
         );
         assert!(!project.read("WORKFLOW.md").contains("asked.example"), "never written there");
+        assert_eq!(running.stop(), 0);
+        assert!(project.run(&["journal", "check"]).status.success());
+    });
+}
+
+/// Regression: cards of a finished issue went away, and nobody learnt that its agent had been refused anything.
+#[test]
+fn what_a_finished_issue_was_refused_is_told_also_after_a_restart_and_can_be_allowed_for_the_next_time() {
+    lab::inside(|lab: &Lab| {
+        let project = project(lab, "");
+        project.issue("Todo", "A-1", &block(lab, "get https://asked.example/page >page.txt 2>&1 || true"));
+        let running = project.start();
+        project.wait_for("issues/Done/A-1.md");
+        let explained = || String::from_utf8(project.run(&["explain", "A-1"]).stdout).expect("text");
+        let told = "was refused 1 host: asked.example:443; nobody decided about that in time; ";
+        until("the refusal to be told", || explained().contains(told));
+        let page = running.client().get("/api/v1/partials/disk").body;
+        assert!(
+            page.contains(told) && page.contains("<code>symphony egress decide asked.example:443 always</code>"),
+            "{page}"
+        );
+        assert_eq!(running.stop(), 0);
+
+        let running = project.start();
+        running.until_state("the issues to be read", |state| state["idle"] != json!([]));
+        until("the refusal to be told again", || explained().contains(told));
+        let page = running.client().get("/api/v1/partials/disk").body;
+        assert!(page.contains(told), "{page}");
+        let decided = project.run(&["egress", "decide", "asked.example:443", "always"]);
+        assert!(String::from_utf8_lossy(&decided.stdout).contains("allowed for every issue"), "{decided:?}");
+        until("it to be history", || !explained().contains("was refused"));
+        project.issue("Todo", "B-1", &block(lab, "get https://asked.example/page >page.txt"));
+        assert_eq!(left(&project, "B-1", "page.txt"), "the page\n");
         assert_eq!(running.stop(), 0);
         assert!(project.run(&["journal", "check"]).status.success());
     });

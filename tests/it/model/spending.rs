@@ -92,6 +92,38 @@ fn a_cap_that_is_met_refuses_and_parks_and_a_form_of_the_inbox_raises_it() {
     assert_eq!(journal.differences, Vec::<String>::new());
 }
 
+/// Regression: a raise that was too small was taken, and every later one was refused as if it had been enough.
+#[test]
+fn a_raise_that_is_too_small_is_refused_in_words_and_the_issue_can_still_be_raised() {
+    let server = Server::start();
+    let project = project(ASKS_ON, &server, "budget:\n  tokens: 1000\n");
+    project.issue("Todo", "A-1", "Ask.");
+    let running = start(&project);
+    running.until_state("the card", |state| {
+        idle(state, "A-1")["role"] == "holding" && idle(state, "A-1")["parked"] == json!(true)
+    });
+    let raise = |amount: &str| running.post("/api/v1/issues/A-1/raise", &json!({"amount": amount}));
+    for _ in 0..2 {
+        let little = raise("1");
+        let said = little.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+        assert_eq!((little.status, little.error_code()), (400, "bad_request".into()), "{said}");
+        assert!(said.contains("780 tokens of 1000 tokens is used and the next request could take up to "), "{said}");
+        assert!(said.contains("raise budget.tokens by at least "), "{said}");
+    }
+    // What the owner changes in the file is the cap that the card shows, and that a raise counts from.
+    project.write("WORKFLOW.md", &project.read("WORKFLOW.md").replace("tokens: 1000", "tokens: 500"));
+    running.until_state("the present cap", |state| {
+        idle(state, "A-1")["reason"].as_str().is_some_and(|reason| reason.contains("780 of 500 tokens"))
+    });
+    let page = running.client().get("/api/v1/partials/attention").body;
+    assert!(page.contains("name=\"seen\" value=\"500\"") && page.contains("tokens, at least "), "{page}");
+    assert_eq!(raise("500").status, 400, "as much as there was, which did not reach");
+    assert_eq!(number(&project, "SELECT count(*) FROM raises"), 0);
+    assert_eq!(raise("1000000").status, 202);
+    until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());
+    assert_eq!(running.stop(), 0);
+}
+
 fn number(project: &Project, sql: &str) -> i64 {
     let db = Connection::open(project.dir().join(".symphony/journal.db")).expect("a journal");
     db.busy_timeout(Duration::from_secs(10)).expect("set");
