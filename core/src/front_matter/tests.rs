@@ -41,13 +41,37 @@ fn fences_are_unindented_lines_of_three_dashes() {
 
 #[test]
 fn a_file_without_front_matter_is_an_issue_named_by_its_stem() {
-    for text in ["# Just text\n", "---\ntitle: never closed\n"] {
+    for text in ["# Just text\n", "---\nPlain text below a ruler.\n", "---\n# A heading\ntext\n"] {
         let issue = read(text);
         assert_eq!((issue.id.0.as_str(), issue.identifier.0.as_str(), issue.title.as_str()), ("X-1", "X-1", "X-1"));
         assert_eq!(issue.description.as_deref(), Some(text.trim()));
         assert_eq!((issue.state.as_str(), issue.file.as_str(), issue.dispatchable), ("Todo", "Todo/X-1.md", true));
     }
-    assert_eq!(read("").description, None);
+    assert_eq!(read("---\n---\n").description, None);
+}
+
+/// Regression: two seconds after it was saved, such a file ran as plain text, its `blocked_by` and `profile` ignored.
+#[test]
+fn a_file_whose_fields_never_end_is_no_issue_and_says_how_to_close_them() {
+    let fields = ["title: unclosed\nblocked_by: [BLK]\n\ntext\n", "\n# a comment\nprofile:\n", "'hold': true", "", "\n \n"];
+    for text in fields.map(|fields| format!("---\n{fields}")) {
+        let error = refused(&text);
+        assert!(error.message.contains("add a line `---`") && error.line == Some(1), "{text:?}: {error:?}");
+        assert!(looks_half_saved(text.as_bytes()).is_some(), "{text:?}");
+    }
+    for ruler in ["see https://a.example/", "Do this now: mend it", "- a: 1", "# only a heading"] {
+        let text = format!("---\n{ruler}\n");
+        assert_eq!(read(&text).description.as_deref(), Some(text.trim()));
+    }
+}
+
+/// Regression: it became a run of an agent without a task.
+#[test]
+fn an_empty_file_is_no_issue() {
+    for text in ["", " \n\t\r\n", "\u{feff}", "\u{feff}\n"] {
+        let error = refused(text);
+        assert!(error.message.contains("empty; write into it"), "{text:?}: {error:?}");
+    }
 }
 
 #[test]

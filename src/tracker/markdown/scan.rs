@@ -162,16 +162,17 @@ impl Shared {
             let malformed = Malformed { file: seen.file.clone(), line: None, column: None, message: too_long() };
             return Ok(Some(Remembered::now(malformed)));
         }
+        let outcome = parse(&seen.file, &seen.state, &bytes);
         if let Some(sign) = looks_half_saved(&bytes) {
             let young = meta.modified().is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age < HALF_SAVED_FOR));
-            if young || memory.issues_at.contains_key(&seen.file) {
+            // Left so, most are no issue anyway, and `parse` says what to do about it.
+            if young || (outcome.is_ok() && memory.issues_at.contains_key(&seen.file)) {
                 let message = format!("{sign}; it looks half saved");
                 let (line, column) = (None, None);
                 return Ok(Some(Remembered::now(Malformed { file: seen.file.clone(), line, column, message })));
             }
         }
         let lasting = listing::settled(listing::changed_at(&meta), now);
-        let outcome = parse(&seen.file, &seen.state, &bytes);
         Ok(Some(Remembered { stamp: stamp(&meta), outcome, lasting }))
     }
 }
