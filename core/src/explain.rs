@@ -3,6 +3,7 @@
 //! One computation for the command line, the API and the page. The sentence is the board's verdict, which the snapshot
 //! carries; it is never worked out a second time here.
 
+mod files;
 mod find;
 mod hosts;
 mod remedy;
@@ -17,6 +18,7 @@ use crate::issue::{Ambiguity, Malformed};
 use crate::snapshot::{AskedRow, IdleRow, RetryRow, RunningRow, Snapshot, Spent, Stage};
 use crate::workflow::Role;
 
+pub use files::about_name;
 pub use find::{NoSuch, find};
 pub use remedy::{remedy, remedy_of};
 
@@ -213,7 +215,7 @@ impl Explained {
             title: Some(row.title.clone()),
             state: Some(row.state.clone()),
             why: Some(NotNow::Running),
-            notes: [trouble_with_file(snapshot, &row.id, &row.identifier.0), hosts::notes(snapshot, &row.id)].concat(),
+            notes: [files::notes(snapshot, &row.id, &row.identifier.0, true), hosts::notes(snapshot, &row.id)].concat(),
             run: Some(Run {
                 run: row.run,
                 phase: row.phase.clone(),
@@ -294,11 +296,11 @@ impl Explained {
         }
     }
 
-    fn ambiguous(name: &Ambiguity) -> Self {
+    fn ambiguous(snapshot: &Snapshot, name: &Ambiguity) -> Self {
         Self {
             files: name.files.clone(),
             remedy: Some("Rename or remove all of them but one.".to_owned()),
-            ..Self::bare(&name.name, Status::Ambiguous, name.sentence())
+            ..Self::bare(&name.name, Status::Ambiguous, about_name(snapshot, name))
         }
     }
 }
@@ -308,7 +310,7 @@ pub fn all(snapshot: &Snapshot) -> Vec<Explained> {
     let mut all: Vec<Explained> = snapshot.running.iter().map(|row| Explained::running(snapshot, row)).collect();
     all.extend(snapshot.idle.iter().filter(|row| row.is_parked()).map(|row| Explained::idle(snapshot, row)));
     all.extend(snapshot.malformed.iter().map(Explained::malformed));
-    all.extend(snapshot.ambiguous.iter().map(Explained::ambiguous));
+    all.extend(snapshot.ambiguous.iter().map(|name| Explained::ambiguous(snapshot, name)));
     all.extend(snapshot.retrying.iter().map(|row| Explained::retrying(snapshot, row)));
     all.extend(snapshot.idle.iter().filter(|row| !row.is_parked()).map(|row| Explained::idle(snapshot, row)));
     // Stable: within a group the order above stays, but questions come first.
@@ -351,7 +353,7 @@ pub fn unheard(snapshot: &Snapshot, id: &IssueId) -> Vec<String> {
 }
 
 fn notes(snapshot: &Snapshot, why: Option<&NotNow>, id: &IssueId, name: &str, active: bool) -> Vec<String> {
-    let mut notes = [trouble_with_file(snapshot, id, name), hosts::notes(snapshot, id)].concat();
+    let mut notes = [files::notes(snapshot, id, name, false), hosts::notes(snapshot, id)].concat();
     match why {
         Some(NotNow::Closed(crate::board::Closed::WorkflowBroken)) => {
             notes.extend(snapshot.workflow_problems.iter().cloned());
@@ -376,15 +378,4 @@ fn word_about(snapshot: &Snapshot, blocker: &str) -> Option<String> {
         .or_else(|| retrying.map(RetryRow::reason))
         .or_else(|| idle.map(IdleRow::reason))?;
     Some(format!("{blocker}: {reason}"))
-}
-
-/// An issue that is claimed stays known while its file cannot be read.
-fn trouble_with_file(snapshot: &Snapshot, id: &IssueId, identifier: &str) -> Vec<String> {
-    let is_it = |name: &str| name == id.0 || name == identifier;
-    let malformed = snapshot.malformed.iter().filter(|file| is_it(file.stem()));
-    let ambiguous = snapshot.ambiguous.iter().filter(|name| is_it(&name.name));
-    malformed
-        .map(|file| format!("{}: {}", file.place(), one_line(&file.message, QUOTE_MAX)))
-        .chain(ambiguous.map(|name| format!("{}: {}", name.files.join(", "), name.sentence())))
-        .collect()
 }

@@ -4,6 +4,7 @@
 //! empty, or whose fields never end, is no issue. [`looks_half_saved`] tells the caller, who knows the file's
 //! age, when to distrust any other. Must never panic on any bytes, nor read files.
 
+mod keys;
 mod unfinished;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,6 +15,7 @@ use crate::ids::{Identifier, IssueId, RunId, StateName, WorkspaceKey};
 use crate::issue::{Ambiguity, Blocker, Issue, Malformed};
 use crate::yaml::{self, Kind, Node};
 
+pub use keys::KEYS;
 pub use unfinished::looks_half_saved;
 
 /// Longest issue file, in bytes.
@@ -144,6 +146,7 @@ pub fn parse(file: &str, state: &str, bytes: &[u8]) -> Result<Issue, Malformed> 
         updated_at: instant("updated_at"),
         proposed_by: owned("proposed_by"),
         file: file.to_owned(),
+        oddities: fields.as_map().map(keys::oddities).unwrap_or_default(),
     })
 }
 

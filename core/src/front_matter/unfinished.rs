@@ -48,5 +48,8 @@ fn is_field(line: &str) -> bool {
     let Some((key, rest)) = line.split_once(':') else { return false };
     let word = |c: char| c.is_alphanumeric() || "_-.'\"".contains(c);
     let key = key.trim_end();
-    !key.is_empty() && key.len() <= KEY_MAX && key.chars().all(word) && (rest.is_empty() || rest.starts_with([' ', '\t']))
+    !key.is_empty()
+        && key.len() <= KEY_MAX
+        && key.chars().all(word)
+        && (rest.is_empty() || rest.starts_with([' ', '\t']))
 }

@@ -165,8 +165,8 @@ impl Shared {
         let outcome = parse(&seen.file, &seen.state, &bytes);
         if let Some(sign) = looks_half_saved(&bytes) {
             let young = meta.modified().is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age < HALF_SAVED_FOR));
-            // Left so, most are no issue anyway, and `parse` says what to do about it.
-            if young || (outcome.is_ok() && memory.issues_at.contains_key(&seen.file)) {
+            // Left so where no issue stood, most are none either, and `parse` says what to do about it.
+            if young || memory.issues_at.contains_key(&seen.file) {
                 let message = format!("{sign}; it looks half saved");
                 let (line, column) = (None, None);
                 return Ok(Some(Remembered::now(Malformed { file: seen.file.clone(), line, column, message })));

@@ -103,7 +103,8 @@ fn moving_a_running_issue_away_stops_its_run_and_keeps_its_commits() {
 #[test]
 fn a_file_that_never_ends_its_front_matter_or_is_empty_never_runs_and_says_what_to_do() {
     let project = Project::new();
-    project.write("issues/Todo/OPEN.md", "---\ntitle: unclosed\nblocked_by: [BLK]\nprofile: nosuch\n\n```sh\ntrue\n```\n");
+    project
+        .write("issues/Todo/OPEN.md", "---\ntitle: unclosed\nblocked_by: [BLK]\nprofile: nosuch\n\n```sh\ntrue\n```\n");
     project.write("issues/Todo/NIL.md", "\n");
     for name in ["OPEN", "NIL"] {
         let old = std::fs::FileTimes::new().set_modified(std::time::SystemTime::now() - Duration::from_secs(60));
@@ -118,4 +119,23 @@ fn a_file_that_never_ends_its_front_matter_or_is_empty_never_runs_and_says_what_
     }
     assert!(project.exists("issues/Todo/OPEN.md") && project.exists("issues/Todo/NIL.md"));
     assert!(!project.dir().join(".symphony/runs").read_dir().is_ok_and(|mut runs| runs.next().is_some()), "{said}");
+}
+
+/// Regression: the log said that none of them runs, while one did.
+#[test]
+fn a_file_that_breaks_or_is_doubled_while_its_issue_runs_is_said_not_to_stop_the_run() {
+    let (project, running, _) = asking();
+    let whole = project.read("issues/Todo/E-1.md");
+    project.write("issues/Backlog/E-1.md", &whole);
+    running.until_state("it to be shown", |state| state["tracker"]["ambiguous"].to_string().contains("E-1.md"));
+    until("the log", || running.log().contains("its run goes on, and its end will wait until one is left"));
+    let page = running.client().get("/").body;
+    assert!(page.contains("its run goes on; its end waits until that is mended"), "{page}");
+    std::fs::remove_file(project.dir().join("issues/Backlog/E-1.md")).expect("removed");
+    running.until_state("one to be left", |state| !state["tracker"]["ambiguous"].to_string().contains("E-1.md"));
+    project.write("issues/Todo/E-1.md", "---\ntitle: [\n---\n");
+    until("the log", || running.log().contains("its run goes on, and its end will wait until the file is mended"));
+    project.write("issues/Todo/E-1.md", &whole);
+    assert!(!running.log().contains("none of them runs"), "{}", running.log());
+    finishes_in_its_first_run(&project, running);
 }
