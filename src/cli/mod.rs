@@ -18,6 +18,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::log::harmless;
+
 pub use answer::Answer;
 pub use doctor::Doctor;
 pub use egress::Egress;
@@ -49,6 +51,15 @@ pub struct Arguments {
     /// Something else instead.
     #[command(subcommand)]
     pub verb: Option<Verb>,
+}
+
+impl Arguments {
+    /// What to say when the path is a word that nobody would call a file, and no such file is there: a command was meant.
+    pub fn unknown_command(&self) -> Option<String> {
+        let word = self.workflow.to_str().filter(|word| !word.is_empty() && !word.contains(['/', '.']))?;
+        let is_meant = self.verb.is_none() && std::fs::symlink_metadata(&self.workflow).is_err();
+        is_meant.then(|| format!("there is no command `{}`; see --help", harmless(word)))
+    }
 }
 
 /// What can be asked of a running symphony and of the machine, and told to agents.
