@@ -14,7 +14,7 @@ impl<H: Hands> Conductor<H> {
         for file in self.board.malformed().iter().filter(|file| !malformed.contains(file)) {
             let name = file.file.rsplit('/').next();
             let means = match self.live_one(|issue| name == Some(issue.file_name())) {
-                Some(_) => "not an issue; its run goes on, and its end will wait until the file is mended",
+                Some(_) => "not an issue; its run goes on, and cannot be finished until the file is mended",
                 None => "not an issue",
             };
             tracing::warn!(file = %file.file, line = file.line.unwrap_or(0), error = %file.message, "{means}");
@@ -24,7 +24,7 @@ impl<H: Hands> Conductor<H> {
                 name.name == issue.id.0 || name.name == issue.identifier.0 || name.files.contains(&issue.file)
             };
             let means = match self.live_one(is_it) {
-                Some(_) => "the same name in several files; its run goes on, and its end will wait until one is left",
+                Some(_) => "the same name in several files; its run goes on, and cannot be finished until one is left",
                 None => "the same name in several files; none of them runs",
             };
             tracing::warn!(name = %name.name, files = %name.files.join(", "), "{means}");

@@ -7,7 +7,7 @@ use crate::issue::Ambiguity;
 use crate::snapshot::Snapshot;
 
 /// What a run does whose file cannot be read, or stands there twice.
-const GOES_ON: &str = "its run goes on; its end waits until that is mended";
+const GOES_ON: &str = "its run goes on, and cannot be finished until that is mended";
 
 /// An issue that is claimed stays known while its file cannot be read.
 pub(super) fn notes(snapshot: &Snapshot, id: &IssueId, identifier: &str, runs: bool) -> Vec<String> {

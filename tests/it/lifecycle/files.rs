@@ -128,13 +128,13 @@ fn a_file_that_breaks_or_is_doubled_while_its_issue_runs_is_said_not_to_stop_the
     let whole = project.read("issues/Todo/E-1.md");
     project.write("issues/Backlog/E-1.md", &whole);
     running.until_state("it to be shown", |state| state["tracker"]["ambiguous"].to_string().contains("E-1.md"));
-    until("the log", || running.log().contains("its run goes on, and its end will wait until one is left"));
+    until("the log", || running.log().contains("its run goes on, and cannot be finished until one is left"));
     let page = running.client().get("/").body;
-    assert!(page.contains("its run goes on; its end waits until that is mended"), "{page}");
+    assert!(page.contains("its run goes on, and cannot be finished until that is mended"), "{page}");
     std::fs::remove_file(project.dir().join("issues/Backlog/E-1.md")).expect("removed");
     running.until_state("one to be left", |state| !state["tracker"]["ambiguous"].to_string().contains("E-1.md"));
     project.write("issues/Todo/E-1.md", "---\ntitle: [\n---\n");
-    until("the log", || running.log().contains("its run goes on, and its end will wait until the file is mended"));
+    until("the log", || running.log().contains("its run goes on, and cannot be finished until the file is mended"));
     project.write("issues/Todo/E-1.md", &whole);
     assert!(!running.log().contains("none of them runs"), "{}", running.log());
     finishes_in_its_first_run(&project, running);
