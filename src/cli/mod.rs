@@ -16,7 +16,7 @@ mod words;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::log::harmless;
 
@@ -57,7 +57,9 @@ impl Arguments {
     /// What to say when the path is a word that nobody would call a file, and no such file is there: a command was meant.
     pub fn unknown_command(&self) -> Option<String> {
         let word = self.workflow.to_str().filter(|word| !word.is_empty() && !word.contains(['/', '.']))?;
-        let is_meant = self.verb.is_none() && std::fs::symlink_metadata(&self.workflow).is_err();
+        // `symphony -- explain` means the file.
+        let is_known = Self::command().find_subcommand(word).is_some();
+        let is_meant = self.verb.is_none() && !is_known && std::fs::symlink_metadata(&self.workflow).is_err();
         is_meant.then(|| format!("there is no command `{}`; see --help", harmless(word)))
     }
 }
@@ -117,6 +119,8 @@ mod tests {
         ] {
             let parsed = parse(args).expect("a path");
             assert_eq!((parsed.workflow.to_str(), parsed.verb.is_none()), (Some(workflow), true), "{args:?}");
+            let is_word = ["help", "explian"].contains(&workflow);
+            assert_eq!(parsed.unknown_command().is_some(), is_word, "{args:?}");
         }
         for args in [&["a.md", "explain"][..], &["explain", "A", "B"], &["explain", "--once"], &["journal"]] {
             assert_eq!(parse(args).expect_err("refused").exit_code(), 2, "{args:?}");
