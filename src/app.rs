@@ -1,19 +1,21 @@
 //! Composition: builds the parts, starts them in order, stops them in order, and picks the exit code.
 
+mod banner;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use symphony_core::board::Settled;
-use symphony_core::workflow::{Auth, Role, Workflow};
+use symphony_core::board::{NotNow, Settled};
+use symphony_core::workflow::{Auth, Workflow};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Arguments;
-use crate::conductor::{Chosen, Conductor, Facts, Hands as _};
+use crate::conductor::{Conductor, Facts, Hands as _};
 use crate::egress::Book;
 use crate::gateway::broker::{Broker, Purse};
 use crate::gateway::egress::{Egress, Internet};
@@ -31,6 +33,7 @@ use crate::sandbox::choose::Sandboxes;
 use crate::storage::{Upkeep, remove_drafts};
 use crate::web::{self, Door, OperatorToken};
 use crate::workflow_file::{Environment, WorkflowFile};
+use crate::workspace;
 
 /// The start waits so long for trials; what takes longer goes on beside the dashboard.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(15);
@@ -64,7 +67,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         .map_err(|error| Refused { code: error.exit_code(), message: error.to_string() })?;
     let workflow = file.workflow();
     let path = file.path().to_owned();
-    check_root(&workflow.tracker.root)?;
+    check_root(&workflow)?;
     let port = match arguments.port {
         Some(port) => Some(
             u16::try_from(port).map_err(|_| Refused::start(format!("cannot bind port {port}: ports end at 65535")))?,
@@ -104,7 +107,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
         journal: journal.clone(),
         layout: layout.clone(),
         instance: instance.clone(),
-        git,
+        git: git.clone(),
         sandboxes,
         open_mcp: open_mcp(),
         open_broker: open_broker(broker.clone(), metering.clone()),
@@ -116,8 +119,9 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let (world, nudges) = World::new(file, parts, roots, broker.changes());
     let first = world.look().await;
     let (tracker, in_force) = (world.tracker(), Arc::new(world.in_force()));
+    let begin = workspace::begin(&git, &workflow).await.ok();
     let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once, book };
-    let (no_sandbox, sandbox) = (first.closed.clone(), first.sandbox.clone());
+    let (no_sandbox, sandbox, warnings) = (first.closed.clone(), first.sandbox.clone(), first.warnings.clone());
     let kept = journal.clone();
     let (conductor, handle) = Conductor::new(Arc::new(world), first, journal, memory, metering, facts);
 
@@ -149,13 +153,15 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     // Whoever reads that symphony started may stop it at once, and in order; until here a signal simply ends it.
     let listen = |kind| signal(kind).map_err(|error| Refused::start(format!("cannot listen for signals: {error}")));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    banner(
-        &workflow,
-        &path,
-        &sandbox,
-        login.as_deref(),
-        no_sandbox.map(|c| symphony_core::board::NotNow::Closed(c).to_string()),
-    );
+    banner::show(&banner::Told {
+        workflow: &workflow,
+        path: &path,
+        sandbox: &sandbox,
+        login: login.as_deref(),
+        begin: begin.as_ref(),
+        closed: no_sandbox.map(|closed| NotNow::Closed(closed).to_string()),
+        warnings: &warnings,
+    });
     tracing::info!(workflow = %path.display(), sandbox = %sandbox.label, reason = %sandbox.reason, "symphony started");
 
     let asked = async || {
@@ -240,14 +246,16 @@ fn keep_out_of_git(layout: &Layout) {
     }
 }
 
-fn check_root(root: &Path) -> Result<(), Refused> {
+fn check_root(workflow: &Workflow) -> Result<(), Refused> {
+    let root = &workflow.tracker.root;
     match std::fs::metadata(root) {
         Ok(meta) if meta.is_dir() => Ok(()),
         Ok(_) => Err(Refused::start(format!("tracker.root {} is not a directory", root.display()))),
-        Err(error) => Err(Refused::start(format!(
-            "tracker.root {} cannot be used: {error} (hint: create it, with a directory for each state)",
-            root.display()
-        ))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let make = crate::log::typed(&root.join(banner::first_active(workflow)));
+            Err(Refused::start(format!("there is no issue directory {}\n  make one: mkdir -p {make}", root.display())))
+        }
+        Err(error) => Err(Refused::start(format!("tracker.root {} cannot be used: {error}", root.display()))),
     }
 }
 
@@ -306,29 +314,4 @@ fn shown(listener: &TcpListener, host: &str) -> String {
         other => other,
     };
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-fn banner(workflow: &Workflow, path: &Path, sandbox: &Chosen, login: Option<&str>, closed: Option<String>) {
-    let names = |role| workflow.states.with_role(role).map(|s| s.0.clone()).collect::<Vec<_>>().join(", ");
-    let first = workflow.states.with_role(Role::Active).next().map_or_else(|| "Todo".to_owned(), |s| s.0.clone());
-    let root = workflow.tracker.root.display();
-    // Why there is none stands below.
-    let sandbox = match sandbox.kind {
-        Some(_) => format!("{}: {}", sandbox.label, sandbox.reason),
-        None => sandbox.label.clone(),
-    };
-    let dashboard = login.unwrap_or("none (set server.port or pass --port)");
-    let mut text = format!(
-        "symphony {}\n  workflow   {}\n  issues     {root} (active: {}; finished: {})\n  sandbox    {sandbox}\n  dashboard  {dashboard}\n  next       drop a Markdown file into {root}/{first}/; finished work is in {}/, apply it with git am\n",
-        env!("CARGO_PKG_VERSION"),
-        path.display(),
-        names(Role::Active),
-        names(Role::Terminal),
-        Layout::of(&workflow.dir).patches().display(),
-    );
-    if let Some(closed) = closed {
-        text.push_str(&format!("  attention  {closed}\n"));
-    }
-    // The login link is a secret: for the terminal, not for the log.
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }

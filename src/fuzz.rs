@@ -62,7 +62,7 @@ pub const TARGETS: &[Target] = &[
     target("acp", "an agent's lines", 4096, 32, Soon(|b| Box::pin(agent::fuzz::lines(b)))),
     target("mcp", "a tool call's body", 4096, 32, Soon(|b| Box::pin(gateway::fuzz::body(b)))),
     target("mcp_http", "any bytes at the tools' door", 4096, 32, Soon(|b| Box::pin(gateway::fuzz::raw(b)))),
-    target("egress_http", "any bytes at the way out", 4096, 32, Soon(|b| Box::pin(gateway::egress::fuzz::door(b)))),
+    target("egress_http", "any bytes at the way out", 4096, 32, World(|b| Box::pin(gateway::egress::fuzz::door(b)))),
     target("egress_hello", "the first bytes to a server", 4096, 8, Now(gateway::egress::fuzz::hello)),
     target("bundle_header", "what a bundle says of itself", 4096, 8, Now(airlock::fuzz::header)),
     target(

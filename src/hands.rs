@@ -19,10 +19,11 @@ use crate::nudge::{self, Nudge};
 use crate::run::line::Ended;
 use crate::run::models::closures;
 use crate::run::{self, Parts, Start};
+use crate::tracker::doorstep;
 use crate::tracker::markdown::MarkdownTracker;
 use crate::tracker::{Created, Moved, NewIssue, Tracker, TrackerError};
 use crate::workflow_file::{Reload, WorkflowFile};
-use crate::workspace::{Wanted, Workspaces};
+use crate::workspace::{Ground, Wanted, Workspaces};
 
 /// What [`Hands`] acts on.
 pub struct World {
@@ -31,6 +32,7 @@ pub struct World {
     tracker: Arc<Current>,
     watching: Arc<Watching>,
     roots: Arc<Mutex<Roots>>,
+    ground: Ground,
 }
 
 /// The watch on the files of the workflow in force; ends with the conductor.
@@ -82,7 +84,8 @@ impl World {
         let tracker = Arc::new(Current(RwLock::new(fresh(&workflow))));
         let (file, watching) = (Arc::new(Mutex::new(file)), Arc::new(watching));
         let roots = Arc::new(Mutex::new(roots));
-        (Self { file, parts, tracker, watching, roots }, nudges)
+        let ground = Ground::new(parts.git.clone());
+        (Self { file, parts, tracker, watching, roots, ground }, nudges)
     }
 
     /// The workflow in force. Blocks while it is read.
@@ -214,6 +217,7 @@ async fn read_again(
     let reading = move || {
         let mut read = read(&again);
         hold_root(&mut read, &roots, before);
+        read.warnings.extend(doorstep::warnings(&read.workflow));
         watching.follow(&read.workflow);
         read
     };
@@ -239,7 +243,7 @@ impl Hands for World {
     fn look(&self) -> BoxFuture<'static, Looked> {
         let (file, tracker, sandboxes) = (self.file.clone(), self.tracker.clone(), self.parts.sandboxes.clone());
         let ask = self.parts.ask_credential.clone();
-        let (watching, roots) = (self.watching.clone(), self.roots.clone());
+        let (watching, roots, ground) = (self.watching.clone(), self.roots.clone(), self.ground.clone());
         Box::pin(async move {
             let mut read = read_again(&file, &watching, &roots, tracker.root()).await;
             let mut current = tracker.follow(&read.workflow);
@@ -267,7 +271,8 @@ impl Hands for World {
             };
             let closed = match (read.may_dispatch, picked) {
                 (false, _) => Some(Closed::WorkflowBroken),
-                (true, picked) => picked.err(),
+                (true, Err(closed)) => Some(closed),
+                (true, Ok(_)) => ground.closed(&read.workflow).await,
             };
             let modelless = closures(&read.workflow, &ask).await;
             let patches = patch::there(&Layout::of(&read.workflow.dir).patches()).await;

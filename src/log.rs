@@ -105,6 +105,13 @@ fn quoted(value: &str) -> String {
     if plain { cut } else { harmless(&serde_json::Value::String(cut).to_string()) }
 }
 
+/// A path as one types it into a shell.
+pub fn typed(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@%".contains(c));
+    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 /// `line` with every character that a terminal would act on, or that would deceive its reader, spelled as JSON does.
 pub fn harmless(line: &str) -> String {
     line.chars().map(shown).collect()

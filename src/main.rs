@@ -28,6 +28,10 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if let Some(message) = arguments.unknown_command() {
+        eprintln!("symphony: {message}");
+        return ExitCode::from(2);
+    }
     match &arguments.verb {
         Some(Verb::Explain(question)) => return question.run(),
         Some(Verb::Answer(answer)) => return answer.run(),

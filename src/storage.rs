@@ -157,7 +157,9 @@ impl Keeper<'_> {
                 continue;
             }
             let known = stock.issues.get(&name).map(|(key, _)| key.clone());
-            let ours = known.as_ref().is_some_and(|key| matches!(workspaces.is_ours(key), Ok(true)));
+            // Its issue may be gone, and the mark on it stands all the same.
+            let named = WorkspaceKey::of(&Identifier(name.clone())).ok().filter(|key| key.as_str() == name);
+            let ours = known.as_ref().or(named.as_ref()).is_some_and(|key| matches!(workspaces.is_ours(key), Ok(true)));
             let way = known.filter(|_| ours).map_or(Way::None, Way::Workspace);
             let owner = stock.owner(&name);
             let at = stock.put(Kind::Workspace, &path, if ours { Mark::Ours } else { Mark::Missing }, way);

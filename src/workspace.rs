@@ -17,8 +17,10 @@ use crate::git::{Git, GitError, Oid};
 use crate::hooks::{Hook, HookEnv, HookError, HookRun};
 
 mod clone;
+mod ground;
 
-pub use clone::IDENTITY;
+pub use clone::{Begin, IDENTITY, begin};
+pub use ground::Ground;
 
 /// Our own directory inside the root; no issue's key may be this.
 const OURS: &str = ".symphony";

@@ -59,7 +59,7 @@ const CORE_FLOORS: &[(u8, &[&str])] = &[
             "workflow",
         ],
     ),
-    (0, &["front_matter", "ids", "issue", "json_weight", "money", "steering", "time", "yaml"]),
+    (0, &["front_matter", "ids", "issue", "json_weight", "money", "spelling", "steering", "time", "yaml"]),
 ];
 
 /// What a pure crate cannot need.

@@ -3,6 +3,7 @@
 //! One computation for the command line, the API and the page. The sentence is the board's verdict, which the snapshot
 //! carries; it is never worked out a second time here.
 
+mod files;
 mod find;
 mod hosts;
 mod remedy;
@@ -16,6 +17,7 @@ use crate::ids::{IssueId, RunId, StateName};
 use crate::snapshot::{AskedRow, IdleRow, Need, RetryRow, RunningRow, Snapshot, Spent, Stage, needs};
 use crate::workflow::Role;
 
+pub use files::about_name;
 pub use find::{NoSuch, find};
 pub use hosts::undecided;
 pub use remedy::{remedy, remedy_of};
@@ -236,7 +238,7 @@ impl Explained {
             title: Some(row.title.clone()),
             state: Some(row.state.clone()),
             why: Some(NotNow::Running),
-            notes: [trouble_with_file(snapshot, &row.id, &row.identifier.0), hosts::notes(snapshot, &row.id)].concat(),
+            notes: [files::notes(snapshot, &row.id, &row.identifier.0, true), hosts::notes(snapshot, &row.id)].concat(),
             run: Some(Run {
                 run: row.run,
                 phase: row.phase.clone(),
@@ -324,7 +326,7 @@ impl Explained {
             Need::Ambiguous(name) => Self {
                 files: name.files.clone(),
                 remedy: mend("Rename or remove all of them but one."),
-                ..Self::bare(&name.name, Status::Ambiguous, name.sentence())
+                ..Self::bare(&name.name, Status::Ambiguous, about_name(snapshot, name))
             },
             Need::Host(row) => hosts::card(row),
             Need::Workflow(problem) => Self {
@@ -398,7 +400,7 @@ pub fn unheard(snapshot: &Snapshot, id: &IssueId) -> Vec<String> {
 }
 
 fn notes(snapshot: &Snapshot, why: Option<&NotNow>, id: &IssueId, name: &str, active: bool) -> Vec<String> {
-    let mut notes = [trouble_with_file(snapshot, id, name), hosts::notes(snapshot, id)].concat();
+    let mut notes = [files::notes(snapshot, id, name, false), hosts::notes(snapshot, id)].concat();
     match why {
         Some(NotNow::Closed(crate::board::Closed::WorkflowBroken)) => {
             notes.extend(snapshot.workflow_problems.iter().cloned());
@@ -423,15 +425,4 @@ fn word_about(snapshot: &Snapshot, blocker: &str) -> Option<String> {
         .or_else(|| retrying.map(RetryRow::reason))
         .or_else(|| idle.map(IdleRow::reason))?;
     Some(format!("{blocker}: {reason}"))
-}
-
-/// An issue that is claimed stays known while its file cannot be read.
-fn trouble_with_file(snapshot: &Snapshot, id: &IssueId, identifier: &str) -> Vec<String> {
-    let is_it = |name: &str| name == id.0 || name == identifier;
-    let malformed = snapshot.malformed.iter().filter(|file| is_it(file.stem()));
-    let ambiguous = snapshot.ambiguous.iter().filter(|name| is_it(&name.name));
-    malformed
-        .map(|file| format!("{}: {}", file.place(), one_line(&file.message, QUOTE_MAX)))
-        .chain(ambiguous.map(|name| format!("{}: {}", name.files.join(", "), name.sentence())))
-        .collect()
 }

@@ -1,8 +1,11 @@
 //! An issue file's text: split, read, resolved against the others, and written for a new issue.
 //!
-//! Rules of smol-symphony §1.4 with the coercions of C13 to C19. A file without front matter, or whose
-//! front matter is never closed, is all body; [`looks_half_saved`] tells the caller, who knows the file's
-//! age, when to distrust that. Must never panic on any bytes, nor read files.
+//! Rules of smol-symphony §1.4 with the coercions of C13 to C19. A file without front matter is all body; one that is
+//! empty, or whose fields never end, is no issue. [`looks_half_saved`] tells the caller, who knows the file's
+//! age, when to distrust any other. Must never panic on any bytes, nor read files.
+
+mod keys;
+mod unfinished;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,6 +14,9 @@ use jiff::Timestamp;
 use crate::ids::{Identifier, IssueId, RunId, StateName, WorkspaceKey};
 use crate::issue::{Ambiguity, Blocker, Issue, Malformed};
 use crate::yaml::{self, Kind, Node};
+
+pub use keys::KEYS;
+pub use unfinished::looks_half_saved;
 
 /// Longest issue file, in bytes.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -50,20 +56,6 @@ pub fn split(text: &str) -> Split<'_> {
     Split { front: None, body: text, unclosed: true }
 }
 
-/// Whether `bytes` look like a file somebody is still writing: nothing in it, front matter without an end,
-/// or the zeros of a lost write. Such a file is an issue all the same once it has been quiet for a while
-/// (0.1.0), except that zeros never are.
-pub fn looks_half_saved(bytes: &[u8]) -> Option<&'static str> {
-    if bytes.contains(&0) {
-        return Some("the file contains a NUL byte");
-    }
-    let text = String::from_utf8_lossy(bytes);
-    if text.trim().is_empty() {
-        return Some("the file is empty");
-    }
-    split(&text).unclosed.then_some("the front matter that starts in line 1 is not closed by a line `---`")
-}
-
 /// Reads the issue in `bytes`. `file` is its path below the tracker root, ending in `.md`; `state` is the
 /// name of its directory. Blockers are left unresolved, see [`resolve`].
 ///
@@ -72,8 +64,8 @@ pub fn looks_half_saved(bytes: &[u8]) -> Option<&'static str> {
 /// kind counts as absent (C185).
 ///
 /// # Errors
-/// Text that is too long or not UTF-8, front matter that is not a YAML map, and identifiers that cannot
-/// name a workspace or a page.
+/// Text that is too long, empty or not UTF-8, front matter that has no end or is not a YAML map, and identifiers that
+/// cannot name a workspace or a page.
 pub fn parse(file: &str, state: &str, bytes: &[u8]) -> Result<Issue, Malformed> {
     let bad = |place: Option<(u32, u32)>, message: String| Malformed {
         file: file.to_owned(),
@@ -92,7 +84,11 @@ pub fn parse(file: &str, state: &str, bytes: &[u8]) -> Result<Issue, Malformed> 
         let message = "the file contains a NUL byte; was it only half saved?".to_owned();
         return Err(bad(Some(place_of(bytes, zero)), message));
     }
-    let Split { front, body, .. } = split(text);
+    let parts = split(text);
+    if let Some(why) = unfinished::never_an_issue(text, &parts) {
+        return Err(bad(parts.unclosed.then_some((1, 1)), why.to_owned()));
+    }
+    let Split { front, body, .. } = parts;
     let fields = yaml::parse(front.unwrap_or(""), 1).map_err(|e| bad(Some((e.line, e.column)), e.message))?;
     if !fields.is_null() && fields.as_map().is_none() {
         let message =
@@ -150,6 +146,7 @@ pub fn parse(file: &str, state: &str, bytes: &[u8]) -> Result<Issue, Malformed> 
         updated_at: instant("updated_at"),
         proposed_by: owned("proposed_by"),
         file: file.to_owned(),
+        oddities: fields.as_map().map(keys::oddities).unwrap_or_default(),
     })
 }
 

@@ -43,6 +43,21 @@ pub struct Issue {
     pub proposed_by: Option<String>,
     /// Where the file is, relative to the tracker root: `<state directory>/<name>.md`.
     pub file: String,
+    /// What of its front matter counts for nothing, in the order of the file.
+    pub oddities: Vec<Oddity>,
+}
+
+/// A key nobody knows, or a value of no use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Oddity {
+    /// 1-based.
+    pub line: u32,
+    /// 1-based, in characters.
+    pub column: u32,
+    /// What is odd, and what may have been meant.
+    pub message: String,
+    /// Whether the issue does not start for it: what was meant may be that it waits.
+    pub holds: bool,
 }
 
 /// An issue that must end first.
@@ -77,7 +92,18 @@ impl Issue {
             updated_at: None,
             proposed_by: None,
             file: format!("{state}/{name}.md"),
+            oddities: vec![],
         }
+    }
+
+    /// What may mean that it has to wait, if anything does.
+    pub fn doubt(&self) -> Option<&Oddity> {
+        self.oddities.iter().find(|odd| odd.holds)
+    }
+
+    /// What is odd about its file, each with its place.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        self.oddities.iter().map(|odd| format!("{}:{}:{}: {}", self.file, odd.line, odd.column, odd.message))
     }
 
     /// The file's name without its directory: what stays the same when the issue moves.

@@ -23,6 +23,7 @@ pub mod retention;
 pub mod runtimes;
 pub mod session;
 pub mod snapshot;
+pub mod spelling;
 pub mod spend;
 pub mod steering;
 pub mod time;

@@ -230,7 +230,7 @@ impl fmt::Display for Kept {
             Self::Always => "it is never removed",
             Self::Live => "it is in use",
             Self::Unexported => "it may hold work that stands nowhere else",
-            Self::IssueUnknown => "no issue in the tracker is certainly its owner",
+            Self::IssueUnknown => "its issue is gone, or cannot be told: remove it yourself once you have looked",
             Self::IssueActive => "its issue is not finished",
             Self::IssueHeld => "its issue is parked, proposed or on hold",
             Self::Unbounded => "nothing bounds it",
@@ -239,6 +239,21 @@ impl fmt::Display for Kept {
                 return write!(f, "it stays until it was not used for {days} {}", plural(*days));
             }
         })
+    }
+}
+
+impl Kept {
+    /// Whether a person may want to look at such a thing: it stays for a reason that no time ends.
+    pub fn is_worth_a_look(self) -> bool {
+        matches!(
+            self,
+            Self::InventoryFailed
+                | Self::NotOurs
+                | Self::Link
+                | Self::Unexported
+                | Self::IssueUnknown
+                | Self::AgeUnknown
+        )
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Snapshot {
     pub malformed: Vec<Malformed>,
     /// Names that stand in several places.
     pub ambiguous: Vec<Ambiguity>,
+    /// What counts for nothing in the files of issues that are not finished, each with its place.
+    pub oddities: BTreeMap<IssueId, Vec<String>>,
     /// Consumption of ended and live runs together.
     pub totals: Totals,
     /// Of models, by all issues.
@@ -112,6 +114,7 @@ impl Snapshot {
             finished: vec![],
             malformed: vec![],
             ambiguous: vec![],
+            oddities: BTreeMap::new(),
             totals: Totals::default(),
             spend: Spend::default(),
             workflow_problems: vec![],

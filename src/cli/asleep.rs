@@ -31,6 +31,10 @@ impl Refused {
 /// When the workflow, the issue or the journal is not to be used, or nobody asked.
 pub(super) fn keep(workflow: &Path, dir: &Path, name: &str, text: String, errand: Errand) -> Result<String, Refused> {
     let layout = Layout::of(dir);
+    if !workflow.exists() {
+        let message = format!("there is no workflow file at {}", workflow.display());
+        return Err(Refused::new(2, message).with("go to where it stands, or name it with --workflow"));
+    }
     if !layout.journal().exists() {
         let message = format!("no symphony runs on {}, and none has run there yet", workflow.display());
         return Err(Refused::new(1, message).with("start one: `symphony`, with the workflow"));

@@ -1,17 +1,19 @@
 //! `symphony gc`: lists what stands below `.symphony/`, and removes what nobody needs any more. While a symphony runs on
 //! the workflow it does nothing: only the holder of the lock may look and remove.
 //!
-//! Exit codes: 0 done; 1 nothing was removed because something was not known, or a removal failed; 2 wrong usage.
+//! Exit codes: 0 done; 1 nothing was removed because something was not known, or a removal failed; 2 wrong usage, or no
+//! workflow file.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 use symphony_core::retention::{Item, Verdict, plan};
 
-use super::running::{absolute, refuse};
+use super::running::{Whose, refuse};
 use crate::git::Git;
 use crate::journal::{self, Memory};
 use crate::layout::Layout;
@@ -26,14 +28,20 @@ use crate::workspace::Workspaces;
 
 /// What to clean, and how much to say.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 nothing was removed because something was not known, or a removal failed;\n2 wrong usage, or no workflow file."
+)]
 pub struct Gc {
-    /// The workflow whose things these are.
-    #[arg(default_value = "WORKFLOW.md")]
-    pub workflow: PathBuf,
+    /// Of which workflow.
+    #[command(flatten)]
+    pub whose: Whose,
     /// Only say what would be removed.
     #[arg(long)]
     pub dry_run: bool,
-    /// The answer as JSON.
+    /// Lists each thing that stays, too, instead of summing them up.
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// The answer as JSON, with each thing.
     #[arg(long)]
     pub json: bool,
 }
@@ -42,9 +50,9 @@ impl Gc {
     /// Looks, removes, prints, and says how it went.
     pub async fn run(&self) -> ExitCode {
         let said = |error: &dyn std::fmt::Display| refuse(1, &error.to_string(), None);
-        let path = match absolute(&self.workflow) {
+        let path = match self.whose.path() {
             Ok(path) => path,
-            Err(error) => return refuse(2, &format!("cannot use {}: {error}", self.workflow.display()), None),
+            Err(why) => return refuse(2, &why, None),
         };
         let file = match WorkflowFile::load(&path, Environment::of_process()) {
             Ok(file) => file,
@@ -124,6 +132,7 @@ impl Gc {
         outcomes: &[Option<Result<(), String>>],
     ) {
         let (mut lines, mut rows, mut total, mut freed) = (vec![], vec![], 0_u64, 0_u64);
+        let mut staying: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
         for ((item, verdict), outcome) in items.iter().zip(verdicts).zip(outcomes) {
             let bytes = item.bytes.unwrap_or(0);
             total = total.saturating_add(bytes);
@@ -138,7 +147,15 @@ impl Gc {
             }
             let place = Path::new(&item.place).strip_prefix(layout.root()).unwrap_or(Path::new(&item.place));
             let size = item.bytes.map_or_else(|| "?".to_owned(), shown);
-            lines.push(format!("{:<14} {size:>9}  {word:<8}  {}: {reason}", item.kind.as_str(), place.display()));
+            let is_told = self.verbose || !matches!(verdict, Err(kept) if !kept.is_worth_a_look());
+            if !is_told {
+                let (count, size) = staying.entry(item.kind.as_str()).or_default();
+                (*count, *size) = (*count + 1, size.saturating_add(bytes));
+            }
+            lines
+                .extend(is_told.then(|| {
+                    format!("{:<14} {size:>9}  {word:<8}  {}: {reason}", item.kind.as_str(), place.display())
+                }));
             rows.push(json!({
                 "kind": item.kind.as_str(), "path": item.place, "bytes": item.bytes, "idle_ms": item.idle_ms,
                 "verdict": word.replace(' ', "-"), "reason_code": code, "reason": reason,
@@ -150,6 +167,11 @@ impl Gc {
             });
             lines = vec![format!("{report:#}")];
         } else {
+            let sum = |(kind, (count, size)): (&&str, &(u64, u64))| format!("{count} {kind} ({})", shown(*size));
+            let kept: Vec<String> = staying.iter().map(sum).collect();
+            if !kept.is_empty() {
+                lines.push(format!("kept, as it should be: {}; --verbose lists them", kept.join(", ")));
+            }
             lines.extend(errors.iter().map(|error| format!("nothing is removed: {error}")));
             let word = if self.dry_run { "would be freed" } else { "freed" };
             lines.push(format!("{} in all, {} {word}", shown(total), shown(freed)));

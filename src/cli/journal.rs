@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::running::{absolute, refuse};
+use super::running::{Whose, refuse};
 use crate::journal::inspect::{self, Report, fingerprint};
 use crate::journal::{JournalError, key};
 use crate::layout::Layout;
@@ -35,27 +35,27 @@ pub struct Journal {
 pub enum Deed {
     /// Says whether it is whole, from where on, and what is in it; also while symphony runs.
     Check {
-        /// The workflow whose journal it is.
-        #[arg(default_value = "WORKFLOW.md")]
-        workflow: PathBuf,
+        /// Of which workflow.
+        #[command(flatten)]
+        whose: Whose,
         /// The answer as JSON.
         #[arg(long)]
         json: bool,
     },
     /// Writes all that can be read, one JSON object a line; also while symphony runs.
     Export {
-        /// The workflow whose journal it is.
-        #[arg(default_value = "WORKFLOW.md")]
-        workflow: PathBuf,
+        /// Of which workflow.
+        #[command(flatten)]
+        whose: Whose,
         /// A new file, instead of stdout.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
     /// Removes old events and leaves a signed checkpoint in their place; symphony must not run.
     Compact {
-        /// The workflow whose journal it is.
-        #[arg(default_value = "WORKFLOW.md")]
-        workflow: PathBuf,
+        /// Of which workflow.
+        #[command(flatten)]
+        whose: Whose,
         /// How many of the newest events stay.
         #[arg(long, value_name = "N", default_value_t = 10_000)]
         keep: u64,
@@ -69,11 +69,10 @@ pub enum Deed {
 impl Journal {
     /// Does it, and says how it went.
     pub fn run(&self) -> ExitCode {
-        let (Deed::Check { workflow, .. } | Deed::Export { workflow, .. } | Deed::Compact { workflow, .. }) =
-            &self.deed;
-        let layout = match absolute(workflow) {
+        let (Deed::Check { whose, .. } | Deed::Export { whose, .. } | Deed::Compact { whose, .. }) = &self.deed;
+        let layout = match whose.path() {
             Ok(workflow) => Layout::of(workflow.parent().unwrap_or(Path::new("/"))),
-            Err(error) => return refuse(2, &format!("cannot use {}: {error}", workflow.display()), None),
+            Err(why) => return refuse(2, &why, None),
         };
         match &self.deed {
             Deed::Check { json, .. } => check(&layout, *json),

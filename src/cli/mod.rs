@@ -17,7 +17,9 @@ mod words;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::log::harmless;
 
 pub use answer::Answer;
 pub use doctor::Doctor;
@@ -51,6 +53,17 @@ pub struct Arguments {
     /// Something else instead.
     #[command(subcommand)]
     pub verb: Option<Verb>,
+}
+
+impl Arguments {
+    /// What to say when the path is a word that nobody would call a file, and no such file is there: a command was meant.
+    pub fn unknown_command(&self) -> Option<String> {
+        let word = self.workflow.to_str().filter(|word| !word.is_empty() && !word.contains(['/', '.']))?;
+        // `symphony -- explain` means the file.
+        let is_known = Self::command().find_subcommand(word).is_some();
+        let is_meant = self.verb.is_none() && !is_known && std::fs::symlink_metadata(&self.workflow).is_err();
+        is_meant.then(|| format!("there is no command `{}`; see --help", harmless(word)))
+    }
 }
 
 /// What can be asked of a running symphony and of the machine, and told to agents.
@@ -110,6 +123,8 @@ mod tests {
         ] {
             let parsed = parse(args).expect("a path");
             assert_eq!((parsed.workflow.to_str(), parsed.verb.is_none()), (Some(workflow), true), "{args:?}");
+            let is_word = ["help", "explian"].contains(&workflow);
+            assert_eq!(parsed.unknown_command().is_some(), is_word, "{args:?}");
         }
         for args in [&["a.md", "explain"][..], &["explain", "A", "B"], &["explain", "--once"], &["journal"]] {
             assert_eq!(parse(args).expect_err("refused").exit_code(), 2, "{args:?}");

@@ -4,9 +4,11 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::Args;
+
 use crate::layout::Layout;
 use crate::lock;
-use crate::log::harmless;
+use crate::log::{harmless, typed};
 
 /// The workflow file in its canonical directory; the file itself need not be there. A directory is that of a
 /// `WORKFLOW.md`.
@@ -49,19 +51,40 @@ pub(super) fn nobody(workflow: &Path, dir: &Path, socket: &Path) -> ExitCode {
                 "another user started it, or with another XDG_RUNTIME_DIR; or it could not listen, and its log says why",
             ),
         ),
+        None if !workflow.exists() => refuse(
+            2,
+            &format!("there is no workflow file at {}", workflow.display()),
+            Some("go to where it stands, or name it with --workflow"),
+        ),
         None => refuse(
             1,
             &format!("no symphony runs on {}", workflow.display()),
-            Some(&format!("start one: symphony {}", quoted(workflow))),
+            Some(&format!("start one: symphony {}", typed(workflow))),
         ),
     }
 }
 
-/// As one types it into a shell.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@%".contains(c));
-    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+/// The workflow that a command is about, named in either of two ways.
+#[derive(Debug, Args)]
+pub struct Whose {
+    /// The workflow whose things these are [default: WORKFLOW.md].
+    #[arg(value_name = "WORKFLOW")]
+    positional: Option<PathBuf>,
+    /// The same, as the other commands have it.
+    #[arg(long, value_name = "PATH", conflicts_with = "positional")]
+    workflow: Option<PathBuf>,
+}
+
+impl Whose {
+    /// Where it is, absolute.
+    ///
+    /// # Errors
+    /// What to say, when its directory cannot be used.
+    pub(super) fn path(&self) -> Result<PathBuf, String> {
+        let path = self.workflow.as_ref().or(self.positional.as_ref());
+        let path = path.map_or(Path::new("WORKFLOW.md"), PathBuf::as_path);
+        absolute(path).map_err(|error| format!("cannot use {}: {error}", path.display()))
+    }
 }
 
 /// Says why not on stderr; the exit code.

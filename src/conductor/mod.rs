@@ -3,6 +3,7 @@
 
 mod egress;
 mod ends;
+mod files;
 pub mod handle;
 mod letters;
 mod past;
@@ -156,6 +157,8 @@ pub struct Conductor<H: Hands> {
     patches: Arc<Patches>,
     /// Who waits for an image, and what was said about it.
     imageless: BTreeMap<IssueId, String>,
+    /// What was said about the files of issues.
+    odd: BTreeMap<IssueId, Vec<String>>,
     /// Issues that wait for a host, and that the newest good look did not know.
     strays: BTreeSet<IssueId>,
     hands: Arc<H>,
@@ -220,6 +223,7 @@ impl<H: Hands> Conductor<H> {
             stocks: first.stocks,
             patches: first.patches,
             imageless: BTreeMap::new(),
+            odd: BTreeMap::new(),
             strays: BTreeSet::new(),
             hands,
             journal,
@@ -409,12 +413,7 @@ impl<H: Hands> Conductor<H> {
             self.withdraw_hosts();
             self.add_missing_notes();
         }
-        for file in self.board.malformed().iter().filter(|f| !before.0.contains(f)) {
-            tracing::warn!(file = %file.file, line = file.line.unwrap_or(0), error = %file.message, "not an issue");
-        }
-        for name in self.board.ambiguous().iter().filter(|a| !before.1.contains(a)) {
-            tracing::warn!(name = %name.name, files = %name.files.join(", "), "the same name in several files; none of them runs");
-        }
+        self.tell_files(&before.0, &before.1);
         self.tell_imageless();
     }
 

@@ -26,8 +26,8 @@ impl<H: Hands> Conductor<H> {
             () = asked() => {}
         }
         tracing::info!(
-            deadline_seconds = DRAIN_DEADLINE.as_secs(),
-            "stopping; a second signal kills everything at once"
+            "stopping: turns under way are ended and their work is kept, which may take {} s; a second signal kills everything at once",
+            DRAIN_DEADLINE.as_secs()
         );
         drain.cancel();
         tokio::select! {

@@ -276,6 +276,7 @@ impl<H: Hands> Conductor<H> {
             finished: self.ended.finished.iter().filter(|row| self.is_over(row)).cloned().collect(),
             malformed: self.board.malformed().to_vec(),
             ambiguous: self.board.ambiguous().to_vec(),
+            oddities: self.oddities(),
             totals,
             workflow_problems: self.problems.clone(),
             warnings: self.warnings.clone(),

@@ -55,6 +55,11 @@ pub enum PatchError {
     },
 }
 
+/// How [`Patch::command`] begins.
+pub const APPLY: &str = "git am ";
+/// The same outside git.
+pub const UNPACK: &str = "tar -xf ";
+
 /// What was left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Handed {
@@ -83,6 +88,16 @@ pub struct Patch {
     pub bytes: u64,
     /// Whether the agent's commits had to become one.
     pub squashed: bool,
+}
+
+impl Patch {
+    /// How a person takes the work, as one types it into a shell. Outside git a patch has nothing to be applied to.
+    pub fn command(&self) -> String {
+        match &self.tar {
+            Some(tar) => format!("{UNPACK}{}", tar.display()),
+            None => format!("{APPLY}{}", self.path.display()),
+        }
+    }
 }
 
 /// How the contents of files are written into a patch.

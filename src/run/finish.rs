@@ -64,10 +64,11 @@ impl Attempt {
     async fn tell(&self, line: &Line, handed: Handed) {
         let message = match &handed {
             Handed::Patch(patch) => {
+                let command = patch.command();
                 tracing::info!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier,
                     path = %patch.path.display(), commits = patch.commits, bytes = patch.bytes,
-                    "patch written; apply it with: git am {}", patch.path.display());
-                format!("git am {}", patch.path.display())
+                    "patch written; take the work with: {command}");
+                command
             }
             Handed::Nothing => {
                 tracing::info!(issue_id = %self.plan.issue.id, issue_identifier = %self.plan.issue.identifier,

@@ -387,7 +387,9 @@ impl Sandboxes {
 fn smolvm(exe: &Path, root: PathBuf, instance: &str, workflow: &Workflow) -> Smolvm {
     let guests = super::qemu::places(exe).into_iter().map(|place| place.join("symphony-guest"));
     let guests: Vec<PathBuf> = guests.collect();
-    let guest = guests.iter().find(|guest| guest.is_file()).or(guests.last()).cloned().unwrap_or_default();
+    let guest = guests.iter().find(|guest| guest.is_file()).or(guests.last()).cloned();
+    // No home and no clone: it is nowhere, and its name says what is missing.
+    let guest = guest.unwrap_or_else(|| "symphony-guest".into());
     let places = smolvm::Places { root, guest, instance: instance.to_owned(), kvm: "/dev/kvm".into() };
     Smolvm::new(smolvm::Settings::of(&workflow.smolvm), places)
 }

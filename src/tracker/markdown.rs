@@ -11,7 +11,8 @@
 //!   the scan before was seen exactly once (trap T6); else the scan is repeated, and after a bounded number
 //!   of times it is an error. So a file is missing only after the directories were seen at rest without it.
 //! - **Files that look half saved** ([`symphony_core::front_matter::looks_half_saved`]) are malformed while they are
-//!   younger than two seconds, or for as long as they stand where an issue stood.
+//!   younger than two seconds, or for as long as they stand where an issue stood. Left so, an empty one and one whose
+//!   fields never end stay malformed.
 //! - **Unchanged files are not read again**: inode, size and times say so, unless they are so young that a
 //!   change could hide in the clock's grain.
 

@@ -3,6 +3,7 @@
 //! The scheduler never moves a file on its own initiative except to park an issue; everything else
 //! is a tool call of an agent or a request of an operator (C3, C191).
 
+pub mod doorstep;
 pub mod markdown;
 
 use futures::future::BoxFuture;

@@ -20,8 +20,7 @@ use crate::conductor::handle::AnswerError;
 
 #[derive(Deserialize)]
 struct Reply {
-    #[serde(default)]
-    text: String,
+    text: Option<String>,
     /// The number of the question that was read.
     question: Option<u64>,
     #[serde(default)]
@@ -66,7 +65,8 @@ async fn settle(app: &App, id: &str) {
 }
 
 async fn answer(app: &App, id: &str, reply: &Reply, by: By) -> Result<wire::Instant, ApiError> {
-    let text = reply.text.trim();
+    let missing = || ApiError::bad_request("`text` is missing: send {\"text\": \"…\"}");
+    let text = reply.text.as_deref().ok_or_else(missing)?.trim();
     if text.is_empty() {
         return Err(ApiError::bad_request("the reply is empty"));
     }

@@ -13,9 +13,12 @@ use symphony_core::workflow::Role;
 use super::hosts;
 use super::say::SayForm;
 use super::words::{Piece, count, duration, link, pieces, short};
+use crate::handoff::patch::{APPLY, UNPACK};
 
 /// Longest error line, in characters: the hint stands at its end.
 const MAX_ERROR: usize = 400;
+/// Remarks on front matter that are shown.
+const MAX_ODDITIES: usize = 20;
 /// Rows of a collapsed list: a page with years of finished issues is fetched at every change.
 pub(super) const MAX_SHELF: usize = 50;
 /// Models that the foot of the page tells of; the API has all.
@@ -233,10 +236,11 @@ fn problems(snapshot: &Snapshot) -> Vec<Problem> {
     all.extend(snapshot.ambiguous.iter().map(|name| Problem {
         kind: "ambiguous",
         place: name.files.join(", "),
-        message: name.sentence(),
+        message: explain::about_name(snapshot, name),
         severe: false,
     }));
     all.extend(snapshot.warnings.iter().map(plain("warning", false)));
+    all.extend(snapshot.oddities.values().flatten().take(MAX_ODDITIES).map(plain("front matter", false)));
     all
 }
 
@@ -338,7 +342,7 @@ impl Disk {
 
 impl Finished {
     fn of(row: &FinishedRow, snapshot: &Snapshot) -> Self {
-        let is_command = row.outcome.starts_with("git am ");
+        let is_command = [APPLY, UNPACK].iter().any(|command| row.outcome.starts_with(command));
         Self {
             identifier: row.identifier.0.clone(),
             title: row.title.clone(),

@@ -62,6 +62,8 @@ struct TrackerState<'a> {
     problem: Option<&'a str>,
     malformed: Vec<MalformedFile<'a>>,
     ambiguous: Vec<AmbiguousName<'a>>,
+    /// What counts for nothing in the front matter of issues, each with its place.
+    warnings: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -261,6 +263,7 @@ impl<'a> State<'a> {
                     .iter()
                     .map(|a| AmbiguousName { name: &a.name, files: &a.files })
                     .collect(),
+                warnings: snapshot.oddities.values().flatten().map(String::as_str).collect(),
             },
             workflow: WorkflowState {
                 path: &snapshot.workflow_path,

@@ -3,10 +3,11 @@
 //! Objects are copied, never hard-linked or borrowed: whoever writes to a workspace must not reach
 //! the source through it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use symphony_core::ids::WorkspaceKey;
+use symphony_core::workflow::{self, Workflow};
 
 use super::{BaseInfo, Wanted, WorkspaceError};
 use crate::git::{Call, Git, GitError, Oid};
@@ -26,8 +27,8 @@ struct Source {
 
 /// Clones the source into the empty directory `dir`, or leaves it empty when there is no source.
 pub(super) async fn fill(git: &Git, wanted: &Wanted<'_>, dir: &Path) -> Result<(), WorkspaceError> {
-    let Some(source) = find_source(git, wanted).await? else { return Ok(()) };
-    let (base, branch) = find_base(git, wanted, &source).await?;
+    let Some(source) = find_source(git, wanted.workflow_dir, wanted.settings).await? else { return Ok(()) };
+    let (base, branch) = find_base(git, wanted.settings, &source).await?;
     let at_source = || git.bare(Path::new(&source.git_dir));
     let format = at_source().args(["rev-parse", "--show-object-format"]).text().await?;
 
@@ -60,6 +61,31 @@ pub(super) async fn fill(git: &Git, wanted: &Wanted<'_>, dir: &Path) -> Result<(
     Ok(())
 }
 
+/// What workspaces of a workflow are filled from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// A commit of a repository.
+    Commit,
+    /// `hooks.after_create` fills them; nobody knows with what.
+    Hook,
+    /// Nothing: this directory is in no repository.
+    Nothing(PathBuf),
+}
+
+/// What workspaces are filled from, without making one.
+///
+/// # Errors
+/// What would keep every run from having one.
+pub async fn begin(git: &Git, workflow: &Workflow) -> Result<Begin, WorkspaceError> {
+    if workflow.hooks.after_create.is_some() {
+        return Ok(Begin::Hook);
+    }
+    match find_source(git, &workflow.dir, &workflow.workspace).await? {
+        None => Ok(Begin::Nothing(workflow.dir.clone())),
+        Some(source) => find_base(git, &workflow.workspace, &source).await.map(|_| Begin::Commit),
+    }
+}
+
 /// Whether the source left objects out that it would fetch on demand, which we never do.
 async fn is_partial(source: Call) -> Result<bool, WorkspaceError> {
     let promises = "^(extensions[.]partialclone|remote[.].*[.](promisor|partialclonefilter))$";
@@ -67,13 +93,17 @@ async fn is_partial(source: Call) -> Result<bool, WorkspaceError> {
     Ok(code == 0)
 }
 
-async fn find_source(git: &Git, wanted: &Wanted<'_>) -> Result<Option<Source>, WorkspaceError> {
-    let dir = wanted.settings.source.as_deref().unwrap_or(wanted.workflow_dir);
+async fn find_source(
+    git: &Git,
+    workflow_dir: &Path,
+    settings: &workflow::Workspace,
+) -> Result<Option<Source>, WorkspaceError> {
+    let dir = settings.source.as_deref().unwrap_or(workflow_dir);
     let ask = |what: &'static str| git.discovering(dir).args(["rev-parse", what]).text();
     let git_dir = match ask("--absolute-git-dir").await {
         Ok(git_dir) => git_dir,
         // The workflow stands in no repository: work happens on plain files.
-        Err(GitError::Failed { .. }) if wanted.settings.source.is_none() => return Ok(None),
+        Err(GitError::Failed { .. }) if settings.source.is_none() => return Ok(None),
         Err(error) => return Err(WorkspaceError::NoSource { path: dir.to_owned(), reason: error.to_string() }),
     };
     // A bare repository has no top level; it is fetched from directly.
@@ -86,7 +116,11 @@ async fn find_source(git: &Git, wanted: &Wanted<'_>) -> Result<Option<Source>, W
 }
 
 /// The commit to start from, and the name of the source's branch there, if it is one.
-async fn find_base(git: &Git, wanted: &Wanted<'_>, source: &Source) -> Result<(Oid, Option<String>), WorkspaceError> {
+async fn find_base(
+    git: &Git,
+    settings: &workflow::Workspace,
+    source: &Source,
+) -> Result<(Oid, Option<String>), WorkspaceError> {
     let at_source = || git.bare(Path::new(&source.git_dir));
     let commit = |name: String| {
         at_source()
@@ -95,7 +129,7 @@ async fn find_base(git: &Git, wanted: &Wanted<'_>, source: &Source) -> Result<(O
             .oid_if_any()
     };
     let missing = |base: &str| WorkspaceError::NoBase { path: source.path.clone().into(), base: base.to_owned() };
-    match wanted.settings.base.as_deref() {
+    match settings.base.as_deref() {
         None => {
             let oid = commit("HEAD".into()).await?.ok_or_else(|| missing("HEAD"))?;
             let (code, found) = at_source().args(["symbolic-ref", "--quiet", "--short", "HEAD"]).run_any().await?;

@@ -64,7 +64,13 @@ fn wrong_usage_and_an_unusable_workflow_are_2() {
 fn a_start_that_fails_is_1_and_says_where() {
     ends(&format!("{FRONT}hooks: [1\n"), &[], 1, &["WORKFLOW.md:12:", "not valid YAML"]);
     ends("- a\n", &[], 1, &["WORKFLOW.md:2:1:", "must be a map"]);
-    ends(&FRONT.replace("  kind: local\n", "  kind: local\n  root: ./nowhere\n"), &[], 1, &["tracker.root", "nowhere"]);
+    ends(
+        &FRONT.replace("  kind: local\n", "  kind: local\n  root: ./nowhere\n"),
+        &[],
+        1,
+        &["there is no issue directory", "mkdir -p", "nowhere/Todo"],
+    );
+    // A bind failure of 0.1.0, whose exit code is 1.
     ends(FRONT, &["--port", "70000"], 1, &["70000", "65535"]);
     ends(&format!("{FRONT}server: {{port: 70000}}\n"), &[], 1, &["WORKFLOW.md:12:", "`server.port`", "65535"]);
 }
@@ -232,4 +238,95 @@ fn a_log_that_cannot_be_written_stops_nothing() {
     let status = command.stdin(Stdio::null()).stdout(full()).stderr(full()).status().expect("starts");
     assert_eq!(status.code(), Some(0));
     assert!(project.exists("issues/Done/A-1.md"));
+}
+
+/// Regression: `symphony status` could not read the workflow file `…/status`.
+#[test]
+fn a_word_that_is_no_command_and_no_file_is_said_to_be_none() {
+    for word in ["help", "run", "status", "init"] {
+        ends(FRONT, &[word], 2, &[&format!("there is no command `{word}`; see --help")]);
+    }
+    for path in ["./status", "status.md", "dir/status"] {
+        ends(FRONT, &[path], 2, &["cannot read the workflow file", "status"]);
+    }
+    let project = Project::new();
+    project.write("status", "- a\n");
+    let (code, said) = refused(&project, &["status"]);
+    assert!(code != 0 && said.contains("status:1:1"), "a file of that name is a workflow: {said}");
+}
+
+#[test]
+fn commands_without_a_workflow_file_say_so_and_name_it_alike() {
+    let project = Project::new();
+    std::fs::create_dir(project.dir().join("empty")).expect("made");
+    for command in [&["explain"][..], &["explain", "A-1"], &["say", "A-1", "x"]] {
+        let (code, said) = refused(&project, &[command, &["--workflow", "empty/WORKFLOW.md"]].concat());
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("there is no workflow file at") && !said.contains("start one"), "{said}");
+    }
+    project.issue("Todo", "A-1", "```sh\ntrue\n```");
+    assert_eq!(project.once(), 0);
+    for command in [&["gc", "--dry-run"][..], &["journal", "check"]] {
+        for whose in [&["--workflow", "WORKFLOW.md"][..], &["WORKFLOW.md"], &[]] {
+            let output = project.run(&[command, whose].concat());
+            assert_eq!(output.status.code(), Some(0), "{command:?} {whose:?}: {output:?}");
+        }
+        let both = [command, &["a.md", "--workflow", "b.md"]].concat();
+        assert_eq!(refused(&project, &both).0, 2, "{both:?}");
+    }
+    let help = project.run(&["gc", "--help"]);
+    assert!(String::from_utf8_lossy(&help.stdout).contains("Exit codes: 0 done; 1 nothing was removed"));
+    let (code, said) = refused(&project, &["doctor", "--agent", "command"]);
+    assert!(code == 2 && said.contains("acp.command is missing"), "{said}");
+}
+
+/// Regression: both were only in the log, and the second not even there.
+#[test]
+fn warnings_of_the_workflow_and_its_directories_stand_on_the_banner() {
+    let project = Project::with(&FRONT.replace("[Todo, In Progress]", "[Tood]").replace("acp:", "acpp: 1\nacp:"));
+    let output = project.run(&["--once"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    for words in
+        ["  attention  WORKFLOW.md:", "unknown key `acpp`", "  attention  the active state `Tood` has no directory"]
+    {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+}
+
+#[test]
+fn outside_git_the_banner_says_that_work_starts_from_nothing_and_a_tar_is_what_one_takes() {
+    let project = Project::new();
+    std::fs::remove_dir_all(project.dir().join(".git")).expect("removed");
+    project.issue("Todo", "A-1", "```sh\necho work > work.txt\n```");
+    let output = project.run(&["--once"]);
+    let (said, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    assert!(
+        said.contains("  work from  nothing: ") && said.contains("hooks.after_create can put files there"),
+        "{said}"
+    );
+    assert!(said.contains("unpack agent_<issue>.tar") && !said.contains("git am"), "{said}");
+    let tar = project.dir().join(".symphony/patches/agent_A-1.tar");
+    assert!(log.contains(&format!("tar -xf {}", tar.display())) && !log.contains("git am"), "{log}");
+    assert!(tar.exists());
+}
+
+/// Regression: each run failed with `has no commit HEAD`, was tried again, and the issue was parked.
+#[test]
+fn in_a_repository_without_commits_nothing_starts_until_there_is_one_and_no_failure_is_counted() {
+    let project = Project::new();
+    let git_dir = project.dir().join(".git");
+    std::fs::remove_dir_all(&git_dir).expect("removed");
+    crate::rig::git(&project.dir(), &["init", "-q", "-b", "main"]);
+    project.issue("Todo", "A-1", "```sh\necho work > work.txt\n```");
+    let running = project.start();
+    let state = running.until_state("the reason", |state| state["idle"][0]["reason_code"] == "no-source");
+    assert!(state["idle"][0]["reason"].to_string().contains("has no commit `HEAD`; commit something"), "{state}");
+    assert!(running.log().contains("  attention  "), "{}", running.log());
+    crate::rig::git(&project.dir(), &["add", "-A"]);
+    crate::rig::git(&project.dir(), &["commit", "-q", "-m", "Begin"]);
+    project.wait_for("issues/Done/A-1.md");
+    let runs = std::fs::read_dir(project.dir().join(".symphony/runs")).expect("runs").count();
+    assert_eq!(runs, 1, "the first run was the only one");
+    assert_eq!(running.stop(), 0);
 }

@@ -191,3 +191,22 @@ fn an_agent_is_started_for_real_and_says_what_it_is_and_can() {
     );
     assert!(!project.exists(".symphony"), "it needs no state of its own");
 }
+
+/// Regression: a program in `bin/` took what a stranger had put into `vm/image` two directories up for its clone's.
+#[test]
+fn a_program_that_lies_elsewhere_takes_no_planted_image() {
+    let mut project = Project::with(&format!("{FRONT}sandbox: {{minimum: microvm}}\n"));
+    project.microvms = true;
+    let (planted, program) = (project.beside("vm/image"), project.beside("trial/bin/symphony"));
+    std::fs::create_dir_all(&planted).expect("made");
+    std::fs::create_dir_all(program.parent().expect("below")).expect("made");
+    std::fs::copy(env!("CARGO_BIN_EXE_symphony"), &program).expect("copied");
+    std::fs::write(planted.join("manifest.json"), "planted").expect("planted");
+    std::fs::write(planted.join("symphony-guest"), "planted").expect("planted");
+    let program = program.to_str().expect("a path");
+    let mut doctor = project.around(program, &["doctor", "--json"]);
+    let output = doctor.env("XDG_DATA_HOME", project.beside("data")).output().expect("starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("there is no VM image in "), "{said}");
+    assert!(!said.contains(planted.to_str().expect("a path")) && !said.contains("not a manifest"), "{said}");
+}

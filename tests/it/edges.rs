@@ -157,8 +157,10 @@ fn an_empty_repository_is_refused_in_words() {
     std::fs::remove_dir_all(project.dir().join(".git")).expect("removed");
     git(&project.dir(), &["init", "-q"]);
     project.issue("Todo", "A-1", WORK);
-    assert_eq!(project.once(), 3);
-    assert!(project.parked_note("A-1").contains("commit something"));
+    let output = project.run(&["--once"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("commit something"), "{output:?}");
+    assert!(project.exists("issues/Todo/A-1.md"), "it waits for a person and is not parked");
 }
 
 #[test]

@@ -294,3 +294,44 @@ fn a_workflow_that_is_called_like_the_command_needs_a_path() {
     let help = project.run(&["--help"]);
     assert!(String::from_utf8_lossy(&help.stdout).contains("symphony ./explain"));
 }
+
+/// Regression: `blocked-by`, `prioriti` and `priority: high` counted for nothing without a word, and all ran at once.
+#[test]
+fn keys_that_nobody_knows_are_told_and_one_that_may_mean_a_blocker_holds_its_issue() {
+    let project = Project::new();
+    project.write("issues/Todo/HELD.md", "---\nblocked-by: [OTHER]\n---\n```sh\ntrue\n```\n");
+    project.write("issues/Todo/ODD.md", "---\nprioriti: 1\npriority: high\nhold: true\n---\n```sh\ntrue\n```\n");
+    project.write("issues/Todo/RUNS.md", "---\nowner: ann\n---\n```sh\ntrue\n```\n");
+    let running = project.start();
+    let words = "unknown key `blocked-by` (did you mean `blocked_by`?)";
+    let held = says(&project, &running, "HELD", "doubtful-key", words);
+    assert!(held.contains("Todo/HELD.md:2:1: unknown key") && held.contains("next      Correct that key"), "{held}");
+    let odd = answered(&project, &["ODD"]);
+    for remark in [
+        "Todo/ODD.md:2:1: unknown key `prioriti` (did you mean `priority`?)",
+        "Todo/ODD.md:3:11: `priority` is not a whole number",
+    ] {
+        assert!(odd.contains(remark) && running.log().contains(remark), "no {remark:?} in {odd} or {}", running.log());
+        assert!(running.state()["tracker"]["warnings"].to_string().contains(remark));
+        assert!(running.client().get("/").body.contains("did you mean"), "the page");
+    }
+    // A key of another tool's stops nothing.
+    project.wait_for("issues/Done/RUNS.md");
+    let text = project.read("issues/Todo/HELD.md").replace("blocked-by: [OTHER]\n", "");
+    project.write("issues/Todo/HELD.md", &text);
+    project.wait_for("issues/Done/HELD.md");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn a_file_that_stands_in_no_state_is_told_to_who_asks_for_it() {
+    let project = Project::new();
+    project.write("issues/Stray.md", "text\n");
+    let running = project.start();
+    until("the warning", || running.log().contains("`Stray.md` stands beside the state directories"));
+    running.until_state("the warning", |state| state["workflow"]["warnings"].to_string().contains("Stray.md"));
+    let output = project.run(&["explain", "Stray"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("move it into one"), "{said}");
+    assert_eq!(running.stop(), 0);
+}

@@ -414,3 +414,24 @@ fn while_a_symphony_runs_nothing_is_removed() {
     assert_eq!(gc(&project, &[]).0, 0);
     assert!(!rest.exists(), "the control");
 }
+
+/// Regression: "nothing shows that this symphony made it" was said of a workspace with our mark on it.
+#[test]
+fn a_workspace_whose_issue_was_deleted_is_ours_and_stays_for_a_person_to_look_at() {
+    let project = Project::with(&format!("{FRONT}budget: {{failures_in_a_row: 1}}\n"));
+    project.issue("Todo", "DEL", "```sh\necho x > x; exit 3\n```");
+    assert_eq!(project.once(), 3);
+    fs::remove_file(project.dir().join("issues/Parked/DEL.md")).expect("deleted");
+    let (_, report) = gc(&project, &["--dry-run"]);
+    assert_eq!(reason(&report, "workspaces/DEL"), words("kept", "issue-unknown"), "{report:#}");
+    let text = |args: &[&str]| {
+        let output = project.run(&[&["gc", "--dry-run"], args].concat());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let short = text(&[]);
+    assert!(short.contains("workspaces/DEL: its issue is gone"), "{short}");
+    assert!(short.contains("kept, as it should be: ") && short.contains("1 journal ("), "{short}");
+    assert!(!short.contains("  journal.db: "), "what nobody need look at is summed up: {short}");
+    let long = text(&["--verbose"]);
+    assert!(long.contains("  journal.db: it is never removed") && !long.contains("kept, as it should be"), "{long}");
+}

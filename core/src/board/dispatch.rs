@@ -42,6 +42,10 @@ impl Board {
             }
         }
         routable(issue, policy)?;
+        // Only of what would start: nobody knows what was meant, and a run under way is not stopped over it.
+        if let Some(odd) = issue.doubt() {
+            return Err(NotNow::DoubtfulKey(odd.message.clone()));
+        }
         if self.asked.contains_key(&issue.id) {
             return Err(NotNow::AwaitingAnswer);
         }

@@ -26,6 +26,8 @@ pub enum NotNow {
     Terminal,
     /// Its front matter says `hold: true`.
     OnHold,
+    /// A key of its front matter is nearly one that would keep it from starting; a sentence.
+    DoubtfulKey(String),
     /// It lacks a required label.
     MissingLabel(String),
     /// Its front matter names a profile that the workflow does not list.
@@ -137,6 +139,7 @@ impl NotNow {
             Self::Holding => "holding",
             Self::Terminal => "terminal",
             Self::OnHold => "on-hold",
+            Self::DoubtfulKey(_) => "doubtful-key",
             Self::MissingLabel(_) => "missing-label",
             Self::UnknownProfile { .. } => "unknown-profile",
             Self::ProfileRefused { .. } => "profile-refused",
@@ -167,6 +170,7 @@ impl NotNow {
             Self::Closed(Closed::NoSandbox(_)) => "no-sandbox",
             Self::Closed(Closed::TryingSandbox(_)) => "trying-sandbox",
             Self::Closed(Closed::Journal(_)) => "journal",
+            Self::Closed(Closed::NoSource(_)) => "no-source",
             Self::Draining => "draining",
         }
     }
@@ -181,6 +185,7 @@ impl NotNow {
     pub fn needs_human(&self) -> bool {
         match self {
             Self::Parked(..)
+            | Self::DoubtfulKey(_)
             | Self::UnknownProfile { .. }
             | Self::ProfileRefused { .. }
             | Self::ImageMissing { .. }
@@ -221,6 +226,7 @@ impl fmt::Display for NotNow {
             Self::Holding => write!(f, "nobody works in this state"),
             Self::Terminal => write!(f, "finished"),
             Self::OnHold => write!(f, "its front matter says `hold: true`"),
+            Self::DoubtfulKey(what) => write!(f, "its front matter may not say what was meant: {what}"),
             Self::MissingLabel(label) => write!(f, "lacks the required label `{label}`"),
             // What stands for a value that is no name: no profile can be called so.
             Self::UnknownProfile { profile, .. } if ["a list", "a map"].contains(&profile.as_str()) => {

@@ -362,6 +362,8 @@ pub enum Closed {
     TryingSandbox(String),
     /// The journal cannot be written; the text says why.
     Journal(String),
+    /// There is nothing that work could start from; the text says what and how to mend it.
+    NoSource(String),
 }
 
 impl Closed {
@@ -369,7 +371,7 @@ impl Closed {
     pub fn why(&self) -> &str {
         match self {
             Self::WorkflowBroken => "the workflow file has errors; nothing new starts until they are fixed",
-            Self::NoSandbox(why) | Self::TryingSandbox(why) | Self::Journal(why) => why,
+            Self::NoSandbox(why) | Self::TryingSandbox(why) | Self::Journal(why) | Self::NoSource(why) => why,
         }
     }
 }

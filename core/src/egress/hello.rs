@@ -50,11 +50,9 @@ pub fn server_name(bytes: &[u8]) -> Result<Option<String>, BadHello> {
     let (mut message, mut announced) = (Vec::new(), 0);
     let mut rest = bytes;
     while !rest.is_empty() {
-        if rest[0] != HANDSHAKE {
+        if rest[0] != HANDSHAKE || rest.get(1).is_some_and(|major| *major != 3) {
+            // What began as TLS is told in TLS that it does not go on so.
             return Err(if message.is_empty() { BadHello::NotTls } else { BadHello::Malformed });
-        }
-        if rest.get(1).is_some_and(|major| *major != 3) {
-            return Err(BadHello::NotTls);
         }
         let Some((head, body)) = rest.split_at_checked(5) else { break };
         let length = usize::from(u16::from_be_bytes([head[3], head[4]]));

@@ -14,7 +14,7 @@ pub struct NoSuch {
     pub name: String,
     /// What may have been meant, nearest first.
     pub near: Vec<String>,
-    /// Why that may change: the issues were not read yet, or cannot be read.
+    /// Why that may change: the issues were not read yet, cannot be read, or its file stands astray.
     pub blind: Option<String>,
 }
 
@@ -58,7 +58,8 @@ pub fn find(snapshot: &Snapshot, name: &str) -> Result<Vec<Explained>, NoSuch> {
     {
         return Ok(found);
     }
-    Err(NoSuch { name: name.to_owned(), near: near(&known, &folded), blind: blind(snapshot) })
+    let blind = astray(snapshot, name).or_else(|| blind(snapshot));
+    Err(NoSuch { name: name.to_owned(), near: near(&known, &folded), blind })
 }
 
 /// Everything it may be called by.
@@ -90,6 +91,12 @@ fn near(known: &[Explained], folded: &str) -> Vec<String> {
     near.sort();
     near.dedup();
     near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+}
+
+/// What was warned of about a file of this name, which no issue is.
+fn astray(snapshot: &Snapshot, name: &str) -> Option<String> {
+    let quoted = format!("`{}.md`", stem(name));
+    snapshot.warnings.iter().find(|warning| warning.contains(&quoted)).cloned()
 }
 
 fn blind(snapshot: &Snapshot) -> Option<String> {

@@ -38,6 +38,7 @@ pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot
             format!("Move its file to `{}/` to have it worked on.", active.name)
         }
         NotNow::OnHold => "Remove `hold: true` from its front matter.".to_owned(),
+        NotNow::DoubtfulKey(_) => "Correct that key in its front matter, or remove it.".to_owned(),
         NotNow::MissingLabel(label) if label.trim().is_empty() => {
             "Remove the blank entry from `tracker.required_labels`: no issue can have that label.".to_owned()
         }
@@ -86,7 +87,7 @@ pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot
         NotNow::Terminal
         // Its sentence says what to do.
         | NotNow::BlockerCancelled(..)
-        | NotNow::Closed(Closed::NoSandbox(_) | Closed::TryingSandbox(_) | Closed::Journal(_))
+        | NotNow::Closed(Closed::NoSandbox(_) | Closed::TryingSandbox(_) | Closed::Journal(_) | Closed::NoSource(_))
         | NotNow::BackingOff(_)
         | NotNow::ProviderPaused { .. }
         | NotNow::NoBudgetRoom

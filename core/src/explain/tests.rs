@@ -343,7 +343,7 @@ fn files_and_names_are_found_by_path_by_stem_and_by_name() {
     }
     let said = only(&view, "A-1");
     assert_eq!(said.status, Status::Running, "the issue comes before its file");
-    assert_eq!(said.notes, ["Todo/A-1.md:3:7: no map"]);
+    assert_eq!(said.notes, ["Todo/A-1.md:3:7: no map", "its run goes on, and cannot be finished until that is mended"]);
 }
 
 #[test]

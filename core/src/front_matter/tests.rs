@@ -41,13 +41,38 @@ fn fences_are_unindented_lines_of_three_dashes() {
 
 #[test]
 fn a_file_without_front_matter_is_an_issue_named_by_its_stem() {
-    for text in ["# Just text\n", "---\ntitle: never closed\n"] {
+    for text in ["# Just text\n", "---\nPlain text below a ruler.\n", "---\n# A heading\ntext\n"] {
         let issue = read(text);
         assert_eq!((issue.id.0.as_str(), issue.identifier.0.as_str(), issue.title.as_str()), ("X-1", "X-1", "X-1"));
         assert_eq!(issue.description.as_deref(), Some(text.trim()));
         assert_eq!((issue.state.as_str(), issue.file.as_str(), issue.dispatchable), ("Todo", "Todo/X-1.md", true));
     }
-    assert_eq!(read("").description, None);
+    assert_eq!(read("---\n---\n").description, None);
+}
+
+/// Regression: two seconds after it was saved, such a file ran as plain text, its `blocked_by` and `profile` ignored.
+#[test]
+fn a_file_whose_fields_never_end_is_no_issue_and_says_how_to_close_them() {
+    let fields =
+        ["title: unclosed\nblocked_by: [BLK]\n\ntext\n", "\n# a comment\nprofile:\n", "'hold': true", "", "\n \n"];
+    for text in fields.map(|fields| format!("---\n{fields}")) {
+        let error = refused(&text);
+        assert!(error.message.contains("add a line `---`") && error.line == Some(1), "{text:?}: {error:?}");
+        assert!(looks_half_saved(text.as_bytes()).is_some(), "{text:?}");
+    }
+    for ruler in ["see https://a.example/", "Do this now: mend it", "- a: 1", "# only a heading"] {
+        let text = format!("---\n{ruler}\n");
+        assert_eq!(read(&text).description.as_deref(), Some(text.trim()));
+    }
+}
+
+/// Regression: it became a run of an agent without a task.
+#[test]
+fn an_empty_file_is_no_issue() {
+    for text in ["", " \n\t\r\n", "\u{feff}", "\u{feff}\n"] {
+        let error = refused(text);
+        assert!(error.message.contains("empty; write into it"), "{text:?}: {error:?}");
+    }
 }
 
 #[test]
@@ -255,4 +280,86 @@ fn a_profile_is_a_name_and_what_is_none_is_not_dropped() {
         assert_eq!(profile(none), None, "{none}");
     }
     assert!(profile("profile: [big]").is_some_and(|name| name.contains("list")));
+}
+
+fn remarks(yaml: &str) -> Vec<String> {
+    fields(yaml).remarks().collect()
+}
+
+/// Regression: `blocked-by`, `prioriti`, `priority: high` and `model` all counted for nothing without a word.
+#[test]
+fn a_key_nobody_knows_or_a_value_of_no_use_is_remarked_on_with_its_place() {
+    let said = remarks("title: x\nprioriti: 1\npriority: high\nmodel: foo\nowner: ann");
+    let want = [
+        "Todo/X-1.md:3:1: unknown key `prioriti` (did you mean `priority`?)",
+        "Todo/X-1.md:4:11: `priority` is not a whole number, so the issue has none",
+        "Todo/X-1.md:5:1: unknown key `model` (`acp.model` or `states.*.model` of the workflow names the model)",
+        "Todo/X-1.md:6:1: unknown key `owner`",
+    ];
+    assert_eq!(said, want);
+    assert!(fields("prioriti: 1\nowner: ann\nstatus: Todo\nlocked_by: ann\nblocked_at: now\nold: 1").doubt().is_none());
+    for fine in
+        ["priority: ' 3 '\nhold: no\nlabels:\ntitle: ''\nblocked_by: X-2", "created_at: 2026-01-02T03:04:05Z\nid: 7"]
+    {
+        assert_eq!(remarks(fine), [""; 0], "{fine}");
+    }
+    for odd in
+        ["title: 5", "labels: bug", "blocked_by: true", "hold: maybe", "created_at: yesterday", "id: [a]", "url: 5"]
+    {
+        assert_eq!(remarks(odd).len(), 1, "{odd}");
+    }
+    let known = render_new(
+        &NewFile {
+            identifier: "A",
+            title: "t",
+            description: None,
+            priority: Some(1),
+            labels: &["a".into()],
+            blocked_by: &["b".into()],
+            proposed: Some(&Proposed { by: Identifier("B".into()), run: RunId(1) }),
+        },
+        "2026-01-02T03:04:05Z".parse().expect("instant"),
+    );
+    assert_eq!(at("Triage/A.md", &known).oddities, []);
+}
+
+#[test]
+fn a_key_that_is_nearly_a_blocker_a_profile_or_a_hold_keeps_its_issue_from_starting() {
+    for (key, meant) in [
+        ("blocked-by", "blocked_by"),
+        ("Blocked_By", "blocked_by"),
+        ("blocked by", "blocked_by"),
+        ("blocked", "blocked_by"),
+        ("bloked_by", "blocked_by"),
+        ("profil", "profile"),
+        ("Profile", "profile"),
+        ("on-hold", "hold"),
+        ("Hold", "hold"),
+    ] {
+        let issue = fields(&format!("{key}: [A]"));
+        let doubt = issue.doubt().unwrap_or_else(|| panic!("{key}"));
+        assert!(doubt.message.contains(&format!("did you mean `{meant}`?")), "{doubt:?}");
+        assert!(issue.dispatchable, "it is an issue like any other (C185)");
+        for nothing in ["[]", "", "''", "false"] {
+            let issue = fields(&format!("{key}: {nothing}"));
+            assert!(issue.doubt().is_none() && issue.oddities.len() == 1, "{key}: {nothing}");
+        }
+    }
+}
+
+#[test]
+fn of_many_odd_keys_a_few_are_told_and_never_without_the_one_that_holds() {
+    let many: String = (0..30).map(|at| format!("foreign{at}: 1\n")).collect();
+    let issue = fields(&format!("{many}blocked-by: [A]"));
+    assert!(issue.doubt().is_some() && issue.oddities.len() == 8, "{:?}", issue.oddities);
+    assert!(issue.oddities.iter().any(|odd| odd.message.ends_with("; and 23 more like it")), "{:?}", issue.oddities);
+}
+
+#[test]
+fn the_readme_has_every_key() {
+    let readme = include_str!("../../../README.md");
+    let table: String = readme.lines().filter(|line| line.starts_with("| `")).collect();
+    for key in KEYS {
+        assert!(table.contains(&format!("`{key}`")), "{key} has no row");
+    }
 }

@@ -15,7 +15,7 @@ use super::bounds::{Page, Spent};
 use super::counted;
 use super::loops::LoopBlock;
 use super::watched::{CaptureBlock, IfChangedBlock, Scope, Watched};
-use crate::workflow::problem::nearest;
+use crate::spelling::nearest;
 
 /// Reads a template of the standard language without files, with strict conditions, bounded work and `json`.
 pub(super) fn parse(template: &str) -> Result<Template> {

@@ -53,7 +53,7 @@ fn closed(snapshot: &Snapshot) -> Vec<&NotNow> {
     let mut found: Vec<&NotNow> = vec![];
     for why in idle.chain(snapshot.retrying.iter().filter_map(|row| row.why.as_ref())) {
         let lasts = match why {
-            NotNow::Closed(Closed::NoSandbox(_) | Closed::Journal(_)) => true,
+            NotNow::Closed(Closed::NoSandbox(_) | Closed::NoSource(_) | Closed::Journal(_)) => true,
             NotNow::Spend(met) => met.scope == Scope::Workflow,
             _ => false,
         };

@@ -1,8 +1,9 @@
 //! Which agent runs: the word that names it, and whose models it needs.
 
-use super::problem::{Code, Problem, nearest};
+use super::problem::{Code, Problem};
 use super::read::{Reader, Section, shortened};
 use crate::broker::Provider;
+use crate::spelling::nearest;
 
 /// Agents that need no `acp.command`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! Knows nothing of files or the environment: paths are resolved against the directory it is handed.
 
 mod adapter;
+mod directories;
 mod egress;
 pub mod expand;
 pub mod keys;

@@ -1,9 +1,9 @@
 //! What one state decides for the runs of its issues: which agent works there, and where that agent may move
 //! an issue. Pure answers about a workflow that passed its checks.
 
-use super::problem::nearest;
 use super::{Adapter, Effort, States, Workflow};
 use crate::ids::StateName;
+use crate::spelling::nearest;
 
 /// The agent of one state: its own rules, else the workflow's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

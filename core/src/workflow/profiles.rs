@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use indexmap::IndexMap;
 
-use super::problem::{Code, Problem, nearest};
+use super::problem::{Code, Problem};
 use super::read::{Reader, Section, shortened};
 use super::states::MAX_COUNT;
 use super::{Sandbox, Smolvm};
 use crate::runtimes::Kind;
+use crate::spelling::nearest;
 
 /// Names a person types into front matter.
 const MAX_NAME: usize = 64;

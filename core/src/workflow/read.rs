@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 use super::expand::{self, Place};
 use super::keys;
-use super::problem::{Code, Problem, nearest};
+use super::problem::{Code, Problem};
+use crate::spelling::nearest;
 use crate::yaml::{Entry, Kind, Node};
 
 /// Ten years in milliseconds: beyond it, adding to a clock could overflow.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::adapter::{adapter_word, effort_word};
-use super::problem::{Code, Problem, nearest};
+use super::problem::{Code, Problem};
 use super::read::{Reader, Section, shortened, whole_of};
 use super::{Role, StateRule, States};
 use crate::ids::StateName;
+use crate::spelling::nearest;
 
 const ACTIVE: [&str; 2] = ["Todo", "In Progress"];
 const TERMINAL: [&str; 5] = ["Closed", "Cancelled", "Canceled", "Duplicate", "Done"];

@@ -92,6 +92,9 @@ pub(super) fn named<'a>(name: &str, workflow: &'a Workflow) -> Result<AgentOf<'a
     match (Adapter::all().find(|adapter| adapter.name() == name), acp.command.as_deref()) {
         (Some(adapter), _) => Ok(of(adapter, None)),
         (None, Some(command)) if name == "command" => Ok(of(acp.adapter, Some(command))),
+        (None, None) if name == "command" => {
+            Err("acp.command is missing: the workflow names no agent of its own".to_owned())
+        }
         (None, command) => {
             let mut known: Vec<_> = Adapter::all().map(Adapter::name).collect();
             known.extend(command.map(|_| "command"));

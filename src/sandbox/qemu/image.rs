@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::place;
 use crate::sandbox::BootError;
 
 /// How to get one.
@@ -63,7 +64,9 @@ impl Image {
         }
         // One that cannot be looked at is not passed over: what is in the next may be something else.
         match places.iter().find(|dir| dir.join("manifest.json").try_exists().unwrap_or(true)) {
-            Some(dir) => Self::open(dir),
+            // What the variable names is a person's word, like `named`.
+            Some(dir) if variable(VARIABLE).is_some() => Self::open(dir),
+            Some(dir) => Self::trusted(dir),
             None => {
                 let (what, hint) = nowhere(places, variable(VARIABLE).as_deref());
                 Err(missing(what, &hint))
@@ -78,11 +81,31 @@ impl Image {
             return vec![named];
         }
         let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
-        // `target/<profile>/symphony` of a clone has the image in `vm/image`.
-        let clone = exe.parent().and_then(Path::parent).and_then(Path::parent).map(|clone| clone.join("vm/image"));
         let mut places: Vec<PathBuf> = data.map(|data| data.join("symphony/vm")).into_iter().collect();
-        places.extend(clone);
+        places.extend(place::of_clone(exe));
         places
+    }
+
+    /// One that was found unasked: nobody else can have put it there.
+    fn trusted(dir: &Path) -> Result<Self, BootError> {
+        let image = Self::open(dir)?;
+        let files = ALWAYS.iter().chain(&[AGENTS, "manifest.json"]).map(|name| dir.join(name));
+        match std::iter::once(dir.to_owned()).chain(files).find_map(|path| place::strange(&path)) {
+            None => Ok(image),
+            Some(why) => {
+                let shown = dir.display();
+                let hint = format!(
+                    "if it is what you want to boot, take it over (chown, chmod go-w), or name it: sandbox.image: {shown}"
+                );
+                Err(missing(format!("the VM image {shown} is not used: {why}"), &hint))
+            }
+        }
+    }
+
+    /// Why the guest program at `path`, which was found where images are, may be a stranger's.
+    pub(super) fn strange_guest(path: &Path) -> Option<String> {
+        let beside = path.parent().filter(|_| variable(VARIABLE).is_none())?;
+        place::strange(beside).or_else(|| place::strange(path))
     }
 
     fn open(dir: &Path) -> Result<Self, BootError> {
@@ -255,6 +278,28 @@ mod tests {
         assert!(matches!(said(None), BootError::Missing { .. }), "a file of it is gone");
         std::os::unix::fs::symlink("root.erofs", place.path().join("root.erofs")).expect("linked");
         assert!(matches!(said(None), BootError::Unreadable { .. }), "a file of it cannot be looked at");
+    }
+
+    /// Regression: it was booted.
+    #[test]
+    fn an_image_that_others_may_write_is_used_only_when_a_person_names_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let place = tempfile::tempdir().expect("directory");
+        image(place.path(), &manifest(1, std::env::consts::ARCH, 10));
+        let places = [place.path().to_owned()];
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("mode");
+        };
+        for name in ["", "manifest.json", "vmlinux", "root.erofs"] {
+            let planted = place.path().join(name);
+            let usual = std::fs::metadata(&planted).expect("there").permissions().mode();
+            set(&planted, 0o777);
+            let error = Image::find(None, &places).expect_err("planted").to_string();
+            assert!(error.contains("is not used") && error.contains("can be written by others"), "{error}");
+            Image::find(Some(place.path()), &[]).expect("named");
+            set(&planted, usual);
+            Image::find(None, &places).expect("the control");
+        }
     }
 
     #[test]

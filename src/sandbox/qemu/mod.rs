@@ -17,6 +17,7 @@ mod image;
 mod kvm;
 mod life;
 mod monitor;
+mod place;
 mod template;
 mod wake;
 
@@ -77,6 +78,11 @@ pub struct Qemu {
 /// Where images, and the guest program beside them, are looked for, best first.
 pub fn places(exe: &Path) -> Vec<PathBuf> {
     Image::places(exe)
+}
+
+/// Why the guest program that stands in one of these places is not to be started; `None` when it may be.
+pub fn strange_guest(guest: &Path) -> Option<String> {
+    Image::strange_guest(guest)
 }
 
 /// What one machine is made of.

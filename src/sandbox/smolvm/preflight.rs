@@ -32,6 +32,10 @@ pub(super) async fn check(settings: &Settings, places: &Places) -> Result<Cli, B
         let what = format!("the guest program for machines, {}, is not there", places.guest.display());
         return Err(missing(&what, "build it with scripts/build-guest, or an image with scripts/build-vm.sh"));
     }
+    if let Some(why) = crate::sandbox::qemu::strange_guest(&places.guest) {
+        let hint = "build one of your own with scripts/build-guest";
+        return Err(missing(&format!("the guest program for machines is not used: {why}"), hint));
+    }
     kvm(&places.kvm)?;
     let help = cli.call(["machine", "create", "--help"], QUICK).await.unwrap_or_default();
     Ok(cli.with_json_errors(help.contains("--error-format")))

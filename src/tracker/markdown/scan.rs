@@ -162,8 +162,10 @@ impl Shared {
             let malformed = Malformed { file: seen.file.clone(), line: None, column: None, message: too_long() };
             return Ok(Some(Remembered::now(malformed)));
         }
+        let outcome = parse(&seen.file, &seen.state, &bytes);
         if let Some(sign) = looks_half_saved(&bytes) {
             let young = meta.modified().is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age < HALF_SAVED_FOR));
+            // Left so where no issue stood, most are none either, and `parse` says what to do about it.
             if young || memory.issues_at.contains_key(&seen.file) {
                 let message = format!("{sign}; it looks half saved");
                 let (line, column) = (None, None);
@@ -171,7 +173,6 @@ impl Shared {
             }
         }
         let lasting = listing::settled(listing::changed_at(&meta), now);
-        let outcome = parse(&seen.file, &seen.state, &bytes);
         Ok(Some(Remembered { stamp: stamp(&meta), outcome, lasting }))
     }
 }

@@ -187,13 +187,20 @@ fn a_half_saved_file_is_malformed_until_it_is_whole_again() {
     }
 }
 
+/// Regression: after two seconds it was an issue.
 #[test]
-fn a_file_without_content_becomes_an_issue_once_it_is_left_alone() {
-    let tree = Tree::new(&[("Todo/a.md", "")]);
-    assert_eq!(tree.scan().malformed.len(), 1);
-    let old = fs::FileTimes::new().set_modified(SystemTime::now() - Duration::from_secs(60));
-    fs::File::options().write(true).open(tree.path("Todo/a.md")).expect("file").set_times(old).expect("times");
-    assert_eq!(tree.files(), ["Todo/a.md"]);
+fn a_file_that_is_empty_or_never_ends_its_front_matter_stays_malformed_however_old_it_is() {
+    let tree = Tree::new(&[("Todo/a.md", ""), ("Todo/b.md", "---\nblocked_by: [c]\n\ntext\n")]);
+    assert!(tree.scan().malformed.iter().all(|bad| bad.message.contains("half saved")), "{:?}", tree.scan());
+    for name in ["a", "b"] {
+        let old = fs::FileTimes::new().set_modified(SystemTime::now() - Duration::from_secs(60));
+        let path = tree.path(&format!("Todo/{name}.md"));
+        fs::File::options().write(true).open(path).expect("file").set_times(old).expect("times");
+    }
+    let scan = tree.scan();
+    let said: Vec<_> = scan.malformed.iter().map(|bad| bad.message.as_str()).collect();
+    assert!(said[0].contains("is empty; write into it") && said[1].contains("add a line `---`"), "{said:?}");
+    assert!(scan.issues.is_empty());
 }
 
 #[test]

@@ -197,6 +197,7 @@ fn snapshot(words: &str) -> Snapshot {
         hosts_asked: vec![host(words)],
         unheard: [(IssueId("d-1".into()), vec![words.to_owned()])].into(),
         malformed: vec![bad],
+        oddities: [(IssueId("d-1".into()), vec![words.to_owned()])].into(),
         workflow_problems: vec![words.into()],
         warnings: vec![words.into()],
         ..Snapshot::empty()

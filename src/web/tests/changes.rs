@@ -290,3 +290,24 @@ async fn an_issue_is_created_from_the_form_with_and_without_the_script() {
     assert_eq!(created[0].description.as_deref(), Some("x\ny"));
     assert_eq!(created[0].labels, ["a", "b"]);
 }
+
+/// Regression: `curl -d` with the token was told that a form is stale, an empty JSON body that it ends too early, and
+/// `{"reply": …}` that the reply is empty.
+#[tokio::test]
+async fn who_sends_the_token_is_told_how_to_send_a_body() {
+    let house = House::open().await;
+    let path = "/api/v1/issues/ASK-1/steering-reply";
+    let bearer = house.bearer();
+    let form = house.ask("POST", path, &[&bearer, FORM], r#"{"text":"left"}"#).await;
+    assert_eq!(form.status, 415);
+    assert!(form.body.contains("Content-Type: application/json"), "{}", form.body);
+    let wrong = house.post(path, r#"{"reply":"left"}"#).await;
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.body.contains("`text` is missing"), "{}", wrong.body);
+    let none = house.ask("POST", path, &[FORM], "text=left").await;
+    assert_eq!(none.status, 401, "without the token");
+    let nothing = house.ask("POST", "/api/v1/refresh", &[&bearer, FORM, "Content-Length: 0"], "").await;
+    assert_eq!(nothing.status, 202, "{}", nothing.body);
+    let empty = house.post("/api/v1/issues/NOBODY/approve", "").await;
+    assert_eq!(empty.status, 404, "an empty body is {{}}: {}", empty.body);
+}

@@ -57,12 +57,12 @@ async fn the_page_asks_with_forms_that_work_without_a_script_and_escapes_what_ag
     assert!(!page.body.contains("<i>title") && !page.body.contains("<b>ä"), "{}", page.body);
     let csrf =
         page.body.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
-    let bearer = house.bearer();
+    let (cookie, origin) = (house.log_in().await, house.origin());
     let form = format!("verb=once&csrf={csrf}");
-    let done = house.ask("POST", "/api/v1/egress/31/decide", &[&bearer, FORM], &form).await;
+    let done = house.ask("POST", "/api/v1/egress/31/decide", &[&cookie, FORM, &origin], &form).await;
     assert_eq!(done.status, 303, "{}", done.body);
     assert_eq!(house.said.lock().expect("lock").clone(), [("once".to_owned(), false, By::Dashboard)]);
-    let forged = house.ask("POST", "/api/v1/egress/31/decide", &[&bearer, FORM], "verb=once&csrf=wrong").await;
+    let forged = house.ask("POST", "/api/v1/egress/31/decide", &[&cookie, FORM, &origin], "verb=once&csrf=wrong").await;
     assert_eq!(forged.status, 403);
     let state = house.get("/api/v1/state").await.json();
     assert_eq!(state["egress"]["asked"][0]["host"], "asked.example");

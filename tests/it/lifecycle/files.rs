@@ -1,5 +1,7 @@
 //! A person works with the files of issues while agents work on them.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{mark, row, sleeper, starts, until_gone};
@@ -94,4 +96,46 @@ fn moving_a_running_issue_away_stops_its_run_and_keeps_its_commits() {
         assert!(!project.exists(&format!(".symphony/patches/agent_{key}.patch")), "nobody said done");
     }
     assert_eq!(running.stop(), 0);
+}
+
+/// Regression: two seconds after they were saved, the first ran as plain text without its blocker and its profile, and
+/// the second as an agent without a task.
+#[test]
+fn a_file_that_never_ends_its_front_matter_or_is_empty_never_runs_and_says_what_to_do() {
+    let project = Project::new();
+    project
+        .write("issues/Todo/OPEN.md", "---\ntitle: unclosed\nblocked_by: [BLK]\nprofile: nosuch\n\n```sh\ntrue\n```\n");
+    project.write("issues/Todo/NIL.md", "\n");
+    for name in ["OPEN", "NIL"] {
+        let old = std::fs::FileTimes::new().set_modified(std::time::SystemTime::now() - Duration::from_secs(60));
+        let path = project.dir().join(format!("issues/Todo/{name}.md"));
+        std::fs::File::options().write(true).open(path).expect("file").set_times(old).expect("times");
+    }
+    let output = project.run(&["--once"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "somebody has to mend them: {said}");
+    for words in ["add a line `---` below its last key", "the file is empty; write into it"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(project.exists("issues/Todo/OPEN.md") && project.exists("issues/Todo/NIL.md"));
+    assert!(!project.dir().join(".symphony/runs").read_dir().is_ok_and(|mut runs| runs.next().is_some()), "{said}");
+}
+
+/// Regression: the log said that none of them runs, while one did.
+#[test]
+fn a_file_that_breaks_or_is_doubled_while_its_issue_runs_is_said_not_to_stop_the_run() {
+    let (project, running, _) = asking();
+    let whole = project.read("issues/Todo/E-1.md");
+    project.write("issues/Backlog/E-1.md", &whole);
+    running.until_state("it to be shown", |state| state["tracker"]["ambiguous"].to_string().contains("E-1.md"));
+    until("the log", || running.log().contains("its run goes on, and cannot be finished until one is left"));
+    let page = running.client().get("/").body;
+    assert!(page.contains("its run goes on, and cannot be finished until that is mended"), "{page}");
+    std::fs::remove_file(project.dir().join("issues/Backlog/E-1.md")).expect("removed");
+    running.until_state("one to be left", |state| !state["tracker"]["ambiguous"].to_string().contains("E-1.md"));
+    project.write("issues/Todo/E-1.md", "---\ntitle: [\n---\n");
+    until("the log", || running.log().contains("its run goes on, and cannot be finished until the file is mended"));
+    project.write("issues/Todo/E-1.md", &whole);
+    assert!(!running.log().contains("none of them runs"), "{}", running.log());
+    finishes_in_its_first_run(&project, running);
 }

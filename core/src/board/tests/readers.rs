@@ -218,6 +218,7 @@ fn every_reason_has_a_word_and_a_sentence_of_its_own() {
         NotNow::Holding,
         NotNow::Terminal,
         NotNow::OnHold,
+        NotNow::DoubtfulKey("unknown key `blocked-by`".into()),
         NotNow::MissingLabel("go".into()),
         NotNow::AwaitingAnswer,
         NotNow::BlockedBy(name(), state()),
@@ -246,6 +247,7 @@ fn every_reason_has_a_word_and_a_sentence_of_its_own() {
         NotNow::NoBudgetRoom,
         NotNow::Closed(Closed::WorkflowBroken),
         NotNow::Closed(Closed::NoSandbox("no user namespaces".into())),
+        NotNow::Closed(Closed::NoSource("no commit".into())),
         NotNow::Draining,
     ];
     let words: BTreeSet<&str> = all.iter().map(NotNow::code).collect();
@@ -470,4 +472,20 @@ fn an_issue_that_waits_for_a_trial_is_not_left_to_a_person_and_one_without_a_san
     };
     assert_eq!(settled(Closed::TryingSandbox("qemu is being tried".into())), None);
     assert_eq!(settled(Closed::NoSandbox("nothing works".into())), Some(Settled::NeedsHuman));
+}
+
+/// A run under way is not stopped over it: nobody knows what was meant.
+#[test]
+fn an_issue_in_doubt_does_not_start_and_waits_for_a_person_and_its_run_goes_on() {
+    let odd = crate::issue::Oddity { line: 2, column: 1, message: "unknown key `blocked-by`".into(), holds: true };
+    let doubtful = Issue { oddities: vec![odd], ..issue("A", "Todo") };
+    let mut w = World::new();
+    w.look(std::slice::from_ref(&doubtful));
+    assert!(w.board.claims().next().is_none(), "it started");
+    assert_eq!(w.board.verdict(&doubtful, Tick(0), &w.policy).expect_err("held").code(), "doubtful-key");
+    assert_eq!(w.board.settled(Tick(0), &w.policy), Some(Settled::NeedsHuman));
+    w.look(&[issue("A", "Todo")]);
+    assert!(w.board.claims().next().is_some_and(|(_, claim)| claim.run().is_some()), "mended, it starts");
+    w.look(&[doubtful]);
+    assert!(matches!(w.board.claims().next(), Some((_, Claim::Running { .. }))), "{:?}", w.board.claims().next());
 }

@@ -69,6 +69,8 @@ fn whatever_is_not_one_hello_with_one_name_is_refused() {
     assert_eq!(server_name(&records(&other, 50)), Err(BadHello::Malformed), "another message");
     let followed = [honest(), vec![1, 0, 0, 0]].concat();
     assert_eq!(server_name(&records(&followed, 16_000)), Err(BadHello::Malformed), "two in one record");
+    // Found by the fuzzer: it had begun as TLS.
+    assert_eq!(server_name(&[22, 3, 1, 0, 1, 1, 22, 7]), Err(BadHello::Malformed), "a record of another version");
     assert_eq!(server_name(&[22, 3, 1, 0, 0]), Err(BadHello::Malformed), "an empty record");
     let endless = records(&[&[1, 0, 0x3f, 0][..], &[0; 20_000]].concat(), 1);
     assert_eq!(server_name(&endless[..HELLO_MAX]), Err(BadHello::TooLong));
