@@ -98,8 +98,7 @@ impl Board {
     pub(super) fn withdraw_at_rest(&mut self, policy: &Policy, out: &mut Vec<Command>) {
         let at_rest = |id: &&IssueId| {
             let role = self.state_of(id).map(|state| policy.states.role(state));
-            let ours = self.claims.contains_key(*id) || self.unconfirmed.contains_key(*id);
-            role.is_some_and(|role| role != Role::Active) && !ours
+            role.is_some_and(|role| role != Role::Active) && !self.claims.contains_key(*id) && self.is_certain(id)
         };
         let due: Vec<IssueId> = self.asked.keys().filter(at_rest).cloned().collect();
         for id in due {

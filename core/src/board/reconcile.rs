@@ -112,11 +112,16 @@ impl Board {
     fn grant_at_rest(&mut self, policy: &Policy) {
         let at_rest = |issue: &&Issue| policy.states.role(&issue.state) != Role::Active;
         let known = self.issues.values().filter(at_rest).map(|issue| issue.id.clone());
-        let ours = |id: &IssueId| self.claims.contains_key(id) || self.unconfirmed.contains_key(id);
-        let due: Vec<IssueId> = known.filter(|id| !ours(id)).collect();
+        let due: Vec<IssueId> = known.filter(|id| !self.claims.contains_key(id) && self.is_certain(id)).collect();
         for id in due {
             self.grant(&id);
         }
+    }
+
+    /// Whether the newest good look says where this issue stands. What is known of any other is where it stood once: that
+    /// decides nothing, least of all what cannot be undone.
+    pub(super) fn is_certain(&self, id: &IssueId) -> bool {
+        !self.unconfirmed.contains_key(id) && !self.elsewhere.contains(id) && !self.unseen.contains(id)
     }
 
     /// Whether the file is there but cannot be read as this issue now: half-saved, or two of a name. What the file of
@@ -161,7 +166,7 @@ impl Board {
 
     /// Holds one claim against what the disk says now.
     fn check_claim(&mut self, id: &IssueId, policy: &Policy, out: &mut Vec<Command>) {
-        if self.unconfirmed.contains_key(id) || self.elsewhere.contains(id) || self.unseen.contains(id) {
+        if !self.is_certain(id) {
             return;
         }
         let (Some(claim), Some(issue)) = (self.claims.get(id), self.issues.get(id)) else { return };
@@ -212,7 +217,7 @@ impl Board {
             .values()
             .filter(|i| policy.states.role(&i.state) == Role::Terminal)
             .filter(|i| !self.claims.contains_key(&i.id) && !self.swept.contains(&i.id))
-            .filter(|i| !self.unconfirmed.contains_key(&i.id))
+            .filter(|i| self.is_certain(&i.id))
             .cloned()
             .collect();
         for issue in due {
@@ -313,7 +318,7 @@ impl Board {
             .parked
             .iter()
             .filter(|(id, parked)| is_over(id, &parked.reason) && !self.claims.contains_key(*id))
-            .filter(|(id, _)| !self.unconfirmed.contains_key(*id))
+            .filter(|(id, _)| self.is_certain(id))
             .map(|(id, parked)| (id.clone(), parked.clone()))
             .collect();
         for (issue, parked) in due {

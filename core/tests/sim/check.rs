@@ -68,6 +68,7 @@ impl World {
                 claims(&self.board),
                 self.policy
             );
+            commands.iter().for_each(|command| self.check_seen(command));
             for issue in self.board.issues() {
                 assert!(
                     self.board.verdict(issue, now, &self.policy).is_err(),
@@ -132,6 +133,24 @@ impl World {
             }
             Command::Withdraw(_) | Command::AnswerByDefault(_) => {}
             Command::Poll => assert!(!self.draining),
+        }
+    }
+
+    /// What a good look takes away for good, it saw at rest itself; where a file stood once says nothing.
+    fn check_seen(&self, command: &Command) {
+        let rests = |id: &IssueId, roles: &[Role]| {
+            self.seen.get(id).is_some_and(|state| roles.contains(&self.policy.states.role(state)))
+        };
+        match command {
+            Command::RemoveWorkspace(issue) => {
+                assert!(rests(&issue.id, &[Role::Terminal]), "the workspace of {} goes unseen", issue.id);
+            }
+            // Or its file was missing for so long that the board gave it up.
+            Command::Withdraw(id) => {
+                let given_up = self.board.issue(id).is_none();
+                assert!(given_up || rests(id, &[Role::Holding, Role::Terminal]), "the question of {id} goes unseen");
+            }
+            _ => {}
         }
     }
 

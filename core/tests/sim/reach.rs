@@ -35,7 +35,7 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
     ("move", &["back", "park failed", "back failed", "workspace gone"]),
     ("question", &["asked anew", "answered", "withdrawn", "by default", "kept by a restart", "open under a failure"]),
     ("retry", &["kept by a restart"]),
-    ("after", &["awaiting-answer", "cut-off", "provider-paused", "provider-login"]),
+    ("after", &["awaiting-answer", "cut-off", "provider-paused", "provider-login", "budget-busy"]),
     ("look", &["good", "failed", "torn"]),
     (
         "why",
@@ -48,6 +48,7 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
             "profile-refused",
             "awaiting-answer",
             "provider-paused",
+            "no-budget-room",
             "no-credential",
             "image-missing",
             "image-unclear",

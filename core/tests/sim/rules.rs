@@ -5,11 +5,12 @@ use jiff::civil::date;
 use symphony_core::board::{Closed, Memory, ModelAccess, NoModel, Policy, Profiles, Refusal};
 use symphony_core::broker::Provider;
 use symphony_core::broker::quota::Pause;
-use symphony_core::ids::StateName;
+use symphony_core::ids::{IssueId, StateName};
 use symphony_core::spend::{Cap, Caps, Met, Scope, Standing, Unit};
 use symphony_core::workflow::{Budget, OnBlockerCancelled, Role, StateRule, States};
 
 use crate::choices::Choices;
+use crate::world::NAMES;
 
 pub(crate) fn policy(choices: &mut Choices) -> Policy {
     let active = |max_concurrent| StateRule { max_concurrent, ..StateRule::of(Role::Active) };
@@ -52,13 +53,14 @@ pub(crate) fn policy(choices: &mut Choices) -> Policy {
     }
 }
 
-/// Caps that a reload raises, lowers or takes away, and days.
+/// Caps that a reload raises, lowers or takes away, days, and issues without room beside the requests of others.
 fn spend(choices: &mut Choices) -> Standing {
     let cap = Cap { tokens: choices.one(&[Some(100), Some(200), None]), money: None };
     let today = choices.one(&[date(2026, 1, 31), date(2026, 2, 1)]);
     let spend = Standing { today, caps: Caps { issue: cap, day: cap, workflow: cap }, ..Standing::default() };
     let shut = choices.rarely(8).then(|| met(&spend, Scope::Day));
-    Standing { shut, ..spend }
+    let crowded_out = NAMES.iter().filter(|_| choices.rarely(10)).map(|name| IssueId((*name).into())).collect();
+    Standing { shut, crowded_out, ..spend }
 }
 
 /// A cap of this scope, met now.

@@ -406,8 +406,9 @@ impl World {
         let end = match end {
             5..=8 => RunEnd::TurnsUsed,
             9 if self.choices.rarely(50) => {
-                let causes = [StopCause::ProviderPaused, StopCause::ProviderLogin];
-                RunEnd::Stopped(self.choices.one(&causes)(Provider::Anthropic))
+                let causes =
+                    [StopCause::ProviderPaused, StopCause::ProviderLogin].map(|cause| cause(Provider::Anthropic));
+                RunEnd::Stopped(self.choices.one(&[causes[0], causes[1], StopCause::BudgetBusy]))
             }
             9 => RunEnd::NoLongerActive,
             10 if self.choices.rarely(50) => {
@@ -569,6 +570,8 @@ impl World {
         self.torn.clear();
         self.policy.closed = None;
         self.policy.spend.shut = None;
+        // Requests end.
+        self.policy.spend.crowded_out.clear();
         self.policy.interval_ms = self.policy.interval_ms.max(600_000);
         self.policy.max_concurrent = self.policy.max_concurrent.max(1);
         if self.draining || self.live.values().any(|live| live.wedged) {

@@ -217,3 +217,26 @@ fn a_run_that_was_stopped_when_the_tracker_changed_is_not_looked_for_in_the_new_
     );
     assert_eq!(w.board.counters(&id("A")).since_grant().sessions, 1, "and nobody granted anything");
 }
+
+#[test]
+fn a_file_seen_cancelled_before_its_run_ended_and_missing_since_grants_withdraws_and_cleans_nothing() {
+    let mut w = World::new();
+    w.look(&[issue("A", "Todo")]);
+    w.step(Event::TurnBegan(RunId(1), 1));
+    w.step(Event::Asked(RunId(1), None));
+    w.step(Event::LookWanted);
+    w.step(Event::RunEnded(RunId(1), RunEnd::TurnsUsed, None));
+    let used = w.board.counters(&id("A"));
+    // Regression, found by the simulation (seed 121390): on the second look all three were done for good.
+    // The look that was under way when the run ended says nothing about it, nor does one that does not find the file.
+    assert_eq!(w.step(scan(&[issue("A", "Done")])), [Command::Poll]);
+    assert_eq!(w.look(&[]), [], "where it stood before says nothing");
+    assert!(w.board.is_asked(&id("A")));
+    assert_eq!(w.board.counters(&id("A")), used);
+    w.look(&[issue("A", "Todo")]);
+    assert_eq!((w.board.is_asked(&id("A")), w.board.counters(&id("A"))), (true, used), "nobody decided anything");
+    // Seen there, it is finished.
+    let commands = w.look(&[issue("A", "Done")]);
+    assert!(matches!(commands[..], [Command::Withdraw(_), Command::RemoveWorkspace(_)]), "{commands:?}");
+    assert_eq!(w.board.counters(&id("A")).since_grant().sessions, 0);
+}
