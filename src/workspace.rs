@@ -331,7 +331,7 @@ impl Workspaces {
     }
 
     fn marker_path(&self, key: &WorkspaceKey) -> PathBuf {
-        self.root.join(OURS).join(format!("{}.json", key.as_str()))
+        marks(&self.root).join(format!("{}.json", key.as_str()))
     }
 
     /// Our marker of `key`; another instance's or an unreadable one counts as none.
@@ -363,9 +363,14 @@ impl Workspaces {
     }
 }
 
+/// Where below `root` the marks of workspaces are.
+pub(crate) fn marks(root: &Path) -> PathBuf {
+    root.join(OURS)
+}
+
 /// Where below `root` workspaces are filled before they are in their place.
 pub(crate) fn making(root: &Path) -> PathBuf {
-    root.join(OURS).join("making")
+    marks(root).join("making")
 }
 
 /// Where below `root` workspaces of this instance are while they are deleted. Whatever is there is half a workspace.

@@ -9,13 +9,16 @@ use symphony_core::workflow::Workflow;
 use crate::files::{WRITING, remove_tree};
 use crate::layout::Layout;
 use crate::tracker::markdown::is_draft;
+use crate::workspace::marks;
 
 /// Removes them wherever we write. For a start that holds the workflow's and the tracker's locks, before anything is
 /// written: then none of them is in use. What cannot be removed is said, and stays. Blocking.
 pub fn remove_drafts(layout: &Layout, workflow: &Workflow) {
     let own = [layout.root().to_owned(), layout.marks(), layout.patches()];
     let airlocks = entries(&layout.airlocks()).into_iter().map(|(_, path)| path);
-    for dir in own.into_iter().chain(airlocks) {
+    // Elsewhere another symphony may have its workspaces beside ours, and write about them now.
+    let workspaces = Some(&workflow.workspace.root).filter(|root| root.starts_with(layout.root()));
+    for dir in own.into_iter().chain(airlocks).chain(workspaces.map(|root| marks(root))) {
         remove_those(&dir, |name| name.strip_prefix(WRITING).is_some_and(is_random));
     }
     for state in workflow.states.rules.keys() {
