@@ -119,7 +119,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let (world, nudges) = World::new(file, parts, roots, broker.changes());
     let first = world.look().await;
     let (tracker, in_force) = (world.tracker(), Arc::new(world.in_force()));
-    let begin = workspace::begin(&git, &workflow).await.ok();
+    let begin = workspace::soon(workspace::begin(&git, &workflow)).await.and_then(Result::ok);
     let facts = Facts { workflow_path: path.display().to_string(), once: arguments.once, book };
     let (no_sandbox, sandbox, warnings) = (first.closed.clone(), first.sandbox.clone(), first.warnings.clone());
     let kept = journal.clone();

@@ -20,7 +20,7 @@ mod clone;
 mod ground;
 
 pub use clone::{Begin, IDENTITY, begin};
-pub use ground::Ground;
+pub use ground::{Ground, soon};
 
 /// Our own directory inside the root; no issue's key may be this.
 const OURS: &str = ".symphony";

@@ -420,9 +420,12 @@ pub struct Patches {
 }
 
 impl Patches {
-    /// The path of an issue's patch, if it is there.
+    /// The path of an issue's patch, if it is there; outside git, where a patch has nothing to be applied to, of the tar
+    /// beside it.
     pub fn of(&self, identifier: &Identifier) -> Option<String> {
-        let name = WorkspaceKey::of(identifier).ok()?.patch_name();
+        let patch = WorkspaceKey::of(identifier).ok()?.patch_name();
+        let tar = patch.strip_suffix(".patch").map(|stem| format!("{stem}.tar"));
+        let name = tar.filter(|tar| self.names.contains(tar)).unwrap_or(patch);
         self.names.contains(&name).then(|| format!("{}/{name}", self.dir))
     }
 }

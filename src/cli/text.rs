@@ -1,8 +1,11 @@
 //! Explanations as text for a terminal: dense, aligned, without colour. Pure; the caller makes each line harmless.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use symphony_core::budget::Spoken;
 
+use crate::handoff::patch::command;
 use crate::operator::{Answer, Explanation, Of};
 
 /// Columns kept for names: a longer one pushes its line, not all lines.
@@ -140,7 +143,7 @@ fn detail(one: &Explanation, now: Timestamp) -> Vec<String> {
             fact("", &format!("of the present allowance; {ever} runs in all"));
         }
     }
-    one.patch.iter().for_each(|patch| fact("patch", &format!("git am {patch}")));
+    one.patch.iter().for_each(|patch| fact("patch", &command(Path::new(patch))));
     one.models.iter().for_each(|models| fact("models", models));
     one.remedy.iter().for_each(|remedy| fact("next", remedy));
     lines

@@ -52,8 +52,11 @@ impl<H: Hands> Conductor<H> {
         let (cards, _) = self.facts.book.entries();
         let issues: BTreeSet<IssueId> = cards.into_iter().map(|card| card.issue).collect();
         let state = |id: &IssueId| self.board.issue(id).map(|issue| self.workflow.states.role(&issue.state));
-        let mut over: BTreeSet<IssueId> =
-            issues.iter().filter(|id| state(id) == Some(Role::Terminal)).cloned().collect();
+        let mut over: BTreeSet<IssueId> = issues
+            .iter()
+            .filter(|id| state(id) == Some(Role::Terminal) && self.board.is_certain(id))
+            .cloned()
+            .collect();
         let strays: BTreeSet<IssueId> = issues.into_iter().filter(|id| self.is_stray(id)).collect();
         over.extend(strays.intersection(&self.strays).cloned());
         self.strays = strays;

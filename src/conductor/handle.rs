@@ -70,8 +70,8 @@ pub enum Request {
         identifier: Identifier,
         /// By how much, as it was typed.
         amount: String,
-        /// What was allowed when the person decided; `None`: when the issue was put aside.
-        seen: Option<u64>,
+        /// What the person saw.
+        seen: SeenCap,
         /// Which way it came.
         by: By,
         /// What is allowed now, or why nothing was raised.
@@ -86,6 +86,15 @@ pub enum About {
     Card(u64),
     /// Whatever they name, in place of what was decided before.
     Named(Named),
+}
+
+/// The cap that a person saw when they decided, as far as they say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenCap {
+    /// The key of the workflow.
+    pub key: Option<String>,
+    /// What was allowed.
+    pub allowed: Option<u64>,
 }
 
 /// A budget that was raised.
@@ -260,7 +269,7 @@ impl Handle {
         told.await.map_err(|_| HostError::ShuttingDown)?
     }
 
-    /// Allows more of the budget that an issue was put aside for; `seen` is what was allowed when the person decided.
+    /// Allows more of the budget that keeps an issue waiting; `seen` is what the person saw when they decided.
     ///
     /// # Errors
     /// When there is nothing to raise, somebody was faster, or it is no amount.
@@ -268,7 +277,7 @@ impl Handle {
         &self,
         identifier: Identifier,
         amount: String,
-        seen: Option<u64>,
+        seen: SeenCap,
         by: By,
     ) -> Result<Raised, RaiseError> {
         let (reply, told) = oneshot::channel();

@@ -59,7 +59,7 @@ impl<H: Hands> Conductor<H> {
                 Err(error) => drop(reply.send(Err(error))),
             },
             Request::Raise { identifier, amount, seen, by, reply } => {
-                self.raise(identifier, &amount, seen, by, reply);
+                self.raise(identifier, &amount, &seen, by, reply);
             }
         }
     }

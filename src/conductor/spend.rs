@@ -7,7 +7,7 @@ use symphony_core::spend::{Amount, Met, Raise, Raising};
 use symphony_core::steering::By;
 use tokio::sync::oneshot;
 
-use super::handle::{RaiseError, Raised};
+use super::handle::{RaiseError, Raised, SeenCap};
 use super::{Conductor, Hands, Message};
 use crate::metering::Unraised;
 
@@ -31,7 +31,7 @@ impl<H: Hands> Conductor<H> {
         &self,
         identifier: Identifier,
         amount: &str,
-        seen: Option<u64>,
+        seen: &SeenCap,
         by: By,
         reply: oneshot::Sender<Result<Raised, RaiseError>>,
     ) {
@@ -66,7 +66,7 @@ impl<H: Hands> Conductor<H> {
         &self,
         identifier: &Identifier,
         amount: &str,
-        seen: Option<u64>,
+        seen: &SeenCap,
     ) -> Result<(IssueId, Met, u64), RaiseError> {
         let issue = self.issue_called(identifier).ok_or_else(|| RaiseError::NoSuchIssue(identifier.clone()))?;
         let verdict = self.board.issue(&issue).map(|issue| self.board.verdict(issue, self.now(), &self.policy));
@@ -80,9 +80,13 @@ impl<H: Hands> Conductor<H> {
             _ => return Err(RaiseError::NotMet(identifier.clone())),
         };
         let now = self.metering.in_the_way(&issue, &met).ok_or_else(|| RaiseError::Already(identifier.clone()))?;
-        if seen.is_some_and(|seen| seen < now.allowed) {
+        let is_another = seen.key.as_ref().is_some_and(|key| key != now.key());
+        if is_another || seen.allowed.is_some_and(|allowed| allowed < now.allowed) {
             let allowed = Amount(now.unit, now.allowed);
-            let text = format!("{} was changed meanwhile: it is {allowed} now; say by how much more", now.key());
+            let text = match is_another {
+                true => format!("what keeps it waiting is {} now, which is {allowed}; say by how much more", now.key()),
+                false => format!("{} was changed meanwhile: it is {allowed} now; say by how much more", now.key()),
+            };
             return Err(RaiseError::Amount(text));
         }
         let amount = now.unit.parse(amount).map_err(RaiseError::Amount)?;

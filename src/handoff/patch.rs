@@ -13,6 +13,7 @@ use crate::airlock::{Airlock, AirlockError};
 use crate::failpoint::{Phase, reach};
 use crate::files::{create_private_dir, draft, persist, set_aside};
 use crate::git::{Call, GitError, Oid};
+use crate::log::typed;
 use crate::process::Sink;
 
 mod proof;
@@ -93,11 +94,14 @@ pub struct Patch {
 impl Patch {
     /// How a person takes the work, as one types it into a shell. Outside git a patch has nothing to be applied to.
     pub fn command(&self) -> String {
-        match &self.tar {
-            Some(tar) => format!("{UNPACK}{}", tar.display()),
-            None => format!("{APPLY}{}", self.path.display()),
-        }
+        command(self.tar.as_ref().unwrap_or(&self.path))
     }
+}
+
+/// How a person takes the work from this file, as one types it into a shell.
+pub fn command(path: &Path) -> String {
+    let word = if path.extension().is_some_and(|end| end == "tar") { UNPACK } else { APPLY };
+    format!("{word}{}", typed(path))
 }
 
 /// How the contents of files are written into a patch.
@@ -174,7 +178,7 @@ pub async fn there(dir: &Path) -> Patches {
         let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
         entries
             .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| name.ends_with(".patch"))
+            .filter(|name| [".patch", ".tar"].iter().any(|end| name.ends_with(end)))
             .collect()
     });
     Patches { dir: dir.display().to_string(), names: names.await.unwrap_or_default() }

@@ -12,7 +12,7 @@ use symphony_core::steering::By;
 use super::place::is_same_file;
 use super::serve::{named, unknown};
 use super::wire::{Refusal, Request, VERSION};
-use crate::conductor::handle::{Handle, RaiseError, Raised};
+use crate::conductor::handle::{Handle, RaiseError, Raised, SeenCap};
 
 /// The answer: what is allowed from now on.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,7 +56,9 @@ pub(super) async fn respond(request: &Request, handle: &Handle) -> Result<Allowe
         let message = format!("{identifier} was put aside for {}, which counts {counts}", met.key());
         return Err(Refusal::new("wrong-unit", message, format!("say by how much with {flag}")));
     }
-    let raised = handle.raise(identifier.clone(), amount, met.map(|met| met.allowed), By::Cli).await;
+    let seen = met
+        .map_or_else(SeenCap::default, |met| SeenCap { key: Some(met.key().to_owned()), allowed: Some(met.allowed) });
+    let raised = handle.raise(identifier.clone(), amount, seen, By::Cli).await;
     let Raised { key, by } = raised.map_err(|error| refused(&error, &identifier.0))?;
     Ok(Allowed { v: VERSION, identifier: identifier.0, budget: key.to_owned(), raised_by: by.to_string() })
 }

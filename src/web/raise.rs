@@ -18,7 +18,7 @@ use super::api::{ANSWER_DEADLINE, SETTLE_DEADLINE};
 use super::error::ApiError;
 use super::guard::{self, Caller, Made};
 use super::{App, Shared, page};
-use crate::conductor::handle::{RaiseError, Raised};
+use crate::conductor::handle::{RaiseError, Raised, SeenCap};
 
 /// An amount, as text or as a number.
 #[derive(Deserialize)]
@@ -33,6 +33,8 @@ struct Asked {
     amount: Option<Typed>,
     /// What was allowed when the person decided.
     seen: Option<u64>,
+    /// The key of the cap that the person saw.
+    budget: Option<String>,
     #[serde(default)]
     csrf: String,
 }
@@ -62,7 +64,8 @@ pub(super) async fn raise(
         Some(Typed::Number(number)) => number.to_string(),
         None => String::new(),
     };
-    let raised = timeout(ANSWER_DEADLINE, app.handle.raise(Identifier(id.clone()), amount.clone(), asked.seen, by));
+    let seen = SeenCap { key: asked.budget, allowed: asked.seen };
+    let raised = timeout(ANSWER_DEADLINE, app.handle.raise(Identifier(id.clone()), amount.clone(), seen, by));
     let outcome = match raised.await {
         Ok(raised) => raised.map_err(refused),
         Err(_) => Err(ApiError::unavailable("the conductor did not answer in time; look before you send it again")),

@@ -191,7 +191,7 @@ impl House {
                         let _ = reply.send(taken);
                     }
                     Request::Raise { identifier, amount, seen, reply, .. } => {
-                        let told = match (identifier.0.as_str(), seen) {
+                        let told = match (identifier.0.as_str(), seen.allowed) {
                             ("SPENT-1", Some(1)) => Err(RaiseError::Already(identifier)),
                             ("SPENT-1", _) => Unit::Money
                                 .parse(&amount)

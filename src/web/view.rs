@@ -2,6 +2,8 @@
 //!
 //! Wording is 0.1.0's where it had any. Colour never stands alone: every pill says its word.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use symphony_core::board::LastRun;
 use symphony_core::explain;
@@ -13,7 +15,7 @@ use symphony_core::workflow::Role;
 use super::hosts;
 use super::say::SayForm;
 use super::words::{Piece, count, duration, link, pieces, short};
-use crate::handoff::patch::{APPLY, UNPACK};
+use crate::handoff::patch::{self, APPLY, UNPACK};
 
 /// Longest error line, in characters: the hint stands at its end.
 const MAX_ERROR: usize = 400;
@@ -261,7 +263,7 @@ impl Idle {
             title: row.title.clone(),
             state: row.state.0.clone(),
             reason: with_unheard(row.reason(), snapshot, &row.id),
-            command: snapshot.patches.of(&row.identifier).map(|path| format!("git am {path}")),
+            command: snapshot.patches.of(&row.identifier).map(|path| patch::command(Path::new(&path))),
             refused: refused(snapshot, &row.id),
         }
     }

@@ -104,7 +104,10 @@ async fn find_source(
         Ok(git_dir) => git_dir,
         // The workflow stands in no repository: work happens on plain files.
         Err(GitError::Failed { .. }) if settings.source.is_none() => return Ok(None),
-        Err(error) => return Err(WorkspaceError::NoSource { path: dir.to_owned(), reason: error.to_string() }),
+        Err(error @ GitError::Failed { .. }) => {
+            return Err(WorkspaceError::NoSource { path: dir.to_owned(), reason: error.to_string() });
+        }
+        Err(error) => return Err(error.into()),
     };
     // A bare repository has no top level; it is fetched from directly.
     let path = match ask("--show-toplevel").await {

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use symphony_core::board::Closed;
 use symphony_core::workflow::Workflow;
@@ -13,8 +14,16 @@ use super::WorkspaceError;
 use super::clone::{Begin, begin};
 use crate::git::Git;
 
+/// Longest question to git.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What decides over it.
 type Asked = (PathBuf, Option<PathBuf>, Option<String>, bool);
+
+/// The answer of git, unless it takes too long: its source may hang.
+pub async fn soon<T>(asked: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(PATIENCE, asked).await.ok()
+}
 
 /// What is known. Clones share it.
 #[derive(Clone, Debug)]
@@ -37,7 +46,8 @@ impl Ground {
         if self.found.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&asked) {
             return None;
         }
-        match begin(&self.git, workflow).await {
+        // A source that hangs must not keep symphony from looking at the issues.
+        match soon(begin(&self.git, workflow)).await? {
             // A directory may become a repository, and then one without a commit.
             Ok(Begin::Nothing(_)) => None,
             Ok(Begin::Commit | Begin::Hook) => {

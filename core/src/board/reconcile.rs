@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dispatch::routable;
 use super::ending::StopCause;
 use super::pace::Pace;
-use super::words::{Claim, Command, ParkReason, Parked, Plan, Policy};
+use super::words::{Claim, Closed, Command, ParkReason, Parked, Plan, Policy};
 use super::{Board, EndReason, NotNow, retry};
 use crate::budget;
 use crate::ids::{IssueId, RunId};
@@ -120,7 +120,7 @@ impl Board {
 
     /// Whether the newest good look says where this issue stands. What is known of any other is where it stood once: that
     /// decides nothing, least of all what cannot be undone.
-    pub(super) fn is_certain(&self, id: &IssueId) -> bool {
+    pub fn is_certain(&self, id: &IssueId) -> bool {
         !self.unconfirmed.contains_key(id) && !self.elsewhere.contains(id) && !self.unseen.contains(id)
     }
 
@@ -274,7 +274,9 @@ impl Board {
                     | NotNow::BlockedBy(..)
                     | NotNow::UnknownBlocker(_)
                     | NotNow::BlockerCancelled(..)
-                    | NotNow::BlockerCycle(_),
+                    | NotNow::BlockerCycle(_)
+                    | NotNow::DoubtfulKey(_)
+                    | NotNow::Closed(Closed::NoSandbox(_) | Closed::NoSource(_)),
                 ) => {
                     self.claims.remove(&id);
                 }

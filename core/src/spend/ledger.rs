@@ -284,7 +284,8 @@ impl Ledger {
         let allowed = self.allowed(&place, met.unit, caps).filter(|_| !is_past);
         let now = allowed.map(|allowed| Met { allowed, used: self.used(&place).of(met.unit).max(met.used), ..*met });
         let others = [Place::Issue(issue.clone()), Place::Workflow, Place::Day(today)];
-        now.filter(|met| met.lacks() > 0)
+        // One whose issue could not be brought back waits for the next change of it.
+        now.filter(|now| now.lacks() > 0 || now.allowed <= met.allowed)
             .or_else(|| others.iter().find_map(|place| self.nothing_left(place, today, caps)))
             .or_else(|| {
                 let met = self.shut(today, caps)?;

@@ -183,7 +183,11 @@ fn an_issue_that_has_nothing_left_is_told_and_a_removed_cap_is_over() {
     ledger.raise(Raise { place: Place::Issue(issue("A")), unit: Unit::Tokens, by: 1 });
     let raised = Standing { raised: ledger.raised_issues(&caps), ..standing };
     assert!(raised.is_over(&issue("A"), &met) && ledger.used_up(TODAY, &caps).is_empty());
-    assert!(!raised.is_over(&issue("A"), &raised.renewed(&issue("A"), &met)), "only the next change counts");
+    let renewed = raised.renewed(&issue("A"), &met);
+    assert!(!raised.is_over(&issue("A"), &renewed), "only the next change counts");
+    // Regression: an issue that could not be brought back could not be raised any more.
+    let now = ledger.in_the_way(&issue("A"), &renewed, TODAY, &caps).expect("it waits for the next change");
+    assert_eq!((now.least().as_str(), now.enough(0).is_err(), now.enough(1)), ("more than 0 tokens", true, Ok(())));
 }
 
 #[test]

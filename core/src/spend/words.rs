@@ -52,7 +52,8 @@ const ALL: [(Scope, Unit, &str, &str); 6] = [
 ];
 
 impl Met {
-    /// How much more has to be allowed for the request that did not fit, or else for any.
+    /// How much more has to be allowed for the request that did not fit, or else for any. 0: there is room, as after a raise
+    /// whose issue could not be brought back.
     pub fn lacks(&self) -> u64 {
         self.used.saturating_add(self.asked.max(1)).saturating_sub(self.allowed)
     }
@@ -60,7 +61,8 @@ impl Met {
     /// The least raise that helps, as a person may type it: `at least $0.20`. What the next request takes is not always
     /// known.
     pub fn least(&self) -> String {
-        let (word, least) = if self.asked > 0 { ("at least", self.lacks()) } else { ("more than", self.lacks() - 1) };
+        let lacks = self.lacks().max(1);
+        let (word, least) = if self.asked > 0 { ("at least", lacks) } else { ("more than", lacks - 1) };
         match self.unit {
             Unit::Tokens => format!("{word} {}", Amount(Unit::Tokens, least)),
             Unit::Money => format!("{word} {}", Money(least).rounded_up()),
@@ -72,7 +74,7 @@ impl Met {
     /// # Errors
     /// It does not; a sentence that says how much would.
     pub fn enough(&self, by: u64) -> Result<(), String> {
-        if by >= self.lacks() {
+        if by >= self.lacks().max(1) {
             return Ok(());
         }
         let amount = |of| match self.unit {

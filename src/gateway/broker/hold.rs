@@ -146,25 +146,24 @@ impl Door {
             self.tell("model_limited", || said.clone());
             return Refusal::new(400, said);
         }
-        if ends_run && own && self.0.over.borrow().is_none() {
-            in_vain.sent_away(issue).await;
-        }
         self.tell("model_limited", || said.clone());
-        if ends_run {
-            self.end_run(StopCause::ProviderPaused(provider));
+        // Of several requests of one run, one ends it and counts.
+        if ends_run && self.end_run(StopCause::ProviderPaused(provider)) && own {
+            in_vain.sent_away(issue).await;
         }
         Refusal::new(429, said)
     }
 
-    /// The run hears of it before its agent does, so what that makes of it is no failure. The first reason stands.
-    pub(super) fn end_run(&self, cause: StopCause) {
+    /// The run hears of it before its agent does, so what that makes of it is no failure. The first reason stands; whether
+    /// it is this one.
+    pub(super) fn end_run(&self, cause: StopCause) -> bool {
         self.0.over.send_if_modified(|over| match over {
             Some(_) => false,
             None => {
                 *over = Some(cause);
                 true
             }
-        });
+        })
     }
 }
 

@@ -88,11 +88,10 @@ impl Door {
                 format!("{said}; so it was for {MOST} runs of this issue in a row, and none was answered: a failure");
             return Refusal::new(400, said);
         }
-        if self.0.over.borrow().is_none() {
+        if self.end_run(StopCause::BudgetBusy) {
+            self.0.purse.metering.crowd_out(wanted.clone());
             in_vain.sent_away(issue).await;
-            self.0.purse.metering.crowd_out(wanted);
         }
-        self.end_run(StopCause::BudgetBusy);
         Refusal::new(503, format!("{said}; the run ends, and goes on when one of them has ended"))
     }
 }

@@ -73,7 +73,8 @@ fn a_cap_that_is_met_refuses_and_parks_and_a_form_of_the_inbox_raises_it() {
         let at = page.split_once(&format!("name=\"{name}\" value=\"")).expect("a field").1;
         at.split('"').next().expect("a value").to_owned()
     };
-    let form = |amount: &str| format!("csrf={}&seen={}&amount={amount}", value("csrf"), value("seen"));
+    let saw = |name: &str| format!("{name}={}", value(name));
+    let form = |amount: &str| format!("{}&{}&{}&amount={amount}", saw("csrf"), saw("seen"), saw("budget"));
     let send = |amount: &str| {
         let headers = [("Content-Type", "application/x-www-form-urlencoded")];
         client.send("POST", "/api/v1/issues/A-1/raise", &headers, &form(amount))
@@ -118,6 +119,11 @@ fn a_raise_that_is_too_small_is_refused_in_words_and_the_issue_can_still_be_rais
     let page = running.client().get("/api/v1/partials/attention").body;
     assert!(page.contains("name=\"seen\" value=\"500\"") && page.contains("tokens, at least "), "{page}");
     assert_eq!(raise("500").status, 400, "as much as there was, which did not reach");
+    // Regression: whoever saw another cap, on an old page, raised the one that is in the way now.
+    let old = json!({"amount": "1000000", "seen": 900, "budget": "budget.day.tokens"});
+    let old = running.post("/api/v1/issues/A-1/raise", &old);
+    let said = old.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(old.status == 400 && said.contains("what keeps it waiting is budget.tokens now"), "{said}");
     assert_eq!(number(&project, "SELECT count(*) FROM raises"), 0);
     assert_eq!(raise("1000000").status, 202);
     until("the issue to be done", || project.exists("issues/Done/A-1.md") || running.ended());

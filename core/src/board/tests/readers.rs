@@ -489,3 +489,25 @@ fn an_issue_in_doubt_does_not_start_and_waits_for_a_person_and_its_run_goes_on()
     w.look(&[doubtful]);
     assert!(matches!(w.board.claims().next(), Some((_, Claim::Running { .. }))), "{:?}", w.board.claims().next());
 }
+
+/// Regression: its claim stayed, and with it a slot, and nothing was ever settled.
+#[test]
+fn an_issue_that_came_into_doubt_while_it_ran_gives_its_slot_back_when_its_next_run_is_due() {
+    let odd = crate::issue::Oddity { line: 2, column: 1, message: "unknown key `blocked-by`".into(), holds: true };
+    let doubtful = Issue { oddities: vec![odd], ..issue("A", "Todo") };
+    for closed in [None, Some(Closed::NoSource("no commit".into()))] {
+        let mut w = World::new();
+        w.policy.max_concurrent = 1;
+        w.look(&[issue("A", "Todo")]);
+        w.step(Event::TurnBegan(RunId(1), 1));
+        w.step(Event::RunEnded(RunId(1), RunEnd::TurnsUsed, None));
+        let again = if closed.is_some() { issue("A", "Todo") } else { doubtful.clone() };
+        w.policy.closed = closed;
+        w.now = Tick(w.now.0 + 3_600_000);
+        let started = starts(&w.look(&[again.clone(), issue("B", "Todo")]));
+        assert_eq!(started.len(), usize::from(w.policy.closed.is_none()), "B has the slot");
+        assert!(w.board.claims().all(|(id, _)| id.0 != "A"), "{:?}", w.board.claims().collect::<Vec<_>>());
+        w.look(&[again]);
+        assert_eq!(w.board.settled(w.now, &w.policy).is_some(), w.policy.closed.is_some());
+    }
+}
