@@ -33,6 +33,15 @@ impl Answer {
 }
 
 impl Client {
+    /// A browser that followed the login link, and the cookie that it sends.
+    pub(crate) fn browser(&self) -> (Self, String) {
+        let browser = Self { bearer: None, ..self.clone() };
+        let answer = browser.get(&format!("/login?token={}", self.bearer.as_deref().expect("a token")));
+        let cookie = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
+        let pair = cookie.split(';').next().expect("a pair").to_owned();
+        (browser, pair)
+    }
+
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "")
     }

@@ -66,8 +66,8 @@ fn a_cap_that_is_met_refuses_and_parks_and_a_form_of_the_inbox_raises_it() {
     let events = "SELECT count(*) FROM counters WHERE issue = 'A-1' AND failures_in_a_row > 0";
     assert_eq!(number(&project, events), 0, "nobody failed");
 
-    let client = running.client();
-    let page = client.get("/").body;
+    let (browser, cookie) = running.client().browser();
+    let page = browser.send("GET", "/", &[("Cookie", cookie.as_str())], "").body;
     assert!(page.contains("raise <code>budget.tokens</code> by how much, or stop?"), "{page}");
     let value = |name: &str| {
         let at = page.split_once(&format!("name=\"{name}\" value=\"")).expect("a field").1;
@@ -76,8 +76,8 @@ fn a_cap_that_is_met_refuses_and_parks_and_a_form_of_the_inbox_raises_it() {
     let saw = |name: &str| format!("{name}={}", value(name));
     let form = |amount: &str| format!("{}&{}&{}&amount={amount}", saw("csrf"), saw("seen"), saw("budget"));
     let send = |amount: &str| {
-        let headers = [("Content-Type", "application/x-www-form-urlencoded")];
-        client.send("POST", "/api/v1/issues/A-1/raise", &headers, &form(amount))
+        let headers = [("Content-Type", "application/x-www-form-urlencoded"), ("Cookie", cookie.as_str())];
+        browser.send("POST", "/api/v1/issues/A-1/raise", &headers, &form(amount))
     };
     let wrong = send("lots");
     assert!(wrong.status == 400 && wrong.body.contains("this is no number of tokens"), "{}", wrong.body);
