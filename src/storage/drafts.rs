@@ -14,15 +14,18 @@ use crate::workspace::marks;
 /// Removes them wherever we write. For a start that holds the workflow's and the tracker's locks, before anything is
 /// written: then none of them is in use. What cannot be removed is said, and stays. Blocking.
 pub fn remove_drafts(layout: &Layout, workflow: &Workflow) {
-    let own = [layout.root().to_owned(), layout.marks(), layout.patches()];
+    // The two places themselves may be links, which are followed at every start.
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let own = [real(layout.root()), layout.marks(), layout.patches()];
     let airlocks = entries(&layout.airlocks()).into_iter().map(|(_, path)| path);
     // Elsewhere another symphony may have its workspaces beside ours, and write about them now.
     let workspaces = Some(&workflow.workspace.root).filter(|root| root.starts_with(layout.root()));
     for dir in own.into_iter().chain(airlocks).chain(workspaces.map(|root| marks(root))) {
         remove_those(&dir, |name| name.strip_prefix(WRITING).is_some_and(is_random));
     }
-    for state in workflow.states.rules.keys() {
-        remove_those(&workflow.tracker.root.join(state.as_str()), is_draft);
+    // A state need not be declared to have a directory.
+    for (_, state) in entries(&real(&workflow.tracker.root)) {
+        remove_those(&state, is_draft);
     }
 }
 
