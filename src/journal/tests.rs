@@ -107,6 +107,18 @@ fn as_killed(path: &Path, to: &Path) {
     }
 }
 
+/// Does this behind the back of the journal that these are the bytes of: a check says so.
+#[track_caller]
+fn told_of(path: &Path, before: &[u8], sql: &str, says: &str) {
+    for end in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+    }
+    std::fs::write(path, before).expect("as before");
+    Connection::open(path).expect("db").execute_batch(sql).expect(sql);
+    let report = inspect::check(path, None).expect(sql);
+    assert!(report.differences.iter().any(|told| told.starts_with(says)), "{sql}: {:?}", report.differences);
+}
+
 fn ending(sessions: u32, due: Option<Due<Timestamp>>) -> Ending {
     let (reason, end, counters) = (EndReason::Stalled, "stalled: x".into(), counters(sessions));
     Ending { reason, end, counters, due, tokens: 12, taken: vec![] }

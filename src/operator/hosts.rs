@@ -1,6 +1,5 @@
 //! Hosts at the operator's socket: the list, and a person's word about one.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use symphony_core::snapshot::{HostDecision, Snapshot};
 use symphony_core::steering::By;
 use tokio::time::timeout;
 
-use super::place::is_same_file;
+use super::serve::check_workflow;
 use super::wire::{Refusal, Request, VERSION};
 use crate::conductor::handle::{About, Handle, HostError};
 
@@ -83,10 +82,7 @@ pub(super) async fn respond(request: &Request, handle: &Handle) -> Result<Hosts,
     let bad = |message: &str| Refusal::new("bad-request", message, "say which workflow, which number, and which verb");
     let workflow = request.workflow.as_deref().ok_or_else(|| bad("no workflow is named"))?;
     let snapshot = handle.snapshot();
-    if !is_same_file(Path::new(workflow), Path::new(&snapshot.workflow_path)) {
-        let hint = format!("the one in this directory runs {}; name it with --workflow", snapshot.workflow_path);
-        return Err(Refusal::new("other-workflow", format!("no symphony runs on {workflow}"), hint));
-    }
+    check_workflow(&snapshot, workflow)?;
     let done = match request.command.as_str() {
         "egress-decide" => {
             let verb = request.verb.as_deref().and_then(Verb::parse).ok_or_else(|| bad("no verb is named"))?;

@@ -1,7 +1,5 @@
 //! A budget at the operator's socket: more of the one that an issue was put aside for.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 use symphony_core::board::{NotNow, ParkReason};
 use symphony_core::explain;
@@ -9,8 +7,7 @@ use symphony_core::snapshot::Snapshot;
 use symphony_core::spend::{Met, Unit};
 use symphony_core::steering::By;
 
-use super::place::is_same_file;
-use super::serve::{named, unknown};
+use super::serve::{check_workflow, named, unknown};
 use super::wire::{Refusal, Request, VERSION};
 use crate::conductor::handle::{Handle, RaiseError, Raised, SeenCap};
 
@@ -40,10 +37,7 @@ pub(super) async fn respond(request: &Request, handle: &Handle) -> Result<Allowe
         _ => return Err(bad("no unit is named")),
     };
     let snapshot = handle.snapshot();
-    if !is_same_file(Path::new(workflow), Path::new(&snapshot.workflow_path)) {
-        let hint = format!("the one in this directory runs {}; name it with --workflow", snapshot.workflow_path);
-        return Err(Refusal::new("other-workflow", format!("no symphony runs on {workflow}"), hint));
-    }
+    check_workflow(&snapshot, workflow)?;
     let found = explain::find(&snapshot, name).map_err(|missing| unknown(&missing))?;
     let identifier = named(name, &found)?;
     // What is not put aside for a budget is refused where that is decided.

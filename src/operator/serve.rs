@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use symphony_core::explain::{self, Explained};
 use symphony_core::ids::Identifier;
+use symphony_core::snapshot::Snapshot;
 use symphony_core::steering::By;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -162,6 +163,15 @@ pub(super) fn unknown(missing: &explain::NoSuch) -> Refusal {
 }
 
 /// A person's words, for the agent of exactly one issue of exactly this workflow.
+/// Whoever speaks to this symphony means its workflow, and not another one that they are beside.
+pub(super) fn check_workflow(snapshot: &Snapshot, workflow: &str) -> Result<(), Refusal> {
+    if is_same_file(Path::new(workflow), Path::new(&snapshot.workflow_path)) {
+        return Ok(());
+    }
+    let hint = format!("the one in this directory runs {}; name it with --workflow", snapshot.workflow_path);
+    Err(Refusal::new("other-workflow", format!("no symphony runs on {workflow}"), hint))
+}
+
 async fn take(request: Request, handle: &Handle) -> Result<Accepted, Refusal> {
     let bad = |message: &str| Refusal::new("bad-request", message, "say which workflow, which issue, and what");
     let workflow = request.workflow.as_deref().ok_or_else(|| bad("no workflow is named"))?;
@@ -169,10 +179,7 @@ async fn take(request: Request, handle: &Handle) -> Result<Accepted, Refusal> {
     let text = request.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| bad("there are no words"))?.to_owned();
     let snapshot = handle.snapshot();
-    if !is_same_file(Path::new(workflow), Path::new(&snapshot.workflow_path)) {
-        let hint = format!("the one in this directory runs {}; name it with --workflow", snapshot.workflow_path);
-        return Err(Refusal::new("other-workflow", format!("no symphony runs on {workflow}"), hint));
-    }
+    check_workflow(&snapshot, workflow)?;
     let found = explain::find(&snapshot, name).map_err(|missing| unknown(&missing))?;
     let identifier = named(name, &found)?;
     let taken = match request.command.as_str() {

@@ -68,13 +68,7 @@ async fn rows_that_the_events_contradict_are_told_with_their_place() {
         ("ALTER TABLE runs ADD COLUMN more TEXT", "the table runs is not as symphony makes it"),
         ("CREATE TABLE more (a)", "the table more is not as symphony makes it"),
     ] {
-        for end in ["-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
-        }
-        std::fs::write(&path, &before).expect("as before");
-        Connection::open(&path).expect("db").execute_batch(sql).expect(sql);
-        let report = inspect::check(&path, None).expect(sql);
-        assert!(report.differences.iter().any(|told| told.starts_with(says)), "{sql}: {:?}", report.differences);
+        told_of(&path, &before, sql, says);
         let refused = inspect::compact_file(&path, 1, &[7; 32]).expect_err(sql);
         assert!(matches!(refused, JournalError::Broken { .. }), "{refused}");
     }
@@ -173,13 +167,7 @@ async fn rows_of_hosts_that_the_events_contradict_are_told() {
             "what run 1 reached at x stands in no event".into(),
         ),
     ] {
-        for end in ["-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
-        }
-        std::fs::write(&path, &before).expect("as before");
-        Connection::open(&path).expect("db").execute_batch(&sql).expect(&sql);
-        let report = inspect::check(&path, None).expect(&sql);
-        assert!(report.differences.iter().any(|told| told.starts_with(&says)), "{sql}: {:?}", report.differences);
+        told_of(&path, &before, &sql, &says);
     }
     std::fs::write(&path, &before).expect("as before");
     for keep in [3, 0] {

@@ -88,13 +88,7 @@ async fn rows_that_say_less_than_a_runs_end_or_allow_more_than_a_person_are_told
         ("DELETE FROM raises", "raise 1 of event "),
         ("INSERT INTO raises VALUES (9, 'workflow', '', 'tokens', 1, 't')", "raise 9 stands in no event"),
     ] {
-        for end in ["-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
-        }
-        std::fs::write(&path, &before).expect("as before");
-        Connection::open(&path).expect("db").execute_batch(sql).expect(sql);
-        let report = inspect::check(&path, None).expect(sql);
-        assert!(report.differences.iter().any(|told| told.starts_with(says)), "{sql}: {:?}", report.differences);
+        told_of(&path, &before, sql, says);
     }
 }
 

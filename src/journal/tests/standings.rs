@@ -75,12 +75,6 @@ async fn rows_that_do_not_say_what_the_events_say_are_told() {
         ("DELETE FROM in_vain", "how often nobody answered A in event "),
         ("INSERT INTO in_vain VALUES ('B', 1)", "how often nobody answered B stands in no event"),
     ] {
-        for end in ["-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
-        }
-        std::fs::write(&path, &before).expect("as before");
-        Connection::open(&path).expect("db").execute_batch(sql).expect(sql);
-        let report = inspect::check(&path, None).expect(sql);
-        assert!(report.differences.iter().any(|told| told.starts_with(says)), "{sql}: {:?}", report.differences);
+        told_of(&path, &before, sql, says);
     }
 }
