@@ -309,7 +309,7 @@ impl Record {
         let is_kept = self.keep(self.tally.missing(&target, &rule), once).await;
         if let Some(id) = id {
             match is_kept {
-                true => self.book.ledger().forgotten(id),
+                true => self.book.ledger().used_up(id),
                 false => self.book.ledger().give_back(id),
             }
         }

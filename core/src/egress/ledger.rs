@@ -212,6 +212,8 @@ pub struct Ledger {
     undecided: BTreeMap<u64, Card>,
     /// By card, the decision that answered it.
     answered: BTreeMap<u64, u64>,
+    /// Decisions of `once` that were used up, until the host is asked for again or decided about. At most [`CARDS`].
+    spent: BTreeMap<u64, Decision>,
 }
 
 impl Ledger {
@@ -281,6 +283,8 @@ impl Ledger {
     /// The card is kept.
     pub fn asked(&mut self, card: Card) {
         self.coming.remove(&(card.issue.clone(), card.target.clone()));
+        self.spent.retain(|_, used| used.issue != card.issue || used.target != card.target);
+        self.forget_answers();
         self.cards.insert(card.id, card);
     }
 
@@ -317,19 +321,32 @@ impl Ledger {
     pub fn settled_by(&self, named: &Named, verb: Verb) -> Result<Settles, NotDecided> {
         match named {
             Named::Number(number) => {
-                let decision = self.answered.get(number).unwrap_or(number);
-                match self.decisions.get(decision) {
-                    Some(decision) => Ok(self.about(as_asked(decision), Some(decision.clone()), verb)),
-                    None => self.answered_by(*number, verb),
+                let id = self.answered.get(number).unwrap_or(number);
+                match (self.in_force(*id), self.used(*id)) {
+                    (Some(decision), _) => Ok(self.about(as_asked(decision), Some(decision.clone()), verb)),
+                    (None, Some(used)) => Ok(self.about(as_asked(used), None, verb)),
+                    (None, None) => self.answered_by(*number, verb),
                 }
             }
             Named::Host(target) => self.of_host(target, verb),
         }
     }
 
+    /// A decision that no connection is about to use up.
+    fn in_force(&self, id: u64) -> Option<&Decision> {
+        self.decisions.get(&id).filter(|_| !self.taken.contains(&id))
+    }
+
+    /// A decision of `once` that was used up, or is being so.
+    fn used(&self, id: u64) -> Option<&Decision> {
+        self.spent.get(&id).or_else(|| self.decisions.get(&id).filter(|_| self.taken.contains(&id)))
+    }
+
     fn of_host(&self, target: &Target, verb: Verb) -> Result<Settles, NotDecided> {
         let cards: Vec<&Card> = self.cards.values().filter(|card| card.target == *target).collect();
-        let decisions: Vec<&Decision> = self.decisions.values().filter(|one| one.target == *target).collect();
+        let of_target = |one: &&Decision| one.target == *target;
+        let decisions: Vec<&Decision> =
+            self.decisions.keys().filter_map(|id| self.in_force(*id)).filter(of_target).collect();
         let numbers = |cards: &[&Card], decisions: &[&Decision]| {
             let cards = cards.iter().map(|card| format!("card {}", card.id));
             let all = cards.chain(decisions.iter().map(|one| format!("decision {} ({})", one.id, one.verb.as_str())));
@@ -341,9 +358,10 @@ impl Ledger {
             ([card, ..], []) if !verb.is_of_issue() => Ok(self.about((*card).clone(), None, verb)),
             ([], [one]) => Ok(self.about(as_asked(one), Some((*one).clone()), verb)),
             ([], []) => {
-                let newest = self.undecided.values().rfind(|card| card.target == *target);
-                let card = newest.ok_or_else(|| NotDecided::Unasked(target.clone()))?;
-                Ok(self.about(card.clone(), None, verb))
+                let undecided = self.undecided.values().rfind(|card| card.target == *target).cloned();
+                let mut used = self.taken.iter().chain(self.spent.keys()).filter_map(|id| self.used(*id));
+                let card = undecided.or_else(|| used.rfind(of_target).map(as_asked));
+                Ok(self.about(card.ok_or_else(|| NotDecided::Unasked(target.clone()))?, None, verb))
             }
             (cards, decisions) => Err(numbers(cards, decisions)),
         }
@@ -365,9 +383,10 @@ impl Ledger {
             card.target == decision.target && (!decision.verb.is_of_issue() || card.issue == decision.issue)
         };
         self.undecided.retain(|_, card| !same(card));
+        self.spent.retain(|_, used| !same(&as_asked(used)));
         self.answered.extend(settles.answers.iter().chain([&settles.card.id]).map(|card| (*card, decision.id)));
         self.decisions.insert(decision.id, decision);
-        self.answered.retain(|_, decision| self.decisions.contains_key(decision));
+        self.forget_answers();
     }
 
     /// The decision of this number.
@@ -383,6 +402,22 @@ impl Ledger {
         self.taken.remove(&id);
         self.answered.retain(|_, decision| *decision != id);
         self.decisions.remove(&id);
+    }
+
+    /// A connection used a decision of `once` up. Until the host is asked for again there is no card, and a person who wants
+    /// to say more about it must be understood all the same.
+    pub fn used_up(&mut self, id: u64) {
+        self.taken.remove(&id);
+        self.spent.extend(self.decisions.remove_entry(&id));
+        while self.spent.len() > CARDS {
+            self.spent.pop_first();
+        }
+        self.forget_answers();
+    }
+
+    fn forget_answers(&mut self) {
+        let (decisions, spent) = (&self.decisions, &self.spent);
+        self.answered.retain(|_, id| decisions.contains_key(id) || spent.contains_key(id));
     }
 
     /// A connection is about to use a decision of `once` up; whether it may: only one does.

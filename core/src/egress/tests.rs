@@ -268,9 +268,46 @@ fn once_is_used_by_one_connection_and_stands_when_that_did_not_come_to_be() {
     ledger.give_back(2);
     assert!(matches!(ledger.verdict(&a, &host, &none), Verdict::Pass(Rule::Decided(Verb::Once, 2))));
     assert!(ledger.take(2));
-    ledger.forgotten(2);
+    ledger.used_up(2);
     assert!(!ledger.take(2));
     assert_eq!(ledger.verdict(&a, &host, &none), Verdict::Ask);
+}
+
+/// Regression: between the use of a `once` and the agent's next try, `symphony egress decide` said that nobody had asked.
+#[test]
+fn a_host_whose_once_is_being_used_or_was_used_up_can_be_decided_about_before_it_is_asked_for_again() {
+    let (a, host, none) = (IssueId("a".into()), target("x.example:443"), AllowList::default());
+    let kept = || Kept { cards: vec![card(1, "a", "x.example:443")], ..Kept::default() };
+    for is_done in [false, true] {
+        for name in ["1", "2", "x.example"] {
+            let mut ledger = Ledger::new(kept());
+            decide(&mut ledger, 1, 2, Verb::Once);
+            assert!(ledger.take(2));
+            if is_done {
+                ledger.used_up(2);
+            }
+            let named = Named::parse(name).expect("a name");
+            let settles = ledger.settled_by(&named, Verb::Never).expect("it was asked for");
+            assert_eq!(
+                (&settles.replaces, settles.card.issue.0.as_str()),
+                (&None, "a"),
+                "{name}: there is none to replace"
+            );
+            let Card { issue, target: of, .. } = settles.card.clone();
+            let (verb, by, at) = (Verb::Never, By::Cli, Timestamp::UNIX_EPOCH);
+            ledger.decided(Decision { id: 3, issue, target: of, verb, by, at }, &settles);
+            ledger.give_back(2);
+            assert_eq!(ledger.verdict(&a, &host, &none), Verdict::Never, "{name}");
+        }
+    }
+    let mut ledger = Ledger::new(kept());
+    decide(&mut ledger, 1, 2, Verb::Once);
+    assert!(ledger.take(2));
+    ledger.used_up(2);
+    assert_eq!(ledger.ask(&a, &host), Asking::Begin);
+    ledger.asked(card(4, "a", "x.example:443"));
+    let settles = ledger.settled_by(&Named::parse("x.example").expect("a name"), Verb::Never).expect("it is asked for");
+    assert_eq!(settles.answers, [4], "its new card is meant");
 }
 
 #[test]

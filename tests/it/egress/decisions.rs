@@ -43,13 +43,14 @@ until get -v https://never.example/page 2>&1 | grep 'never to be reached' >never
         project.issue("Todo", "A-1", &block(lab, work));
         let running = project.start();
         let asked = card(&running, "A-1", "asked.example");
-        running.until_state("its count to grow", |state| state["egress"]["asked"][0]["times"].as_u64() > Some(2));
+        // The card counts a request first, the run once it was answered.
+        running.until_state("its counts to grow", |state| {
+            state["egress"]["asked"][0]["times"].as_u64() > Some(2)
+                && state["running"][0]["egress"]["denied"].as_u64() > Some(2)
+        });
         let state = running.state();
         let run = state["running"][0]["run_id"].clone();
-        assert!(
-            state["running"][0]["egress"]["denied"].as_u64() > Some(2) && state["counts"]["blocked"] == json!(1),
-            "{state}"
-        );
+        assert_eq!(state["counts"]["blocked"], json!(1), "{state}");
         let page = running.client().get("/").body;
         assert!(
             page.contains("asked.example:443")
