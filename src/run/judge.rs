@@ -83,6 +83,11 @@ impl Attempt {
         line: &Line,
     ) -> Outcome {
         let seen = asking.now().unwrap_or_default();
+        let is_bad = matches!(said, Outcome::Failed(_)) || seen.contradicts_end(false).is_some();
+        let is_over = turn.end != TurnEnd::Cancelled || asking.hopeless.is_some();
+        if let Some(why) = seen.barred().filter(|_| is_bad && is_over && !word) {
+            return Outcome::Failed(failure(FailureCode::ModelBarred, why));
+        }
         match said {
             Outcome::Failed(failed) => {
                 if let Some(why) = asking.hopeless.take() {
@@ -127,8 +132,8 @@ impl Attempt {
         Outcome::Failed(failure(FailureCode::ToolsUnseen, message))
     }
 
-    /// The end of a run whose last turn ended so: what a second try did not mend is for a person.
-    pub(super) fn after_two_tries(&self, end: RunEnd) -> RunEnd {
+    /// The end of a run whose last turn ended so: what a second try did not mend, or none will, is for a person.
+    pub(super) fn or_a_person(&self, end: RunEnd) -> RunEnd {
         let again = |code| self.plan.last.as_ref().is_some_and(|last| last.failed_with(code));
         match end {
             RunEnd::Failed(failed) if failed.code == FailureCode::ToolsUnseen && again(failed.code) => {
@@ -137,6 +142,10 @@ impl Attempt {
                      over HTTP at all (`symphony doctor --agent`), or set `mcp.enabled: false` to let it work without tools",
                     failed.message, self.plan.issue.identifier
                 );
+                RunEnd::NeedsHuman(ParkReason::AgentStart { detail })
+            }
+            RunEnd::Failed(failed) if failed.code == FailureCode::ModelBarred => {
+                let detail = format!("the workflow refused whatever its model was asked: {}", failed.message);
                 RunEnd::NeedsHuman(ParkReason::AgentStart { detail })
             }
             end => end,

@@ -214,7 +214,7 @@ impl Attempt {
                     let lost = || failed(FailureCode::Crashed, "the agent's word got lost; this is a bug in symphony");
                     return talk.said.word.clone().ok_or_else(lost);
                 }
-                Next::End(end) => return Err(self.after_two_tries(end)),
+                Next::End(end) => return Err(self.or_a_person(end)),
                 Next::WaitForHuman => {
                     self.wait_for_human(channel, session, talk, line).await?;
                     words = Words::of(talk.take_letters(), tools);

@@ -156,6 +156,8 @@ words! {
         PortExit = "port_exit",
         /// The turn ended, but not with `end_turn`.
         TurnFailed = "turn_failed",
+        /// The workflow refused whatever its model was asked.
+        ModelBarred = "model_barred",
         /// The turn was cancelled.
         TurnCancelled = "turn_cancelled",
         /// `acp.turn_timeout_ms`
@@ -193,6 +195,7 @@ impl FailureCode {
             | Self::StartupFailed
             | Self::McpCapabilityMismatch
             | Self::ToolsUnseen
+            | Self::ModelBarred
             | Self::ResponseError
             | Self::ResponseTimeout => EndReason::AgentStart,
             Self::PortExit => EndReason::AgentExit,

@@ -184,7 +184,7 @@ pub enum ParkReason {
         /// What was found, for the person who moved it.
         detail: String,
     },
-    /// Its agent cannot start here before a person has done something.
+    /// Its agent cannot start, or work, here before a person has done something.
     AgentStart {
         /// What is missing, and how to get it.
         detail: String,
@@ -294,7 +294,7 @@ impl std::fmt::Display for ParkReason {
                 write!(f, "it waits for {blocker}, which was cancelled (it is in {state})")
             }
             Self::Diverged { detail } => write!(f, "its branch was moved by somebody else: {detail}"),
-            Self::AgentStart { detail } => write!(f, "its agent cannot start: {detail}"),
+            Self::AgentStart { detail } => write!(f, "its agent cannot work here: {detail}"),
             Self::HandoffFailed { detail } => write!(f, "the work could not be handed off: {detail}"),
         }
     }

@@ -132,6 +132,8 @@ pub struct Refusal {
     pub status: u16,
     /// With a hint.
     pub message: String,
+    /// Whether the workflow is what refuses: the same request fares no better until a person has changed that.
+    pub by_workflow: bool,
 }
 
 impl Refusal {
@@ -139,7 +141,12 @@ impl Refusal {
     pub fn new(status: u16, message: impl Into<String>) -> Self {
         let message: String = message.into();
         let shown = message.chars().map(|c| if c.is_control() { ' ' } else { c });
-        Self { status, message: shown.take(MESSAGE_MAX).collect() }
+        Self { status, message: shown.take(MESSAGE_MAX).collect(), by_workflow: false }
+    }
+
+    /// What only a change of the workflow, or of the agent, lets pass.
+    pub fn by_workflow(message: impl Into<String>) -> Self {
+        Self { by_workflow: true, ..Self::bad(message) }
     }
 
     fn bad(message: impl Into<String>) -> Self {
@@ -148,7 +155,7 @@ impl Refusal {
 
     /// Something that makes the provider reach out, or hand out what it keeps.
     fn reaches_out(place: &str, what: &str) -> Self {
-        Self::bad(format!(
+        Self::by_workflow(format!(
             "`{place}`: {what} is not forwarded: it could let the provider act beyond this sandbox. Switch it off in the \
              agent, or allow it with `egress.provider_tools: true` in WORKFLOW.md"
         ))
@@ -252,7 +259,9 @@ pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refu
         && !models.contains(&model)
     {
         let listed = models.join(", ");
-        return Err(Refusal::bad(format!("the model `{model}` is not allowed here; the workflow lists: {listed}")));
+        return Err(Refusal::by_workflow(format!(
+            "the model `{model}` is not allowed here; the workflow lists: {listed}"
+        )));
     }
     if rules.models.is_none() && !rules.provider_tools && searches(&model) {
         return Err(Refusal::reaches_out("model", &format!("`{model}`, which searches by itself")));

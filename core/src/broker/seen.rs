@@ -47,6 +47,8 @@ struct Row {
     last: Tick,
     /// The newest one.
     words: String,
+    /// Whether each was refused by the workflow.
+    barred: bool,
 }
 
 impl Seen {
@@ -61,11 +63,17 @@ impl Seen {
         self.row = None;
     }
 
-    /// A request failed; `words` say who answered what.
-    pub fn failed(&mut self, at: Tick, words: String) {
+    /// A request failed; `words` say who answered what. `barred`: the workflow is what refused it.
+    pub fn failed(&mut self, at: Tick, words: String, barred: bool) {
         self.failed = self.failed.saturating_add(1);
-        let (count, first) = self.row.as_ref().map_or((0, at), |row| (row.count, row.first));
-        self.row = Some(Row { count: count.saturating_add(1), first, last: at, words });
+        let (count, first, before) = self.row.as_ref().map_or((0, at, true), |row| (row.count, row.first, row.barred));
+        self.row = Some(Row { count: count.saturating_add(1), first, last: at, words, barred: barred && before });
+    }
+
+    /// Why trying again is no use before a person has done something: the workflow refused whatever was asked.
+    pub fn barred(&self) -> Option<String> {
+        let row = self.row.as_ref().filter(|row| row.barred && self.answered == 0)?;
+        Some(row.words.clone())
     }
 
     /// The failures that nothing followed yet: how many, and a sentence about them.
@@ -92,9 +100,12 @@ impl Seen {
         }
     }
 
-    /// Why it is no use to wait any longer: nothing but failures, for longer than everything may stand still. A model that
-    /// fails is no movement, however often it is asked. 0 is no limit.
+    /// Why it is no use to wait any longer: nothing but failures, for longer than everything may stand still, or none that
+    /// a wait could mend. A model that fails is no movement, however often it is asked. 0 is no limit.
     pub fn hopeless(&self, limit_ms: u64) -> Option<String> {
+        if let Some(words) = self.barred().filter(|_| self.failed >= IN_A_ROW) {
+            return Some(words);
+        }
         let row = self.row.as_ref().filter(|row| limit_ms > 0 && row.count >= IN_A_ROW)?;
         let lasts = row.last.since(row.first);
         (lasts >= limit_ms).then(|| {
@@ -128,7 +139,7 @@ mod tests {
         let mut seen = Seen::default();
         for at in failures {
             seen.asked();
-            seen.failed(Tick(*at), "p answered 500 to m".into());
+            seen.failed(Tick(*at), "p answered 500 to m".into(), false);
         }
         seen
     }
@@ -145,10 +156,10 @@ mod tests {
         let mut seen = after(&[0, 1, 2, 3]);
         seen.answered();
         assert_eq!(seen.contradicts_end(true), None);
-        seen.failed(Tick(4), "no title for you".into());
-        seen.failed(Tick(5), "nor for you".into());
+        seen.failed(Tick(4), "no title for you".into(), false);
+        seen.failed(Tick(5), "nor for you".into(), true);
         assert_eq!(seen.contradicts_end(true), None, "a request beside the work may fail");
-        seen.failed(Tick(6), "gone".into());
+        seen.failed(Tick(6), "gone".into(), false);
         assert!(seen.contradicts_end(true).is_some_and(|why| why.contains("gone; 3 times")));
     }
 
@@ -171,6 +182,24 @@ mod tests {
         let mut seen = after(&[0, 400, 1000]);
         seen.answered();
         assert_eq!(seen.hopeless(1000), None);
+    }
+
+    #[test]
+    fn what_the_workflow_refuses_is_no_use_to_ask_again_unless_something_else_was_said_too() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.barred(), None);
+        for at in [0, 1, 2] {
+            assert_eq!(seen.hopeless(1000), None, "an agent may ask for something else");
+            seen.failed(Tick(at), "m has no price".into(), true);
+            assert_eq!(seen.barred().as_deref(), Some("m has no price"));
+        }
+        assert_eq!(seen.hopeless(1000).as_deref(), Some("m has no price"), "at once");
+        let mut other = seen.clone();
+        other.failed(Tick(3), "p answered 500".into(), false);
+        assert_eq!((other.barred(), other.hopeless(1000)), (None, None), "that may mend itself");
+        seen.answered();
+        seen.failed(Tick(4), "m has no price".into(), true);
+        assert_eq!(seen.barred(), None, "its work goes on without");
     }
 
     #[test]

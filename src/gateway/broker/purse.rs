@@ -64,7 +64,7 @@ impl Door {
                     "`{model}` has no price, and the workflow bounds money: add `{model}: {{input: …, output: …}}` below \
                      `prices` in WORKFLOW.md, in US dollars for a million tokens, or ask another model"
                 );
-                ("model_refused", Refusal::new(400, said))
+                ("model_refused", Refusal::by_workflow(said))
             }
             Denied::Busy { own: true } => {
                 let said =

@@ -27,9 +27,9 @@ impl Witness {
         Self { seen: watch::Sender::default(), since: Instant::now() }
     }
 
-    fn failed(&self, words: String) {
+    fn failed(&self, words: String, barred: bool) {
         let at = Tick(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX));
-        self.seen.send_modify(|seen| seen.failed(at, words));
+        self.seen.send_modify(|seen| seen.failed(at, words, barred));
     }
 }
 
@@ -53,7 +53,8 @@ impl Door {
     /// We refused it, or could not ask anybody.
     pub(super) fn saw_refusal(&self, refusal: &Refusal) {
         if Came::of(refusal.status) == Came::Failed {
-            self.0.witness.failed(format!("symphony answered {}: {}", refusal.status, words_of(&refusal.message)));
+            let words = format!("symphony answered {}: {}", refusal.status, words_of(&refusal.message));
+            self.0.witness.failed(words, refusal.by_workflow);
         }
     }
 
@@ -61,7 +62,7 @@ impl Door {
     pub(super) fn saw_failure(&self, provider: Provider, model: &str, status: StatusCode, body: &str) {
         if Came::of(status.as_u16()) == Came::Failed {
             let (name, status, words) = (provider.name(), status.as_u16(), words_of(body));
-            self.0.witness.failed(format!("{name} answered {status} to {model}: {words}"));
+            self.0.witness.failed(format!("{name} answered {status} to {model}: {words}"), false);
         }
     }
 
@@ -95,7 +96,7 @@ impl HttpBody for Watched {
                 witness.seen.send_modify(Seen::answered);
             }
         } else if over && let Some(witness) = self.witness.take() {
-            witness.failed(std::mem::take(&mut self.cut));
+            witness.failed(std::mem::take(&mut self.cut), false);
         }
         Poll::Ready(frame)
     }

@@ -16,7 +16,8 @@ fn an_agent_that_never_asks_for_our_tools_is_tried_once_more_with_a_new_session_
     project.issue("Todo", "A-1", "Work.");
     let running = project.start();
     let note = project.parked_note("A-1");
-    for part in ["its agent cannot start: ", "never asked for symphony's tools", "twice in a row", "mcp.enabled: false"]
+    for part in
+        ["its agent cannot work here: ", "never asked for symphony's tools", "twice in a row", "mcp.enabled: false"]
     {
         assert!(note.contains(part), "no `{part}` in {note}");
     }

@@ -32,10 +32,6 @@ fn a_turn_that_ends_well_although_its_model_failed_is_a_failure_in_the_model_s_w
         ("ask unknown", "anthropic answered 404 to unknown: there is no such model"),
         ("ask cut", "the answer of anthropic to cut broke off"),
         ("ask cut-late", "the answer of anthropic to cut-late broke off"),
-        (
-            "model /anthropic/v1/messages '{\"model\":\"json\",\"messages\":[],\"container\":\"c\"}'",
-            "symphony answered 400: ",
-        ),
     ] {
         let (note, said) = parked(&format!("turn() {{ {turn}; }}"));
         assert!(
@@ -44,6 +40,35 @@ fn a_turn_that_ends_well_although_its_model_failed_is_a_failure_in_the_model_s_w
         );
         assert!(note.contains(words), "no `{words}` in {note}");
         assert!(!said.contains("no-progress") && said.contains("agent-error"), "{said}");
+    }
+}
+
+/// Regression: such a run was tried five times, each time with the same answer.
+#[test]
+fn a_model_or_request_that_the_workflow_refuses_parks_its_issue_after_one_run_with_the_remedy() {
+    const PRICED: &str = "prices:\n  other: {input: 3, output: 15}\nbudget:\n  usd: 5\n";
+    const LISTED: &str = "login: true\n    models: [other]";
+    let container = "model /anthropic/v1/messages '{\"model\":\"json\",\"messages\":[],\"container\":\"c\"}'";
+    for (workflow, turn, words) in [
+        (PRICED, "ask stream", "symphony answered 400: `stream` has no price, and the workflow bounds money: add"),
+        ("", "ask stream", "the model `stream` is not allowed here; the workflow lists: other"),
+        ("", container, "allow it with `egress.provider_tools: true` in WORKFLOW.md"),
+        (PRICED, "while :; do ask stream; done", "`stream` has no price"),
+    ] {
+        let server = Server::start();
+        let project = project(&format!("turn() {{ {turn}; }}"), &server, workflow);
+        if words.contains("the workflow lists") {
+            project.write("WORKFLOW.md", &project.read("WORKFLOW.md").replacen("login: true", LISTED, 1));
+        }
+        let running = start(&project);
+        let note = project.parked_note("A-1");
+        assert!(
+            note.contains("its agent cannot work here: the workflow refused whatever its model was asked"),
+            "{note}"
+        );
+        assert!(note.contains(words), "no `{words}` in {note}");
+        assert_eq!(std::fs::read_dir(project.dir().join(".symphony/runs")).expect("runs").count(), 1, "one run");
+        assert_eq!(running.stop(), 0);
     }
 }
 
