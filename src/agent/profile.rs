@@ -409,6 +409,8 @@ mod tests {
         }
         let (_, version) = OPENCODE.package.rsplit_once('@').expect("a version");
         assert_eq!(pinned["dependencies"]["opencode-linux-x64-baseline"], version);
+        // In no image; the tests install what a user is told to.
+        assert!(include_str!("../../scripts/agent-programs").contains(&format!("gemini={}\n", GEMINI.package)));
     }
 
     #[test]
