@@ -167,6 +167,11 @@ fn opencode_makes_a_patch() {
 }
 
 #[test]
+fn opencode_makes_a_patch_with_a_model_of_google_s() {
+    makes_a_patch(&Agent { model: "google/conversation", ..OPENCODE });
+}
+
+#[test]
 fn claude_code_makes_a_patch() {
     makes_a_patch(&CLAUDE);
 }
