@@ -2,11 +2,16 @@
 //!
 //! The environment is built from nothing: no variable of the host reaches an agent (C6).
 
+mod gemini;
+
 use serde_json::{Value, json};
 use symphony_core::broker::Provider;
 use symphony_core::issue::Issue;
 use symphony_core::runtimes::Kind;
 use symphony_core::workflow::{Adapter, AgentOf};
+
+/// Files: name and text.
+pub type Home = Vec<(&'static str, String)>;
 
 /// An agent that is started by its name. What the names and values do was measured with the version of `package`.
 struct Known {
@@ -26,7 +31,7 @@ struct Known {
     /// adds them by force, or they were in it before. As patterns of git.
     writes: &'static [&'static str],
     /// Files that it wants in its home, and what is in them; one that is there is left as it is.
-    home: &'static [(&'static str, &'static str)],
+    home: fn(&AgentOf<'_>) -> Home,
     /// Whether the image of a microVM brings it when it is built with `--agents`.
     in_image: bool,
 }
@@ -46,7 +51,7 @@ const CLAUDE: Known = Known {
     effort: Some("CLAUDE_CODE_EFFORT_LEVEL"),
     // Where it keeps what is allowed from now on.
     writes: &["/.claude/settings.local.json"],
-    home: &[],
+    home: |_| vec![],
     in_image: true,
 };
 const CODEX: Known = Known {
@@ -59,7 +64,7 @@ const CODEX: Known = Known {
     writes: &[],
     // Else it asks github.com, api.github.com and chatgpt.com for a list of plugins in every run. It looks at this before
     // `CODEX_CONFIG` reaches it, so only the file tells it.
-    home: &[(".codex/config.toml", "[features]\nplugins = false\n")],
+    home: |_| vec![(".codex/config.toml", "[features]\nplugins = false\n".to_owned())],
     in_image: true,
 };
 const OPENCODE: Known = Known {
@@ -75,7 +80,7 @@ const OPENCODE: Known = Known {
     ],
     effort: None,
     writes: &[],
-    home: &[],
+    home: |_| vec![],
     in_image: true,
 };
 const GEMINI: Known = Known {
@@ -83,11 +88,15 @@ const GEMINI: Known = Known {
     package: "@google/gemini-cli@0.61.0",
     needs: " (on Node 20 or newer)",
     mode: Some("yolo"),
-    // Else MCP servers that it is given vanish without a word.
-    env: &[("GEMINI_CLI_TRUST_WORKSPACE", "true")],
+    env: &[
+        // Else it starts itself anew, with half of the machine's memory for its heap.
+        ("GEMINI_CLI_NO_RELAUNCH", "1"),
+        // Else MCP servers that it is given vanish without a word.
+        ("GEMINI_CLI_TRUST_WORKSPACE", "true"),
+    ],
     effort: None,
     writes: &[],
-    home: &[],
+    home: |agent| vec![(".gemini/settings.json", gemini::settings(agent).to_string())],
     in_image: false,
 };
 /// What agents of `acp.command` were seen to write, whichever that is.
@@ -157,8 +166,8 @@ pub struct Launch {
     pub mode: Option<&'static str>,
     /// What its program writes into the work tree for itself, as patterns of git.
     pub writes: &'static [&'static str],
-    /// Files that its program wants in its home, where they are not there yet: name and text.
-    pub home: &'static [(&'static str, &'static str)],
+    /// Files that its program wants in its home, where they are not there yet.
+    pub home: Home,
 }
 
 /// Why an agent cannot be launched.
@@ -193,8 +202,8 @@ pub fn launch(agent: &AgentOf<'_>, shell: &str, issue: &Issue, inside: &Inside) 
     };
     let mode = known(agent.adapter).and_then(|known| known.mode);
     let (writes, home) = match (agent.command, known(agent.adapter)) {
-        (Some(_), _) => (OF_COMMANDS, &[][..]),
-        (None, known) => known.map_or((&[][..], &[][..]), |known| (known.writes, known.home)),
+        (Some(_), _) => (OF_COMMANDS, vec![]),
+        (None, known) => known.map_or((&[][..], vec![]), |known| (known.writes, (known.home)(agent))),
     };
     Ok(Launch { program, env: environment(agent, issue, inside), mode, writes, home })
 }
@@ -214,6 +223,10 @@ pub fn model_variables(agent: &AgentOf<'_>, ways: &[(Provider, String)], token: 
                 add("CODEX_CONFIG", codex_config(agent, url).to_string());
                 add("OPENAI_BASE_URL", url.clone());
                 add("OPENAI_API_KEY", token.to_owned());
+            }
+            Provider::Google => {
+                add("GOOGLE_GEMINI_BASE_URL", url.clone());
+                add("GEMINI_API_KEY", token.to_owned());
             }
         }
     }
@@ -264,6 +277,7 @@ fn opencode_config(agent: &AgentOf<'_>, ways: &[(Provider, String)]) -> Value {
         let (url, key) = match provider {
             Provider::Anthropic => (format!("{url}/v1"), "{env:ANTHROPIC_AUTH_TOKEN}"),
             Provider::OpenAi => (url.clone(), "{env:OPENAI_API_KEY}"),
+            Provider::Google => (format!("{url}/v1beta"), "{env:GEMINI_API_KEY}"),
         };
         config["provider"][provider.name()] = json!({"options": {"baseURL": url, "apiKey": key}});
         if let Some(list) = config["enabled_providers"].as_array_mut() {
@@ -279,8 +293,11 @@ fn opencode_config(agent: &AgentOf<'_>, ways: &[(Provider, String)]) -> Value {
         // One that its catalogue does not know is a model all the same.
         known["models"] = json!({name: {}});
         if let Some(effort) = agent.effort {
-            let option = if provider == Provider::OpenAi.name() { "reasoningEffort" } else { "effort" };
-            known["models"][name]["options"] = json!({option: effort.name()});
+            known["models"][name]["options"] = match provider {
+                "openai" => json!({"reasoningEffort": effort.name()}),
+                "google" => json!({"thinkingConfig": gemini::thinking(name, effort)}),
+                _ => json!({"effort": effort.name()}),
+            };
         }
     }
     config
@@ -311,6 +328,7 @@ fn environment(agent: &AgentOf<'_>, issue: &Issue, inside: &Inside) -> Vec<(Stri
         ("TERM", "dumb".to_owned()),
     ];
     env.extend(model_for(agent, Adapter::Claude).map(|model| ("ANTHROPIC_MODEL", model)));
+    env.extend(model_for(agent, Adapter::Gemini).map(|model| ("GEMINI_MODEL", model)));
     env.extend(
         known(agent.adapter).into_iter().flat_map(|known| known.env).map(|&(name, value)| (name, value.to_owned())),
     );
@@ -374,7 +392,10 @@ mod tests {
     #[test]
     fn a_file_for_the_home_is_of_the_agent_that_is_started_by_its_name_alone() {
         let home = |adapter, command| launched(adapter, command, None).expect("launch").home;
-        assert_eq!(home(Adapter::Codex, None), [(".codex/config.toml", "[features]\nplugins = false\n")]);
+        let plugins = "[features]\nplugins = false\n".to_owned();
+        assert_eq!(home(Adapter::Codex, None), [(".codex/config.toml", plugins)]);
+        assert_eq!(home(Adapter::Gemini, None)[0].0, ".gemini/settings.json");
+        assert!(home(Adapter::Gemini, Some("mine")).is_empty());
         assert!(home(Adapter::Codex, Some("mine")).is_empty() && home(Adapter::Claude, None).is_empty());
     }
 
@@ -388,6 +409,8 @@ mod tests {
         }
         let (_, version) = OPENCODE.package.rsplit_once('@').expect("a version");
         assert_eq!(pinned["dependencies"]["opencode-linux-x64-baseline"], version);
+        // In no image; the tests install what a user is told to.
+        assert!(include_str!("../../scripts/agent-programs").contains(&format!("gemini={}\n", GEMINI.package)));
     }
 
     #[test]
@@ -443,6 +466,15 @@ mod tests {
             (&anthropic["models"], config.to_string().contains("secret")),
             (&json!({"m/1": {"options": {"effort": "high"}}}), false)
         );
+        assert_eq!(
+            (all["GOOGLE_GEMINI_BASE_URL"].as_str(), all["GEMINI_API_KEY"].as_str()),
+            ("http://127.0.0.1:1/google", "secret")
+        );
+        let google = of(Adapter::OpenCode, Some("google/gemini-2.5-x"), &ways[2..]);
+        let google = json(&google["OPENCODE_CONFIG_CONTENT"]);
+        assert_eq!(google["provider"]["google"]["options"]["baseURL"], "http://127.0.0.1:1/google/v1beta");
+        let thinks = &google["provider"]["google"]["models"]["gemini-2.5-x"]["options"]["thinkingConfig"];
+        assert_eq!(thinks["thinkingBudget"], 24_576);
         assert!(!one.contains_key("OPENAI_API_KEY") && of(Adapter::Claude, None, &[]).is_empty());
     }
 
@@ -461,9 +493,10 @@ mod tests {
     }
 
     #[test]
-    fn a_model_reaches_every_agent_and_claude_under_the_name_it_knows() {
+    fn a_model_reaches_every_agent_and_some_under_the_name_they_know() {
         for (adapter, names) in [
             (Adapter::Claude, &["ANTHROPIC_MODEL", "SYMPHONY_MODEL"][..]),
+            (Adapter::Gemini, &["GEMINI_MODEL", "SYMPHONY_MODEL"]),
             (Adapter::Codex, &["SYMPHONY_MODEL"]),
             (Adapter::Script, &["SYMPHONY_MODEL"]),
         ] {

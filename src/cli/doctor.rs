@@ -388,10 +388,7 @@ async fn agents(workflow: &Workflow) -> Vec<Agent> {
     for state in workflow.states.with_role(Role::Active) {
         let inside = Inside { path: String::new(), home: String::new() };
         let agent = workflow.agent_of(state);
-        let access = match agent.adapter.unreachable().filter(|_| agent.command.is_none()) {
-            Some(why) => Err(why.to_owned()),
-            None => ModelAccess::of(workflow, closed.clone()).admit(state, None).map_err(|why| why.to_string()),
-        };
+        let access = ModelAccess::of(workflow, closed.clone()).admit(state, None).map_err(|why| why.to_string());
         let launch = profile::launch(&agent, &workflow.acp.shell, &Issue::bare("any", state.as_str()), &inside);
         let (ok, says) = match (launch.map(|launch| launch.program), access) {
             (Err(error), _) => (false, error.to_string()),

@@ -60,7 +60,8 @@ pub(super) fn messages(bytes: &[u8]) {
 /// An answer, read for what it used: the first byte says of which call and kind it is, the second how it is cut.
 pub(super) fn usage(bytes: &[u8]) {
     let [which, cut, answer @ ..] = bytes else { return };
-    let call = [Call::Messages, Call::Responses, Call::ChatCompletions][usize::from(which / 2) % 3];
+    let call =
+        [Call::Messages, Call::Responses, Call::ChatCompletions, Call::GenerateContent][usize::from(which / 2) % 4];
     let content_type = if which % 2 == 0 { "text/event-stream" } else { "application/json" };
     let read = |size: usize| {
         let mut meter = Meter::new(call, content_type);

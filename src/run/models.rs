@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use symphony_core::board::{Closures, FailureCode, ModelAccess, NoModel, NotNow, ParkReason, RunEnd, StopCause};
+use symphony_core::board::{Closures, FailureCode, ModelAccess, NoModel, NotNow, RunEnd, StopCause};
 use symphony_core::broker::{Provider, Seen};
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::workflow::{Adapter, Role, Workflow};
@@ -107,10 +107,6 @@ pub(crate) async fn closures(workflow: &Arc<Workflow>, ask: &AskCredential) -> C
 impl Attempt {
     /// Nothing is booted for an agent that could ask no model: the board asked the same at its newest look.
     pub(super) async fn has_models(&self) -> Result<(), RunEnd> {
-        let agent = self.agent();
-        if let Some(why) = agent.adapter.unreachable().filter(|_| agent.command.is_none()) {
-            return Err(RunEnd::NeedsHuman(ParkReason::AgentStart { detail: why.to_owned() }));
-        }
         let closed = closures(&self.workflow, &self.parts.ask_credential).await;
         let access = ModelAccess::of(&self.workflow, closed);
         match access.admit(&self.plan.issue.state, None) {

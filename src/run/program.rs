@@ -114,7 +114,7 @@ pub(crate) async fn start(
 async fn prepare(channel: &Channel, launch: &Launch) {
     let own = launch.writes.iter().map(|&pattern| pattern.to_owned());
     quietly(channel, EXCLUDE, own.collect(), "the agent's own settings are not left out of its work").await;
-    let files = launch.home.iter().flat_map(|(name, text)| [format!("{HOME}/{name}"), (*text).to_owned()]);
+    let files = launch.home.iter().flat_map(|(name, text)| [format!("{HOME}/{name}"), text.clone()]);
     quietly(channel, FURNISH, files.collect(), "the agent's home lacks a file that it wants").await;
 }
 

@@ -129,7 +129,7 @@ impl Project {
         command.args(args).current_dir(self.dir()).env_remove("SYMPHONY_LOG_LEVEL");
         command.env("XDG_RUNTIME_DIR", self.runtime_dir());
         // Whoever runs the tests may have keys and logins; no test asks a real provider.
-        command.env_remove("ANTHROPIC_API_KEY").env_remove("OPENAI_API_KEY");
+        command.env_remove("ANTHROPIC_API_KEY").env_remove("OPENAI_API_KEY").env_remove("GEMINI_API_KEY");
         command.env("CLAUDE_CONFIG_DIR", "/no login").env("CODEX_HOME", "/no login");
         // On a machine that can have microVMs, tests that do not ask for one still mean the jail.
         match self.microvms {

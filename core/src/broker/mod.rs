@@ -7,6 +7,7 @@
 mod anthropic;
 mod chat;
 mod exact;
+mod google;
 mod headers;
 mod most;
 mod pluck;
@@ -34,6 +35,8 @@ pub const VALUES_MAX: usize = 100_000;
 const MESSAGE_MAX: usize = 600;
 /// Longest name of a model.
 const MODEL_MAX: usize = 200;
+/// The query in which a client of Google's may send its token. It goes nowhere.
+pub const TOKEN_QUERY: &str = "key";
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,25 +45,30 @@ pub enum Provider {
     Anthropic,
     /// The Responses and Chat Completions APIs, of OpenAI or a server that speaks them.
     OpenAi,
+    /// The Gemini API.
+    Google,
 }
 
 impl Provider {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Anthropic, Self::OpenAi];
+    pub const ALL: [Self; 3] = [Self::Anthropic, Self::OpenAi, Self::Google];
 
     /// The name below `providers`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Anthropic => "anthropic",
             Self::OpenAi => "openai",
+            Self::Google => "google",
         }
     }
 
-    /// Where its API begins on the guest's port. Clients append `/v1/messages` to the one and `/responses` to the other.
+    /// Where its API begins on the guest's port. Clients append `/v1/messages` to the first,
+    /// `/responses` to the second and `/v1beta/models/…` to the third.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Anthropic => "/anthropic",
             Self::OpenAi => "/openai/v1",
+            Self::Google => "/google",
         }
     }
 
@@ -69,6 +77,7 @@ impl Provider {
         match self {
             Self::Anthropic => "https://api.anthropic.com",
             Self::OpenAi => "https://api.openai.com/v1",
+            Self::Google => "https://generativelanguage.googleapis.com",
         }
     }
 
@@ -77,12 +86,17 @@ impl Provider {
         match self {
             Self::Anthropic => "ANTHROPIC_API_KEY",
             Self::OpenAi => "OPENAI_API_KEY",
+            Self::Google => "GEMINI_API_KEY",
         }
     }
 
     /// Whose error format answers a request for this path.
     pub fn of_path(path: &str) -> Self {
-        if path.starts_with("/openai") { Self::OpenAi } else { Self::Anthropic }
+        match path {
+            path if path.starts_with("/openai") => Self::OpenAi,
+            path if path.starts_with("/google") => Self::Google,
+            _ => Self::Anthropic,
+        }
     }
 }
 
@@ -97,6 +111,10 @@ pub enum Call {
     Responses,
     /// `POST /v1/chat/completions`
     ChatCompletions,
+    /// `POST /v1beta/models/NAME:generateContent` or `:streamGenerateContent`
+    GenerateContent,
+    /// `POST /v1beta/models/NAME:countTokens`
+    CountContent,
     /// `GET /v1/models`
     Models,
 }
@@ -109,7 +127,7 @@ impl Call {
 
     /// Whether its answer uses tokens.
     pub fn is_metered(self) -> bool {
-        !matches!(self, Self::Models | Self::CountTokens)
+        !matches!(self, Self::Models | Self::CountTokens | Self::CountContent)
     }
 }
 
@@ -122,6 +140,25 @@ pub struct Route {
     pub call: Call,
     /// Path and query, to stand behind the provider's base URL.
     pub target: String,
+    /// The model, where the path names it.
+    pub model: Option<String>,
+}
+
+/// What a path asks for.
+struct Asked<'p> {
+    call: Call,
+    /// The model that it names.
+    model: Option<&'p str>,
+    /// The queries that may stand behind it.
+    queries: &'static [&'static str],
+    /// The query that must.
+    wants: Option<&'static str>,
+}
+
+impl Asked<'_> {
+    fn of(call: Call) -> Self {
+        Self { call, model: None, queries: &[], wants: None }
+    }
 }
 
 /// Why a request is not forwarded: for the agent, in its provider's error format.
@@ -192,35 +229,46 @@ pub fn route(method: &str, path: &str, query: Option<&str>) -> Result<Route, Ref
         Refusal::new(
             404,
             format!(
-                "{method} {path} is not forwarded: only inference is, at /v1/messages, /v1/messages/count_tokens and /v1/models of Anthropic and /responses, /chat/completions and /models of OpenAI"
+                "{method} {path} is not forwarded: only inference is, at /v1/messages, /v1/messages/count_tokens and /v1/models of Anthropic, /responses, /chat/completions and /models of OpenAI, and /v1beta/models with NAME:generateContent, NAME:streamGenerateContent and NAME:countTokens of Google"
             ),
         )
     };
     let (provider, rest) = found.ok_or_else(unknown)?;
-    let (call, queries): (_, &[&str]) = match (provider, rest) {
-        (Provider::Anthropic, "/v1/messages") => (Call::Messages, &["beta"]),
-        (Provider::Anthropic, "/v1/messages/count_tokens") => (Call::CountTokens, &["beta"]),
-        (Provider::Anthropic, "/v1/models") => (Call::Models, &["beta", "limit", "after_id", "before_id"]),
-        (Provider::OpenAi, "/responses") => (Call::Responses, &[]),
-        (Provider::OpenAi, "/chat/completions") => (Call::ChatCompletions, &[]),
-        (Provider::OpenAi, "/models") => (Call::Models, &["client_version"]),
-        _ => return Err(unknown()),
+    let with = |call, queries| Some(Asked { queries, ..Asked::of(call) });
+    let asked = match (provider, rest) {
+        (Provider::Anthropic, "/v1/messages") => with(Call::Messages, &["beta"]),
+        (Provider::Anthropic, "/v1/messages/count_tokens") => with(Call::CountTokens, &["beta"]),
+        (Provider::Anthropic, "/v1/models") => with(Call::Models, &["beta", "limit", "after_id", "before_id"]),
+        (Provider::OpenAi, "/responses") => with(Call::Responses, &[]),
+        (Provider::OpenAi, "/chat/completions") => with(Call::ChatCompletions, &[]),
+        (Provider::OpenAi, "/models") => with(Call::Models, &["client_version"]),
+        (Provider::Google, rest) => google::asked(rest),
+        _ => None,
     };
+    let Asked { call, model, queries, wants } = asked.ok_or_else(unknown)?;
     let wanted = if call.has_body() { "POST" } else { "GET" };
     if method != wanted {
         return Err(Refusal::new(405, format!("{method} {path} is not forwarded, only {wanted} is")));
     }
-    let Some(query) = query.filter(|query| !query.is_empty()) else {
-        return Ok(Route { provider, call, target: rest.to_owned() });
-    };
-    for pair in query.split('&') {
+    let mut kept = vec![];
+    for pair in query.filter(|query| !query.is_empty()).into_iter().flat_map(|query| query.split('&')) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if provider == Provider::Google && name == TOKEN_QUERY {
+            continue;
+        }
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if !queries.contains(&name) || value.len() > MODEL_MAX || !value.chars().all(plain) {
             return Err(Refusal::bad("the query of this request is not forwarded; leave it out"));
         }
+        kept.push(pair);
     }
-    Ok(Route { provider, call, target: format!("{rest}?{query}") })
+    if let Some(wants) = wants
+        && kept != [wants]
+    {
+        return Err(Refusal::bad(format!("this request is forwarded with the query `{wants}` only")));
+    }
+    let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    Ok(Route { provider, call, target: format!("{rest}{query}"), model: model.map(str::to_owned) })
 }
 
 /// Whether a model of this name asks the web without a tool: such names are few, and a workflow may list them.
@@ -239,19 +287,22 @@ fn data(value: Option<&Value>, place: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Checks a body, and makes of it what is sent.
+/// Checks a body, and makes of it what is sent; `named` is the model that the path names.
 ///
 /// # Errors
 /// For what the workflow does not allow, and for what is not a request.
-pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refusal> {
+pub fn check(call: Call, named: Option<&str>, body: Value, rules: &Rules<'_>) -> Result<Checked, Refusal> {
     let Value::Object(mut body) = body else { return Err(Refusal::bad("the body must be a JSON object")) };
     exact(&body, "")?;
-    let model = match body.get("model") {
+    if matches!(call, Call::GenerateContent | Call::CountContent) {
+        google::counted(&mut body)?;
+    }
+    let model = match named.or(body.get("model").and_then(Value::as_str)) {
         // It is shown and logged.
-        Some(Value::String(model))
+        Some(model)
             if !model.is_empty() && model.len() <= MODEL_MAX && model.bytes().all(|byte| byte.is_ascii_graphic()) =>
         {
-            model.clone()
+            model.to_owned()
         }
         _ => return Err(Refusal::bad("`model` must be the name of a model")),
     };
@@ -271,6 +322,7 @@ pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refu
             Call::Messages | Call::CountTokens => anthropic::check(&body)?,
             Call::Responses => responses::check(&body)?,
             Call::ChatCompletions => chat::check(&body)?,
+            Call::GenerateContent | Call::CountContent => google::check(&body)?,
             Call::Models => return Err(Refusal::bad("this request has no body")),
         }
     }
@@ -278,7 +330,7 @@ pub fn check(call: Call, body: Value, rules: &Rules<'_>) -> Result<Checked, Refu
     match call {
         Call::Responses => drop(body.insert("store".to_owned(), Value::Bool(false))),
         Call::ChatCompletions => chat::settle(&mut body, rules.elsewhere)?,
-        Call::Messages | Call::CountTokens | Call::Models => {}
+        Call::Messages | Call::CountTokens | Call::GenerateContent | Call::CountContent | Call::Models => {}
     }
     Ok(Checked { body: Value::Object(body), model })
 }
@@ -306,6 +358,18 @@ pub fn error_body(provider: Provider, status: u16, message: &str) -> Value {
     match provider {
         Provider::Anthropic => json!({"type": "error", "error": {"type": kind, "message": message}}),
         Provider::OpenAi => json!({"error": {"message": message, "type": kind, "param": null, "code": "symphony"}}),
+        Provider::Google => {
+            let word = match status {
+                401 => "UNAUTHENTICATED",
+                403 => "PERMISSION_DENIED",
+                404 => "NOT_FOUND",
+                429 => "RESOURCE_EXHAUSTED",
+                503 => "UNAVAILABLE",
+                500.. => "INTERNAL",
+                _ => "INVALID_ARGUMENT",
+            };
+            json!({"error": {"code": status, "message": message, "status": word}})
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Call, Refusal};
+use super::{Call, Refusal, google};
 
 /// What a provider adds to a request with tools, and again for a tool whose shape it knows itself.
 const HIDDEN: u64 = 1024;
@@ -33,9 +33,9 @@ impl Most {
 
 /// Longest output that a request may name, in tokens; more than any model writes. A number without a bound would charge an
 /// owner whatever an agent likes when its answer is cut.
-const OUTPUT_MOST: u64 = 10_000_000;
+pub(super) const OUTPUT_MOST: u64 = 10_000_000;
 /// Answers to one request.
-const ANSWERS_MOST: u64 = 128;
+pub(super) const ANSWERS_MOST: u64 = 128;
 
 /// Whether the maxima in a body are numbers that can be set aside. What a provider would take for something else, such as
 /// -1 for no limit, must not count as nothing here.
@@ -46,14 +46,16 @@ pub(super) fn named(body: &Map<String, Value>) -> Result<(), Refusal> {
         ("max_completion_tokens", OUTPUT_MOST),
         ("n", ANSWERS_MOST),
     ];
-    for (name, most) in bounds {
-        match body.get(name) {
-            None | Some(Value::Null) => {}
-            Some(value) if value.as_u64().is_some_and(|number| number <= most) => {}
-            Some(_) => return Err(Refusal::bad(format!("`{name}` must be a whole number from 0 to {most}"))),
-        }
+    bounds.into_iter().try_for_each(|(name, most)| whole(body, name, most))
+}
+
+/// A number from 0 to `most`, if it is there.
+pub(super) fn whole(object: &Map<String, Value>, name: &str, most: u64) -> Result<(), Refusal> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(()),
+        Some(value) if value.as_u64().is_some_and(|number| number <= most) => Ok(()),
+        Some(_) => Err(Refusal::bad(format!("`{name}` must be a whole number from 0 to {most}"))),
     }
-    Ok(())
 }
 
 /// What a checked body of so many bytes can use; `assumed` is the output of one that names no maximum.
@@ -62,20 +64,34 @@ pub(super) fn most(call: Call, body: &Map<String, Value>, bytes: usize, assumed:
     for part in ["messages", "input", "system", "instructions"] {
         input.list(body.get(part));
     }
+    for content in list(body.get("contents")).chain(body.get("systemInstruction")) {
+        input.parts(content.get("parts"));
+    }
     if let Some(tools) = body.get("tools").and_then(Value::as_array).filter(|tools| !tools.is_empty()) {
         let plain =
             |tool: &&Value| matches!(tool.get("type").and_then(Value::as_str), None | Some("function" | "custom"));
+        // Of Google's tools, each with its kind as the name of a field.
+        let own = |tool: &&Value| tool.as_object().is_some_and(|tool| tool.keys().all(|name| name == DECLARED));
+        let plain = |tool: &&Value| if is_google(call) { own(tool) } else { plain(tool) };
         let known = tools.iter().filter(|tool| !plain(tool)).count();
         input.more += HIDDEN.saturating_mul(1 + count(known));
     }
-    let number = |name: &str| body.get(name).and_then(Value::as_u64);
+    let config = body.get("generationConfig").and_then(Value::as_object).filter(|_| is_google(call)).unwrap_or(body);
+    let number = |name: &str| config.get(name).and_then(Value::as_u64);
     let output = match call {
         Call::Responses => number("max_output_tokens"),
         // A server may know only one of them.
         Call::ChatCompletions => number("max_completion_tokens").max(number("max_tokens")),
+        // What it thinks is part of it.
+        Call::GenerateContent | Call::CountContent => number("maxOutputTokens"),
         Call::Messages | Call::CountTokens | Call::Models => number("max_tokens"),
     };
-    let answers = if call == Call::ChatCompletions { number("n").unwrap_or(1).max(1) } else { 1 };
+    let answers = match call {
+        Call::ChatCompletions => number("n"),
+        Call::GenerateContent => number("candidateCount"),
+        _ => None,
+    };
+    let answers = answers.unwrap_or(1).max(1);
     let output = output.unwrap_or(assumed).saturating_mul(answers);
     let most = Most { input: input.bytes.saturating_add(input.more), output };
     // A provider that shortens the conversation first reads it twice.
@@ -88,7 +104,8 @@ pub(super) fn most(call: Call, body: &Map<String, Value>, bytes: usize, assumed:
 /// The service tier or speed that is asked for, if it is none of the ordinary ones.
 pub(super) fn tier(body: &Map<String, Value>) -> Option<String> {
     let word = |name: &str| body.get(name).and_then(Value::as_str);
-    unusual(word("speed"), word("service_tier"))
+    let google = word("serviceTier").and_then(google::tier);
+    unusual(word("speed"), word("service_tier").or(google.as_deref()))
 }
 
 /// What may have another price than usual: a speed, else a tier.
@@ -96,6 +113,17 @@ pub(super) fn unusual(speed: Option<&str>, tier: Option<&str>) -> Option<String>
     const ORDINARY: [&str; 4] = ["auto", "default", "standard", "standard_only"];
     let word = speed.filter(|speed| !ORDINARY.contains(speed)).or(tier.filter(|tier| !ORDINARY.contains(tier)))?;
     Some(word.chars().filter(|c| c.is_ascii_graphic()).take(40).collect())
+}
+
+/// The field in which Google's tools declare what an agent runs itself.
+const DECLARED: &str = "functionDeclarations";
+
+fn is_google(call: Call) -> bool {
+    matches!(call, Call::GenerateContent | Call::CountContent)
+}
+
+fn list(value: Option<&Value>) -> impl Iterator<Item = &Value> {
+    value.and_then(Value::as_array).into_iter().flatten()
 }
 
 fn count(number: usize) -> u64 {
@@ -114,7 +142,7 @@ struct Input {
 impl Input {
     /// Only where a provider looks for pictures: what merely looks like one elsewhere is text, and costs as text does.
     fn list(&mut self, list: Option<&Value>) {
-        for item in list.and_then(Value::as_array).into_iter().flatten() {
+        for item in self::list(list) {
             self.block(item);
             for inner in ["content", "output"] {
                 self.list(item.get(inner));
@@ -135,6 +163,22 @@ impl Input {
                 self.list(block.pointer("/source/content"));
             }
             _ => {}
+        }
+    }
+
+    /// The parts of Google's contents, and of what its functions answered.
+    fn parts(&mut self, parts: Option<&Value>) {
+        for part in list(parts) {
+            if let Some(inline) = part.get("inlineData") {
+                match inline.get("mimeType").and_then(Value::as_str) {
+                    Some(kind) if kind.starts_with("image/") => self.picture(inline.get("data")),
+                    _ => self.more = self.more.saturating_add(FILE),
+                }
+            }
+            if ["fileData", "file_data"].iter().any(|name| part.get(name).is_some()) {
+                self.more = self.more.saturating_add(FILE);
+            }
+            self.parts(part.pointer("/functionResponse/parts"));
         }
     }
 

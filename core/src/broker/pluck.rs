@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
-/// What is wanted, by the keys that lead to it: at most two.
+/// What is wanted, by the keys that lead to it: at most two, of which the second may stand in each object of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Type,
@@ -19,10 +19,14 @@ pub(super) enum Wanted {
     ResponseModel,
     ResponseUsage,
     ResponseTier,
+    ModelVersion,
+    UsageMetadata,
+    BlockReason,
+    FinishReason,
 }
 
 /// How many there are.
-const WANTED: usize = Wanted::ResponseTier as usize + 1;
+const WANTED: usize = Wanted::FinishReason as usize + 1;
 /// Most bytes of one value.
 const VALUE_MAX: usize = 16 * 1024;
 /// Longer keys are none of ours.
@@ -32,10 +36,10 @@ const KEY_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Pluck {
     depth: usize,
-    /// Whether the containers at depth 1 and 2 are objects.
-    object: [bool; 3],
-    /// The keys under way at depth 1 and 2.
-    keys: [Key; 3],
+    /// Whether the containers at depth 1 to 3 are objects.
+    object: [bool; 4],
+    /// The keys under way at depth 1 to 3.
+    keys: [Key; 4],
     /// Whether the next string is a key.
     key_next: bool,
     in_key: bool,
@@ -186,21 +190,28 @@ impl Pluck {
 
     /// What the keys lead to.
     fn wanted(&self) -> Option<Wanted> {
-        let [_, outer, inner] = &self.keys;
+        let [_, outer, inner, innermost] = &self.keys;
         match (self.depth, self.object) {
-            (1, [_, true, _]) => match outer.as_bytes() {
+            (1, [_, true, ..]) => match outer.as_bytes() {
                 b"type" => Some(Wanted::Type),
                 b"model" => Some(Wanted::Model),
                 b"usage" => Some(Wanted::Usage),
                 b"service_tier" => Some(Wanted::Tier),
+                b"modelVersion" => Some(Wanted::ModelVersion),
+                b"usageMetadata" => Some(Wanted::UsageMetadata),
                 _ => None,
             },
-            (2, [_, true, true]) => match (outer.as_bytes(), inner.as_bytes()) {
+            (2, [_, true, true, _]) => match (outer.as_bytes(), inner.as_bytes()) {
                 (b"message", b"model") => Some(Wanted::MessageModel),
                 (b"message", b"usage") => Some(Wanted::MessageUsage),
                 (b"response", b"model") => Some(Wanted::ResponseModel),
                 (b"response", b"usage") => Some(Wanted::ResponseUsage),
                 (b"response", b"service_tier") => Some(Wanted::ResponseTier),
+                (b"promptFeedback", b"blockReason") => Some(Wanted::BlockReason),
+                _ => None,
+            },
+            (3, [_, true, false, true]) => match (outer.as_bytes(), innermost.as_bytes()) {
+                (b"candidates", b"finishReason") => Some(Wanted::FinishReason),
                 _ => None,
             },
             _ => None,

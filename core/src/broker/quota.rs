@@ -109,13 +109,17 @@ pub struct Refused<'a> {
 
 /// What a refusal means; `None`: nothing for any other request.
 pub fn trouble(refused: &Refused<'_>, now: Timestamp) -> Option<Trouble> {
-    let words: Value = serde_json::from_str(refused.words).unwrap_or_default();
+    let words = read(refused.words);
     let said = |name: &str| words.pointer(&format!("/error/{name}")).and_then(Value::as_str).unwrap_or_default();
     let is = |kinds: &[&str]| kinds.contains(&said("type")) || kinds.contains(&said("code"));
     let asked = asked(refused, &words, now);
     match refused.status {
         429 if is_too_large(refused, now) => None,
         401 => Some(Trouble::Login),
+        // Google calls a key that is none a bad request.
+        400 | 403 if detail(&words, "ErrorInfo", "reason").is_some_and(|reason| LOGIN_REASONS.contains(&reason)) => {
+            Some(Trouble::Login)
+        }
         // That a model or a feature is not for this account says nothing of its credential.
         403 if is(&LOGIN) => Some(Trouble::Login),
         403 if !is(&OF_A_MODEL) && says(refused, said("message"), &LOGIN_WORDS) => Some(Trouble::Login),
@@ -123,7 +127,8 @@ pub fn trouble(refused: &Refused<'_>, now: Timestamp) -> Option<Trouble> {
             Some(Trouble::Empty(asked.unwrap_or(PAID_OUT).clamp(MIN, MAX)))
         }
         429 | 529 => Some(Trouble::Wait(wait(asked, refused.in_a_row))),
-        503 if asked.is_some() => Some(Trouble::Wait(wait(asked, refused.in_a_row))),
+        // Google's word for a model with too much to do.
+        503 if asked.is_some() || said("status") == "UNAVAILABLE" => Some(Trouble::Wait(wait(asked, refused.in_a_row))),
         _ => None,
     }
 }
@@ -131,7 +136,7 @@ pub fn trouble(refused: &Refused<'_>, now: Timestamp) -> Option<Trouble> {
 /// Whether a refusal for too much at once concerns this request alone: a wait makes it no smaller, and an account that has
 /// its limits left gives no time for one.
 pub fn is_too_large(refused: &Refused<'_>, now: Timestamp) -> bool {
-    let words: Value = serde_json::from_str(refused.words).unwrap_or_default();
+    let words = read(refused.words);
     let message = words.pointer("/error/message").and_then(Value::as_str).unwrap_or_default();
     let is_left = |kind: &&str| {
         let left = (refused.header)(&format!("x-ratelimit-remaining-{kind}")).and_then(|left| left.trim().parse().ok());
@@ -141,6 +146,24 @@ pub fn is_too_large(refused: &Refused<'_>, now: Timestamp) -> bool {
         && asked(refused, &words, now).is_none()
         && ["requests", "tokens"].iter().all(is_left)
         && says(refused, message, &LARGE_WORDS)
+}
+
+/// The words as JSON; some of Google's errors are a list of one.
+fn read(words: &str) -> Value {
+    match serde_json::from_str(words).unwrap_or_default() {
+        Value::Array(list) => list.into_iter().next().unwrap_or_default(),
+        words => words,
+    }
+}
+
+/// What Google's details of this kind say beside an error.
+fn detail<'w>(words: &'w Value, kind: &str, name: &str) -> Option<&'w str> {
+    let mut all = words.pointer("/error/details").and_then(Value::as_array).into_iter().flatten();
+    let of_kind = |detail: &&Value| {
+        let named = detail.get("@type").and_then(Value::as_str).unwrap_or_default();
+        named.strip_prefix("type.googleapis.com/google.rpc.") == Some(kind)
+    };
+    all.find(of_kind)?.get(name)?.as_str()
 }
 
 /// Whether a message has one of these words of the provider's own: an agent could put them there with the model's name.
@@ -163,7 +186,16 @@ const LOGIN: [&str; 6] = [
     "token_invalidated",
 ];
 /// The same in words, where an error has no kind of its own.
-const LOGIN_WORDS: [&str; 2] = ["oauth", "revoked"];
+const LOGIN_WORDS: [&str; 4] = ["oauth", "revoked", "reported as leaked", "unregistered callers"];
+/// Google's reasons for an error of which only another key, or its owner's settings, helps.
+const LOGIN_REASONS: [&str; 6] = [
+    "API_KEY_INVALID",
+    "API_KEY_SERVICE_BLOCKED",
+    "API_KEY_IP_ADDRESS_BLOCKED",
+    "CONSUMER_INVALID",
+    "CONSUMER_SUSPENDED",
+    "SERVICE_DISABLED",
+];
 
 fn wait(asked: Option<Duration>, in_a_row: u32) -> Duration {
     let steps = in_a_row.saturating_sub(1).min(16);
@@ -210,6 +242,7 @@ fn asked(refused: &Refused<'_>, words: &Value, now: Timestamp) -> Option<Duratio
             found.extend(after.map(Duration::from_secs).or_else(|| at().and_then(from_epoch)));
         }
     }
+    found.extend(detail(words, "RetryInfo", "retryDelay").and_then(spoken));
     let said = |name: &str| words.pointer(&format!("/error/{name}"));
     found.extend(said("resets_in_seconds").and_then(Value::as_u64).map(Duration::from_secs));
     if found.is_empty() {

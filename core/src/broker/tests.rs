@@ -1,5 +1,6 @@
 //! The decisions, by example and by property.
 
+mod google;
 mod usage;
 
 use proptest::prelude::*;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn checked(call: Call, body: Value) -> Result<Value, String> {
-    check(call, body, &Rules::default()).map(|checked| checked.body).map_err(|refusal| {
+    check(call, None, body, &Rules::default()).map(|checked| checked.body).map_err(|refusal| {
         assert_eq!(refusal.status, 400);
         refusal.message
     })
@@ -21,7 +22,7 @@ fn refused(call: Call, mut body: Value, named: &str) {
     assert!(message.contains(named), "no `{named}` in: {message}");
     // The same goes through where the workflow says so, and nothing of it is lost.
     let rules = Rules { provider_tools: true, ..Rules::default() };
-    let passed = check(call, body.clone(), &rules).unwrap_or_else(|error| panic!("{body}: {error}"));
+    let passed = check(call, None, body.clone(), &rules).unwrap_or_else(|error| panic!("{body}: {error}"));
     for (name, value) in body.as_object().expect("an object") {
         assert_eq!(passed.body.get(name), Some(value));
     }
@@ -222,16 +223,16 @@ fn nothing_is_stored_and_a_chat_stream_says_what_it_used() {
     assert_eq!(passes(Call::Responses, json!({"input": "a", "store": true}))["store"], json!(false));
     let allowed = Rules { provider_tools: true, ..Rules::default() };
     let body = json!({"model": "m", "store": true, "stream": true, "stream_options": {"include_usage": false, "x": 1}});
-    let sent = check(Call::ChatCompletions, body.clone(), &allowed).expect("allowed").body;
+    let sent = check(Call::ChatCompletions, None, body.clone(), &allowed).expect("allowed").body;
     assert_eq!((&sent["store"], &sent["stream_options"]), (&json!(false), &json!({"include_usage": true, "x": 1})));
-    assert_eq!(check(Call::Responses, body, &allowed).expect("allowed").body["store"], json!(false));
+    assert_eq!(check(Call::Responses, None, body, &allowed).expect("allowed").body["store"], json!(false));
     assert_eq!(passes(Call::ChatCompletions, json!({"stream": true}))["stream_options"]["include_usage"], json!(true));
     assert_eq!(passes(Call::ChatCompletions, json!({"messages": []})).get("stream_options"), None);
     // Regression: what did not say `store` was kept by OpenAI, for some accounts. Other servers may not know the word.
     assert_eq!(passes(Call::ChatCompletions, json!({"messages": []}))["store"], json!(false));
     let elsewhere = Rules { elsewhere: true, ..Rules::default() };
     let stored =
-        |body: Value| check(Call::ChatCompletions, body, &elsewhere).expect("passes").body.get("store").cloned();
+        |body: Value| check(Call::ChatCompletions, None, body, &elsewhere).expect("passes").body.get("store").cloned();
     assert_eq!(stored(json!({"model": "m", "messages": []})), None);
     assert_eq!(stored(json!({"model": "m", "messages": [], "store": true})), Some(json!(false)));
 }
@@ -242,7 +243,7 @@ fn a_name_that_only_its_case_tells_from_one_that_is_checked_is_refused_at_any_de
     let always = Rules { provider_tools: true, ..Rules::default() };
     for name in ["Store", "TOOLS", "\u{17f}tore", "Model", "stream_Option\u{17f}"] {
         for call in [Call::Messages, Call::Responses, Call::ChatCompletions] {
-            let said = check(call, json!({"model": "m", name: true}), &always).expect_err(name).message;
+            let said = check(call, None, json!({"model": "m", name: true}), &always).expect_err(name).message;
             assert!(said.contains("in lower case"), "{said}");
         }
     }
@@ -285,11 +286,14 @@ fn a_name_that_only_its_case_tells_from_one_that_is_checked_is_refused_at_any_de
 fn only_listed_models_are_asked() {
     let models = ["a".to_owned(), "b".to_owned()];
     let rules = Rules { provider_tools: true, models: Some(&models), ..Rules::default() };
-    assert_eq!(check(Call::Messages, json!({"model": "b"}), &rules).map(|checked| checked.model).as_deref(), Ok("b"));
-    let refusal = check(Call::Messages, json!({"model": "c"}), &rules).expect_err("not listed");
+    assert_eq!(
+        check(Call::Messages, None, json!({"model": "b"}), &rules).map(|checked| checked.model).as_deref(),
+        Ok("b")
+    );
+    let refusal = check(Call::Messages, None, json!({"model": "c"}), &rules).expect_err("not listed");
     assert!(refusal.message.contains("a, b"), "{refusal}");
     for body in [json!({}), json!({"model": 1}), json!({"model": ""}), json!([]), json!(null)] {
-        assert_eq!(check(Call::Messages, body, &Rules::default()).expect_err("no model").status, 400);
+        assert_eq!(check(Call::Messages, None, body, &Rules::default()).expect_err("no model").status, 400);
     }
 }
 
@@ -298,6 +302,7 @@ fn headers_that_pay_redirect_or_identify_do_not_pass() {
     for name in [
         "authorization",
         "x-api-key",
+        "x-goog-api-key",
         "cookie",
         "host",
         "openai-organization",
@@ -421,8 +426,8 @@ proptest! {
     #[test]
     fn what_passed_passes_again_unchanged_and_holds_no_tool_of_the_provider(body in bodies()) {
         for call in [Call::Messages, Call::CountTokens, Call::Responses, Call::ChatCompletions] {
-            let Ok(sent) = check(call, body.clone(), &Rules::default()) else { continue };
-            prop_assert_eq!(check(call, sent.body.clone(), &Rules::default()).map(|again| again.body), Ok(sent.body.clone()));
+            let Ok(sent) = check(call, None, body.clone(), &Rules::default()) else { continue };
+            prop_assert_eq!(check(call, None, sent.body.clone(), &Rules::default()).map(|again| again.body), Ok(sent.body.clone()));
             let mut kinds = vec![];
             tool_kinds(&sent.body, &mut kinds);
             prop_assert!(!kinds.iter().any(|kind| kind == "web_search"), "{}", sent.body);
@@ -446,7 +451,8 @@ fn what_reaches_out_without_a_word_for_it_is_refused() {
     );
     passes(Call::Responses, input(json!({"role": "user", "content": [{"type": "input_file", "file_data": "AA=="}]})));
     let ask = |model: &str, rules: &Rules<'_>| {
-        check(Call::ChatCompletions, json!({"model": model, "messages": []}), rules).map_err(|refusal| refusal.message)
+        check(Call::ChatCompletions, None, json!({"model": model, "messages": []}), rules)
+            .map_err(|refusal| refusal.message)
     };
     for model in ["gpt-4o-search-preview", "o4-mini-deep-research", "some/model:online"] {
         assert!(ask(model, &Rules::default()).is_err_and(|said| said.contains("searches by itself")), "{model}");

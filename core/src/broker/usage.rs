@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::most::unusual;
 use super::pluck::{Pluck, Wanted};
-use super::{Call, Provider};
+use super::{Call, Provider, google};
 
 /// Tokens of one request. A cached token is in one of the last two and not in `input`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,8 +177,12 @@ impl Meter {
             // One that broke off with an error used more than it says.
             let last = ["message_stop", "response.completed", "response.incomplete"];
             self.reading.whole |= kind.is_some_and(|kind| last.contains(&&*kind));
+            // Google has no last event: its model says why it wrote no more, or why it wrote nothing.
+            let reasons = [Wanted::FinishReason, Wanted::BlockReason].into_iter().filter_map(|why| self.text.word(why));
+            let ended = reasons.into_iter().any(|why| !why.ends_with("_UNSPECIFIED"));
+            self.reading.whole |= ended && self.call == Call::GenerateContent;
         }
-        for model in [Wanted::Model, Wanted::MessageModel, Wanted::ResponseModel] {
+        for model in [Wanted::ModelVersion, Wanted::Model, Wanted::MessageModel, Wanted::ResponseModel] {
             if let Some(model) = self.text.word(model) {
                 self.reading.model = Some(model.chars().filter(|c| !c.is_control()).take(200).collect());
             }
@@ -188,7 +192,7 @@ impl Meter {
                 self.reading.tier = unusual(None, Some(&tier));
             }
         }
-        for usage in [Wanted::Usage, Wanted::MessageUsage, Wanted::ResponseUsage] {
+        for usage in [Wanted::UsageMetadata, Wanted::Usage, Wanted::MessageUsage, Wanted::ResponseUsage] {
             if let Some(record @ Value::Object(_)) = self.text.value(usage) {
                 self.take(&record);
             }
@@ -207,6 +211,20 @@ impl Meter {
                 usage.cache_read = cached.unwrap_or(0).min(input);
                 usage.input = input - usage.cache_read;
                 usage.output = number("/output_tokens").or(number("/completion_tokens")).unwrap_or(0);
+            }
+            Call::GenerateContent | Call::CountContent => {
+                if let Some(prompt) = number("/promptTokenCount") {
+                    usage.cache_read = number("/cachedContentTokenCount").unwrap_or(0).min(prompt);
+                    let of_tools = number("/toolUsePromptTokenCount").unwrap_or(0);
+                    usage.input = (prompt - usage.cache_read).saturating_add(of_tools);
+                }
+                let (said, thought) = (number("/candidatesTokenCount"), number("/thoughtsTokenCount"));
+                if said.or(thought).is_some() {
+                    usage.output = said.unwrap_or(0).saturating_add(thought.unwrap_or(0));
+                }
+                if let Some(tier) = record.get("serviceTier").and_then(Value::as_str) {
+                    self.reading.tier = unusual(None, google::tier(tier).as_deref());
+                }
             }
             Call::Messages | Call::CountTokens | Call::Models => {
                 let parts = [

@@ -87,18 +87,12 @@ impl Adapter {
             Self::OpenCode => match model.and_then(|model| model.split_once('/')) {
                 Some(("anthropic", _)) => &[Provider::Anthropic],
                 Some(("openai", _)) => &[Provider::OpenAi],
+                Some(("google", _)) => &[Provider::Google],
                 _ => &Provider::ALL,
             },
-            Self::Gemini | Self::Script => &[],
+            Self::Gemini => &[Provider::Google],
+            Self::Script => &[],
         }
-    }
-
-    /// Why it can reach no model in any sandbox, whatever the host has.
-    pub fn unreachable(self) -> Option<&'static str> {
-        (self == Self::Gemini).then_some(
-            "it asks Google's API, which no broker of this version forwards, and `credentials: stage` \
-             does not know its login: choose claude, codex or opencode; `symphony doctor --agent gemini` tries its program all the same",
-        )
     }
 
     /// The agents that are started by a name.

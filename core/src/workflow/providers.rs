@@ -17,6 +17,8 @@ pub struct Models {
     pub anthropic: ProviderRule,
     /// `providers.openai`
     pub openai: ProviderRule,
+    /// `providers.google`
+    pub google: ProviderRule,
     /// `providers.hold_ms`: how long a request is held for a provider that asked to wait, or for room in a budget; after
     /// that its run ends.
     pub hold_ms: u64,
@@ -63,6 +65,7 @@ impl Models {
         match provider {
             Provider::Anthropic => &self.anthropic,
             Provider::OpenAi => &self.openai,
+            Provider::Google => &self.google,
         }
     }
 
@@ -95,8 +98,10 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, egress: &Section
     let providers = reader.section(root, "providers", "providers");
     let anthropic = provider(reader, &providers, Provider::Anthropic);
     let openai = provider(reader, &providers, Provider::OpenAi);
+    let google = provider(reader, &providers, Provider::Google);
     let hold_ms = reader.number(&providers, "hold_ms", HOLD_MS, 0..=HOLD_MOST_MS).unsigned_abs();
-    Models { anthropic, openai, hold_ms, staged, provider_tools: reader.boolean(egress, "provider_tools", false) }
+    let provider_tools = reader.boolean(egress, "provider_tools", false);
+    Models { anthropic, openai, google, hold_ms, staged, provider_tools }
 }
 
 fn provider(reader: &mut Reader<'_>, providers: &Section<'_>, provider: Provider) -> ProviderRule {
@@ -121,7 +126,8 @@ fn provider(reader: &mut Reader<'_>, providers: &Section<'_>, provider: Provider
     if models.as_ref().is_some_and(Vec::is_empty) {
         reader.invalid(&section, "models", "is empty: no model could be asked", "list models, or remove the line");
     }
-    let login = reader.boolean(&section, "login", false);
+    // No login of Google's is used.
+    let login = provider != Provider::Google && reader.boolean(&section, "login", false);
     ProviderRule {
         base_url,
         login,

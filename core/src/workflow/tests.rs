@@ -139,7 +139,9 @@ fn an_agent_needs_the_providers_of_its_models() {
     assert_eq!(of(Adapter::Codex, None), ["openai"]);
     assert_eq!(of(Adapter::OpenCode, Some("anthropic/x")), ["anthropic"]);
     assert_eq!(of(Adapter::OpenCode, Some("openai/x/y")), ["openai"]);
-    assert_eq!(of(Adapter::OpenCode, None), ["anthropic", "openai"]);
+    assert_eq!(of(Adapter::OpenCode, Some("google/x")), ["google"]);
+    assert_eq!(of(Adapter::OpenCode, None), ["anthropic", "openai", "google"]);
+    assert_eq!(of(Adapter::Gemini, Some("anthropic/x")), ["google"]);
     assert!(of(Adapter::Script, Some("x")).is_empty());
 }
 

@@ -72,8 +72,6 @@ pub(super) struct Tried {
     session_ms: Option<u64>,
     /// Of all its processes, with its session and before any prompt.
     memory_mib: Option<u64>,
-    /// Why it would work on nothing here, although it starts.
-    without_model: Option<&'static str>,
 }
 
 /// The agent of this name: an adapter, or `command` for the workflow's own.
@@ -105,12 +103,7 @@ pub(super) fn named<'a>(name: &str, workflow: &'a Workflow) -> Result<AgentOf<'a
 
 /// Tries it.
 pub(super) async fn try_it(name: &str, agent: &AgentOf<'_>, workflow: &Workflow, sandboxes: &Sandboxes) -> Tried {
-    let mut tried = Tried {
-        program_version: env!("CARGO_PKG_VERSION"),
-        agent: name.to_owned(),
-        without_model: agent.adapter.unreachable().filter(|_| agent.command.is_none()),
-        ..Tried::default()
-    };
+    let mut tried = Tried { program_version: env!("CARGO_PKG_VERSION"), agent: name.to_owned(), ..Tried::default() };
     sandboxes.settle(workflow, TRIALS).await;
     let says = match sandboxes.pick(workflow) {
         Err(closed) => Err(closed.why().to_owned()),
@@ -258,10 +251,6 @@ fn with_models(mut launch: Launch, agent: &AgentOf<'_>) -> Launch {
     if launch.program != Program::Builtin {
         let at = |provider: Provider| (provider, format!("http://127.0.0.1:{MODELS}{}", provider.prefix()));
         launch.env.extend(profile::model_variables(agent, &Provider::ALL.map(at), "of-nobody"));
-        // Gemini makes no session without one.
-        if agent.adapter == Adapter::Gemini {
-            launch.env.push(("GEMINI_API_KEY".into(), "of-nobody".into()));
-        }
         launch.env.sort();
     }
     launch
@@ -336,9 +325,6 @@ pub(super) fn lines(tried: &Tried) -> Vec<String> {
     }
     if let Some(mib) = tried.memory_mib {
         fact("memory", &format!("{mib} MiB, with its session"));
-    }
-    if let Some(why) = tried.without_model {
-        fact("models", &format!("! {why}"));
     }
     lines
 }

@@ -134,6 +134,8 @@ pub(crate) enum NoCredential {
 pub(crate) enum Remedy {
     /// Set this variable.
     Set(String),
+    /// The same; a login of this provider's is of no use.
+    SetNoLogin(String),
     /// The same, or log in with this.
     SetOrLogIn(String, &'static str),
     /// There is a key in this variable, which was not meant for another address by itself.
@@ -144,6 +146,9 @@ impl Remedy {
     fn say(&self, provider: &str) -> String {
         match self {
             Self::Set(variable) => format!("set {variable}"),
+            Self::SetNoLogin(variable) => {
+                format!("set {variable} to a key of the Gemini API; a login of Gemini CLI is not used")
+            }
             Self::SetOrLogIn(variable, login) => format!("set {variable}, or log in with `{login}`"),
             Self::Name(variable) => format!(
                 "the key in {variable} goes to the `base_url` of another server only when `providers.{provider}.api_key_env: {variable}` stands beside it"
@@ -190,14 +195,16 @@ pub(crate) async fn find(
         return Ok(Credential { headers: vec![], beta: None, base_url, source: Source::Nothing });
     }
     let login = match provider {
-        Provider::Anthropic => "claude",
-        Provider::OpenAi => "codex login",
+        Provider::Anthropic => Some("claude"),
+        Provider::OpenAi => Some("codex login"),
+        Provider::Google => None,
     };
     let variable = rule.key_variable(provider).to_owned();
-    let remedy = match (unmeant, at_home) {
+    let remedy = match (unmeant, login.filter(|_| at_home)) {
         (true, _) => Remedy::Name(variable),
-        (false, true) => Remedy::SetOrLogIn(variable, login),
-        (false, false) => Remedy::Set(variable),
+        (false, Some(login)) => Remedy::SetOrLogIn(variable, login),
+        (false, None) if provider == Provider::Google => Remedy::SetNoLogin(variable),
+        (false, None) => Remedy::Set(variable),
     };
     Err(NoCredential::Absent { provider: provider.name(), remedy })
 }
@@ -217,6 +224,7 @@ fn login_file(provider: Provider, environment: &Environment) -> Option<(PathBuf,
     let (variable, dir, file, source) = match provider {
         Provider::Anthropic => ("CLAUDE_CONFIG_DIR", ".claude", ".credentials.json", Source::Claude),
         Provider::OpenAi => ("CODEX_HOME", ".codex", "auth.json", Source::Codex),
+        Provider::Google => return None,
     };
     let named = (environment.variable)(variable).filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let dir = named.or_else(|| environment.home.as_ref().map(|home| home.join(dir)))?;
@@ -292,6 +300,7 @@ fn login(
             let base_url = if rule.base_url.is_some() { base_url } else { CHATGPT.to_owned() };
             Ok(Credential { headers, beta: None, base_url, source })
         }
+        Provider::Google => Err(broken("no login of this provider is used")),
     }
 }
 
@@ -327,6 +336,7 @@ fn key_header(provider: Provider, key: &str, source: &Source) -> Result<(HeaderN
     match provider {
         Provider::Anthropic => Ok((HeaderName::from_static("x-api-key"), secret(key, source)?)),
         Provider::OpenAi => bearer(key, source),
+        Provider::Google => Ok((HeaderName::from_static("x-goog-api-key"), secret(key, source)?)),
     }
 }
 

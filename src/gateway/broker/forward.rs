@@ -4,13 +4,13 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::{Body as _, Bytes, Incoming};
 use subtle::ConstantTimeEq as _;
 use symphony_core::broker::quota::{self, Trouble};
 use symphony_core::broker::{
-    self, BODY_MAX, Call, Checked, Meter, Most, Provider, Refusal, Route, VALUES_MAX, request_header, response_header,
-    without_login_beta,
+    self, BODY_MAX, Call, Checked, Meter, Most, Provider, Refusal, Route, TOKEN_QUERY, VALUES_MAX, request_header,
+    response_header, without_login_beta,
 };
 use symphony_core::json_weight;
 use symphony_core::time::Tick;
@@ -77,7 +77,7 @@ impl Door {
 
     /// The checks, cheapest first: nothing of a stranger's request is read.
     async fn outgoing(&self, request: Request<Incoming>) -> Result<Outgoing, Refusal> {
-        if !self.is_ours(request.headers()) {
+        if !self.is_ours(request.uri(), request.headers()) {
             return Err(Refusal::new(401, "this is not the token of a run that is active"));
         }
         if request.headers().contains_key(header::UPGRADE) {
@@ -96,6 +96,7 @@ impl Door {
         let taken = tokio::time::timeout(BODY, self.read(body)).await;
         let (bytes, room) = taken.map_err(|_| Refusal::new(408, "the request took too long"))??;
         let (models, call, provider) = (self.0.models.clone(), route.call, route.provider);
+        let named = route.model.clone();
         let assumed = self.0.purse.metering.assumed_output();
         // A large body keeps a processor busy for a while.
         // The room is taken along: an agent that hangs up must not free what is still worked on.
@@ -108,7 +109,7 @@ impl Door {
             }
             let read = serde_json::from_slice(&bytes);
             let read = read.map_err(|error| Refusal::new(400, format!("the body is not JSON: {error}")))?;
-            let Checked { body, model } = broker::check(call, read, &models.rules(provider))?;
+            let Checked { body, model } = broker::check(call, named.as_deref(), read, &models.rules(provider))?;
             let bytes = Bytes::from(body.to_string());
             let weight = broker::weigh(call, &body, bytes.len(), assumed);
             Ok((bytes, model, weight, room))
@@ -118,14 +119,18 @@ impl Door {
         Ok(Outgoing { route, headers, body: Some(body), model, weight, _room: Some(room) })
     }
 
-    /// Whether the token is this run's, and the run still there. Both ways that clients send one are heard.
-    pub(super) fn is_ours(&self, headers: &HeaderMap) -> bool {
+    /// Whether the token is this run's, and the run still there. All ways that clients send one are heard.
+    pub(super) fn is_ours(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let bearer = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         let bearer = bearer.and_then(|value| value.split_at_checked(7));
         let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer ")).map(|(_, token)| token);
-        let key = headers.get("x-api-key").map(HeaderValue::as_bytes);
+        let keys = ["x-api-key", "x-goog-api-key"].map(|name| headers.get(name).map(HeaderValue::as_bytes));
+        let is_google = Provider::of_path(uri.path()) == Provider::Google;
+        let query = uri.query().filter(|_| is_google).unwrap_or_default();
+        let in_query = query.split('&').filter_map(|pair| pair.strip_prefix(TOKEN_QUERY)?.strip_prefix('='));
+        let given = keys.into_iter().chain([bearer]).flatten().chain(in_query.map(str::as_bytes));
         let ours = self.token().as_bytes();
-        let right = [bearer, key].into_iter().flatten().any(|token| bool::from(token.ct_eq(ours)));
+        let right = given.into_iter().any(|token| bool::from(token.ct_eq(ours)));
         right && !self.0.closed.is_cancelled()
     }
 
@@ -235,8 +240,9 @@ impl Door {
         let target = match provider {
             Provider::Anthropic => "/v1/models",
             Provider::OpenAi => "/models",
+            Provider::Google => "/v1beta/models",
         };
-        let route = Route { provider, call: Call::Models, target: target.to_owned() };
+        let route = Route { provider, call: Call::Models, target: target.to_owned(), model: None };
         let weight = (Most::default(), None);
         let look = Outgoing { route, headers, body: None, model: String::new(), weight, _room: None };
         let looked = tokio::time::timeout(LOOK, self.send(&look, credential, &mut None)).await;

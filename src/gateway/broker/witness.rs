@@ -43,7 +43,7 @@ impl Door {
     pub(super) fn is_inference(&self, request: &Request<Incoming>) -> bool {
         let uri = request.uri();
         let route = broker::route(request.method().as_str(), uri.path(), uri.query());
-        let counts = route.is_ok_and(|route| route.call.is_metered()) && self.is_ours(request.headers());
+        let counts = route.is_ok_and(|route| route.call.is_metered()) && self.is_ours(uri, request.headers());
         if counts {
             self.0.witness.seen.send_modify(Seen::asked);
         }

@@ -2,6 +2,7 @@
 
 mod agents;
 pub(crate) mod credentials;
+mod google;
 mod lies;
 pub(crate) mod memory;
 mod passes;
@@ -28,23 +29,25 @@ ask() { model /anthropic/v1/messages "{\"model\":\"$1\",\"max_tokens\":9,\"strea
 done_() { call mark_done '{"title":"Asked","summary":"All of it."}'; }
 "#;
 
-/// A project whose agent plays this, with both providers at `server`.
+/// A project whose agent plays this, with all providers at `server`.
 fn project(scenario: &str, server: &Server, more: &str) -> Project {
     let project = Project::acting(&format!("{TOOLS}\n{scenario}"), &format!("{}{more}", providers(server)));
     std::fs::create_dir_all(project.beside("home")).expect("home");
     project
 }
 
-/// Both of them at `server`.
+/// All of them at `server`.
 pub(crate) fn providers(server: &Server) -> String {
     let url = &server.url;
-    format!("providers:\n  anthropic:\n    base_url: {url}/base/\n    login: true\n  openai:\n    base_url: {url}/v1\n")
+    format!(
+        "providers:\n  anthropic:\n    base_url: {url}/base/\n    login: true\n  openai:\n    base_url: {url}/v1\n  google:\n    base_url: {url}\n"
+    )
 }
 
 /// The program with a home of its own, and no credential but what is given.
 pub(crate) fn command(project: &Project, args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = project.command(args);
-    for name in ["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "CLAUDE_CONFIG_DIR", "CODEX_HOME"] {
+    for name in ["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "CLAUDE_CONFIG_DIR", "CODEX_HOME"] {
         command.env_remove(name);
     }
     command.env("HOME", project.beside("home")).envs(env.iter().copied());

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use self::peak::Peak;
-use super::server::Server;
+use super::server::{Asked, Server};
+use super::talk::google_path;
 use super::{BOTH, KEY, command};
 use crate::rig::{FRONT, Project, Running, until, until_within};
 use crate::skip::skip;
@@ -45,6 +46,12 @@ const CLAUDE: Agent =
 const CODEX: Agent =
     Agent { adapter: "codex", program: "codex-acp", model: "conversation", given_up: "turn_failed", hosts: 0 };
 
+const GEMINI: Agent =
+    Agent { adapter: "gemini", program: "gemini", model: "conversation", given_up: "turn_failed", hosts: 0 };
+
+/// What all of them find on the host.
+const ALL: [(&str, &str); 3] = [BOTH[0], BOTH[1], ("GEMINI_API_KEY", KEY)];
+
 impl Agent {
     /// Where it is; `None`: it was said why it is not there.
     fn programs(&self) -> Option<PathBuf> {
@@ -60,7 +67,7 @@ impl Agent {
     }
 }
 
-/// A project for it, with both providers at `server`; `more` stands in the workflow, `acp` among its keys of the agent.
+/// A project for it, with all providers at `server`; `more` stands in the workflow, `acp` among its keys of the agent.
 fn project(agent: &Agent, server: &Server, more: &str, acp: &str) -> Project {
     let project = Project::new();
     std::fs::create_dir_all(project.beside("home")).expect("home");
@@ -69,7 +76,7 @@ fn project(agent: &Agent, server: &Server, more: &str, acp: &str) -> Project {
     let patience = if acp.contains("read_timeout_ms") { "" } else { "  read_timeout_ms: 80000\n" };
     let acp = format!("adapter: {adapter}\n  model: {model}\n  effort: high\n{patience}{acp}");
     let front = format!(
-        "{}{more}providers:\n  anthropic:\n    base_url: {url}\n  openai:\n    base_url: {url}/v1\n",
+        "{}{more}providers:\n  anthropic:\n    base_url: {url}\n  openai:\n    base_url: {url}/v1\n  google:\n    base_url: {url}\n",
         FRONT.replace("adapter: script\n", &acp),
     );
     project.write("WORKFLOW.md", &format!("---\n{front}---\nMake a file, then call mark_done.\n"));
@@ -101,7 +108,7 @@ fn makes_a_patch(agent: &Agent) {
     let server = Server::start();
     server.has_done(WORK);
     let project = project(agent, &server, &jail(&dir), "");
-    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &ALL));
     let peak = Peak::below(running.pid(), move |exe| exe.starts_with(&dir));
     let started = Instant::now();
     project.issue("Todo", "A-1", "Make it.");
@@ -125,7 +132,9 @@ fn makes_a_patch(agent: &Agent) {
     let asked = server.asked();
     let effort = asked.iter().filter(|asked| {
         let body = &asked.body;
-        body["output_config"]["effort"] == "high" || body["reasoning"]["effort"] == "high"
+        body["output_config"]["effort"] == "high"
+            || body["reasoning"]["effort"] == "high"
+            || body["generationConfig"]["thinkingConfig"]["thinkingLevel"] == "high"
     });
     assert!(effort.count() > 0, "nobody was told how much to think: {asked:#?}");
     assert!(!project.transcripts().contains(KEY) && !running.log().contains(KEY));
@@ -133,7 +142,8 @@ fn makes_a_patch(agent: &Agent) {
     let asked = server.asked();
     assert!(asked.len() >= 3 && asked.iter().all(|asked| asked.head.contains(KEY)), "{asked:#?}");
     let state = running.client().get("/api/v1/state").body;
-    let used = asked.iter().filter(|asked| asked.body["model"] == "conversation").count();
+    let of_google = |asked: &Asked| google_path(&asked.head).is_some_and(|(model, _)| model == "conversation");
+    let used = asked.iter().filter(|asked| asked.body["model"] == "conversation" || of_google(asked)).count();
     let totals = format!("\"input_tokens\":{},\"output_tokens\":{},", 210 * used, 50 * used);
     assert!(state.contains(&totals), "no {totals} in {state}");
     let memory = peak.said();
@@ -157,6 +167,11 @@ fn opencode_makes_a_patch() {
 }
 
 #[test]
+fn opencode_makes_a_patch_with_a_model_of_google_s() {
+    makes_a_patch(&Agent { model: "google/conversation", ..OPENCODE });
+}
+
+#[test]
 fn claude_code_makes_a_patch() {
     makes_a_patch(&CLAUDE);
 }
@@ -166,13 +181,18 @@ fn codex_makes_a_patch() {
     makes_a_patch(&CODEX);
 }
 
+#[test]
+fn gemini_makes_a_patch() {
+    makes_a_patch(&GEMINI);
+}
+
 /// A turn that the agent itself takes for a good one.
 #[track_caller]
 fn is_a_failure(agent: &Agent, words: &str) {
     let Some(dir) = agent.programs() else { return };
     let server = Server::start();
     let project = project(agent, &server, &format!("{}budget:\n  failures_in_a_row: 1\n", jail(&dir)), "");
-    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &ALL));
     project.issue("Todo", "A-1", "Make it.");
     let note = project.parked_note("A-1");
     let frames = project.transcripts();

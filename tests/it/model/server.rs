@@ -171,6 +171,9 @@ impl Server {
                 return None;
             }
         }
+        if let Some((model, method)) = talk::google_path(&asked.head) {
+            return send(google(model, method, || said(), self.times(model)));
+        }
         match asked.body["model"].as_str().unwrap_or_default() {
             "conversation" => send(said()),
             "slow" => {
@@ -230,6 +233,12 @@ impl Server {
         }
     }
 
+    /// How many requests there were to this model of Google's.
+    fn times(&self, model: &str) -> usize {
+        let is = |asked: &&Asked| talk::google_path(&asked.head).is_some_and(|(named, _)| named == model);
+        self.shared.0.lock().expect("lock").asked.iter().filter(is).count()
+    }
+
     /// Waits until the client hangs up; `meanwhile` says whether it still listens.
     fn until_gone(&self, stream: &TcpStream, mut meanwhile: impl FnMut() -> Option<()>) -> Option<()> {
         stream.set_read_timeout(Some(Duration::from_millis(50))).ok()?;
@@ -250,6 +259,28 @@ impl Server {
 
 pub(super) const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nset-cookie: planted=1\r\nrequest-id: req-1\r\n\r\n";
 const COOKIE: &str = "set-cookie: planted=1\r\nrequest-id: req-1\r\n";
+
+/// Google's answers: a conversation, a limit that is over the second time, a key that is none, and words.
+fn google(model: &str, method: &str, conversation: impl FnOnce() -> String, times: usize) -> String {
+    let refused = |status: u16, word: &str, detail: Value| {
+        let message = "no";
+        whole(status, "", &json!({"error": {"code": status, "message": message, "status": word, "details": [detail]}}))
+    };
+    match (model, method) {
+        ("broken", _) => refused(500, "INTERNAL", json!({})),
+        ("limited-once", _) if times == 1 => {
+            let kind = "type.googleapis.com/google.rpc.RetryInfo";
+            refused(429, "RESOURCE_EXHAUSTED", json!({"@type": kind, "retryDelay": "2s"}))
+        }
+        ("no-key", _) => {
+            let kind = "type.googleapis.com/google.rpc.ErrorInfo";
+            refused(400, "INVALID_ARGUMENT", json!({"@type": kind, "reason": "API_KEY_INVALID"}))
+        }
+        (_, "counttokens") => whole(200, COOKIE, &json!({"totalTokens": 5})),
+        (_, "generatecontent") => whole(200, COOKIE, &talk::google_says(&json!({"text": "It is made."}))),
+        _ => conversation(),
+    }
+}
 
 fn begun() -> Value {
     json!({"message": {"model": "big-1", "usage": {"input_tokens": 10, "cache_read_input_tokens": 200, "output_tokens": 1}}})

@@ -17,18 +17,29 @@ pub(super) struct Script {
 
 /// The whole answer, with its head.
 pub(super) fn answer(path: &str, body: &Value, script: &Script) -> String {
-    let events = match path.contains("/responses") {
-        true => responses(body, script),
-        false => messages(body, script),
+    let events = match path {
+        path if google_path(path).is_some() => contents(body, script),
+        path if path.contains("/responses") => responses(body, script),
+        _ => messages(body, script),
     };
     format!("{STREAM}{events}0\r\n\r\n")
 }
 
-/// The tools that a request brings; those of Codex 0.166 stand in an item of the input.
+/// The model and the method that a path of Google's names, in lower case.
+pub(super) fn google_path(head: &str) -> Option<(&str, &str)> {
+    let (model, rest) = head.split_once("/v1beta/models/")?.1.split_once(':')?;
+    Some((model, rest.split(['?', ' ']).next()?))
+}
+
+/// The tools that a request brings; those of Codex 0.166 stand in an item of the input, those of Gemini in a list of lists.
 pub(super) fn tools(body: &Value) -> Vec<Value> {
     let list = |value: &Value| value["tools"].as_array().cloned().unwrap_or_default();
     let more = body["input"].as_array().into_iter().flatten().flat_map(list);
-    list(body).into_iter().chain(more).collect()
+    let declared = |tool: Value| match tool["functionDeclarations"].as_array() {
+        Some(functions) => functions.clone(),
+        None => vec![tool],
+    };
+    list(body).into_iter().chain(more).flat_map(declared).collect()
 }
 
 /// What the model says.
@@ -62,7 +73,7 @@ fn next(body: &Value, results: usize, script: &Script) -> Says {
         // The answer comes with the next prompt.
         (1, Some((_, answer))) if !body.to_string().contains(answer) => Says::Text,
         (results, _) if results == before => {
-            let name = named(&["bash", "Bash", "exec_command"]).expect("every agent has a shell");
+            let name = named(&["bash", "Bash", "exec_command", "run_shell_command"]).expect("every agent has a shell");
             let input = json!({"command": command, "cmd": command, "description": "Make a file"});
             Says::Call { name, namespace: None, input }
         }
@@ -130,4 +141,27 @@ fn responses(body: &Value, script: &Script) -> String {
         event("response.completed", &json!({"response": response})),
     ]
     .concat()
+}
+
+fn contents(body: &Value, script: &Script) -> String {
+    let parts = body["contents"].as_array().into_iter().flatten().filter_map(|content| content["parts"].as_array());
+    let results = parts.flatten().filter(|part| part.get("functionResponse").is_some()).count();
+    let part = match next(body, results, script) {
+        Says::Text => json!({"text": "It is made."}),
+        Says::Call { name, mut input, .. } => {
+            input.as_object_mut().expect("an object").remove("cmd");
+            json!({"functionCall": {"name": name, "args": input}, "thoughtSignature": "c2lnbmVk"})
+        }
+    };
+    let thought = json!({"candidates": [{"content": {"role": "model", "parts": [{"text": "I see.", "thought": true}]}}],
+        "usageMetadata": {"promptTokenCount": 210, "cachedContentTokenCount": 200, "thoughtsTokenCount": 20}});
+    [thought, google_says(&part)].iter().map(|value| chunk(&format!("data: {value}\r\n\r\n"))).collect()
+}
+
+/// A whole answer of Google's, or the last part of one.
+pub(super) fn google_says(part: &Value) -> Value {
+    let used = json!({"promptTokenCount": 210, "cachedContentTokenCount": 200, "candidatesTokenCount": 30,
+        "thoughtsTokenCount": 20, "totalTokenCount": 260});
+    json!({"candidates": [{"content": {"role": "model", "parts": [part]}, "finishReason": "STOP", "index": 0}],
+        "usageMetadata": used, "modelVersion": "big-1"})
 }

@@ -57,6 +57,46 @@ fn what_each_provider_says_of_its_limits_is_read() {
     assert_eq!(read(400, &[], "", 1), None);
 }
 
+fn google(code: u16, status: &str, message: &str, details: &str) -> String {
+    format!(r#"{{"error":{{"code":{code},"message":"{message}","status":"{status}","details":[{details}]}}}}"#)
+}
+
+fn info(reason: &str) -> String {
+    format!(r#"{{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"{reason}","domain":"googleapis.com"}}"#)
+}
+
+#[test]
+fn what_google_says_beside_an_error_is_read() {
+    let retry = r#"{"@type":"type.googleapis.com/google.rpc.QuotaFailure"},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"34.5s"}"#;
+    let words = google(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota", retry);
+    waits(429, &[], &words, 34.5);
+    waits(429, &[], &format!("[{words}]"), 34.5);
+    waits(429, &[], &google(429, "RESOURCE_EXHAUSTED", "slow", ""), 5.0);
+    waits(503, &[], &google(503, "UNAVAILABLE", "The model is overloaded.", ""), 5.0);
+    assert_eq!(read(503, &[], &google(503, "INTERNAL", "x", ""), 1), None);
+    assert_eq!(
+        read(400, &[], &google(400, "INVALID_ARGUMENT", "API key not valid.", &info("API_KEY_INVALID")), 1),
+        Some(Trouble::Login)
+    );
+    assert_eq!(
+        read(403, &[], &google(403, "PERMISSION_DENIED", "x", &info("SERVICE_DISABLED")), 1),
+        Some(Trouble::Login)
+    );
+    let leaked =
+        google(403, "PERMISSION_DENIED", "Your API key was reported as leaked. Please use another API key.", "");
+    assert_eq!(read(403, &[], &leaked, 1), Some(Trouble::Login));
+    assert_eq!(read(401, &[], &google(401, "UNAUTHENTICATED", "x", ""), 1), Some(Trouble::Login));
+    // Bad requests and models that are not for everybody say nothing of the key.
+    for (code, status, reason) in
+        [(400, "INVALID_ARGUMENT", "BAD"), (400, "FAILED_PRECONDITION", ""), (403, "PERMISSION_DENIED", "MODEL")]
+    {
+        let words = google(code, status, "API_KEY_INVALID is the name of this model", &info(reason));
+        assert_eq!(read(code, &[], &words, 1), None, "{words}");
+    }
+    let of_another_kind = r#"{"@type":"google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}"#;
+    assert_eq!(read(400, &[], &google(400, "INVALID_ARGUMENT", "x", of_another_kind), 1), None);
+}
+
 #[test]
 fn what_is_said_is_bounded_and_nonsense_is_nothing() {
     waits(429, &[("retry-after", "0")], "", 1.0);

@@ -9,6 +9,8 @@ const ANTHROPIC: &str = "event: message_start\ndata: {\"type\":\"message_start\"
 const RESPONSES: &str = "event: response.created\r\ndata: {\"type\":\"response.created\",\"response\":{\"model\":\"g\",\"usage\":null}}\r\n\r\ndata: {\"type\":\"response.completed\",\"response\":{\"output\":[{\"usage\":1}],\"model\":\"g-2\",\"usage\":{\"input_tokens\":100,\"input_tokens_details\":{\"cached_tokens\":60},\"output_tokens\":7}}}\r\n\r\n";
 const CHAT: &str = "data: {\"model\":\"c\",\"choices\":[{\"delta\":{\"content\":\"[DONE]\"}}],\"usage\":null}\n\ndata: {\"model\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4,\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\ndata: [DONE]\n\n";
 
+const GOOGLE: &str = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"\\\"finishReason\\\":\\\"STOP\\\"\"}]},\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":210,\"cachedContentTokenCount\":200,\"candidatesTokenCount\":3,\"thoughtsTokenCount\":20,\"totalTokenCount\":233},\"modelVersion\":\"gemini-x-001\"}\r\n\r\ndata: {\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{\"args\":{\"finishReason\":\"STOP\"}}}]},\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":210,\"cachedContentTokenCount\":200,\"candidatesTokenCount\":30,\"thoughtsTokenCount\":20,\"toolUsePromptTokenCount\":5},\"modelVersion\":\"gemini-x-001\"}\r\n\r\n";
+
 fn read(call: Call, content_type: &str, parts: &[&[u8]]) -> Reading {
     let mut meter = Meter::new(call, content_type);
     parts.iter().for_each(|part| meter.feed(part));
@@ -19,7 +21,7 @@ fn stream(call: Call, text: &str) -> Reading {
     read(call, "text/event-stream; charset=utf-8", &[text.as_bytes()])
 }
 
-fn expected() -> [(Call, &'static str, Reading); 3] {
+fn expected() -> [(Call, &'static str, Reading); 4] {
     let reading =
         |model: &str, usage| Reading { model: Some(model.into()), tier: None, usage: Some(usage), whole: true };
     [
@@ -29,6 +31,11 @@ fn expected() -> [(Call, &'static str, Reading); 3] {
             reading("big-1", Usage { input: 10, output: 50, cache_read: 200, cache_write: 30 }),
         ),
         (Call::Responses, RESPONSES, reading("g-2", Usage { input: 40, output: 7, cache_read: 60, cache_write: 0 })),
+        (
+            Call::GenerateContent,
+            GOOGLE,
+            reading("gemini-x-001", Usage { input: 15, output: 50, cache_read: 200, cache_write: 0 }),
+        ),
         (Call::ChatCompletions, CHAT, reading("c", Usage { input: 7, output: 4, cache_read: 2, cache_write: 0 })),
     ]
 }
@@ -60,6 +67,44 @@ fn a_cut_stream_is_told_from_a_whole_one_and_keeps_what_it_said() {
     }
     let began = stream(Call::Messages, ANTHROPIC.split_once(": ping").expect("there").0);
     assert_eq!(began.usage, Some(Usage { input: 10, output: 1, cache_read: 200, cache_write: 30 }));
+}
+
+#[test]
+fn an_answer_of_google_s_is_whole_when_it_says_why_it_ends_and_its_last_record_counts() {
+    let chunk = |more: &str| format!("data: {{{more}}}\n\n");
+    let whole = |events: &[String]| stream(Call::GenerateContent, &events.concat());
+    let text = chunk(r#""candidates":[{"content":{"parts":[{"text":"a"}]}}],"usageMetadata":{"promptTokenCount":9}"#);
+    assert!(!whole(std::slice::from_ref(&text)).whole);
+    for why in ["STOP", "MAX_TOKENS", "SAFETY", "MALFORMED_FUNCTION_CALL"] {
+        let end =
+            chunk(&format!(r#""candidates":[{{"content":{{"parts":[{{"x":[{{"y":1}}]}}]}},"finishReason":"{why}"}}]"#));
+        let read = whole(&[text.clone(), end]);
+        // A record that does not come again stands.
+        assert_eq!((read.whole, read.usage), (true, Some(Usage { input: 9, ..Usage::default() })), "{why}");
+    }
+    let blocked =
+        chunk(r#""promptFeedback":{"blockReason":"PROHIBITED_CONTENT"},"usageMetadata":{"promptTokenCount":9}"#);
+    assert!(whole(&[blocked]).whole);
+    for open in [
+        r#""candidates":[{"finishReason":"FINISH_REASON_UNSPECIFIED"}]"#,
+        r#""candidates":[{"finishReason":null}]"#,
+        r#""candidates":[{"content":{"finishReason":"STOP"}}]"#,
+        r#""candidates":{"a":{"finishReason":"STOP"}}"#,
+        r#""other":[{"finishReason":"STOP"}]"#,
+        r#""error":{"code":503,"status":"UNAVAILABLE"}"#,
+    ] {
+        assert!(!whole(&[chunk(open)]).whole, "{open}");
+    }
+    assert!(!stream(Call::Messages, &chunk(r#""candidates":[{"finishReason":"STOP"}]"#)).whole, "of Google's only");
+    let tier = |word: &str| whole(&[chunk(&format!(r#""usageMetadata":{{"serviceTier":"{word}"}}"#))]).tier;
+    assert_eq!((tier("standard"), tier("priority").as_deref()), (None, Some("priority")));
+    let cached = whole(&[chunk(r#""usageMetadata":{"promptTokenCount":5,"cachedContentTokenCount":9}"#)]).usage;
+    assert_eq!(cached, Some(Usage { cache_read: 5, ..Usage::default() }));
+    let one =
+        r#"{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":4}}"#;
+    let usage = Usage { input: 3, output: 4, ..Usage::default() };
+    let read = read(Call::GenerateContent, "application/json", &[one.as_bytes()]);
+    assert_eq!((read.whole, read.usage), (true, Some(usage)));
 }
 
 #[test]
@@ -134,6 +179,9 @@ fn anything() -> impl Strategy<Value = Vec<u8>> {
         "\"response\":{\"usage\":{\"output_tokens\":7},\"model\":\"g\"}",
         "\n\ndata: {\"type\":\"message_stop\"}\n\n",
         "\n\ndata: [DONE]\n\n",
+        "\"candidates\":[{\"finishReason\":\"STOP\"}]",
+        "\"usageMetadata\":{\"promptTokenCount\":3}",
+        "\"promptFeedback\":{",
     ]);
     let piece = prop_oneof![
         40 => pieces.prop_map(|piece| piece.as_bytes().to_vec()),
@@ -172,7 +220,7 @@ proptest! {
 
     #[test]
     fn of_anything_the_same_is_read_whole_byte_by_byte_and_in_any_parts(bytes in anything(), sizes in prop::collection::vec(1_usize..80, 1..20)) {
-        for call in [Call::Messages, Call::Responses, Call::ChatCompletions] {
+        for call in [Call::Messages, Call::Responses, Call::ChatCompletions, Call::GenerateContent] {
             for content_type in ["text/event-stream", "application/json"] {
                 let whole = read(call, content_type, &[&bytes]);
                 let single: Vec<&[u8]> = bytes.chunks(1).collect();

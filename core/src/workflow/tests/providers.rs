@@ -12,6 +12,7 @@ fn providers_have_their_own_address_and_variable_unless_told_otherwise() {
         ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
     );
     assert!(!models.provider_tools && !models.anthropic.is_local());
+    assert_eq!(models.google.key_variable(Provider::Google), "GEMINI_API_KEY");
     let set = "credentials: broker\nproviders:\n  openai: {base_url: 'http://[::1]:11434/v1/', api_key_env: LOCAL_KEY, models: [a, b]}\negress: {provider_tools: true}";
     let models = good(set).models;
     assert_eq!(models.openai.base_url.as_deref(), Some("http://[::1]:11434/v1"));
@@ -85,6 +86,8 @@ fn what_is_meant_to_bind_is_never_a_default_by_mistake() {
     assert_eq!(refused("providers: {anthropic: {base_url: 7}}").code, Code::WrongType);
     assert_eq!(refused("egress: {provider_tools: 'no'}").code, Code::WrongType);
     assert_eq!(warned("providers: {antropic: {}}").1.hint.as_deref(), Some("did you mean `anthropic`?"));
+    // There is no login to send anywhere.
+    assert!(warned("providers: {google: {login: true}}").1.to_string().contains("providers.google.login"));
     assert_eq!(warned("egress: {provider_tool: true}").1.hint.as_deref(), Some("did you mean `provider_tools`?"));
 }
 

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Agent, CLAUDE, CODEX, OPENCODE, ended, figure, jail, project};
+use super::{ALL, Agent, CLAUDE, CODEX, GEMINI, OPENCODE, ended, figure, jail, project};
 use crate::model::server::{Fault, Server};
-use crate::model::{BOTH, KEY, command};
+use crate::model::{KEY, command};
 use crate::rig::{Project, Running};
 
 /// A silent agent is given up sooner than usual.
@@ -77,7 +77,7 @@ fn gets_over_them(agent: &Agent) {
     let front = project.read("WORKFLOW.md");
     // A wait that is longer is not sat out.
     project.write("WORKFLOW.md", &front.replacen("providers:\n", "providers:\n  hold_ms: 6000\n", 1));
-    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &ALL));
     let told = |what: &str, (took, runs, requests): (Duration, usize, usize), usual: usize| {
         figure(&format!(
             "{}: {what}: after {:.0} s, runs {runs}, requests {requests}, {usual} without",
@@ -146,4 +146,9 @@ fn claude_code_gets_over_what_passes_and_is_given_up_where_it_does_not() {
 #[test]
 fn codex_gets_over_what_passes_and_is_given_up_where_it_does_not() {
     gets_over_them(&CODEX);
+}
+
+#[test]
+fn gemini_gets_over_what_passes_and_is_given_up_where_it_does_not() {
+    gets_over_them(&GEMINI);
 }

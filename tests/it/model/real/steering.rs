@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{Agent, CLAUDE, CODEX, OPENCODE, ended, figure, jail, project};
+use super::{ALL, Agent, CLAUDE, CODEX, GEMINI, OPENCODE, ended, figure, jail, project};
+use crate::model::command;
 use crate::model::server::Server;
-use crate::model::{BOTH, command};
 
 const QUESTION: &str = "Which colour shall it be?";
 /// Told by the person, and found nowhere else.
@@ -17,7 +17,7 @@ fn asks_and_goes_on(agent: &Agent) {
     server.has_asked(QUESTION, ANSWER);
     server.has_done("echo made >made.txt; git add -A; git commit -qm 'Make it'");
     let project = project(agent, &server, &jail(&dir), "");
-    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &ALL));
     project.issue("Todo", "A-1", "Make it.");
     let state =
         running.until_state("the agent to ask", |state| state["running"][0]["steering_requested"] == json!(true));
@@ -58,4 +58,9 @@ fn claude_code_asks_a_person_and_goes_on_in_the_same_session() {
 #[test]
 fn codex_asks_a_person_and_goes_on_in_the_same_session() {
     asks_and_goes_on(&CODEX);
+}
+
+#[test]
+fn gemini_asks_a_person_and_goes_on_in_the_same_session() {
+    asks_and_goes_on(&GEMINI);
 }
