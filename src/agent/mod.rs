@@ -3,6 +3,7 @@
 //! Never executes, sources or trusts what an agent says: its words become data, events and a transcript.
 
 pub mod activity;
+mod chunks;
 pub mod error;
 pub mod event;
 #[cfg(any(test, feature = "fuzzing"))]

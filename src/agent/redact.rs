@@ -2,10 +2,12 @@
 
 mod learned;
 mod shapes;
+mod stream;
 
 use std::sync::Arc;
 
 pub use learned::Learned;
+pub(crate) use stream::{Lines, Pause, Stream};
 
 const MARK: &str = "[redacted]";
 /// Shorter values would hit ordinary words.
@@ -47,20 +49,12 @@ impl Secrets {
 
     /// The first `cap` bytes of `text`, redacted; a secret that crosses the end is redacted whole.
     pub fn redact(&self, text: &str, cap: usize) -> String {
-        let (bytes, learned) = (text.as_bytes(), self.learned.values());
+        let learned = self.learned.values();
         let mut out = String::with_capacity(text.len().min(cap));
         let mut at = 0;
         while at < text.len() && at < cap {
-            let is_here = |secret: &&String| bytes[at..].starts_with(secret.as_bytes());
-            let later = learned.iter().filter(is_here).map(String::len).max();
-            if let Some(length) = self.values.iter().find(is_here).map(String::len).max(later) {
-                out.push_str(MARK);
-                at += length;
-            } else if let Some(length) = bearer(&bytes[at..]) {
-                out.push_str("Bearer ");
-                out.push_str(MARK);
-                at += length;
-            } else if let Some(length) = shapes::length(&text[at..], &text[..at]) {
+            if let Some(Found { said, length, .. }) = self.found(&learned, text, at) {
+                out.push_str(said);
                 out.push_str(MARK);
                 at += length;
             } else {
@@ -72,6 +66,30 @@ impl Secrets {
         }
         out
     }
+
+    /// The secret that begins there.
+    fn found(&self, learned: &[String], text: &str, at: usize) -> Option<Found> {
+        let rest = &text.as_bytes()[at..];
+        let is_here = |secret: &&String| rest.starts_with(secret.as_bytes());
+        let later = learned.iter().filter(is_here).map(String::len).max();
+        if let Some(length) = self.values.iter().find(is_here).map(String::len).max(later) {
+            return Some(Found { said: "", length, is_known: true });
+        }
+        if let Some(length) = bearer(rest) {
+            return Some(Found { said: "Bearer ", length, is_known: false });
+        }
+        shapes::length(&text[at..], &text[..at]).map(|length| Found { said: "", length, is_known: false })
+    }
+}
+
+/// A secret in a text.
+struct Found {
+    /// What stays of it beside the mark.
+    said: &'static str,
+    /// How long it is there.
+    length: usize,
+    /// By its value.
+    is_known: bool,
 }
 
 /// Each value as it is and as it looks inside JSON; those that would hit ordinary words are left out.
@@ -88,15 +106,25 @@ fn forms(values: impl IntoIterator<Item = String>) -> Vec<String> {
     all
 }
 
+const BEARER: &[u8] = b"bearer ";
+
 /// The length of the bearer credential that `bytes` begins with.
 fn bearer(bytes: &[u8]) -> Option<usize> {
-    const WORD: &[u8] = b"bearer ";
-    if bytes.len() <= WORD.len() || !bytes[..WORD.len()].eq_ignore_ascii_case(WORD) {
+    if bytes.len() <= BEARER.len() || !bytes[..BEARER.len()].eq_ignore_ascii_case(BEARER) {
         return None;
     }
-    let token = |b: &&u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(b);
-    let length = bytes[WORD.len()..].iter().take_while(token).count();
-    (length >= 8).then_some(WORD.len() + length)
+    let length = bytes[BEARER.len()..].iter().take_while(|b| is_of_a_bearer(**b)).count();
+    (length >= 8).then_some(BEARER.len() + length)
+}
+
+fn is_of_a_bearer(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
+}
+
+/// Whether a text that ends with these bytes may become a bearer credential, or a longer one, with what follows.
+fn is_bearer_so_far(rest: &[u8]) -> bool {
+    let word = rest.len().min(BEARER.len());
+    rest[..word].eq_ignore_ascii_case(&BEARER[..word]) && rest[word..].iter().all(|b| is_of_a_bearer(*b))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::watch;
 
 use super::event::Events;
+use super::redact::Lines;
 use super::transcript::{Direction, Transcript};
 
 /// Longest piece of a line that is kept, in bytes.
@@ -18,7 +19,15 @@ pub async fn forward(
     last: watch::Sender<String>,
 ) {
     let mut reader = BufReader::with_capacity(LINE, reader);
-    let mut line = Vec::new();
+    let (mut line, mut lines) = (Vec::new(), Lines::default());
+    let show = |said: Option<String>| {
+        let Some(text) = said else { return };
+        if let Some(transcript) = &transcript {
+            transcript.record(Direction::Err, &text);
+        }
+        last.send_replace(events.presentable(&text));
+        events.send("agent_stderr", &text, false);
+    };
     loop {
         let chunk = match reader.fill_buf().await {
             Ok(chunk) if !chunk.is_empty() => chunk,
@@ -31,24 +40,12 @@ pub async fn forward(
         let whole = end == Some(take);
         reader.consume(take + usize::from(whole));
         if whole || line.len() == LINE {
-            show(&line, &events, transcript.as_ref(), &last);
+            show(lines.line(events.secrets(), &String::from_utf8_lossy(&line), whole));
             line.clear();
         }
     }
-    show(&line, &events, transcript.as_ref(), &last);
-}
-
-fn show(line: &[u8], events: &Events, transcript: Option<&Transcript>, last: &watch::Sender<String>) {
-    let text = String::from_utf8_lossy(line);
-    let text = text.trim();
-    if text.is_empty() {
-        return;
-    }
-    if let Some(transcript) = transcript {
-        transcript.record(Direction::Err, text);
-    }
-    last.send_replace(events.presentable(text));
-    events.send("agent_stderr", text, false);
+    show(lines.line(events.secrets(), &String::from_utf8_lossy(&line), false));
+    show(lines.end(events.secrets()));
 }
 
 #[cfg(test)]

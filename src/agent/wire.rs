@@ -5,6 +5,7 @@
 //! agent leaves our answers unread: its own flood then fills its own pipe, not our memory.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +19,9 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 use tokio::sync::mpsc;
 
 use super::activity::Activity;
+use super::chunks::Chunks;
 use super::event::Events;
+use super::redact::Lines;
 use super::transcript::{Direction, Transcript};
 
 /// Longest line an agent may send, in bytes (C159).
@@ -108,6 +111,75 @@ impl Taps {
     }
 }
 
+/// What comes from the agent, on its way to those who may see it.
+struct Intake {
+    taps: Taps,
+    chunks: Chunks,
+    /// What is no message.
+    malformed: Lines,
+    /// Messages that nobody has taken yet.
+    ready: VecDeque<String>,
+}
+
+impl Intake {
+    fn new(taps: Taps) -> Self {
+        let (chunks, malformed) = (Chunks::new(taps.events.secrets().clone()), Lines::default());
+        Self { taps, chunks, malformed, ready: VecDeque::new() }
+    }
+
+    /// Sorts a line: what is no message is reported and dropped.
+    fn take(&mut self, bytes: Vec<u8>) {
+        let line = match String::from_utf8(bytes) {
+            Ok(line) => line,
+            Err(error) => return self.malformed(&String::from_utf8_lossy(error.as_bytes())),
+        };
+        let text = line.trim();
+        if text.is_empty() {
+            return;
+        }
+        if !is_message(text) {
+            return self.malformed(text);
+        }
+        let (before, message) = self.chunks.take(text);
+        self.pass(before);
+        self.pass([message.into_owned()]);
+    }
+
+    fn malformed(&mut self, text: &str) {
+        let said = self.malformed.line(self.taps.events.secrets(), text, true);
+        self.tell_malformed(said);
+    }
+
+    fn tell_malformed(&self, said: Option<String>) {
+        if let Some(said) = said {
+            self.taps.record(Direction::In, &said);
+            self.taps.events.send("malformed", &said, false);
+        }
+    }
+
+    fn pass(&mut self, messages: impl IntoIterator<Item = String>) {
+        for message in messages {
+            self.taps.record(Direction::In, &message);
+            self.ready.push_back(message);
+        }
+    }
+
+    /// Nothing more comes: what waited goes on.
+    fn end(&mut self) {
+        let said = self.malformed.end(self.taps.events.secrets());
+        self.tell_malformed(said);
+        let rest = self.chunks.rest();
+        self.pass(rest);
+    }
+}
+
+/// However it ends, what the agent said is written down.
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// The agent's lines that are JSON-RPC messages. `outgoing` is the queue of lines to the agent.
 pub(crate) fn incoming(
     reader: impl AsyncRead + Send + Unpin + 'static,
@@ -115,29 +187,36 @@ pub(crate) fn incoming(
     taps: Taps,
 ) -> impl Stream<Item = io::Result<String>> + Send + 'static {
     let reader = BufReader::with_capacity(64 * 1024, reader);
-    futures::stream::unfold(Some((reader, outgoing, taps)), async |state| {
-        let (mut reader, outgoing, taps) = state?;
+    let intake = Intake::new(taps);
+    futures::stream::unfold(Some((reader, outgoing, intake)), async |state| {
+        let (mut reader, outgoing, mut intake) = state?;
         loop {
+            if let Some(line) = intake.ready.pop_front() {
+                return Some((Ok(line), Some((reader, outgoing, intake))));
+            }
             // The SDK is polled between two lines, so its queues stay short.
             tokio::task::yield_now().await;
             if let Ok(room) = outgoing.reserve_many(OUTGOING / 2).await {
                 drop(room);
             }
-            match read_line(&mut reader, taps.max_line).await {
+            match read_line(&mut reader, intake.taps.max_line).await {
                 Ok(Read::Line(bytes)) if json_weight::values(&bytes) > MAX_VALUES => {
-                    return Some((Err(taps.too_large()), None));
+                    return Some((Err(intake.taps.too_large()), None));
                 }
-                Ok(Read::Line(bytes)) if taps.replay.takes(&bytes) => {}
+                Ok(Read::Line(bytes)) if intake.taps.replay.takes(&bytes) => {}
                 Ok(Read::Line(bytes)) => {
-                    taps.activity.touch();
-                    if let Some(line) = message(bytes, &taps) {
-                        return Some((Ok(line), Some((reader, outgoing, taps))));
+                    intake.taps.activity.touch();
+                    intake.take(bytes);
+                }
+                Ok(Read::End) => {
+                    intake.end();
+                    if intake.ready.is_empty() {
+                        return None;
                     }
                 }
-                Ok(Read::End) => return None,
-                Ok(Read::TooLong) => return Some((Err(taps.too_large()), None)),
+                Ok(Read::TooLong) => return Some((Err(intake.taps.too_large()), None)),
                 Err(error) => {
-                    drop(taps.fault.set(Fault::Broken(error.to_string())));
+                    drop(intake.taps.fault.set(Fault::Broken(error.to_string())));
                     return Some((Err(error), None));
                 }
             }
@@ -166,31 +245,6 @@ pub(crate) async fn outgoing(
     }
     // Nothing to do about an agent that is gone already.
     drop(tokio::time::timeout(SHUTDOWN, writer.shutdown()).await);
-}
-
-/// The line as the SDK may see it, or nothing: what is no message is reported and dropped.
-fn message(bytes: Vec<u8>, taps: &Taps) -> Option<String> {
-    let malformed = |text: &str| {
-        taps.record(Direction::In, text);
-        taps.events.send("malformed", text, false);
-    };
-    let line = match String::from_utf8(bytes) {
-        Ok(line) => line,
-        Err(error) => {
-            malformed(&String::from_utf8_lossy(error.as_bytes()));
-            return None;
-        }
-    };
-    let text = line.trim();
-    if text.is_empty() {
-        return None;
-    }
-    if !is_message(text) {
-        malformed(text);
-        return None;
-    }
-    taps.record(Direction::In, text);
-    Some(text.to_owned())
 }
 
 /// Whether `text` is one JSON-RPC request, notification or response. ACP knows no batches.

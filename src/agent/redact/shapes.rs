@@ -50,42 +50,117 @@ const KEY_MAX: usize = 16 * 1024;
 
 /// The length of the secret that `text` begins with; `before` is all that stands in front of it.
 pub(super) fn length(text: &str, before: &str) -> Option<usize> {
-    // Within a longer word it is no prefix. A line break in JSON ends with a letter.
-    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    if let [.., first, last] = before.as_bytes()
-        && is_word(*last)
-        && *first != b'\\'
-    {
-        return None;
-    }
-    if before.len() == 1 && before.bytes().all(is_word) {
+    if is_within_a_word(before) {
         return None;
     }
     if text.starts_with(KEY_BEGINS) {
         return private_key(text);
     }
     let (prefix, least, more) = *PREFIXES.iter().find(|(prefix, ..)| text.starts_with(prefix))?;
-    let own = |b: &u8| b.is_ascii_alphanumeric() || b"-_".contains(b) || more.as_bytes().contains(b);
     let rest = &text.as_bytes()[prefix.len()..];
-    // A look at its beginning decides: a long text that is no key must not be measured again at each of its letters.
-    let beginning = rest[..rest.len().min(LOOK)].iter().take_while(|b| own(b)).count();
-    // A word of lower-case letters and dashes is a name, such as that of a directory.
-    let is_plain = rest[..beginning].iter().all(|b| b.is_ascii_lowercase() || b"-_.".contains(b));
-    (beginning >= least && !is_plain).then(|| prefix.len() + rest.iter().take_while(|b| own(b)).count())
+    let beginning = beginning(rest, more);
+    (beginning >= least && !is_plain(&rest[..beginning]))
+        .then(|| prefix.len() + rest.iter().take_while(|b| is_own(**b, more)).count())
+}
+
+/// Within a longer word nothing begins. A line break in JSON ends with a letter.
+fn is_within_a_word(before: &str) -> bool {
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    match before.as_bytes() {
+        [.., first, last] => is_word(*last) && *first != b'\\',
+        [only] => is_word(*only),
+        [] => false,
+    }
+}
+
+/// Whether this byte can stand in a key that has `more` beside the usual ones.
+fn is_own(byte: u8, more: &str) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_".contains(&byte) || more.as_bytes().contains(&byte)
+}
+
+/// A look at its beginning decides: a long text that is no key must not be measured again at each of its letters.
+fn beginning(rest: &[u8], more: &str) -> usize {
+    rest[..rest.len().min(LOOK)].iter().take_while(|b| is_own(**b, more)).count()
+}
+
+/// A word of lower-case letters and dashes is a name, such as that of a directory.
+fn is_plain(word: &[u8]) -> bool {
+    word.iter().all(|b| b.is_ascii_lowercase() || b"-_.".contains(b))
+}
+
+/// What a text that ends here may yet be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SoFar {
+    /// Whatever follows changes nothing.
+    Decided,
+    /// What follows decides, or belongs to it.
+    Undecided,
+    /// The same, and it looks like a good part of a secret already.
+    Half,
+}
+
+/// Bytes of a secret that tell more than they hide.
+pub(super) const HALF: usize = 8;
+/// A text that is longer than this is no beginning of a key.
+pub(super) const UNDECIDED_MAX: usize = LOOK + 16;
+
+/// Whether more text could change what [`length`] says.
+pub(super) fn so_far(text: &str, before: &str) -> SoFar {
+    if is_within_a_word(before) {
+        return SoFar::Decided;
+    }
+    if text.starts_with(KEY_BEGINS) {
+        let undecided = match private_key(text) {
+            None => text.len() < HEAD,
+            Some(length) => length == text.len() && !is_closed(text) && text.len() < KEY_MAX,
+        };
+        return if undecided { SoFar::Undecided } else { SoFar::Decided };
+    }
+    let Some((prefix, _, more)) = PREFIXES.iter().find(|(prefix, ..)| text.starts_with(prefix)) else {
+        let begins = KEY_BEGINS.starts_with(text) || PREFIXES.iter().any(|(prefix, ..)| prefix.starts_with(text));
+        return if begins { SoFar::Undecided } else { SoFar::Decided };
+    };
+    let rest = &text.as_bytes()[prefix.len()..];
+    let beginning = beginning(rest, more);
+    if rest.iter().any(|b| !is_own(*b, more)) || (beginning == LOOK && is_plain(&rest[..beginning])) {
+        return SoFar::Decided;
+    }
+    if beginning >= HALF && !is_plain(&rest[..beginning]) { SoFar::Half } else { SoFar::Undecided }
+}
+
+/// The beginning of a secret that goes on, as short as it can be to be known as that again. A private key has its end to
+/// come, and is kept whole.
+pub(super) fn stump(text: &str) -> usize {
+    if text.starts_with(KEY_BEGINS) { text.len() } else { text.len().min(UNDECIDED_MAX) }
+}
+
+/// Longest first line of a private key.
+const HEAD: usize = 80;
+
+/// At most so many bytes of it, in whole characters.
+fn first(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// From mark to mark; one without an end goes as far as is looked.
 fn private_key(text: &str) -> Option<usize> {
-    let head = text.get(..text.len().min(80)).or_else(|| text.get(..KEY_BEGINS.len()))?;
-    head.contains(KEY).then_some(())?;
-    let mut end = text.len().min(KEY_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let within = &text[..end];
-    let Some(last) = within.find(KEY_ENDS) else { return Some(within.len()) };
-    let after = &within[last + KEY_ENDS.len()..];
-    Some(after.find("-----").map_or(within.len(), |at| last + KEY_ENDS.len() + at + 5))
+    first(text, HEAD).contains(KEY).then_some(())?;
+    let within = first(text, KEY_MAX);
+    Some(closing(within).unwrap_or(within.len()))
+}
+
+/// Where a private key has its end.
+fn closing(within: &str) -> Option<usize> {
+    let after = within.find(KEY_ENDS)? + KEY_ENDS.len();
+    within[after..].find("-----").map(|at| after + at + 5)
+}
+
+fn is_closed(text: &str) -> bool {
+    closing(first(text, KEY_MAX)).is_some()
 }
 
 #[cfg(test)]
