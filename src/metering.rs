@@ -15,7 +15,7 @@ use symphony_core::board::ParkReason;
 use symphony_core::broker::Metered;
 use symphony_core::ids::{IssueId, RunId};
 use symphony_core::snapshot::{ModelRow, Spend, Spent};
-use symphony_core::spend::{Denied, Ledger, Met, Place, Raise, Raising, Rules, Scope, Standing, Wanted};
+use symphony_core::spend::{Denied, Ledger, Met, Place, Raise, Raising, Rules, Scope, Standing, Sums, Wanted};
 use symphony_core::steering::By;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -226,7 +226,7 @@ impl Metering {
         self.state().ledger.forget(run);
     }
 
-    fn close(&self, id: u64, charged: Option<Option<&Metered>>) {
+    fn close(&self, id: u64, charged: Option<Option<&Metered>>) -> Option<Sums> {
         let charged = {
             let State { ledger, rules, .. } = &mut *self.state();
             match charged {
@@ -238,14 +238,16 @@ impl Metering {
             }
         };
         self.0.freed.notify_waiters();
+        let sums = charged.as_ref().map(|entry| entry.sums);
         // Where nothing runs any more, the next start charges what was set aside.
-        let Ok(runtime) = Handle::try_current() else { return };
+        let Ok(runtime) = Handle::try_current() else { return sums };
         let written = self.0.journal.settled(id, charged);
         runtime.spawn(async move {
             if let Err(error) = written.await {
                 tracing::error!(%error, "what a request used of a model could not be kept; the next start charges all that was set aside for it");
             }
         });
+        sums
     }
 }
 
@@ -273,13 +275,13 @@ impl Ticket {
         self.sent
     }
 
-    /// It is over, and this was told of it. One that was never sent used nothing.
-    pub fn settle(mut self, metered: &Metered) {
+    /// It is over, and this was told of it: what was charged. One that was never sent used nothing.
+    pub fn settle(mut self, metered: &Metered) -> Option<Sums> {
         if !self.sent {
-            return;
+            return None;
         }
         self.open = false;
-        self.metering.close(self.id, Some(Some(metered)));
+        self.metering.close(self.id, Some(Some(metered)))
     }
 }
 

@@ -3,12 +3,15 @@
 //! Pure: a line of the file goes in, what a person reads comes out. Agents wrote most of it, so nothing is believed to have
 //! the form it should have, and the caller makes each line harmless.
 
+pub(crate) mod requests;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+
+use self::requests::Requests;
 
 /// Lines of a prompt or a failed tool's output that are shown unless all are wanted.
 const BRIEF_LINES: usize = 6;
@@ -63,6 +66,8 @@ pub struct Readable {
     tools: BTreeMap<String, String>,
     /// Text that may go on in the next line.
     gathered: Option<Shown>,
+    /// What was asked of models.
+    requests: Requests,
     /// What was not shown, and how often.
     hidden: BTreeMap<String, u64>,
 }
@@ -84,6 +89,14 @@ impl Readable {
         }
         if let Some(end) = line.get("full").and_then(Value::as_str) {
             return self.after("end", at, end.to_owned());
+        }
+        if let Some(request) = line.get("request") {
+            self.requests.add(request);
+            return vec![];
+        }
+        if let Some(all) = line.get("requests") {
+            let said = self.requests.told(all);
+            return self.with_requests(at.clone(), |this| this.after("used", at, said));
         }
         let frame = line.get("frame").unwrap_or(&Value::Null);
         match (line.get("dir").and_then(Value::as_str), frame) {
@@ -107,6 +120,11 @@ impl Readable {
         self.gathered.take()
     }
 
+    /// What was asked of models so far, of a run that did not come to say it.
+    pub fn used(&self) -> Option<String> {
+        self.requests.untold()
+    }
+
     /// What was not shown, for the end.
     pub fn hidden(&self) -> Option<String> {
         let counted: Vec<_> = self.hidden.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
@@ -116,6 +134,16 @@ impl Readable {
     /// Gathered text first: the order in which things happened.
     fn after(&mut self, what: &'static str, at: String, text: String) -> Vec<Shown> {
         self.flush().into_iter().chain([Shown { at, what, text }]).collect()
+    }
+
+    /// What was asked of models up to here goes before that.
+    fn with_requests(&mut self, at: String, then: impl FnOnce(&mut Self) -> Vec<Shown>) -> Vec<Shown> {
+        let mut shown = match self.requests.turn() {
+            Some(said) => self.after("models", at, said),
+            None => vec![],
+        };
+        shown.extend(then(self));
+        shown
     }
 
     fn hide(&mut self, kind: &str) -> Vec<Shown> {
@@ -139,7 +167,7 @@ impl Readable {
                 let texts = blocks.into_iter().flatten().filter_map(|block| block.get("text").and_then(Value::as_str));
                 let text = texts.collect::<Vec<_>>().join("\n");
                 let text = self.brief(&text);
-                self.after("prompt", at, text)
+                self.with_requests(at.clone(), |this| this.after("prompt", at, text))
             }
             "session/cancel" => self.after("cancel", at, "the turn is to end".to_owned()),
             "session/load" | "session/resume" => {
@@ -216,7 +244,7 @@ impl Readable {
                         said.push_str(&format!(", {tokens} tokens {word}"));
                     }
                 }
-                self.after("turn end", at, said)
+                self.with_requests(at.clone(), |this| this.after("turn end", at, said))
             }
             _ => vec![],
         }

@@ -4,6 +4,8 @@
 //! names an issue: a call belongs to the run whose token it came with (C175). `mark_done` and
 //! `request_human_steering` are 0.1.0's, to the letter.
 
+mod hide;
+
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 

@@ -12,15 +12,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
+use symphony_core::spend::Sums;
 
-use super::readable::About;
+use super::event::one_line;
+use super::readable::{About, requests};
 use super::redact::Secrets;
 
 /// How much of a frame is kept, in bytes.
 pub const FRAME_CAP: usize = 64 * 1024;
 /// How much is kept of a run, in bytes.
 const FILE_CAP: u64 = 64 * 1024 * 1024;
+/// Longest name of a model.
+const MODEL_MAX: usize = 200;
 /// Frames that may wait for the disk.
 const QUEUE: usize = 128;
 
@@ -45,8 +49,18 @@ pub struct Transcript {
 
 #[derive(Debug)]
 enum Line {
-    About(Timestamp, About),
-    Frame { at: Timestamp, dir: Direction, frame: String, bytes: usize },
+    /// A word of ours.
+    Note {
+        at: Timestamp,
+        name: &'static str,
+        value: Value,
+    },
+    Frame {
+        at: Timestamp,
+        dir: Direction,
+        frame: String,
+        bytes: usize,
+    },
 }
 
 impl Transcript {
@@ -72,7 +86,18 @@ impl Transcript {
 
     /// Records whose transcript this is; the first line of a run.
     pub fn begin(&self, about: About) {
-        self.put(Line::About(Timestamp::now(), about));
+        self.note("about", about.to_json());
+    }
+
+    /// Records what a request to a model used.
+    pub fn request(&self, provider: &str, model: &str, sums: &Sums) {
+        let model = one_line(&self.secrets.redact(model, MODEL_MAX));
+        self.note("request", requests::request(provider, &model, sums));
+    }
+
+    /// Records something of ours, without a secret in it.
+    pub(crate) fn note(&self, name: &'static str, value: Value) {
+        self.put(Line::Note { at: Timestamp::now(), name, value });
     }
 
     /// Records one frame; what is beyond [`FRAME_CAP`] is cut.
@@ -122,14 +147,14 @@ fn write(file: File, mut written: u64, queue: &Receiver<Line>, dropped: &AtomicU
 
 impl Line {
     fn at(&self) -> Timestamp {
-        let (Self::About(at, _) | Self::Frame { at, .. }) = self;
+        let (Self::Note { at, .. } | Self::Frame { at, .. }) = self;
         *at
     }
 
-    /// `{"at","about"}`, or `{"at","dir","frame"}`; the frame is a string where it is no JSON, or was cut.
+    /// `{"at","about"}` or another word of ours, or `{"at","dir","frame"}`; the frame is a string where it is no JSON, or was cut.
     fn to_json(&self) -> String {
         let (at, dir, frame, bytes) = match self {
-            Self::About(at, about) => return json!({"at": at.to_string(), "about": about.to_json()}).to_string(),
+            Self::Note { at, name, value } => return json!({"at": at.to_string(), *name: value}).to_string(),
             Self::Frame { at, dir, frame, bytes } => (at, *dir, frame, *bytes),
         };
         let word = match dir {

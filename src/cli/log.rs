@@ -214,6 +214,9 @@ impl Showing {
     fn end(&mut self) -> std::io::Result<()> {
         self.flush()?;
         let mut text = String::new();
+        if let Some(used) = self.readable.used() {
+            put(&mut text, &format!("used: {used}"));
+        }
         if let Some(hidden) = self.readable.hidden() {
             put(&mut text, &format!("not shown: {hidden}"));
         }

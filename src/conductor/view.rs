@@ -166,7 +166,7 @@ impl Live {
             }
             Report::Tokens(_) if self.metered => {}
             Report::Tokens(tokens) => self.tokens = tokens,
-            Report::Metered(Metered { provider, model, tier, usage, whole }) => {
+            Report::Metered(Metered { provider, model, tier, usage, whole }, _) => {
                 let used = usage.unwrap_or_default();
                 tracing::debug!(issue_id = %self.issue.id, issue_identifier = %self.issue.identifier, provider = provider.name(),
                     %model, tier = tier.as_deref().unwrap_or_default(), input = used.input, output = used.output, cache_read = used.cache_read,

@@ -8,7 +8,7 @@ use symphony_core::broker::Metered;
 use symphony_core::ids::RunId;
 use symphony_core::session::Kept;
 use symphony_core::snapshot::{EventRow, Tokens};
-use symphony_core::spend::Met;
+use symphony_core::spend::{Met, Sums};
 use symphony_core::steering::{Letter, OpenQuestion};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -38,8 +38,8 @@ pub enum Report {
     Event(EventRow),
     /// Consumption of this run so far, as the agent says.
     Tokens(Tokens),
-    /// A provider answered a request; what is counted where it passes outranks what the agent says.
-    Metered(Metered),
+    /// A provider answered a request, and what was charged; what is counted where it passes outranks what the agent says.
+    Metered(Metered, Option<Sums>),
     /// Whether requests of its agent wait for a provider's leave.
     Held(bool),
     /// A request did not fit below a cap of tokens or money; the run is to end.

@@ -11,6 +11,7 @@ use symphony_core::ids::Identifier;
 use tokio::sync::{mpsc, watch};
 
 use super::{Attempt, ServeStream, failed, inside};
+use crate::agent::redact::Secrets;
 use crate::agent::session::McpServer;
 use crate::agent::tools::ToolCall;
 use crate::sandbox::channel::Channel;
@@ -48,6 +49,8 @@ pub(super) struct Mcp {
     calls: mpsc::Receiver<ToolCall>,
     /// Whether the program has called one.
     called: bool,
+    /// What is redacted in what it says, beside its token.
+    secrets: Secrets,
     /// Who serves the next connection.
     serve: watch::Sender<ServeStream>,
     _relay: inside::Door,
@@ -66,7 +69,7 @@ impl Attempt {
             serve(stream)
         });
         let relay = self.relay(channel, PORT, newest).await?;
-        Ok(Some(Mcp { door, calls, called: false, serve, _relay: relay }))
+        Ok(Some(Mcp { door, calls, called: false, secrets: Secrets::default(), serve, _relay: relay }))
     }
 
     /// Another door for another program: whatever the last one said, or has under way, is dropped with its door.
@@ -91,6 +94,11 @@ impl Mcp {
         McpServer { url: self.door.url.clone(), bearer: self.door.bearer.clone() }
     }
 
+    /// What it says is shown without these.
+    pub(super) fn hide(&mut self, secrets: Secrets) {
+        self.secrets = secrets;
+    }
+
     /// Its session is prompted: what it calls counts.
     pub(super) fn take_calls(&self) {
         (self.door.take_calls)();
@@ -98,9 +106,10 @@ impl Mcp {
 
     /// The next call; `None` when none can come.
     pub(super) async fn next_call(&mut self) -> Option<ToolCall> {
-        let call = self.calls.recv().await;
-        self.called |= call.is_some();
-        call
+        let mut call = self.calls.recv().await?;
+        self.called = true;
+        call.request.hide(&self.secrets.and(&self.door.bearer));
+        Some(call)
     }
 
     /// Whether the agent knows our tools. One that has not asked for them after a turn works without, and could never

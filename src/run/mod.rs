@@ -14,6 +14,7 @@ mod mcp;
 pub mod models;
 pub(crate) mod program;
 mod session;
+mod spent;
 pub mod stage;
 mod takeover;
 mod tools;

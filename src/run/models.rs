@@ -1,6 +1,6 @@
 //! A run's way to models: the seam to the broker, which stands a floor above, and its life within the run.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::line::{FromRun, Line, Report};
+use super::spent::Spent;
 use super::{Attempt, ServeStream, failed, inside};
+use crate::agent::transcript::Transcript;
 use crate::sandbox::channel::Channel;
 
 /// The broker on the guest's own loopback. Fixed: nothing else listens in a fresh sandbox.
@@ -89,6 +91,8 @@ pub(super) struct Models {
     pub(super) door: ModelDoor,
     relay: inside::Door,
     telling: JoinHandle<()>,
+    /// Where the list of its requests goes.
+    list: Arc<OnceLock<Transcript>>,
 }
 
 /// The providers to which no request can go now, of those that an agent of this workflow may ask.
@@ -130,7 +134,8 @@ impl Attempt {
         }
         let relay = self.relay(channel, PORT, door.serve.clone()).await?;
         let (run, reports, issue) = (line.run, line.reports.clone(), self.plan.issue.clone());
-        let mut held = door.watch.held.clone();
+        let (mut held, mut spent) = (door.watch.held.clone(), Spent::default());
+        let list = spent.place();
         let telling = tokio::spawn(async move {
             let mut watching = true;
             loop {
@@ -147,6 +152,9 @@ impl Attempt {
                         }
                     },
                 };
+                if let Report::Metered(metered, charged) = &report {
+                    spent.add(metered, *charged);
+                }
                 if let Report::Event(row) = &report {
                     tracing::warn!(issue_id = %issue.id, issue_identifier = %issue.identifier, event = %row.event,
                         message = %row.message, "trouble on the way to a model");
@@ -156,16 +164,21 @@ impl Attempt {
                 }
             }
         });
-        Ok(Some(Models { door, relay, telling }))
+        Ok(Some(Models { door, relay, telling, list }))
     }
 }
 
 impl Models {
+    /// Each of its requests is listed there from now on.
+    pub(super) fn list_in(&self, transcript: &Transcript) {
+        let _ = self.list.set(transcript.clone());
+    }
+
     /// Ends every request, and waits until what they used is told.
     pub(super) async fn end(self) {
-        let Self { door, relay, telling } = self;
+        let Self { door, relay, telling, list } = self;
         (door.close)();
-        drop((door, relay));
+        drop((door, relay, list));
         // Its senders are gone with the connections, so it ends by itself.
         let _ = tokio::time::timeout(LAST_REPORTS, telling).await;
     }

@@ -101,10 +101,16 @@ impl Attempt {
         let tokens = models.iter().map(|models| models.door.token.clone());
         // The session adds its own token for our tools.
         let secrets = Secrets::new(tokens.chain(staged.secrets));
+        if let Some(mcp) = mcp.as_deref_mut() {
+            mcp.hide(secrets.clone());
+        }
         let transcript = Transcript::open(&self.dir.join("acp.jsonl"), secrets.clone())
             .map_err(|error| tracing::warn!(%error, "frames of this run are not recorded"))
             .ok();
         if let Some(transcript) = &transcript {
+            if let Some(models) = &models {
+                models.list_in(transcript);
+            }
             let issue = &self.plan.issue;
             let (identifier, id) = (issue.identifier.0.clone(), issue.id.0.clone());
             transcript.begin(About {

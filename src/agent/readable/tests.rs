@@ -1,6 +1,9 @@
 //! Transcripts as people read them, line by line.
 
 use serde_json::json;
+use symphony_core::broker::Usage;
+use symphony_core::money::Money;
+use symphony_core::spend::Sums;
 
 use super::*;
 
@@ -72,6 +75,57 @@ fn a_turn_reads_as_it_went() {
     assert_eq!(shown, expected.map(|(what, text)| (what, text.to_owned())));
     let hidden = "1 × _vendor/thing, 1 × available_commands_update, 1 × tool_call_update";
     assert_eq!(readable.hidden().as_deref(), Some(hidden));
+}
+
+fn request(model: &str, cost: Option<u64>, assumed: u64) -> String {
+    let used = Usage { input: 10, output: 50 + assumed, cache_read: 200, cache_write: 0 };
+    let (cost, unpriced) = (Money(cost.unwrap_or(0)), if cost.is_none() { 260 } else { 0 });
+    let sums = Sums { requests: 1, used, cost, unpriced, assumed };
+    json!({"at": "", "request": requests::request("anthropic", model, &sums)}).to_string()
+}
+
+/// Regression: what each request used was nowhere but in a line of the debug log.
+#[test]
+fn what_was_asked_of_models_is_a_line_for_each_turn_and_one_for_all() {
+    let ends = frame("in", json!({"id": 2, "result": {"stopReason": "end_turn"}}));
+    let prompt = frame("out", json!({"id": 2, "method": "session/prompt", "params": {"prompt": [{"text": "go"}]}}));
+    let says = update(json!({"sessionUpdate": "agent_message_chunk", "content": {"text": "so"}}));
+    let all = Sums { requests: 3, unpriced: 260, cost: Money(12_300_000), ..Sums::default() };
+    let lines = [
+        prompt.clone(),
+        says.clone(),
+        request("big", Some(12_300_000), 0),
+        request("small", None, 0),
+        says,
+        ends.clone(),
+        prompt,
+        ends,
+        // Told a moment after the answer.
+        request("big", Some(0), 7),
+        json!({"at": "", "requests": requests::all(&all, 0)}).to_string(),
+    ];
+    let (shown, readable) = read(&lines);
+    let expected = [
+        ("prompt", "go"),
+        ("says", "soso"),
+        (
+            "models",
+            "2 requests to big, small: 20 tokens in, 100 out, 400 from the cache · $0.0123 + 260 unpriced tokens",
+        ),
+        ("turn end", "end_turn"),
+        ("prompt", "go"),
+        ("turn end", "end_turn"),
+        ("models", "1 request to big: 10 tokens in, 57 out, 200 from the cache (7 of them assumed)"),
+        ("used", "3 requests in all: 0 tokens in, 0 out · $0.0123 + 260 unpriced tokens"),
+    ];
+    assert_eq!(shown, expected.map(|(what, text)| (what, text.to_owned())));
+    assert_eq!(readable.used(), None);
+    let (_, readable) = read(&lines[..4]);
+    let so_far = "2 requests so far: 20 tokens in, 100 out, 400 from the cache · $0.0123 + 260 unpriced tokens";
+    assert_eq!(readable.used().as_deref(), Some(so_far));
+    for senseless in [json!(null), json!([1]), json!({"model": 7, "input": -1, "cost_usd": "lots"})] {
+        read(&[json!({"request": senseless}).to_string(), json!({"requests": senseless}).to_string()]);
+    }
 }
 
 #[test]

@@ -69,8 +69,8 @@ impl Drop for Account {
         let model = read.model.clone().unwrap_or_else(|| std::mem::take(&mut self.asked));
         let Reading { tier, usage, whole, .. } = read;
         let metered = Metered { provider: self.provider, model, tier, usage, whole };
-        ticket.settle(&metered);
-        permit.send(Report::Metered(metered));
+        let charged = ticket.settle(&metered);
+        permit.send(Report::Metered(metered, charged));
     }
 }
 

@@ -112,7 +112,10 @@ async fn after_the_run_its_token_is_worthless_and_what_was_cut_is_told() {
     assert!(!rest.ends_with(b"0\r\n\r\n"), "a cut answer must not look whole");
     let told = reports.recv().await.expect("told");
     let usage = Some(Usage { input: 7, ..Usage::default() });
-    assert!(matches!(&told, Report::Metered(Metered { usage: said, whole: false, .. }) if *said == usage), "{told:?}");
+    assert!(
+        matches!(&told, Report::Metered(Metered { usage: said, whole: false, .. }, _) if *said == usage),
+        "{told:?}"
+    );
     let mut later = connect(&door);
     let _ = later.write_all(b"GET /anthropic/v1/models HTTP/1.1\r\n").await;
     assert_eq!(later.read(&mut [0; 8]).await.unwrap_or(0), 0, "nobody is there any more");
@@ -135,7 +138,7 @@ async fn a_request_that_is_given_up_before_its_answer_begins_is_told() {
     }
     drop(agent);
     let told = reports.recv().await.expect("told");
-    assert!(matches!(&told, Report::Metered(Metered { usage: None, whole: false, .. })), "{told:?}");
+    assert!(matches!(&told, Report::Metered(Metered { usage: None, whole: false, .. }, _)), "{told:?}");
 }
 
 /// Regression: a refusal other than 401 went to the agent as it came, and some servers quote what they were sent.
@@ -152,7 +155,7 @@ async fn a_refusal_that_quotes_the_credential_comes_without_it() {
         ask(&mut agent, door.token()).await;
         let said = until(&mut agent, "is odd").await;
         assert!(said.contains("your key [redacted] is odd") && !said.contains("planted-key-1"), "{said}");
-        assert!(!matches!(reports.try_recv(), Ok(Report::Metered(_))), "nothing was used");
+        assert!(!matches!(reports.try_recv(), Ok(Report::Metered(..))), "nothing was used");
     }
 }
 
@@ -221,7 +224,7 @@ async fn a_login_that_ends_while_it_is_refused_costs_nothing() {
     until(&mut agent, "has expired").await;
     assert_eq!(metering.view().ever, Sums::default());
     while let Ok(report) = reports.try_recv() {
-        assert!(!matches!(report, Report::Metered(_)), "nobody worked: {report:?}");
+        assert!(!matches!(report, Report::Metered(..)), "nobody worked: {report:?}");
     }
 }
 
@@ -371,7 +374,7 @@ async fn an_agent_that_never_reads_its_answer_loses_it_and_what_it_holds_comes_f
     assert!(reports.try_recv().is_err(), "it is still under way");
     tokio::time::pause();
     let told = reports.recv().await.expect("told");
-    assert!(matches!(&told, Report::Metered(Metered { whole: false, .. })), "{told:?}");
+    assert!(matches!(&told, Report::Metered(Metered { whole: false, .. }, _)), "{told:?}");
 }
 
 /// Regression: one odd request that was refused with a 401 shut its provider for all runs, though its key was good.
@@ -387,7 +390,7 @@ async fn a_key_that_was_good_is_looked_at_once_more_before_all_runs_lose_it() {
         until(&mut provider, "\r\n\r\n{").await;
         provider.write_all(refusal("200 OK", "", "{}").as_bytes()).await.expect("taken");
         assert!(until(&mut good, "{}").await.starts_with("HTTP/1.1 200"));
-        assert!(matches!(reports.recv().await, Some(Report::Metered(_))));
+        assert!(matches!(reports.recv().await, Some(Report::Metered(..))));
         ask(&mut good, door.token()).await;
         until(&mut provider, "\r\n\r\n{").await;
         provider.write_all(refusal("401 Unauthorized", "", "{\"odd\":1}").as_bytes()).await.expect("taken");
