@@ -168,6 +168,38 @@ fn a_kill_with_a_request_under_way_charges_all_that_was_set_aside_and_totals_are
     assert_eq!(journal.differences, Vec::<String>::new());
 }
 
+/// Regression: what a single request used was kept nowhere.
+#[test]
+fn each_request_is_a_line_of_the_transcript_and_the_log_sums_them_up() {
+    let server = Server::start();
+    let scenario = r#"turn() { ask stream; ask json; ask cut; note cut; model /anthropic/v1/messages/count_tokens '{"model":"json","messages":[]}'; done_; }"#;
+    let project = project(scenario, &server, PRICES);
+    super::worked(&project, &BOTH);
+    let lines = project.transcripts();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let requests: Vec<_> = lines.iter().filter_map(|line| line.get("request")).collect();
+    assert_eq!(requests.len(), 3, "{requests:?}");
+    let told = json!({"provider": "anthropic", "model": "big-1", "input": 10, "output": 50, "cache_read": 200, "cache_write": 0});
+    for (name, value) in told.as_object().expect("an object") {
+        assert_eq!(requests[0][name], *value, "{name} of {}", requests[0]);
+    }
+    assert_eq!((&requests[0]["charged"], &requests[1]["cost_usd"]), (&json!("told"), &json!("0.007")));
+    // What its provider did not tell to the end is charged as it was set aside.
+    let cut = requests[2];
+    assert_eq!((&cut["charged"], &cut["cost_usd"]), (&json!("reserved"), &Value::Null), "{cut}");
+    assert_eq!(cut["reserved_tokens"], json!(cut["input"].as_u64().expect("counted") + 9), "{cut}");
+    let all: Vec<_> = lines.iter().filter_map(|line| line.get("requests")).collect();
+    assert_eq!((all.len(), &all[0]["requests"], &all[0]["cache_read"]), (1, &json!(3), &json!(200)));
+    let written = lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    assert!(!written.contains(super::KEY), "{written}");
+    let out = command(&project, &["log", "A-1"], &[]).output().expect("runs").stdout;
+    let out = String::from_utf8_lossy(&out).into_owned();
+    let turns: Vec<&str> = out.lines().filter(|line| line.contains("  models      ")).collect();
+    assert!(!turns.is_empty() && turns.len() <= 2 && turns[0].contains(" to big-1"), "{out}");
+    let last = out.lines().find(|line| line.contains("  used        3 requests in all: ")).expect("a sum");
+    assert!(last.contains(" assumed)") && last.contains(" · $") && last.contains(" unpriced tokens"), "{last}");
+}
+
 #[test]
 fn under_a_cap_of_money_a_model_without_a_price_is_refused_with_the_remedy() {
     let server = Server::start();
