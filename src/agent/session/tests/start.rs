@@ -140,6 +140,49 @@ async fn frames_are_recorded_in_both_directions_and_the_run_s_token_is_not() {
     assert!(!text.contains("the-run-s-token"));
 }
 
+/// What may be the beginning of a secret waits for the next chunk, and must not be lost when there is none.
+#[tokio::test]
+async fn words_that_wait_when_a_session_is_dropped_or_its_agent_dies_are_in_the_transcript() {
+    for dies in [true, false] {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("run.jsonl");
+        let (reader, writer, mut script) = pipe();
+        let (to, mut events) = mpsc::channel(64);
+        let transcript = Transcript::open(&path, Secrets::default()).expect("opened");
+        let recorded = StartOptions { transcript: Some(transcript), ..options() };
+        let (session, _) = tokio::join!(Session::start(reader, writer, recorded, to), script.handshake());
+        let session = session.expect("started");
+        let chunk =
+            json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "I saw the-ru"}});
+        let params = json!({"sessionId": "s-1", "update": chunk});
+        script.send(json!({"jsonrpc": "2.0", "method": "session/update", "params": params})).await;
+        let seen = async {
+            while let Some(event) = events.recv().await {
+                if event.kind == "agent_message_chunk" {
+                    return event.message;
+                }
+            }
+            String::new()
+        };
+        assert_eq!(seen.await, "I saw");
+        if dies {
+            drop(script);
+            session.closed().await;
+        } else {
+            drop(session);
+        }
+        let mut text = String::new();
+        for _ in 0..500 {
+            text = std::fs::read_to_string(&path).expect("readable");
+            if text.contains(r#""text":"the-ru""#) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(text.contains(r#""text":"I saw ""#) && text.contains(r#""text":"the-ru""#), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn an_agent_that_dies_between_turns_is_noticed_and_the_next_prompt_fails_at_once() {
     let (mut session, script, _events) = started().await;
