@@ -172,7 +172,7 @@ impl Server {
             }
         }
         if let Some((model, method)) = talk::google_path(&asked.head) {
-            return send(google(model, method, || said(), self.times(model)));
+            return send(google(model, method, said, self.times(model)));
         }
         match asked.body["model"].as_str().unwrap_or_default() {
             "conversation" => send(said()),
