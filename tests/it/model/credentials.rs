@@ -9,7 +9,7 @@ use super::{BOTH, KEY, command, noted, project, worked};
 use crate::search::files_with;
 
 /// Looks for words in everything the agent can see: its environment, every process, every file it may read.
-const SEARCH: &str = r#"
+pub(super) const SEARCH: &str = r#"
 search() { # word
     env | grep -c "$1"
     # First read, then searched: the search's own arguments hold the word.
