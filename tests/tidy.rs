@@ -87,6 +87,7 @@ const KNOWN_HOSTS: &[&str] = &[
     "api.anthropic.com",
     "api.openai.com",
     "chatgpt.com",
+    "generativelanguage.googleapis.com",
     "www.w3.org",
     "github.com",
     "git-lfs.github.com",
