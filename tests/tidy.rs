@@ -87,6 +87,8 @@ const KNOWN_HOSTS: &[&str] = &[
     "api.anthropic.com",
     "api.openai.com",
     "chatgpt.com",
+    "platform.claude.com",
+    "auth.openai.com",
     "www.w3.org",
     "github.com",
     "git-lfs.github.com",

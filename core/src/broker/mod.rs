@@ -8,6 +8,7 @@ mod anthropic;
 mod chat;
 mod exact;
 mod headers;
+pub mod login;
 mod most;
 mod pluck;
 pub mod quota;
