@@ -296,13 +296,19 @@ impl Renewals {
             };
             match login.merged(current, &token, &answer, now) {
                 Merged::Theirs => Ok(false),
-                Merged::Renewed(file) => put(&place, draft, &login.text(&file)).map(|()| true),
+                Merged::Renewed(file) => {
+                    put(&place, draft, &login.text(&file)).map(|()| login.is_due(&file, Timestamp::now()))
+                }
             }
         });
         let kept = kept.await.unwrap_or_else(|_| Err("writing it crashed".to_owned()));
-        let kept = kept.map_err(NotRenewed::Lost)?;
-        tracing::info!(login = ?login, kept, "a login was renewed on the host");
-        Ok(())
+        let is_due_again = kept.map_err(NotRenewed::Lost)?;
+        tracing::info!(login = ?login, "a login was renewed on the host");
+        match is_due_again {
+            // Or every request would renew it.
+            true => Err(NotRenewed::Later("renewed it for a moment only".to_owned()).into()),
+            false => Ok(()),
+        }
     }
 
     async fn ask(&self, login: Login, body: &Value) -> Result<Value, Failed> {

@@ -197,3 +197,16 @@ async fn without_a_refresh_token_or_a_file_nothing_is_asked() {
     assert!(matches!(failed().await, NotRenewed::NoPlace(_)));
     assert_eq!(renewer.asked(), 0);
 }
+
+#[tokio::test]
+async fn a_login_that_is_renewed_for_a_moment_only_is_not_renewed_by_every_request() {
+    let said = json!({"access_token": "new-access", "refresh_token": "new-refresh", "expires_in": 60});
+    let renewer = Renewer::start(200, said).await;
+    let ((_home, path), renewals) = (home(), renewer.renewals());
+    renewer.answer.notify_one();
+    for _ in 0..10 {
+        let (why, _) = renewals.renew(Login::Claude, path.clone()).await.expect_err("due again");
+        assert_eq!(why, NotRenewed::Later("renewed it for a moment only".to_owned()));
+    }
+    assert_eq!((renewer.asked(), refresh_token(&path).as_str()), (1, "new-refresh"));
+}
