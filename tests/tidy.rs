@@ -88,6 +88,8 @@ const KNOWN_HOSTS: &[&str] = &[
     "api.openai.com",
     "chatgpt.com",
     "generativelanguage.googleapis.com",
+    "platform.claude.com",
+    "auth.openai.com",
     "www.w3.org",
     "github.com",
     "git-lfs.github.com",

@@ -1,8 +1,11 @@
 //! Secrets never reach a log, a transcript or a page: those that are known are replaced by value, others by their shape.
 
+mod learned;
 mod shapes;
 
 use std::sync::Arc;
+
+pub use learned::Learned;
 
 const MARK: &str = "[redacted]";
 /// Shorter values would hit ordinary words.
@@ -10,46 +13,49 @@ const SHORTEST: usize = 4;
 
 /// Values that must not be written down. Clones share them; `Debug` does not show them.
 #[derive(Clone, Default)]
-pub struct Secrets(Arc<[String]>);
+pub struct Secrets {
+    values: Arc<[String]>,
+    learned: Learned,
+}
 
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Secrets({} values)", self.0.len())
+        write!(f, "Secrets({} values)", self.values.len())
     }
 }
 
 impl Secrets {
     /// Values of fewer than 4 bytes are ignored. A value is also known as it looks inside JSON.
     pub fn new(values: impl IntoIterator<Item = String>) -> Self {
-        let mut all = Vec::new();
-        for value in values.into_iter().filter(|v| v.len() >= SHORTEST) {
-            let quoted = serde_json::Value::from(value.as_str()).to_string();
-            let escaped = quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
-            if escaped != value && escaped.len() >= SHORTEST {
-                all.push(escaped);
-            }
-            all.push(value);
-        }
+        let mut all = forms(values);
         // The longest first, so that no secret's tail stays behind a shorter one that begins it.
         all.sort_by_key(|value| std::cmp::Reverse(value.len()));
-        Self(all.into())
+        Self { values: all.into(), learned: Learned::default() }
     }
 
     /// These and one more.
     #[must_use]
     pub fn and(&self, value: &str) -> Self {
-        Self::new(self.0.iter().cloned().chain([value.to_owned()]))
+        Self::new(self.values.iter().cloned().chain([value.to_owned()])).learning(&self.learned)
+    }
+
+    /// These, and all that becomes known there.
+    #[must_use]
+    pub fn learning(self, learned: &Learned) -> Self {
+        Self { learned: learned.clone(), ..self }
     }
 
     /// The first `cap` bytes of `text`, redacted; a secret that crosses the end is redacted whole.
     pub fn redact(&self, text: &str, cap: usize) -> String {
-        let bytes = text.as_bytes();
+        let (bytes, learned) = (text.as_bytes(), self.learned.values());
         let mut out = String::with_capacity(text.len().min(cap));
         let mut at = 0;
         while at < text.len() && at < cap {
-            if let Some(secret) = self.0.iter().find(|s| bytes[at..].starts_with(s.as_bytes())) {
+            let is_here = |secret: &&String| bytes[at..].starts_with(secret.as_bytes());
+            let later = learned.iter().filter(is_here).map(String::len).max();
+            if let Some(length) = self.values.iter().find(is_here).map(String::len).max(later) {
                 out.push_str(MARK);
-                at += secret.len();
+                at += length;
             } else if let Some(length) = bearer(&bytes[at..]) {
                 out.push_str("Bearer ");
                 out.push_str(MARK);
@@ -66,6 +72,20 @@ impl Secrets {
         }
         out
     }
+}
+
+/// Each value as it is and as it looks inside JSON; those that would hit ordinary words are left out.
+fn forms(values: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut all = Vec::new();
+    for value in values.into_iter().filter(|v| v.len() >= SHORTEST) {
+        let quoted = serde_json::Value::from(value.as_str()).to_string();
+        let escaped = quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
+        if escaped != value && escaped.len() >= SHORTEST {
+            all.push(escaped);
+        }
+        all.push(value);
+    }
+    all
 }
 
 /// The length of the bearer credential that `bytes` begins with.

@@ -2,4 +2,5 @@
 
 mod credential;
 mod door;
+mod renewal;
 mod standing;

@@ -9,6 +9,7 @@ mod passes;
 mod quota;
 mod real;
 mod refusals;
+mod renewal;
 pub(crate) mod server;
 mod spending;
 mod talk;

@@ -17,7 +17,13 @@ fn environment(home: &Path, key: Option<(&'static str, &'static str)>) -> Enviro
 }
 
 fn rule(base_url: Option<&str>) -> ProviderRule {
-    ProviderRule { base_url: base_url.map(str::to_owned), api_key_env: None, models: None, login: false }
+    ProviderRule {
+        base_url: base_url.map(str::to_owned),
+        api_key_env: None,
+        models: None,
+        login: false,
+        refresh: false,
+    }
 }
 
 fn write(home: &Path, file: &str, text: &str) {
