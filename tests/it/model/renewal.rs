@@ -62,8 +62,8 @@ impl Renewer {
         self.state.lock().expect("lock").asked.clone()
     }
 
-    fn says(&self, status: u16) {
-        self.state.lock().expect("lock").status = Some(status);
+    fn says(&self, status: impl Into<Option<u16>>) {
+        self.state.lock().expect("lock").status = status.into();
     }
 
     fn answer(&self, mut stream: &TcpStream) -> Option<()> {
@@ -288,6 +288,40 @@ fn a_login_that_could_not_be_kept_is_not_renewed_and_the_doctor_says_so() {
     assert_eq!(running.stop(), 0);
     assert_eq!(login(&home)["claudeAiOauth"]["accessToken"], OLD);
     assert_eq!(renewer.asked(), Vec::<Value>::new(), "nothing that could not be kept is asked for");
+}
+
+#[test]
+fn a_kill_during_a_renewal_leaves_the_old_file_whole_and_nothing_that_holds_up_the_next() {
+    let (server, renewer) = (Server::start(), Renewer::start());
+    renewer.says(503);
+    let project = renewing(ASKS, &server);
+    let home = project.beside("home");
+    expired(&home);
+    let before = login(&home);
+    project.issue("Todo", "A-1", "Ask.");
+    let running = start(&project, &home, &renewer);
+    until("the exchange to begin", || !renewer.asked().is_empty());
+    drop(running);
+    assert_eq!(login(&home), before);
+    let left = std::fs::read_dir(home.join(".claude")).expect("lists").flatten().map(|entry| entry.path());
+    let left: Vec<_> = left.filter(|path| *path != home.join(FILE)).collect();
+    let lock = home.join(".claude/.oauth_refresh.lock");
+    let (locks, drafts): (Vec<_>, Vec<_>) = left.iter().partition(|path| path.is_dir());
+    assert!(locks == [&lock] && drafts.len() == 1, "{left:?}");
+    let draft = std::fs::read(drafts[0]).expect("a draft");
+    assert!(draft.iter().all(|byte| *byte == b' '), "there is nothing in it yet");
+    // What a minute does.
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(90);
+    for lock in [lock, home.join(".claude.lock")] {
+        std::fs::File::open(&lock).and_then(|lock| lock.set_modified(long_ago)).expect("aged");
+    }
+    renewer.says(None);
+    let running = start(&project, &home, &renewer);
+    project.wait_for(".symphony/patches/agent_A-1.patch");
+    assert_eq!(login(&home)["claudeAiOauth"]["refreshToken"], "planted-new-refresh-1");
+    assert_eq!(std::fs::read_dir(home.join(".claude")).expect("lists").count(), 1, "nothing of it is left");
+    kept_quiet(&project, &running);
+    assert_eq!(running.stop(), 0);
 }
 
 /// As a container mounts a login: a rename cannot replace it, which would show only after the exchange.

@@ -1,7 +1,7 @@
 //! One refresher of a login: kernel locks between the symphonies of this machine, and the locks that Claude Code and Codex
 //! take themselves.
 //!
-//! Claude Code 2.1.316 holds two directories while it renews: `.oauth_refresh.lock` in its own, and the directory's name
+//! Both were watched at it. Claude Code 2.1.316 holds two directories while it renews: `.oauth_refresh.lock` in its own, and the directory's name
 //! with `.lock` behind it, which older ones know; whoever makes them has them, and one that was not touched for a minute is
 //! nobody's. Codex 0.166.0 holds a kernel lock on `auth.lock`, but only while it writes its file, not while it asks: no lock
 //! keeps it from renewing at the same time.
