@@ -30,7 +30,7 @@ struct Known {
     /// Settings of its own that it was seen to write into the work tree: they are left out of its work unless somebody
     /// adds them by force, or they were in it before. As patterns of git.
     writes: &'static [&'static str],
-    /// Files that it wants in its home, and what is in them; one that is there is left as it is.
+    /// Files that it wants in its home, and what is in them; one that somebody else put there is left as it is.
     home: fn(&AgentOf<'_>) -> Home,
 }
 
@@ -155,7 +155,7 @@ pub struct Launch {
     pub mode: Option<&'static str>,
     /// What its program writes into the work tree for itself, as patterns of git.
     pub writes: &'static [&'static str],
-    /// Files that its program wants in its home, where they are not there yet.
+    /// Files that its program wants in its home, where nobody else put one there.
     pub home: Home,
 }
 
