@@ -107,6 +107,11 @@ fn known(adapter: Adapter) -> Option<&'static Known> {
     }
 }
 
+/// The version of `adapter` that symphony is tried with.
+pub fn tried_version(adapter: Adapter) -> Option<&'static str> {
+    known(adapter)?.package.rsplit_once('@').map(|(_, version)| version)
+}
+
 /// How the program of `adapter` gets into a sandbox of this kind; `None` where nothing has to.
 pub fn how_to_install(adapter: Adapter, kind: Kind) -> Option<String> {
     let Known { package, needs, .. } = known(adapter)?;
