@@ -102,6 +102,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     let (templates, instance, next_run) = (sandboxes.templates().cloned(), memory.instance.clone(), memory.next_run);
     let metering = Metering::new(journal.clone(), &memory, &workflow.spending);
     let broker = Broker::recalled(Environment::of_process(), &journal, &memory.told);
+    let renewing = broker.clone();
     let book = Book::new(journal.clone(), memory.egress.clone());
     let parts = Arc::new(Parts {
         journal: journal.clone(),
@@ -172,6 +173,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode, Refused> {
     };
     let settled = conductor.run_until_asked(nudges, asked).await;
     doors.cancel();
+    renewing.end().await;
     // Their streams end with the token; what does not is cut off with the process.
     for door in [web, local].into_iter().flatten() {
         let _ = tokio::time::timeout(Duration::from_secs(5), door).await;
@@ -295,6 +297,7 @@ fn open_broker(broker: Broker, metering: Metering) -> OpenBroker {
                 watch,
                 ways,
                 token,
+                learned: broker.learned().clone(),
                 seen,
                 serve: Arc::new(move |stream| {
                     let door = serving.clone();

@@ -30,10 +30,8 @@ struct Known {
     /// Settings of its own that it was seen to write into the work tree: they are left out of its work unless somebody
     /// adds them by force, or they were in it before. As patterns of git.
     writes: &'static [&'static str],
-    /// Files that it wants in its home, and what is in them; one that is there is left as it is.
+    /// Files that it wants in its home, and what is in them; one that somebody else put there is left as it is.
     home: fn(&AgentOf<'_>) -> Home,
-    /// Whether the image of a microVM brings it when it is built with `--agents`.
-    in_image: bool,
 }
 
 const CLAUDE: Known = Known {
@@ -52,7 +50,6 @@ const CLAUDE: Known = Known {
     // Where it keeps what is allowed from now on.
     writes: &["/.claude/settings.local.json"],
     home: |_| vec![],
-    in_image: true,
 };
 const CODEX: Known = Known {
     program: &["codex-acp"],
@@ -65,7 +62,6 @@ const CODEX: Known = Known {
     // Else it asks github.com, api.github.com and chatgpt.com for a list of plugins in every run. It looks at this before
     // `CODEX_CONFIG` reaches it, so only the file tells it.
     home: |_| vec![(".codex/config.toml", "[features]\nplugins = false\n".to_owned())],
-    in_image: true,
 };
 const OPENCODE: Known = Known {
     program: &["opencode", "acp"],
@@ -81,7 +77,6 @@ const OPENCODE: Known = Known {
     effort: None,
     writes: &[],
     home: |_| vec![],
-    in_image: true,
 };
 const GEMINI: Known = Known {
     program: &["gemini", "--acp"],
@@ -97,7 +92,6 @@ const GEMINI: Known = Known {
     effort: None,
     writes: &[],
     home: |agent| vec![(".gemini/settings.json", gemini::settings(agent).to_string())],
-    in_image: false,
 };
 /// What agents of `acp.command` were seen to write, whichever that is.
 const OF_COMMANDS: &[&str] = &["/.claude/settings.local.json", "/.qwen/settings.json*"];
@@ -113,20 +107,20 @@ fn known(adapter: Adapter) -> Option<&'static Known> {
     }
 }
 
+/// The version of `adapter` that symphony is tried with.
+pub fn tried_version(adapter: Adapter) -> Option<&'static str> {
+    known(adapter)?.package.rsplit_once('@').map(|(_, version)| version)
+}
+
 /// How the program of `adapter` gets into a sandbox of this kind; `None` where nothing has to.
 pub fn how_to_install(adapter: Adapter, kind: Kind) -> Option<String> {
-    let Known { package, needs, in_image, .. } = known(adapter)?;
+    let Known { package, needs, .. } = known(adapter)?;
     Some(match kind {
         Kind::Jail => format!(
             "on this machine, `npm install --global {package}`{needs} makes it visible if npm installs below /usr; or install it with \
              `--prefix DIR` and list DIR in `sandbox.jail.read_only`: programs are looked for in its `bin` and `node_modules/.bin` too"
         ),
         Kind::Smolvm => format!("the image of the machine (`smolvm.image`) must contain it: {package} of npm{needs}"),
-        Kind::QemuKvm | Kind::QemuTcg if !in_image => {
-            format!(
-                "the image of the machine must contain it, and scripts/build-vm.sh does not bring it: {package} of npm{needs}"
-            )
-        }
         Kind::QemuKvm | Kind::QemuTcg => {
             format!("build the image with `scripts/build-vm.sh --agents`, which brings {package}")
         }
@@ -166,7 +160,7 @@ pub struct Launch {
     pub mode: Option<&'static str>,
     /// What its program writes into the work tree for itself, as patterns of git.
     pub writes: &'static [&'static str],
-    /// Files that its program wants in its home, where they are not there yet.
+    /// Files that its program wants in its home, where nobody else put one there.
     pub home: Home,
 }
 
@@ -403,14 +397,12 @@ mod tests {
     #[test]
     fn the_packages_are_those_of_the_image() {
         let pinned: Value = serde_json::from_str(include_str!("../../vm/agents/package.json")).expect("JSON");
-        for adapter in [CLAUDE, CODEX] {
+        for adapter in [CLAUDE, CODEX, GEMINI] {
             let (name, version) = adapter.package.rsplit_once('@').expect("a version");
             assert_eq!(pinned["dependencies"][name], version);
         }
         let (_, version) = OPENCODE.package.rsplit_once('@').expect("a version");
         assert_eq!(pinned["dependencies"]["opencode-linux-x64-baseline"], version);
-        // In no image; the tests install what a user is told to.
-        assert!(include_str!("../../scripts/agent-programs").contains(&format!("gemini={}\n", GEMINI.package)));
     }
 
     #[test]

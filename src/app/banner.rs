@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use symphony_core::broker::Provider;
 use symphony_core::workflow::{Role, Workflow};
 
 use crate::conductor::Chosen;
@@ -57,6 +58,11 @@ fn text(told: &Told<'_>) -> String {
     match sandbox.kind {
         Some(_) => fact("sandbox", &format!("{}: {}", sandbox.label, sandbox.reason)),
         None => fact("sandbox", &sandbox.label),
+    }
+    let renewed = Provider::ALL.into_iter().filter(|provider| workflow.models.of(*provider).refresh);
+    let renewed: Vec<_> = renewed.map(Provider::name).collect();
+    if !renewed.is_empty() {
+        fact("logins", &format!("of {}: symphony renews them and replaces their files", renewed.join(" and ")));
     }
     fact("dashboard", told.login.unwrap_or("none (set server.port or pass --port)"));
     let take = if nowhere { "unpack agent_<issue>.tar" } else { "apply it with git am" };

@@ -194,7 +194,13 @@ impl Doctor {
                 return ExitCode::from(2);
             }
         };
-        let tried = agent::try_it(name, &agent, &read.workflow, sandboxes).await;
+        let mut tried = agent::try_it(name, &agent, &read.workflow, sandboxes).await;
+        if agent.command.is_none() && !read.workflow.stages(&agent) {
+            let asked = agent.adapter.providers(agent.model);
+            let all = models(&read.workflow).await;
+            tried.credentials =
+                all.into_iter().filter(|to| asked.iter().any(|asked| asked.name() == to.provider)).collect();
+        }
         let text = match self.json {
             true => serde_json::to_string_pretty(&tried).expect("strings, numbers and lists are JSON") + "\n",
             false => agent::lines(&tried).iter().map(|line| harmless(line) + "\n").collect(),

@@ -13,7 +13,7 @@ use crate::operator::{AskError, Done, HostRow, Hosts, Place, Request, VERSION, h
 /// What to do, in which workflow.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A decision applies at once, to runs under way too; it is kept in the journal, never in WORKFLOW.md.\nExit codes: 0 done; 1 not done, or symphony does not answer; 2 wrong usage, or no such number."
+    after_help = "A decision applies at once, to runs under way too: `never` also ends connections that are open. It is kept in the journal, never in WORKFLOW.md.\nExit codes: 0 done; 1 not done, or symphony does not answer; 2 wrong usage, or no such number."
 )]
 pub struct Egress {
     /// What to do.

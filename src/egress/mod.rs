@@ -284,6 +284,19 @@ impl Page {
         Err(denied)
     }
 
+    /// Ends when a person says never about `target`; the workflow's list stands above that.
+    pub async fn forbidden(&self, target: &Target, allow: &AllowList) {
+        let mut changes = self.0.book.changes();
+        // Its own changes are seen, too: what was said before this was called counts.
+        changes.mark_changed();
+        while changes.changed().await.is_ok() {
+            if self.0.book.ledger().verdict(&self.0.issue, target, allow) == Verdict::Never {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// A request was refused, or its connection cut. What is new is written at once, repetitions with the next counts.
     pub async fn denied(&self, target: Option<&Target>, why: &Denied) {
         let is_new = self.0.tally.denied(target, why);

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::line::{FromRun, Line, Report};
 use super::spent::Spent;
 use super::{Attempt, ServeStream, failed, inside};
+use crate::agent::redact::Learned;
 use crate::agent::transcript::Transcript;
 use crate::sandbox::channel::Channel;
 
@@ -49,6 +50,8 @@ pub struct ModelDoor {
     pub ways: Vec<(Provider, String)>,
     /// The run's token; a secret.
     pub token: String,
+    /// The tokens of logins that are renewed on the host while it is open.
+    pub learned: Learned,
     /// What is seen of its requests; the default is put there when a turn begins.
     pub seen: watch::Sender<Seen>,
     /// Serves one connection.

@@ -29,10 +29,13 @@ mkdir -p .git/info
 for pattern; do
     grep -qxF -e "$pattern" .git/info/exclude 2>/dev/null || printf '%s\n' "$pattern" >>.git/info/exclude
 done"#;
-/// Writes each text into the file before it, unless there is something of that name.
+/// Writes each text into the file before it, unless there is something of that name that an earlier run did not leave there:
+/// a copy beside it says so. A state of the workflow may have another model or effort than the one before.
 const FURNISH: &str = r#"umask 077
 while [ $# -gt 1 ]; do
-    [ -e "$1" ] || { mkdir -p "${1%/*}" && printf %s "$2" >"$1"; } || exit
+    if [ ! -e "$1" ] || { [ -e "$1.symphony" ] && [ "$(cat "$1")" = "$(cat "$1.symphony")" ]; }; then
+        mkdir -p "${1%/*}" && printf %s "$2" >"$1" && printf %s "$2" >"$1.symphony" || exit
+    fi
     shift 2
 done"#;
 
@@ -167,16 +170,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_in_the_home_already_is_left_as_it_is() {
+    fn a_file_that_is_in_the_home_already_is_left_as_it_is_unless_it_is_ours_unchanged() {
         let home = tempfile::tempdir().expect("a directory");
         let place = |name: &str| home.path().join(name);
         std::fs::create_dir(place(".mine")).expect("made");
         std::fs::write(place(".mine/one"), "mine").expect("written");
-        let words = [place(".mine/one"), "new".into(), place(".new/two"), "a 'b'\n$c".into()];
-        let ran = std::process::Command::new("sh").args(["-c", FURNISH, "sh"]).args(words).status().expect("a shell");
+        let furnish = |text: &str| {
+            let words = [place(".mine/one"), "new".into(), place(".new/two"), text.into()];
+            let ran = std::process::Command::new("sh").args(["-c", FURNISH, "sh"]).args(words).status();
+            assert!(ran.expect("a shell").success());
+        };
         let read = |name: &str| std::fs::read_to_string(place(name)).expect("there");
-        assert!(ran.success());
+        furnish("a 'b'\n$c");
         assert_eq!((read(".mine/one").as_str(), read(".new/two").as_str()), ("mine", "a 'b'\n$c"));
+        furnish("for another state");
+        assert_eq!((read(".mine/one").as_str(), read(".new/two").as_str()), ("mine", "for another state"));
+        std::fs::write(place(".new/two"), "the agent's own").expect("written");
+        furnish("later");
+        assert_eq!(read(".new/two"), "the agent's own");
     }
 
     fn agent(adapter: Adapter, command: Option<&str>) -> AgentOf<'_> {

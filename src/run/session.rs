@@ -101,6 +101,7 @@ impl Attempt {
         let tokens = models.iter().map(|models| models.door.token.clone());
         // The session adds its own token for our tools.
         let secrets = Secrets::new(tokens.chain(staged.secrets));
+        let secrets = models.iter().fold(secrets, |secrets, models| secrets.learning(&models.door.learned));
         if let Some(mcp) = mcp.as_deref_mut() {
             mcp.hide(secrets.clone());
         }

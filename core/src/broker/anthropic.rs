@@ -35,7 +35,7 @@ pub(super) fn check(body: &Map<String, Value>) -> Result<(), Refusal> {
     for (at, tool) in items(body.get("tools"), "tools")?.iter().enumerate() {
         let place = format!("tools[{at}]");
         let kind = kind(tool, &place)?;
-        if !(matches!(kind, "" | "custom") || KNOWN_SHAPES.iter().any(|shape| kind.starts_with(shape))) {
+        if !(matches!(kind, "" | "custom") || is_own(kind)) {
             return Err(Refusal::reaches_out(&place, &format!("the provider's own tool `{kind}`")));
         }
     }
@@ -47,6 +47,12 @@ pub(super) fn check(body: &Map<String, Value>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A known shape and its date. With more words it is another tool: `bash_code_execution_…` runs at the provider.
+fn is_own(kind: &str) -> bool {
+    let date = KNOWN_SHAPES.iter().find_map(|shape| kind.strip_prefix(shape));
+    date.is_some_and(|date| !date.is_empty() && date.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Text, or blocks of it. serde_json bounds the depth.
 fn content(content: Option<&Value>, place: &str) -> Result<(), Refusal> {
     if let Some(Value::String(_)) = content {
@@ -56,9 +62,8 @@ fn content(content: Option<&Value>, place: &str) -> Result<(), Refusal> {
         let place = format!("{place}[{at}]");
         match kind(block, &place)? {
             // What stands in a tool call is the model's own; nothing of it is fetched.
-            "text" | "thinking" | "redacted_thinking" | "tool_use" | "tool_reference" | "search_result"
-            | "compaction" => {}
-            "tool_result" => self::content(block.get("content"), &format!("{place}.content"))?,
+            "text" | "thinking" | "redacted_thinking" | "tool_use" | "tool_reference" | "compaction" => {}
+            "tool_result" | "search_result" => self::content(block.get("content"), &format!("{place}.content"))?,
             "image" | "document" => source(block.get("source"), &format!("{place}.source"))?,
             other => return Err(Refusal::reaches_out(&place, &format!("a block `{other}`"))),
         }

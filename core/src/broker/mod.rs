@@ -9,6 +9,7 @@ mod chat;
 mod exact;
 mod google;
 mod headers;
+pub mod login;
 mod most;
 mod pluck;
 pub mod quota;

@@ -12,6 +12,8 @@ use super::{Call, Refusal, google};
 const HIDDEN: u64 = 1024;
 /// A picture, whatever its size: providers scale it down. Its own bytes are not counted.
 const PICTURE: u64 = 10_000;
+/// The same at Google, which cuts a large one into tiles of 258 tokens: a hundred of them.
+const TILED: u64 = 26_000;
 /// A file or a sound, beside its bytes.
 const FILE: u64 = 10_000;
 
@@ -154,10 +156,10 @@ impl Input {
         match block.get("type").and_then(Value::as_str).unwrap_or_default() {
             "image" => {
                 let kind = block.pointer("/source/media_type").and_then(Value::as_str).unwrap_or_default();
-                self.picture(block.pointer("/source/data").filter(|_| kind.starts_with("image/")));
+                self.picture(PICTURE, block.pointer("/source/data").filter(|_| kind.starts_with("image/")));
             }
-            "input_image" => self.picture(block.get("image_url").filter(is_picture)),
-            "image_url" => self.picture(block.pointer("/image_url/url").filter(is_picture)),
+            "input_image" => self.picture(PICTURE, block.get("image_url").filter(is_picture)),
+            "image_url" => self.picture(PICTURE, block.pointer("/image_url/url").filter(is_picture)),
             "document" | "file" | "input_file" | "input_audio" => {
                 self.more = self.more.saturating_add(FILE);
                 self.list(block.pointer("/source/content"));
@@ -171,7 +173,7 @@ impl Input {
         for part in list(parts) {
             if let Some(inline) = part.get("inlineData") {
                 match inline.get("mimeType").and_then(Value::as_str) {
-                    Some(kind) if kind.starts_with("image/") => self.picture(inline.get("data")),
+                    Some(kind) if kind.starts_with("image/") => self.picture(TILED, inline.get("data")),
                     _ => self.more = self.more.saturating_add(FILE),
                 }
             }
@@ -183,8 +185,8 @@ impl Input {
     }
 
     /// `data`: what is a picture by its own word; anything else stays counted as text.
-    fn picture(&mut self, data: Option<&Value>) {
-        self.more = self.more.saturating_add(PICTURE);
+    fn picture(&mut self, tokens: u64, data: Option<&Value>) {
+        self.more = self.more.saturating_add(tokens);
         self.bytes = self.bytes.saturating_sub(data.and_then(Value::as_str).map_or(0, |data| count(data.len())));
     }
 }

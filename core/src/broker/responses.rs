@@ -92,9 +92,19 @@ fn at_home(shell: &Value, place: &str) -> Result<(), Refusal> {
 }
 
 fn item(item: &Value, place: &str) -> Result<(), Refusal> {
-    match kind(item, place)? {
+    let kind = kind(item, place)?;
+    let is_empty = |name: &str| item.get(name).is_none_or(is_nothing);
+    let sealed = matches!(kind, "reasoning" | "compaction" | "compaction_summary" | "context_compaction");
+    let is_reference = is_only_named(item) || sealed && is_empty("encrypted_content");
+    // What says so itself is refused by that name.
+    if !is_empty("id") && is_reference && kind != "item_reference" {
+        return Err(Refusal::reaches_out(place, "an item of which only the id is there, a reference to a stored one,"));
+    }
+    match kind {
         // Without its type, what has no content is a reference to something stored.
-        "" | "message" if item.get("content").is_none() => Err(Refusal::reaches_out(place, "an item without content")),
+        "" | "message" if item.get("content").is_none_or(Value::is_null) => {
+            Err(Refusal::reaches_out(place, "an item without content"))
+        }
         "" | "message" => content(item.get("content"), &format!("{place}.content")),
         "function_call_output" | "custom_tool_call_output" => content(item.get("output"), &format!("{place}.output")),
         // Codex hands its tools over in here.
@@ -111,6 +121,22 @@ fn item(item: &Value, place: &str) -> Result<(), Refusal> {
         | "compaction_trigger"
         | "context_compaction" => Ok(()),
         other => Err(Refusal::reaches_out(place, &format!("an item `{other}`"))),
+    }
+}
+
+/// Whether nothing but names and marks stands in it.
+fn is_only_named(item: &Value) -> bool {
+    let mark = |name: &str| matches!(name, "id" | "type" | "status" | "role" | "phase");
+    item.as_object().is_some_and(|item| item.iter().all(|(name, value)| mark(name) || is_nothing(value)))
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

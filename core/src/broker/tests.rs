@@ -129,9 +129,16 @@ fn what_the_real_agents_send_passes_unchanged() {
 
 #[test]
 fn tools_that_the_provider_runs_are_refused_by_name() {
-    for tool in
-        ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825", "computer_20250124", "mcp_toolset"]
-    {
+    for tool in [
+        "bash_code_execution_20250825",
+        "text_editor_code_execution_20250825",
+        "memory_",
+        "web_search_20250305",
+        "web_fetch_20250910",
+        "code_execution_20250825",
+        "computer_20250124",
+        "mcp_toolset",
+    ] {
         refused(Call::Messages, json!({"tools": [{"name": "fine"}, {"type": tool}]}), tool);
         refused(Call::CountTokens, json!({"tools": [{"type": tool}]}), "tools[0]");
     }
@@ -440,7 +447,23 @@ proptest! {
 fn what_reaches_out_without_a_word_for_it_is_refused() {
     let messages = |part: Value| json!({"messages": [{"role": "user", "content": [part]}]});
     let input = |item: Value| json!({"input": [item]});
-    refused(Call::Responses, input(json!({"id": "msg_1"})), "an item without content");
+    refused(Call::Responses, input(json!({"content": null, "role": "user"})), "an item without content");
+    // Regression: these named something stored, and passed.
+    for reference in [
+        json!({"id": "msg_1"}),
+        json!({"id": "msg_1", "content": null}),
+        json!({"id": "msg_1", "content": []}),
+        json!({"id": "msg_1", "type": "message", "role": "assistant", "content": "", "status": "completed"}),
+        json!({"id": "rs_1", "type": "reasoning", "summary": []}),
+        json!({"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "s"}], "encrypted_content": null}),
+        json!({"id": "cmp_1", "type": "compaction"}),
+        json!({"id": "fc_1", "type": "function_call"}),
+    ] {
+        refused(Call::Responses, input(reference), "a reference to a stored one");
+    }
+    passes(Call::Responses, input(json!({"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "e"})));
+    passes(Call::Responses, input(json!({"type": "reasoning", "summary": []})));
+    passes(Call::Responses, input(json!({"id": "msg_1", "type": "message", "role": "assistant", "content": "a"})));
     let file = json!({"type": "file", "file": {"filename": "a.pdf", "file_data": "https://example.org/x"}});
     refused(Call::ChatCompletions, messages(file), "file_data");
     let file = json!({"type": "input_file", "file_data": "https://example.org/x"});

@@ -82,8 +82,7 @@ impl Entry {
             None => Pattern::Exactly(Host::parse(name)?),
             Some(suffix) => {
                 let suffix = Host::parse_suffix(suffix)?;
-                // By the list of public suffixes; of a top level that is not on it, the top level itself.
-                if psl::domain_str(suffix.as_str()).is_none() {
+                if !is_one_owners(&suffix) {
                     return Err(BadEntry::PublicSuffix(suffix));
                 }
                 Pattern::Below(suffix)
@@ -95,10 +94,22 @@ impl Entry {
     fn allows(&self, target: &Target) -> bool {
         let name = match &self.pattern {
             Pattern::Exactly(host) => *host == target.host,
-            Pattern::Below(suffix) => target.host.is_below(suffix),
+            // Below an owner's name there may be one whose parts are anybody's: `s3` of a provider's own name.
+            Pattern::Below(suffix) => {
+                let domain = psl::domain_str(target.host.as_str()).and_then(|domain| Host::parse_suffix(domain).ok());
+                target.host.is_below(suffix)
+                    && domain.is_some_and(|domain| domain == *suffix || suffix.is_below(&domain))
+            }
         };
         name && self.port == target.port
     }
+}
+
+/// Whether what is right below this name is its owner's. By the list of public suffixes; of a top level that is not on it,
+/// the top level itself. The list names some suffixes only by all that is below them.
+fn is_one_owners(suffix: &Host) -> bool {
+    let below = format!("x.{suffix}");
+    psl::domain_str(suffix.as_str()).is_some() && psl::domain_str(&below).is_some()
 }
 
 impl fmt::Display for Entry {

@@ -50,6 +50,11 @@ fn an_entry_is_a_host_or_a_suffix_of_one_owner_with_a_port_if_it_is_not_443() {
         ("*.github.io", "below `github.io`"),
         ("*.GitHub.io.", "below `github.io`"),
         ("*.internal", "below `internal`"),
+        // Anybody's, too: the list names these by what is below them.
+        ("*.compute.amazonaws.com", "below `compute.amazonaws.com`"),
+        ("*.kawasaki.jp", "below `kawasaki.jp`"),
+        ("*.sch.uk", "below `sch.uk`"),
+        ("*.nom.br", "below `nom.br`"),
         ("*.*.example.com", "has a `*`"),
         ("ex*mple.com", "has a `*`"),
         ("example.*", "has a `*`"),
@@ -96,6 +101,11 @@ fn a_suffix_allows_what_is_below_it_alone_and_every_entry_its_own_port_alone() {
         assert_eq!(allowed(denied), None, "{denied}");
     }
     assert_eq!(AllowList::default().entry(&target("a.example:443")), None);
+    // Regression: below one owner's name may be another's, or anybody's.
+    let broad = AllowList(vec![Entry::parse("*.amazonaws.com").expect("an entry")]);
+    let allowed = |text| broad.entry(&target(text)).is_some();
+    assert!(allowed("sts.amazonaws.com:443"));
+    assert!(!allowed("a-bucket-of-anybody.s3.amazonaws.com:443"));
 }
 
 #[test]

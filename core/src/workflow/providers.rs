@@ -3,6 +3,7 @@
 use super::parse::is_loopback;
 use super::problem::{Code, Problem};
 use super::read::{Reader, Section};
+use crate::broker::login::Login;
 use crate::broker::{Provider, Rules};
 
 /// Long enough for limits that count minutes.
@@ -39,6 +40,8 @@ pub struct ProviderRule {
     pub models: Option<Vec<String>>,
     /// Whether a login of Claude Code or Codex may go to a `base_url` that is not the provider's own.
     pub login: bool,
+    /// Whether a login that ends is renewed here, which replaces its file.
+    pub refresh: bool,
 }
 
 impl ProviderRule {
@@ -99,6 +102,12 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>, egress: &Section
     let anthropic = provider(reader, &providers, Provider::Anthropic);
     let openai = provider(reader, &providers, Provider::OpenAi);
     let google = provider(reader, &providers, Provider::Google);
+    if staged && (anthropic.refresh || openai.refresh) {
+        let message = "`credentials: stage` copies logins into sandboxes, where agents renew them by themselves; with \
+                       `refresh: true` symphony would renew the same login, and each would log the other out";
+        let problem = Problem::error(Code::Conflict, root.place_of("credentials"), message).about("credentials");
+        reader.note(problem.hint("remove one of the two"));
+    }
     let hold_ms = reader.number(&providers, "hold_ms", HOLD_MS, 0..=HOLD_MOST_MS).unsigned_abs();
     let provider_tools = reader.boolean(egress, "provider_tools", false);
     Models { anthropic, openai, google, hold_ms, staged, provider_tools }
@@ -128,9 +137,11 @@ fn provider(reader: &mut Reader<'_>, providers: &Section<'_>, provider: Provider
     }
     // No login of Google's is used.
     let login = provider != Provider::Google && reader.boolean(&section, "login", false);
+    let refresh = Login::of(provider).is_some() && reader.boolean(&section, "refresh", false);
     ProviderRule {
         base_url,
         login,
+        refresh,
         api_key_env,
         models: models.map(|models| models.into_iter().map(|(model, _)| model).collect()),
     }

@@ -13,6 +13,7 @@ use symphony_core::workflow::{Adapter, AgentOf, Workflow};
 use symphony_guest::wire::CheckRequest;
 use tokio::sync::mpsc;
 
+use super::Access;
 use crate::agent::error::AgentError;
 use crate::agent::profile::{self, Inside, Launch, Program};
 use crate::agent::redact::Secrets;
@@ -72,6 +73,10 @@ pub(super) struct Tried {
     session_ms: Option<u64>,
     /// Of all its processes, with its session and before any prompt.
     memory_mib: Option<u64>,
+    /// The version that symphony is tried with, of an agent that is started by its name.
+    tried_with: Option<&'static str>,
+    /// The way to the models that it asks; any one would do. Empty where a workflow's command or a staged login is its own way.
+    pub(super) credentials: Vec<Access>,
 }
 
 /// The agent of this name: an adapter, or `command` for the workflow's own.
@@ -104,6 +109,7 @@ pub(super) fn named<'a>(name: &str, workflow: &'a Workflow) -> Result<AgentOf<'a
 /// Tries it.
 pub(super) async fn try_it(name: &str, agent: &AgentOf<'_>, workflow: &Workflow, sandboxes: &Sandboxes) -> Tried {
     let mut tried = Tried { program_version: env!("CARGO_PKG_VERSION"), agent: name.to_owned(), ..Tried::default() };
+    tried.tried_with = profile::tried_version(agent.adapter).filter(|_| agent.command.is_none());
     sandboxes.settle(workflow, TRIALS).await;
     let says = match sandboxes.pick(workflow) {
         Err(closed) => Err(closed.why().to_owned()),
@@ -292,7 +298,14 @@ pub(super) fn lines(tried: &Tried) -> Vec<String> {
     if tried.ok {
         let unnamed = || "it does not say".to_owned();
         fact("name", &tried.name.clone().unwrap_or_else(unnamed));
-        fact("version", &tried.version.clone().unwrap_or_else(unnamed));
+        let version = tried.version.clone().unwrap_or_else(unnamed);
+        fact(
+            "version",
+            &match tried.tried_with.filter(|with| *with != version) {
+                Some(with) => format!("{version}; symphony is tried with {with}"),
+                None => version,
+            },
+        );
         let yes = |is: Option<bool>| if is == Some(true) { "yes" } else { "no" };
         let resumes = (tried.resume_session, tried.load_session);
         fact(
@@ -318,6 +331,11 @@ pub(super) fn lines(tried: &Tried) -> Vec<String> {
         };
         fact("modes", &list(&tried.modes));
         fact("models", &list(&tried.models));
+    }
+    // Without any of them its issues wait, whatever else works.
+    let has_one = tried.credentials.iter().any(|to| to.ok);
+    for to in tried.credentials.iter().filter(|to| to.ok || !has_one) {
+        fact("credential", &format!("{}: {}{}", to.provider, if to.ok { "" } else { "! " }, to.says));
     }
     let times = [("booted", tried.boot_ms), ("initialize", tried.initialize_ms), ("session", tried.session_ms)];
     for (name, ms) in times.into_iter().filter_map(|(name, ms)| Some((name, ms?))) {

@@ -1,7 +1,7 @@
 //! The host's credential for a provider: a key from the environment, or the login file of Claude Code or Codex.
 //!
-//! Files are read anew at each request and never written; an expired login is its owner's to renew. What is read leaves
-//! here only as headers that are marked as secret.
+//! Files are read anew at each request and never written here; an expired login is its owner's to renew, or `renewal.rs`
+//! does it where a workflow says so. What is read leaves here only as headers that are marked as secret.
 
 use std::fmt;
 use std::io::Read as _;
@@ -13,6 +13,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use symphony_core::broker::Provider;
+use symphony_core::broker::login::Login;
 use symphony_core::workflow::ProviderRule;
 
 use crate::workflow_file::Environment;
@@ -119,6 +120,14 @@ pub(crate) enum NoCredential {
         /// Which.
         source_: Source,
     },
+    /// A login that is over, and was to be renewed.
+    #[error("{source_} has expired, and {why}; {}", source_.remedy())]
+    NotRenewed {
+        /// Which.
+        source_: Source,
+        /// Without any part of its value.
+        why: String,
+    },
     /// Something is there that cannot be used.
     #[error("{source_} cannot be used: {why}")]
     Unusable {
@@ -220,7 +229,7 @@ pub(super) async fn login_text(provider: Provider, environment: &Environment) ->
     }
 }
 
-fn login_file(provider: Provider, environment: &Environment) -> Option<(PathBuf, Source)> {
+pub(super) fn login_file(provider: Provider, environment: &Environment) -> Option<(PathBuf, Source)> {
     let (variable, dir, file, source) = match provider {
         Provider::Anthropic => ("CLAUDE_CONFIG_DIR", ".claude", ".credentials.json", Source::Claude),
         Provider::OpenAi => ("CODEX_HOME", ".codex", "auth.json", Source::Codex),
@@ -232,7 +241,7 @@ fn login_file(provider: Provider, environment: &Environment) -> Option<(PathBuf,
 }
 
 /// `None`: there is no such file.
-async fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+pub(super) async fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
     let path = path.to_owned();
     let read = tokio::task::spawn_blocking(move || read_now(&path));
     match tokio::time::timeout(READ, read).await {
@@ -244,7 +253,7 @@ async fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
 
 /// What was opened is what is looked at and read, whatever stands at that path by then; a pipe holds nobody up, and a file
 /// that grows is read no further than the cap.
-fn read_now(path: &Path) -> Result<Option<Vec<u8>>, String> {
+pub(super) fn read_now(path: &Path) -> Result<Option<Vec<u8>>, String> {
     let flags = rustix::fs::OFlags::NONBLOCK.bits();
     let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path);
     let file = match opened {
@@ -274,11 +283,11 @@ fn login(
     let broken = |why: &str| NoCredential::Unusable { source_: source.clone(), why: why.to_owned() };
     let file: Value = serde_json::from_slice(text).map_err(|_| broken("the file is not JSON"))?;
     let word = |place: &str| file.pointer(place).and_then(Value::as_str).filter(|word| !word.is_empty());
-    let now = jiff::Timestamp::now().as_millisecond();
+    let is_over = |login: Login| login.is_over(&file, jiff::Timestamp::now());
     match provider {
         Provider::Anthropic => {
             let token = word("/claudeAiOauth/accessToken").ok_or_else(|| broken("the file holds no login"))?;
-            if file.pointer("/claudeAiOauth/expiresAt").and_then(Value::as_i64).is_some_and(|at| at <= now) {
+            if is_over(Login::Claude) {
                 return Err(NoCredential::Expired { source_: source });
             }
             let headers = vec![bearer(token, &source)?];
@@ -290,7 +299,7 @@ fn login(
                 let headers = vec![bearer(key, &source)?];
                 return Ok(Credential { headers, beta: None, base_url, source });
             };
-            if expiry(token).is_some_and(|at| at.saturating_mul(1000) <= now) {
+            if is_over(Login::Codex) {
                 return Err(NoCredential::Expired { source_: source });
             }
             let mut headers = vec![bearer(token, &source)?];
@@ -302,34 +311,6 @@ fn login(
         }
         Provider::Google => Err(broken("no login of this provider is used")),
     }
-}
-
-/// When a token says that it ends, in seconds; it is not verified, its provider does that.
-fn expiry(token: &str) -> Option<i64> {
-    let claims = token.split('.').nth(1)?;
-    let bytes = from_base64url(claims)?;
-    serde_json::from_slice::<Value>(&bytes).ok()?.get("exp")?.as_i64()
-}
-
-fn from_base64url(text: &str) -> Option<Vec<u8>> {
-    let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len() * 3 / 4), 0_u32, 0);
-    for c in text.trim_end_matches('=').bytes() {
-        let value = match c {
-            b'A'..=b'Z' => c - b'A',
-            b'a'..=b'z' => c - b'a' + 26,
-            b'0'..=b'9' => c - b'0' + 52,
-            b'-' | b'+' => 62,
-            b'_' | b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push(u8::try_from(bits >> held & 0xff).unwrap_or_default());
-        }
-    }
-    Some(bytes)
 }
 
 fn key_header(provider: Provider, key: &str, source: &Source) -> Result<(HeaderName, HeaderValue), NoCredential> {

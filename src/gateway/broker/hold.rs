@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Door;
-use super::credential::{self, Credential};
+use super::credential::Credential;
 use super::forward::{Answer, Outgoing};
 use super::in_vain::MOST;
 use super::standing::{Leave, Standings};
@@ -120,7 +120,7 @@ impl Door {
 
     /// The credential to use. That there is none, or none any more, ends the run of an agent that needs it.
     pub(super) async fn credential(&self, provider: Provider, metered: bool) -> Result<Credential, Refusal> {
-        let found = credential::find(provider, self.0.models.of(provider), &self.0.broker.environment).await;
+        let found = self.0.broker.credential(provider, &self.0.models).await;
         found.map_err(|none| {
             // An agent that was told of no way to this provider only looks around.
             let needed = !none.is_absent() || self.0.offered.get().is_some_and(|offered| offered.contains(&provider));

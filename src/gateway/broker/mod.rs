@@ -2,7 +2,8 @@
 //! credential.
 //!
 //! Owns the run's token, limits and life. What is forwarded is decided in `symphony_core::broker`. No credential goes to a
-//! guest, into a log or an error, and no credential is ever refreshed or written: that could log its owner out.
+//! guest, into a log or an error. A login is renewed and its file replaced only where a workflow says `refresh: true`, in
+//! `renewal.rs`: that can log its owner out.
 
 pub(crate) mod credential;
 mod forward;
@@ -10,6 +11,8 @@ mod hold;
 mod in_vain;
 mod passing;
 mod purse;
+mod renewal;
+mod renewing;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -35,11 +38,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::in_vain::InVain;
 pub use self::purse::Purse;
+use self::renewal::Renewals;
 use self::standing::{Leave, Standings};
 use self::unread::Unread;
 use self::upstream::Upstream;
 use self::witness::Witness;
 use super::mcp::Bearer;
+use crate::agent::redact::Learned;
 use crate::journal::Journal;
 use crate::journal::standings::Told;
 use crate::run::line::Report;
@@ -68,14 +73,20 @@ pub struct Broker {
     standings: Arc<Standings>,
     /// Issues that are never answered.
     in_vain: Arc<InVain>,
+    /// Logins that are renewed here, and the tokens that are known from it.
+    renewals: Arc<Renewals>,
+    learned: Learned,
     environment: Environment,
 }
 
 impl Broker {
     /// Credentials are looked for in `environment` and its home, at each request anew.
     pub fn new(environment: Environment) -> Self {
+        let (upstream, learned) = (Arc::new(Upstream::default()), Learned::default());
         Self {
-            upstream: Arc::new(Upstream::default()),
+            renewals: Arc::new(Renewals::new(upstream.clone(), &*environment.variable, learned.clone())),
+            learned,
+            upstream,
             checks: Arc::new(Semaphore::new(CHECKS)),
             standings: Arc::default(),
             in_vain: Arc::default(),
@@ -113,12 +124,6 @@ impl Broker {
             witness: Witness::new(),
         })))
     }
-
-    /// Whether there is a credential for `provider`, and which, or why there is none.
-    pub async fn access(&self, models: &Models, provider: Provider) -> Result<String, String> {
-        let found = credential::find(provider, models.of(provider), &self.environment).await;
-        found.map(|found| found.source.to_string()).map_err(|none| none.to_string())
-    }
 }
 
 impl Broker {
@@ -142,8 +147,8 @@ impl Broker {
     }
 
     async fn closed(&self, models: &Models, provider: Provider) -> Result<(), NoModel> {
-        let found = credential::find(provider, models.of(provider), &self.environment).await;
-        let credential = found.map_err(|none| NoModel::NoCredential(none.to_string()))?;
+        let found = self.glance(models, provider).await.map_err(|none| NoModel::NoCredential(none.to_string()))?;
+        let Some(credential) = found else { return Ok(()) };
         match self.standings.glance(&credential.fingerprint()) {
             Leave::Go(_) => Ok(()),
             Leave::Until(at, pause) => Err(NoModel::Paused(pause, Standings::of_the_world(at))),

@@ -226,7 +226,7 @@ impl Standings {
     }
 
     /// Whoever waits for the end of a wait elsewhere hears of it then.
-    fn tell_after(self: &Arc<Self>, wait: Duration) {
+    pub(super) fn tell_after(self: &Arc<Self>, wait: Duration) {
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;

@@ -156,9 +156,13 @@ impl Door {
         let taken = passage.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Passage { guest, server, target, counts }) = taken else { return };
         let Ok(guest) = guest.await else { return };
-        let carried = tunnel::carry(TokioIo::new(guest), server, &target.host, &counts).await;
-        if let Err(why) = carried {
-            let cut = Denied::Cut { target: target.clone(), why };
+        let cut = tokio::select! {
+            carried = tunnel::carry(TokioIo::new(guest), server, &target.host, &counts) => {
+                carried.err().map(|why| Denied::Cut { target: target.clone(), why })
+            }
+            () = self.0.page.forbidden(&target, &self.0.allow) => Some(Denied::Never(target.clone())),
+        };
+        if let Some(cut) = cut {
             self.refuse(Some(&target), &cut).await;
         }
     }

@@ -100,6 +100,33 @@ until get -v https://never.example/page 2>&1 | grep 'never to be reached' >never
     });
 }
 
+/// Regression: a connection that was open when a person said never went on for as long as its ends liked.
+#[test]
+fn never_ends_a_connection_that_is_open() {
+    lab::inside(|lab: &Lab| {
+        let project = project(lab, "");
+        let hold = r#"
+mkfifo /tmp/in; exec 7<>/tmp/in; up=
+until [ "$up" ]; do
+    openssl s_client -brief -proxy 127.0.0.1:8486 -connect asked.example:443 -servername asked.example </tmp/in >/tmp/said 2>&1 &
+    while kill -0 $! 2>/dev/null && [ -z "$up" ]; do sleep 0.1; grep -q ESTABLISHED /tmp/said && up=1; done
+done
+get https://once.example/page >/dev/null 2>&1 || true
+wait $! || true; echo over >over.txt
+"#;
+        project.issue("Todo", "A-1", &block(lab, hold));
+        let running = project.start();
+        assert_eq!(decide(&running, card(&running, "A-1", "asked.example"), "issue"), 200);
+        // It asks for the second one when it has the first.
+        card(&running, "A-1", "once.example");
+        assert!(project.exists("issues/Todo/A-1.md"), "the connection is held");
+        let said = project.run(&["egress", "decide", "asked.example", "never"]);
+        assert!(said.status.success(), "{said:?}");
+        assert_eq!(left(&project, "A-1", "over.txt"), "over\n");
+        assert_eq!(running.stop(), 0);
+    });
+}
+
 /// Regression: cards of a finished issue went away, and nobody learnt that its agent had been refused anything.
 #[test]
 fn what_a_finished_issue_was_refused_is_told_also_after_a_restart_and_can_be_allowed_for_the_next_time() {

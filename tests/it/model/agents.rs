@@ -39,6 +39,33 @@ pub(super) fn install(project: &Project, program: &str, scenario: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("executable");
 }
 
+/// Regression: an agent that started was all doctor said, though its issues would have waited for a key.
+#[test]
+fn doctor_says_with_which_credential_an_agent_would_ask_its_models_and_what_version_is_tried() {
+    let server = Server::start();
+    let project = project("claude", &server);
+    install(&project, "claude-agent-acp", "");
+    let workflow = project.read("WORKFLOW.md").replace(&format!("  anthropic:\n    base_url: {}\n", server.url), "");
+    project.write("WORKFLOW.md", &workflow);
+    let said = |env: &[(&str, &str)]| {
+        let output = command(&project, &["doctor", "--agent", "claude"], env).output().expect("starts");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let without = said(&[]);
+    assert!(
+        without.contains("credential anthropic: ! no credential for anthropic on the host: set ANTHROPIC_API_KEY"),
+        "{without}"
+    );
+    assert!(!without.contains("openai"), "it does not ask there: {without}");
+    assert!(without.contains("; symphony is tried with 0.100.0"), "{without}");
+    let with = said(&BOTH);
+    assert!(
+        with.contains("credential anthropic: the key in ANTHROPIC_API_KEY") && !with.contains(super::KEY),
+        "{with}"
+    );
+}
+
 #[test]
 fn an_agent_starts_by_its_name_from_a_listed_path_and_is_told_model_and_broker() {
     for (adapter, program, told) in [

@@ -9,7 +9,7 @@ use super::{BOTH, KEY, command, noted, project, worked};
 use crate::search::files_with;
 
 /// Looks for words in everything the agent can see: its environment, every process, every file it may read.
-const SEARCH: &str = r#"
+pub(super) const SEARCH: &str = r#"
 search() { # word
     env | grep -c "$1"
     # First read, then searched: the search's own arguments hold the word.
@@ -169,6 +169,7 @@ fn without_a_credential_an_agent_is_told_of_no_model_and_the_doctor_says_why() {
     let away = workflow
         .replace(&format!("{}/base/", server.url), "https://models.example.org")
         .replace(&format!("{}/v1", server.url), "https://models.example.org/v1")
+        .replace(&format!("  google:\n    base_url: {}\n", server.url), "")
         .replace("    login: true\n", "");
     project.write("WORKFLOW.md", &away);
     // A login is good for its own provider only, and so is a key whose variable nobody named.
@@ -184,6 +185,7 @@ fn without_a_credential_an_agent_is_told_of_no_model_and_the_doctor_says_why() {
     let said = told();
     assert_eq!(said[0]["ok"], false, "{said}");
     assert_eq!(said[0]["says"], "no credential for anthropic on the host: set ANTHROPIC_API_KEY");
+    assert_eq!((&said[2]["provider"], &said[2]["ok"]), (&json!("google"), &json!(false)), "{said}");
     assert_eq!(said[1]["ok"], false, "{said}");
     assert!(
         said[1]["says"].as_str().is_some_and(|says| says.contains("`providers.openai.api_key_env: OPENAI_API_KEY`"))

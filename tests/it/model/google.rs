@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::credentials::SEARCH;
 use super::server::Server;
 use super::{BOTH, KEY, TOOLS, agents, command, noted, project, worked};
 use crate::rig::{Project, until};
@@ -31,9 +32,11 @@ fn an_answer_of_google_s_streams_through_under_the_hosts_key_and_what_it_used_is
         http GET "/google/v1beta/models?key=$GEMINI_API_KEY" ""; note models
         http POST "/google/v1beta/models/gemini-x:streamGenerateContent?key=$GEMINI_API_KEY&alt=sse" '{"contents":[]}'; note query
         answer="$GOOGLE_GEMINI_BASE_URL ${ANTHROPIC_BASE_URL-none}"; note urls
+        answer=$(search planted-""key-04''51); note key
+        echo "$GEMINI_API_KEY" >~/planted; answer=$(search "$GEMINI_API_KEY"); note control
         host=127.0.0.1:8484; done_
     }"#;
-    let project = asking(scenario, &server, "");
+    let project = asking(&format!("{SEARCH}\n{scenario}"), &server, "");
     // The others are far away, so that there is no key for them.
     let workflow = project.read("WORKFLOW.md");
     let own =
@@ -43,6 +46,10 @@ fn an_answer_of_google_s_streams_through_under_the_hosts_key_and_what_it_used_is
     let stream = noted(&notes, "stream");
     assert!(stream.starts_with("HTTP/1.1 200") && stream.contains("\"finishReason\":\"STOP\""), "{stream}");
     assert!(!notes.contains("planted"), "{notes}");
+    // In its environment, in every process, in every file that it may read.
+    assert_eq!(noted(&notes, "key").split_whitespace().collect::<Vec<_>>(), ["0", "0", "0"], "{notes}");
+    let control = noted(&notes, "control").split_whitespace().all(|count| count != "0");
+    assert!(control, "the same search finds what is there: {notes}");
     assert_eq!(noted(&notes, "urls").trim(), "http://127.0.0.1:8485/google none");
     for name in ["whole", "count", "models", "query"] {
         assert!(noted(&notes, name).starts_with("HTTP/1.1 200"), "{name}: {notes}");
@@ -104,6 +111,33 @@ fn only_the_runs_own_token_and_only_plain_inference_reach_google() {
     }
     assert!(server.asked().is_empty(), "{:#?}", server.asked());
     assert!(log.contains("model_refused"), "the operator sees it: {log}");
+}
+
+#[test]
+fn a_cap_in_tokens_holds_for_google_s_models_and_a_failing_one_is_told_in_its_own_words() {
+    // Each request can take some 400 tokens, and takes 260; with 1000 allowed the fourth does not fit.
+    let capped = r#"turn() {
+        local words=$(printf '%0200d' 0)
+        for n in 1 2 3 4 5; do
+            google gemini-x generateContent "{\"contents\":[{\"parts\":[{\"text\":\"$words\"}]}],\"generationConfig\":{\"maxOutputTokens\":90}}"
+            say "answer $n: ${answer:0:12} $([[ $answer == *budget.tokens* ]] && echo of a budget)"
+        done
+        sleep 60
+    }"#;
+    let failing = "turn() { google broken generateContent; }";
+    for (scenario, more, parked, requests) in [
+        (capped, "budget:\n  tokens: 1000\n", "of 1000 tokens (budget.tokens); the next request could take up to ", 3),
+        (failing, "budget:\n  failures_in_a_row: 1\n", "google answered 500 to broken: no", 1),
+    ] {
+        let server = Server::start();
+        let project = asking(scenario, &server, more);
+        project.issue("Todo", "A-1", "Ask.");
+        let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &GOOGLE));
+        let note = project.parked_note("A-1");
+        assert!(note.contains(parked), "{note}\n{}", running.log());
+        assert_eq!(server.asked().len(), requests, "{}", project.transcripts());
+        assert_eq!(running.stop(), 0);
+    }
 }
 
 #[test]

@@ -9,6 +9,9 @@ mod passes;
 mod quota;
 mod real;
 mod refusals;
+// A release build knows no server but the real ones, and no test asks those.
+#[cfg(debug_assertions)]
+mod renewal;
 pub(crate) mod server;
 mod spending;
 mod talk;

@@ -104,3 +104,14 @@ fn every_bad_entry_of_egress_is_told_with_its_place_and_the_repair() {
     assert!(good("").egress.0.is_empty(), "none by default");
     assert!(refused("egress: {allow: good.example}").hint.is_some_and(|hint| hint.contains("[good.example]")));
 }
+
+#[test]
+fn a_login_is_renewed_only_where_the_workflow_says_so_and_never_beside_copies_of_it() {
+    let models = good("").models;
+    assert!(!models.anthropic.refresh && !models.openai.refresh);
+    let models = good("providers: {anthropic: {refresh: true}}").models;
+    assert!(models.anthropic.refresh && !models.openai.refresh);
+    let problems = with("credentials: stage\nproviders: {openai: {refresh: true}}").expect_err("refused");
+    let conflict = problems.iter().find(|problem| problem.is_error()).expect("an error");
+    assert_eq!((conflict.code, conflict.key.as_deref()), (Code::Conflict, Some("credentials")));
+}

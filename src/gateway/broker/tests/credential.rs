@@ -17,7 +17,13 @@ fn environment(home: &Path, key: Option<(&'static str, &'static str)>) -> Enviro
 }
 
 fn rule(base_url: Option<&str>) -> ProviderRule {
-    ProviderRule { base_url: base_url.map(str::to_owned), api_key_env: None, models: None, login: false }
+    ProviderRule {
+        base_url: base_url.map(str::to_owned),
+        api_key_env: None,
+        models: None,
+        login: false,
+        refresh: false,
+    }
 }
 
 fn write(home: &Path, file: &str, text: &str) {
@@ -129,4 +135,21 @@ async fn a_pipe_a_directory_or_an_endless_file_in_the_place_of_a_login_holds_nob
     std::fs::remove_file(&path).expect("removed");
     write(home.path(), ".codex/auth.json", &" ".repeat(2 << 20));
     assert!(of().await.is_err_and(|why| why.to_string().contains("no file of a login")));
+}
+
+/// A login of Gemini CLI lies in `.gemini`; it is for another API.
+#[tokio::test]
+async fn google_takes_a_key_in_its_own_header_and_no_login() {
+    let home = tempfile::tempdir().expect("home");
+    write(home.path(), ".gemini/oauth_creds.json", r#"{"access_token":"a-login"}"#);
+    let of = async |key, rule: &ProviderRule| find(Provider::Google, rule, &environment(home.path(), key)).await;
+    let found = of(Some(("GEMINI_API_KEY", "key-1")), &rule(None)).await.expect("a key");
+    let (name, value) = &found.headers[0];
+    assert_eq!((name.as_str(), value.to_str().ok(), value.is_sensitive()), ("x-goog-api-key", Some("key-1"), true));
+    assert_eq!((found.headers.len(), &*found.base_url), (1, "https://generativelanguage.googleapis.com"));
+    let none = of(None, &rule(None)).await.expect_err("none").to_string();
+    assert!(none.contains("set GEMINI_API_KEY") && none.ends_with("a login of Gemini CLI is not used"), "{none}");
+    let elsewhere = of(Some(("GEMINI_API_KEY", "key-1")), &rule(Some("https://models.example.org"))).await;
+    let said = elsewhere.expect_err("not meant").to_string();
+    assert!(said.contains("`providers.google.api_key_env: GEMINI_API_KEY`"), "{said}");
 }

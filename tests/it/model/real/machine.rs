@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::peak::Peak;
-use super::{Agent, CLAUDE, CODEX, OPENCODE, figure, project};
+use super::{ALL, Agent, CLAUDE, CODEX, GEMINI, OPENCODE, figure, project};
 use crate::model::server::Server;
-use crate::model::{BOTH, KEY, command};
+use crate::model::{KEY, command};
 use crate::rig::until_within;
 use crate::skip::skip;
 
@@ -34,7 +34,7 @@ fn makes_a_patch_in_a_machine(agent: &Agent) {
     );
     let limits = "  boot_timeout_ms: 240000\n  read_timeout_ms: 300000\n";
     let project = project(agent, &server, &sandbox, limits);
-    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &ALL));
     let peak = Peak::below(running.pid(), |exe| {
         exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with("qemu-system-"))
     });
@@ -76,4 +76,9 @@ fn claude_code_makes_a_patch_in_a_machine() {
 #[test]
 fn codex_makes_a_patch_in_a_machine() {
     makes_a_patch_in_a_machine(&CODEX);
+}
+
+#[test]
+fn gemini_makes_a_patch_in_a_machine() {
+    makes_a_patch_in_a_machine(&GEMINI);
 }
