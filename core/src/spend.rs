@@ -218,6 +218,8 @@ pub struct Met {
     pub used: u64,
     /// What the request that did not fit could use at most; 0: nothing was left at all.
     pub asked: u64,
+    /// How much of that is the longest answer it asked for.
+    pub answer: u64,
     /// What was allowed then.
     pub allowed: u64,
 }

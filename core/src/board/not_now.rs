@@ -175,6 +175,14 @@ impl NotNow {
         }
     }
 
+    /// The cap of tokens or money that it waits for.
+    pub fn cap(&self) -> Option<&Met> {
+        match self {
+            Self::Spend(met) | Self::Parked(Parked { reason: ParkReason::Spend(met), .. }, _) => Some(met),
+            _ => None,
+        }
+    }
+
     /// Whether only a person brings the issue forward from where it was put.
     pub fn is_parked(&self) -> bool {
         matches!(self, Self::Parked(..))

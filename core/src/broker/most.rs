@@ -94,10 +94,28 @@ pub(super) fn most(call: Call, body: &Map<String, Value>, bytes: usize, assumed:
     let answers = answers.unwrap_or(1).max(1);
     let output = output.unwrap_or(assumed).saturating_mul(answers);
     let most = Most { input: input.bytes.saturating_add(input.more), output };
-    // A provider that shortens the conversation first reads it twice.
-    match body.get("context_management") {
-        None | Some(Value::Null) => most,
-        Some(_) => Most { input: most.input.saturating_mul(2), output: most.output.saturating_mul(2) },
+    // A provider that sums the conversation up first reads it twice, and writes twice.
+    match body.get("context_management").is_some_and(|asked| sums_up(call, asked)) {
+        false => most,
+        true => Most { input: most.input.saturating_mul(2), output: most.output.saturating_mul(2) },
+    }
+}
+
+/// Whether a model may be asked for a summary before the answer. Leaving out old tool results or thinking uses nothing, and
+/// Claude Code asks for it with every request; whatever is not known to be no more than that counts as a summary.
+fn sums_up(call: Call, asked: &Value) -> bool {
+    const CLEARING: [&str; 2] = ["clear_tool_uses_", "clear_thinking_"];
+    let clears = |edit: &Value| {
+        let kind = edit.get("type").and_then(Value::as_str).unwrap_or_default();
+        CLEARING.iter().any(|known| kind.starts_with(known))
+    };
+    match asked {
+        Value::Null => false,
+        Value::Object(asked) if matches!(call, Call::Messages | Call::CountTokens) => {
+            let edits = |value: &Value| value.as_array().is_some_and(|edits| edits.iter().all(clears));
+            !asked.iter().all(|(name, value)| name == "edits" && edits(value))
+        }
+        _ => true,
     }
 }
 
@@ -210,6 +228,39 @@ mod tests {
         assert_eq!(of(Call::ChatCompletions, &json!({"max_completion_tokens": 1, "max_tokens": 64000})).output, 64000);
         assert_eq!(of(Call::ChatCompletions, &json!({"max_tokens": 4, "n": 0})).output, 4);
         assert_eq!(of(Call::Messages, &json!({"max_tokens": u64::MAX, "context_management": {}})).output, u64::MAX);
+    }
+
+    /// Regression: Claude Code asks with every request to leave out old thinking, and twice of what it can use was set aside.
+    #[test]
+    fn leaving_out_old_thinking_uses_nothing_and_only_a_summary_is_set_aside_for() {
+        let doubled = |call, asked: Value| {
+            let body = json!({"max_tokens": 100, "max_output_tokens": 100, "context_management": asked});
+            of(call, &body).output == 200
+        };
+        let edits = |kinds: &[&str]| json!({"edits": kinds.iter().map(|kind| json!({"type": kind, "keep": "all"})).collect::<Vec<_>>()});
+        for plain in [
+            edits(&["clear_thinking_20251015"]),
+            edits(&["clear_tool_uses_20250919", "clear_thinking_20251015"]),
+            edits(&[]),
+            json!({}),
+            Value::Null,
+        ] {
+            assert!(!doubled(Call::Messages, plain.clone()), "{plain}");
+        }
+        for summing in [
+            edits(&["compact_20260112"]),
+            edits(&["clear_thinking_20251015", "compact_20260112"]),
+            edits(&["something_new"]),
+            json!({"edits": [{"keep": "all"}]}),
+            json!({"edits": "clear_thinking_20251015"}),
+            json!({"edits": [], "compaction": true}),
+            json!(true),
+        ] {
+            assert!(doubled(Call::Messages, summing.clone()), "{summing}");
+        }
+        assert!(doubled(Call::Responses, json!([{"type": "compaction", "compact_threshold": 1000}])));
+        assert!(doubled(Call::Responses, edits(&["clear_thinking_20251015"])), "a word of another provider's");
+        assert!(!doubled(Call::Responses, Value::Null));
     }
 
     /// Regression: a maximum beyond all numbers was charged when its answer was cut, and the sums of the journal overflowed.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 
-use super::{Cap, Caps, Entry, Met, Past, Place, Prices, Raise, Rules, Scope, Sums, Unit};
+use super::{Cap, Caps, Entry, Met, Past, Place, Prices, Raise, Rates, Rules, Scope, Sums, Unit};
 use crate::broker::{Metered, Most, Provider, Usage};
 use crate::ids::{IssueId, RunId};
 use crate::money::Money;
@@ -149,10 +149,10 @@ impl Ledger {
             let tier = wanted.tier.as_deref().map(|tier| format!(" {tier}")).unwrap_or_default();
             return Err(Denied::Unpriced(format!("{}{tier}", wanted.model)));
         }
-        let cost = rates.map(|rates| rates.most(wanted.most));
+        let cost = rates.as_ref().map(|rates| rates.most(wanted.most));
         let model = self.called(wanted.provider, &wanted.model, rules);
         let reservation = Reservation { id: self.next.saturating_add(1), of: wanted, cost, model };
-        if let Err(denied) = self.fits(&reservation, rules) {
+        if let Err(denied) = self.fits(&reservation, rates.as_ref(), rules) {
             if let Denied::Met(met) = denied {
                 self.remember(met);
             }
@@ -173,14 +173,19 @@ impl Ledger {
     }
 
     /// Whether there is room for it now.
-    fn fits(&self, reservation: &Reservation, rules: &Rules) -> Result<(), Denied> {
+    fn fits(&self, reservation: &Reservation, rates: Option<&Rates>, rules: &Rules) -> Result<(), Denied> {
         let (mut is_busy, mut own) = (false, false);
         for (scope, unit) in SCOPES.into_iter().flat_map(|scope| UNITS.map(|unit| (scope, unit))) {
             let place = place(scope, &reservation.of.issue, reservation.of.day);
             let Some(allowed) = self.allowed(&place, unit, &rules.caps) else { continue };
             let (used, asked) = (self.used(&place).of(unit), reservation.of(unit));
             if used.saturating_add(asked) > allowed {
-                return Err(Denied::Met(Met { scope, unit, day: reservation.of.day, used, asked, allowed }));
+                let most = reservation.of.most;
+                let answer = match unit {
+                    Unit::Tokens => most.output,
+                    Unit::Money => rates.map_or(0, |rates| rates.longest_answer(most).0),
+                };
+                return Err(Denied::Met(Met { scope, unit, day: reservation.of.day, used, asked, answer, allowed }));
             }
             let held = |open: &&Reservation| is_in(&place, &open.of);
             let sum = |held: u64, open: &Reservation| held.saturating_add(open.of(unit));
@@ -205,9 +210,9 @@ impl Ledger {
         waiting.retain(|_, wanted| {
             wanted.day = today;
             let rates = rules.prices.of(&wanted.model, wanted.tier.as_deref());
-            let cost = rates.map(|rates| rates.most(wanted.most));
+            let cost = rates.as_ref().map(|rates| rates.most(wanted.most));
             let asked = Reservation { id: 0, of: wanted.clone(), cost, model: String::new() };
-            matches!(self.fits(&asked, rules), Err(Denied::Busy { .. }))
+            matches!(self.fits(&asked, rates.as_ref(), rules), Err(Denied::Busy { .. }))
         });
         self.crowded_out = waiting;
         self.crowded_out.keys().cloned().collect()
@@ -395,7 +400,7 @@ impl Ledger {
     fn nothing_left(&self, place: &Place, day: Date, caps: &Caps) -> Option<Met> {
         UNITS.into_iter().find_map(|unit| {
             let (allowed, used) = (self.allowed(place, unit, caps)?, self.used(place).of(unit));
-            (used >= allowed).then(|| Met { scope: scope(place), unit, day, used, asked: 0, allowed })
+            (used >= allowed).then(|| Met { scope: scope(place), unit, day, used, asked: 0, answer: 0, allowed })
         })
     }
 }

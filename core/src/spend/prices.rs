@@ -28,6 +28,11 @@ impl Rates {
         sum(&parts)
     }
 
+    /// What of [`Rates::most`] is for the answer.
+    pub fn longest_answer(&self, most: Most) -> Money {
+        sum(&[(most.output, self.output)])
+    }
+
     /// What a request can cost at most: of each token the dearest kind it may turn out to be.
     pub fn most(&self, most: Most) -> Money {
         let given = self.input.max(self.cache_read).max(self.cache_write);

@@ -56,7 +56,7 @@ fn a_request_waits_for_those_under_way_and_is_refused_only_when_it_cannot_fit() 
     ledger.settle(first.id, Some(&answer("big", 30)), &rules).expect("charged");
     let second = ledger.reserve(wanted("A", "big", 60), &rules).expect("the first took less than it could");
     ledger.settle(second.id, None, &rules).expect("charged");
-    let met = Met { scope: Scope::Issue, unit: Unit::Tokens, day: TODAY, used: 90, asked: 20, allowed: 100 };
+    let met = Met { scope: Scope::Issue, unit: Unit::Tokens, day: TODAY, used: 90, asked: 20, answer: 0, allowed: 100 };
     assert_eq!(ledger.reserve(wanted("A", "big", 20), &rules), Err(Denied::Met(met)));
     assert_eq!(
         met.to_string(),
@@ -249,6 +249,41 @@ fn what_an_issue_waits_for_is_told_as_it_is_now_and_with_the_least_raise_that_he
         "that is not enough: $6.15 of $5.00 is used; raise budget.usd by more than $1.15"
     );
     assert_eq!(Met { asked: 15_000_000, ..none }.least(), "at least $1.17");
+}
+
+/// Regression: the note said "moved back without that, it may use no more" while something was left, and nothing of the
+/// answer that asked for too much.
+#[test]
+fn what_lets_a_request_pass_is_told_with_what_is_left_and_a_shorter_answer_where_that_is_enough() {
+    let mut rules = rules(of_issue(Some(1000), None));
+    let mut ledger = Ledger::default();
+    let most = Most { input: 300, output: 900 };
+    let Err(Denied::Met(met)) = ledger.reserve(Wanted { most, ..wanted("A", "big", 0) }, &rules) else {
+        panic!("it does not fit")
+    };
+    assert_eq!(
+        met.to_string(),
+        "this issue has used 0 of 1000 tokens (budget.tokens); the next request could take up to 1200 tokens, 900 of them for its answer"
+    );
+    assert_eq!(
+        met.remedy("move it back", "symphony raise"),
+        "Raise `budget.tokens` in the dashboard's inbox, with `symphony raise`, or in the workflow file, by at least 200 tokens, and the issue goes back by itself; moved back without that, it may use no more than the 1000 tokens that are left. Or have its agent ask for shorter answers, by 200 tokens, then move it back."
+    );
+    let long = Met { asked: 2000, answer: 900, ..met };
+    assert!(!long.remedy("", "").contains("shorter"), "no answer is short enough");
+    let spent = Met { used: 1000, asked: 0, answer: 0, ..met };
+    assert!(spent.remedy("", "").ends_with("moved back without that, it may use no more."), "{}", spent.remedy("", ""));
+
+    rules.caps = of_issue(None, Some("1000"));
+    let Err(Denied::Met(met)) = ledger.reserve(Wanted { most, ..wanted("A", "big", 0) }, &rules) else {
+        panic!("it does not fit")
+    };
+    assert!(met.to_string().ends_with("could take up to $1200.00, $900.00 of it for its answer"), "{met}");
+    assert!(met.remedy("", "").contains("shorter answers, by $200.00 of their price"), "{}", met.remedy("", ""));
+    assert_eq!(Met::parse(met.code(), met.used, &met.kept()), Some(met));
+    let before = Met { answer: 0, ..met };
+    let kept = format!("{} {} {}", met.allowed, met.asked, met.day);
+    assert_eq!(Met::parse(met.code(), met.used, &kept), Some(before), "as it was kept before");
 }
 
 #[test]

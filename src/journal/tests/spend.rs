@@ -101,7 +101,7 @@ async fn why_an_issue_was_put_aside_for_its_budget_is_remembered_whole() {
     let all = [Scope::Issue, Scope::Day, Scope::Workflow].into_iter().flat_map(|scope| units.map(|unit| (scope, unit)));
     let mut expected = std::collections::BTreeMap::new();
     for (number, (scope, unit)) in all.enumerate() {
-        let met = Met { scope, unit, day: date(2026, 1, 31), used: 90, asked: 20, allowed: 100 };
+        let met = Met { scope, unit, day: date(2026, 1, 31), used: 90, asked: 20, answer: 0, allowed: 100 };
         let parked = Parked { reason: ParkReason::Spend(met), from: StateName::new("Todo") };
         let issue = IssueId(format!("A-{number}"));
         journal.parked(issue.clone(), parked.clone(), counters(1)).await.expect("kept");

@@ -242,6 +242,7 @@ fn every_reason_has_a_word_and_a_sentence_of_its_own() {
             day: jiff::civil::date(2026, 1, 31),
             used: 4_200_000_000,
             asked: 9,
+            answer: 0,
             allowed: 5_000_000_000,
         }),
         NotNow::NoBudgetRoom,
