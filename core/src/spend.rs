@@ -17,7 +17,7 @@ use crate::ids::{IssueId, StateName};
 use crate::money::Money;
 
 pub use ledger::{Charged, Denied, Ledger, Raising, Reservation, Wanted};
-pub use prices::{Prices, Rates};
+pub use prices::{Price, Prices, Rates};
 pub use words::Amount;
 
 /// Whose budget it is.

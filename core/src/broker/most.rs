@@ -22,6 +22,22 @@ pub struct Most {
     pub input: u64,
     /// Written by it.
     pub output: u64,
+    /// What of the input may go into the provider's cache, which costs more than to read it.
+    pub writes: Writes,
+    /// Whether it asks for a longer context than is usual, which may have another price.
+    pub is_long: bool,
+}
+
+/// What a request may write into its provider's cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Writes {
+    /// Nothing that has a price.
+    #[default]
+    Nothing,
+    /// For some minutes.
+    Minutes,
+    /// For an hour, or nobody knows how long.
+    Hour,
 }
 
 impl Most {
@@ -93,12 +109,37 @@ pub(super) fn most(call: Call, body: &Map<String, Value>, bytes: usize, assumed:
     };
     let answers = answers.unwrap_or(1).max(1);
     let output = output.unwrap_or(assumed).saturating_mul(answers);
-    let most = Most { input: input.bytes.saturating_add(input.more), output };
+    let writes = match call {
+        Call::Messages => written(body),
+        _ => Writes::Nothing,
+    };
+    let most = Most { input: input.bytes.saturating_add(input.more), output, writes, is_long: false };
     // A provider that sums the conversation up first reads it twice, and writes twice.
     match body.get("context_management").is_some_and(|asked| sums_up(call, asked)) {
         false => most,
-        true => Most { input: most.input.saturating_mul(2), output: most.output.saturating_mul(2) },
+        true => Most { input: most.input.saturating_mul(2), output: most.output.saturating_mul(2), ..most },
     }
+}
+
+/// How long the provider may be asked to keep what it reads. A server that speaks Anthropic's API may cache unasked.
+fn written(body: &Map<String, Value>) -> Writes {
+    fn in_object(object: &Map<String, Value>) -> bool {
+        let ttl = object.get("cache_control").and_then(|control| control.get("ttl"));
+        ttl.is_some_and(|ttl| !ttl.is_null() && ttl != "5m") || object.values().any(in_value)
+    }
+    fn in_value(value: &Value) -> bool {
+        match value {
+            Value::Object(object) => in_object(object),
+            Value::Array(list) => list.iter().any(in_value),
+            _ => false,
+        }
+    }
+    if in_object(body) { Writes::Hour } else { Writes::Minutes }
+}
+
+/// Whether one of these betas asks for a longer context than is usual.
+pub fn is_long_context(betas: &str) -> bool {
+    betas.split(',').any(|beta| beta.trim().to_ascii_lowercase().starts_with("context-1m"))
 }
 
 /// Whether a model may be asked for a summary before the answer. Leaving out old tool results or thinking uses nothing, and
@@ -220,7 +261,10 @@ mod tests {
     #[test]
     fn the_bytes_and_the_named_maximum_bound_a_request() {
         let body = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
-        assert_eq!(of(Call::Messages, &body), Most { input: body.to_string().len() as u64, output: 9 });
+        assert_eq!(
+            of(Call::Messages, &body),
+            Most { input: body.to_string().len() as u64, output: 9, writes: Writes::Minutes, is_long: false }
+        );
         assert_eq!(of(Call::Messages, &json!({"model": "m"})).output, 5000, "what is not named is assumed");
         assert_eq!(of(Call::Responses, &json!({"max_output_tokens": 7, "max_tokens": 1})).output, 7);
         assert_eq!(of(Call::ChatCompletions, &json!({"max_completion_tokens": 7, "max_tokens": 1, "n": 3})).output, 21);
@@ -281,6 +325,21 @@ mod tests {
                 assert!(refused.status == 400 && refused.message.contains(name), "{refused}");
             }
         }
+    }
+
+    /// Regression: what goes into a cache was set aside for as if it were only read.
+    #[test]
+    fn what_a_request_may_write_into_a_cache_is_the_dearest_it_names() {
+        let of = |body: Value| of(Call::Messages, &body).writes;
+        let block = |control: Value| json!([{"content": [{"type": "text", "text": "x", "cache_control": control}]}]);
+        assert_eq!(of(json!({"messages": []})), Writes::Minutes);
+        assert_eq!(of(json!({"messages": block(json!({"type": "ephemeral"}))})), Writes::Minutes);
+        assert_eq!(of(json!({"messages": block(json!({"type": "ephemeral", "ttl": "5m"}))})), Writes::Minutes);
+        assert_eq!(of(json!({"messages": block(json!({"type": "ephemeral", "ttl": "1h"}))})), Writes::Hour);
+        assert_eq!(of(json!({"messages": [], "tools": block(json!({"ttl": "1d"}))})), Writes::Hour);
+        assert_eq!(of(json!({"cache_control": {"type": "ephemeral", "ttl": 3600}})), Writes::Hour);
+        assert_eq!(super::tests::of(Call::Responses, &json!({"input": []})).writes, Writes::Nothing);
+        assert!(is_long_context("a-1, context-1m-2025-08-07") && !is_long_context("context-management-2025-06-27"));
     }
 
     #[test]

@@ -73,6 +73,10 @@ pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot
             format!("{}{rest}. It starts by itself then.", first.to_uppercase())
         }
         NotNow::NoCredit { .. } => "It starts by itself once the account has credit, or the key is another one.".to_owned(),
+        NotNow::ModelBarred(barred) => {
+            let (first, rest) = barred.hint.split_at(barred.hint.chars().next().map_or(0, char::len_utf8));
+            format!("{}{rest}, in the workflow file. It starts by itself then.", first.to_uppercase())
+        }
         NotNow::NoCredential { .. } => "It starts by itself once there is one that works.".to_owned(),
         NotNow::ImageUnclear { .. } => {
             "Mend what stands in the way of the look; it is looked at again by itself.".to_owned()

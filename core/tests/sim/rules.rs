@@ -90,5 +90,6 @@ fn models(choices: &mut Choices) -> ModelAccess {
     ModelAccess {
         asks: [(StateName::new("Todo"), &[Provider::Anthropic][..])].into_iter().collect(),
         closed: closed.map(|why| (Provider::Anthropic, why)).into_iter().collect(),
+        ..ModelAccess::default()
     }
 }

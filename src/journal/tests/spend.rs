@@ -15,7 +15,7 @@ fn reservation(id: u64, cost: Option<u64>) -> Reservation {
         provider: Provider::OpenAi,
         model: "m".into(),
         tier: None,
-        most: Most { input: 70, output: 30 },
+        most: Most { input: 70, output: 30, ..Most::default() },
     };
     Reservation { id, model: of.model.clone(), of, cost: cost.map(Money) }
 }
@@ -53,7 +53,7 @@ async fn what_was_used_and_allowed_is_remembered_and_requests_under_way_are_char
     let [entry] = memory.spend.entries.as_slice() else { panic!("{:?}", memory.spend) };
     let expected = Sums {
         requests: 4,
-        used: Usage { input: 140, output: 75, cache_read: 0, cache_write: 0 },
+        used: Usage { input: 140, output: 75, ..Usage::default() },
         cost: Money(20),
         unpriced: 100,
         assumed: 200,
@@ -120,7 +120,7 @@ async fn numbers_beyond_all_sense_neither_shut_the_journal_nor_leave_the_sums_wr
     let huge = |id: u64, model: String| {
         let mut one = reservation(id, Some(u64::MAX));
         one.model = model;
-        one.of.most = Most { input: u64::MAX, output: u64::MAX };
+        one.of.most = Most { input: u64::MAX, output: u64::MAX, ..Most::default() };
         one
     };
     for round in 0..3 {

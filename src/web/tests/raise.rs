@@ -14,7 +14,7 @@ use super::{House, idle};
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
 
 fn used() -> Sums {
-    let used = Usage { input: 1000, output: 234, cache_read: 0, cache_write: 0 };
+    let used = Usage { input: 1000, output: 234, ..Usage::default() };
     Sums { requests: 3, used, cost: Money(1_500_000_000), unpriced: 34, assumed: 0 }
 }
 

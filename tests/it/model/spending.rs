@@ -497,3 +497,54 @@ fn a_workflows_cap_whose_parked_issue_was_stopped_is_raised_by_another_issue() {
     until("the other to be done", || project.exists("issues/Done/B-1.md") || running.ended());
     assert_eq!(running.stop(), 0);
 }
+
+/// Regression: a request for a longer context was set aside for, and charged, at the usual price.
+#[test]
+fn under_a_cap_of_money_a_longer_context_is_refused_until_its_price_is_said() {
+    let server = Server::start();
+    let scenario = r#"turn() {
+        local body='{"model":"json","max_tokens":9,"messages":[]}'
+        model /anthropic/v1/messages "$body" "Anthropic-Beta: x-1, context-1m-2025-08-07"; note long
+        model /anthropic/v1/messages "$body" "Anthropic-Beta: x-1"; note usual
+        done_
+    }"#;
+    let project = project(scenario, &server, &format!("budget:\n  usd: 100\n{PRICES}"));
+    let (said, _) = super::worked(&project, &BOTH);
+    let long = noted(&said, "long");
+    assert!(long.starts_with("HTTP/1.1 400") && long.contains("x-should-retry: false"), "{long}");
+    assert!(long.contains("add `long_context: {above: 200000, input: …, output: …}` to it"), "{long}");
+    assert!(noted(&said, "usual").starts_with("HTTP/1.1 200"), "{said}");
+    assert_eq!(server.asked().len(), 1, "what is refused is not sent");
+}
+
+/// Regression: a model that the workflow's own rules refuse was found out by running: each issue was started once, and parked.
+#[test]
+fn issues_whose_agent_is_to_ask_a_model_that_would_be_refused_wait_and_start_once_the_workflow_is_mended() {
+    let server = Server::start();
+    // The state's own agent is started by its name, and never gets that far here.
+    let states = "states:\n  Todo: {role: active, adapter: script}\n  Plan: {role: active, adapter: codex, model: g-1}\n  Done: {role: terminal}\n";
+    let project = Project::new();
+    std::fs::create_dir_all(project.beside("home")).expect("home");
+    let front = format!("{}{}budget: {{usd: 5}}\n{PRICES}{states}", crate::rig::FRONT, super::providers(&server));
+    project.write("WORKFLOW.md", &format!("---\n{front}---\nWork.\n"));
+    project.issue("Plan", "A-1", "Plan it.");
+    let output = command(&project, &["doctor"], &BOTH).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let why = "its agent is to ask `g-1`, which has no price, and the workflow bounds money";
+    assert!(said.contains(&format!("no issue in `Plan` will start: {why}")), "{said}");
+    let running = start(&project);
+    let state = running.until_state("it to wait", |state| idle(state, "A-1")["reason_code"] == "model-barred");
+    assert_eq!(idle(&state, "A-1")["reason"], why, "{state}");
+    assert_eq!(state["counts"]["blocked"], 1, "{state}");
+    let (_, said) = told(&project, &["explain", "A-1"]);
+    assert!(said.contains("Add `g-1: {input: …, output: …}` below `prices`"), "{said}");
+    assert_eq!(number(&project, "SELECT count(*) FROM runs"), 0, "nothing was started");
+    project.write(
+        "WORKFLOW.md",
+        &project.read("WORKFLOW.md").replace("prices:\n", "prices:\n  g-*: {input: 1, output: 1}\n"),
+    );
+    // Its program is not in the sandbox: it gets as far as that.
+    let note = project.parked_note("A-1");
+    assert!(note.contains("codex-acp"), "{note}");
+    assert_eq!(running.stop(), 0);
+}

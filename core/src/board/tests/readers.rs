@@ -246,6 +246,11 @@ fn every_reason_has_a_word_and_a_sentence_of_its_own() {
             allowed: 5_000_000_000,
         }),
         NotNow::NoBudgetRoom,
+        NotNow::ModelBarred(crate::workflow::Barred {
+            model: "m".into(),
+            why: "it has no price".into(),
+            hint: "add one".into(),
+        }),
         NotNow::Closed(Closed::WorkflowBroken),
         NotNow::Closed(Closed::NoSandbox("no user namespaces".into())),
         NotNow::Closed(Closed::NoSource("no commit".into())),
