@@ -283,7 +283,7 @@ fn what_lets_a_request_pass_is_told_with_what_is_left_and_a_shorter_answer_where
     );
     assert_eq!(
         met.remedy("move it back", "symphony raise"),
-        "Raise `budget.tokens` in the dashboard's inbox, with `symphony raise`, or in the workflow file, by at least 200 tokens, and the issue goes back by itself; moved back without that, it may use no more than the 1000 tokens that are left. Or have its agent ask for shorter answers, by 200 tokens, then move it back."
+        "Raise `budget.tokens` in the dashboard's inbox, with `symphony raise`, or in the workflow file, by at least 200 tokens, and the issue goes back by itself; moved back without that, it may use no more than the 1000 tokens that are left. Or have its agent ask for shorter answers, by 200 tokens (what names no maximum is taken at `budget.assumed_output_tokens`), then move it back."
     );
     let long = Met { asked: 2000, answer: 900, ..met };
     assert!(!long.remedy("", "").contains("shorter"), "no answer is short enough");

@@ -151,7 +151,10 @@ impl Met {
             Unit::Tokens => format!("shorter answers, by {}", Amount(Unit::Tokens, self.lacks())),
             Unit::Money => format!("shorter answers, by {} of their price", Money(self.lacks()).rounded_up()),
         };
-        format!("{raise} Or have its agent ask for {shorter}, then {back}.")
+        format!(
+            "{raise} Or have its agent ask for {shorter} (what names no maximum is taken at \
+             `budget.assumed_output_tokens`), then {back}."
+        )
     }
 
     /// When it goes on, behind a semicolon.

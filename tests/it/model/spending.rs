@@ -521,17 +521,16 @@ fn under_a_cap_of_money_a_longer_context_is_refused_until_its_price_is_said() {
 #[test]
 fn issues_whose_agent_is_to_ask_a_model_that_would_be_refused_wait_and_start_once_the_workflow_is_mended() {
     let server = Server::start();
-    // The state's own agent is started by its name, and never gets that far here.
-    let states = "states:\n  Todo: {role: active, adapter: script}\n  Plan: {role: active, adapter: codex, model: g-1}\n  Done: {role: terminal}\n";
     let project = Project::new();
     std::fs::create_dir_all(project.beside("home")).expect("home");
-    let front = format!("{}{}budget: {{usd: 5}}\n{PRICES}{states}", crate::rig::FRONT, super::providers(&server));
+    let acting = crate::rig::FRONT.replace("adapter: script\n", "adapter: codex\n  model: g-1\n");
+    let front = format!("{acting}{}budget: {{usd: 5}}\n{PRICES}", super::providers(&server));
     project.write("WORKFLOW.md", &format!("---\n{front}---\nWork.\n"));
-    project.issue("Plan", "A-1", "Plan it.");
+    project.issue("Todo", "A-1", "Ask.");
     let output = command(&project, &["doctor"], &BOTH).output().expect("runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let why = "its agent is to ask `g-1`, which has no price, and the workflow bounds money";
-    assert!(said.contains(&format!("no issue in `Plan` will start: {why}")), "{said}");
+    assert!(said.contains(&format!("no issue in `Todo` will start: {why}")), "{said}");
     let running = start(&project);
     let state = running.until_state("it to wait", |state| idle(state, "A-1")["reason_code"] == "model-barred");
     assert_eq!(idle(&state, "A-1")["reason"], why, "{state}");
