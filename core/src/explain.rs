@@ -335,6 +335,15 @@ impl Explained {
             },
             Need::Tracker(problem) => Self::bare(last_part(&snapshot.tracker_root), Status::Broken, blind(problem)),
             Need::Closed(why) => Self::bare(why.code(), Status::Broken, why.to_string()),
+            Need::Cap(row) => {
+                let (why, met) = (row.why?, row.why?.cap()?);
+                // Lists show no remedies.
+                let reason = format!("{why}, as by `{}`", remedy::raise(row.identifier, met));
+                Self {
+                    remedy: remedy(Some(why), row.identifier, snapshot),
+                    ..Self::bare(met.key(), Status::Broken, reason)
+                }
+            }
             Need::Running(_) | Need::Asked(_) | Need::Idle(_) | Need::Retrying(_) => return None,
         })
     }

@@ -20,7 +20,7 @@ use crate::spend::{Cap, Caps, Sums};
 use crate::workflow::Budget;
 
 pub use hosts::{HostCard, HostDecision};
-pub use needs::{Need, needs};
+pub use needs::{Capped, Need, cap_in_the_way, needs};
 pub use rows::waiting_rows;
 
 /// How much of a proposer's name is said.

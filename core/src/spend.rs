@@ -17,7 +17,7 @@ use crate::ids::{IssueId, StateName};
 use crate::money::Money;
 
 pub use ledger::{Charged, Denied, Ledger, Raising, Reservation, Wanted};
-pub use prices::{Prices, Rates};
+pub use prices::{Price, Prices, Rates};
 pub use words::Amount;
 
 /// Whose budget it is.
@@ -218,6 +218,8 @@ pub struct Met {
     pub used: u64,
     /// What the request that did not fit could use at most; 0: nothing was left at all.
     pub asked: u64,
+    /// How much of that is the longest answer it asked for.
+    pub answer: u64,
     /// What was allowed then.
     pub allowed: u64,
 }

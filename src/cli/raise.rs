@@ -1,4 +1,4 @@
-//! `symphony raise`: more of the budget that an issue was put aside for.
+//! `symphony raise`: more of the budget that an issue waits for.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::operator::{AskError, Place, Request, VERSION, raise};
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("amount").required(true).args(["usd", "tokens"]),
-    after_help = "The budget is the one that the issue was put aside for: its own, the day's or the workflow's, which `symphony explain`\nnames. It goes back to work by itself, and so does every other issue that waits for the same budget. To stop it instead,\nmove its file to a finished state. WORKFLOW.md stays as it is.\nExit codes: 0 raised; 1 not raised, or symphony does not answer; 2 wrong usage, or no such issue."
+    after_help = "The budget is the one that the issue waits for: its own, the day's or the workflow's, which `symphony explain` names.\nIt goes back to work by itself, and so does every other issue that waits for the same budget. To stop it instead,\nmove its file to a finished state. WORKFLOW.md stays as it is.\nExit codes: 0 raised; 1 not raised, or symphony does not answer; 2 wrong usage, or no such issue."
 )]
 pub struct Raise {
     /// Identifier, id or file of the issue.

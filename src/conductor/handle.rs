@@ -113,7 +113,7 @@ pub enum RaiseError {
     #[error("there is no issue {0}")]
     NoSuchIssue(Identifier),
     /// Nothing was met.
-    #[error("{0} was not put aside for a budget in tokens or money; there is nothing to raise")]
+    #[error("{0} does not wait for a budget in tokens or money; there is nothing to raise")]
     NotMet(Identifier),
     /// Somebody was faster.
     #[error("what {0} waits for was raised already; it goes back by itself")]

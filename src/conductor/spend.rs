@@ -1,8 +1,9 @@
-//! Budgets in tokens and money: a run that met one is told to the board, and a person raises one.
+//! Budgets in tokens and money: a run that met one is told to the board, and a person raises one, for an issue that was put
+//! aside or waits for it.
 
 use symphony_core::board::{Event, NotNow, ParkReason, Parked};
 use symphony_core::ids::{Identifier, IssueId, RunId};
-use symphony_core::snapshot::{IdleRow, Spent};
+use symphony_core::snapshot::Spent;
 use symphony_core::spend::{Amount, Met, Raise, Raising};
 use symphony_core::steering::By;
 use tokio::sync::oneshot;
@@ -75,6 +76,8 @@ impl<H: Hands> Conductor<H> {
                 ParkReason::Spend(met) => met,
                 _ => return Err(RaiseError::NotMet(identifier.clone())),
             },
+            // Put aside or not: it starts once there is more.
+            Some(Err(NotNow::Spend(met))) => met,
             // On its way back.
             Some(Err(NotNow::Resuming)) => return Err(RaiseError::Already(identifier.clone())),
             _ => return Err(RaiseError::NotMet(identifier.clone())),
@@ -94,12 +97,14 @@ impl<H: Hands> Conductor<H> {
         Ok((issue, now, amount))
     }
 
-    /// What a parked issue waits for as it is now, where that is a cap of tokens or money.
-    pub(super) fn with_present_cap(&self, row: &mut IdleRow) {
-        if let Some(NotNow::Parked(Parked { reason: ParkReason::Spend(met), .. }, _)) = &mut row.why
-            && let Some(now) = self.metering.in_the_way(&row.id, met)
-        {
-            *met = now;
+    /// What an issue waits for as it is now, where that is a cap of tokens or money.
+    pub(super) fn with_present_cap(&self, issue: &IssueId, why: &mut Option<NotNow>) {
+        let waits = match why {
+            Some(NotNow::Parked(Parked { reason: ParkReason::Spend(met), .. }, _) | NotNow::Spend(met)) => met,
+            _ => return,
+        };
+        if let Some(now) = self.metering.in_the_way(issue, waits) {
+            *waits = now;
         }
     }
 }

@@ -242,10 +242,13 @@ impl<H: Hands> Conductor<H> {
         }
         let (hosts_asked, hosts_decided) = self.hosts();
         let (mut retrying, mut idle) = waiting_rows(&self.board, now, generated_at, &self.policy);
-        retrying.iter_mut().for_each(|row| row.spent = self.with_spend(row.spent, &row.id, None));
+        for row in &mut retrying {
+            row.spent = self.with_spend(row.spent, &row.id, None);
+            self.with_present_cap(&row.id, &mut row.why);
+        }
         for row in &mut idle {
             row.spent = self.with_spend(row.spent, &row.id, None);
-            self.with_present_cap(row);
+            self.with_present_cap(&row.id, &mut row.why);
         }
         Snapshot {
             version: self.version,

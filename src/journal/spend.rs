@@ -45,6 +45,7 @@ pub(super) fn all(db: &Connection) -> rusqlite::Result<Past> {
             output: number(r, 6)?,
             cache_read: number(r, 7)?,
             cache_write: number(r, 8)?,
+            cache_write_1h: None,
         };
         let cost = Money(number(r, 9)?);
         let sums = Sums { requests: number(r, 4)?, used, cost, unpriced: number(r, 10)?, assumed: number(r, 11)? };
@@ -71,7 +72,7 @@ pub(super) fn all(db: &Connection) -> rusqlite::Result<Past> {
 
 fn add(tx: &Transaction<'_>, used: &Used) -> rusqlite::Result<()> {
     let Used { day, issue, provider, model, sums } = used;
-    let Sums { requests, used: Usage { input, output, cache_read, cache_write }, cost, unpriced, assumed } = sums;
+    let Sums { requests, used: Usage { input, output, cache_read, cache_write, .. }, cost, unpriced, assumed } = sums;
     // A sum that is beyond all numbers stays there.
     tx.prepare(
         "INSERT INTO spend (issue, day, provider, model, requests, input, output, cache_read, cache_write, nano_usd,

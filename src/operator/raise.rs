@@ -1,7 +1,6 @@
-//! A budget at the operator's socket: more of the one that an issue was put aside for.
+//! A budget at the operator's socket: more of the one that an issue waits for.
 
 use serde::{Deserialize, Serialize};
-use symphony_core::board::{NotNow, ParkReason};
 use symphony_core::explain;
 use symphony_core::snapshot::Snapshot;
 use symphony_core::spend::{Met, Unit};
@@ -40,14 +39,14 @@ pub(super) async fn respond(request: &Request, handle: &Handle) -> Result<Allowe
     check_workflow(&snapshot, workflow)?;
     let found = explain::find(&snapshot, name).map_err(|missing| unknown(&missing))?;
     let identifier = named(name, &found)?;
-    // What is not put aside for a budget is refused where that is decided.
+    // What waits for no budget is refused where that is decided.
     let met = met(&snapshot, &identifier.0);
     if let Some(met) = met.filter(|met| met.unit != unit) {
         let (counts, flag) = match met.unit {
             Unit::Tokens => ("tokens", "--tokens 200000"),
             Unit::Money => ("US dollars", "--usd 5"),
         };
-        let message = format!("{identifier} was put aside for {}, which counts {counts}", met.key());
+        let message = format!("{identifier} waits for {}, which counts {counts}", met.key());
         return Err(Refusal::new("wrong-unit", message, format!("say by how much with {flag}")));
     }
     let seen = met
@@ -57,16 +56,11 @@ pub(super) async fn respond(request: &Request, handle: &Handle) -> Result<Allowe
     Ok(Allowed { v: VERSION, identifier: identifier.0, budget: key.to_owned(), raised_by: by.to_string() })
 }
 
-/// The budget that an issue was put aside for.
+/// The budget that an issue waits for.
 fn met(snapshot: &Snapshot, identifier: &str) -> Option<Met> {
-    let row = snapshot.idle.iter().find(|row| row.identifier.0 == identifier)?;
-    match row.why.as_ref()? {
-        NotNow::Parked(parked, _) => match parked.reason {
-            ParkReason::Spend(met) => Some(met),
-            _ => None,
-        },
-        _ => None,
-    }
+    let idle = snapshot.idle.iter().find(|row| row.identifier.0 == identifier).map(|row| row.why.as_ref());
+    let retrying = || snapshot.retrying.iter().find(|row| row.identifier.0 == identifier).map(|row| row.why.as_ref());
+    idle.or_else(retrying)??.cap().copied()
 }
 
 fn refused(error: &RaiseError, identifier: &str) -> Refusal {

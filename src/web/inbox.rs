@@ -1,11 +1,11 @@
 //! What the attention region shows: everything that needs a human, questions first. Pure: words, no markup but what
 //! [`markdown`] made safe.
 
-use symphony_core::board::{LastRun, NotNow, ParkReason, Parked, one_line};
+use symphony_core::board::{LastRun, NotNow, one_line};
 use symphony_core::egress::Verb;
 use symphony_core::explain;
 use symphony_core::ids::{Identifier, IssueId, StateName, hash16};
-use symphony_core::snapshot::{AskedRow, IdleRow, Question, RetryRow, RunningRow, Snapshot};
+use symphony_core::snapshot::{AskedRow, Capped, IdleRow, Question, RetryRow, RunningRow, Snapshot, cap_in_the_way};
 use symphony_core::spend::Unit;
 use symphony_core::workflow::Role;
 
@@ -117,6 +117,7 @@ impl Attention {
         let (idle, retrying) = (stuck.map(Stuck::idle), retrying.map(Stuck::retrying));
         let stuck: Vec<_> = idle.chain(retrying).collect();
         let more_stuck = stuck.len().saturating_sub(MAX_SHELF);
+        deciding.extend(cap_in_the_way(snapshot).map(|row| Deciding::capped(row, snapshot)));
         deciding.extend(stuck.into_iter().take(MAX_SHELF).map(|row| Deciding::stuck(row, snapshot)));
         deciding.extend(proposals.take(MAX_SHELF).map(|row| Deciding::of(row, snapshot)));
         let waiting = snapshot.running.iter().filter_map(Asking::running);
@@ -185,7 +186,7 @@ impl Deciding {
         }
         let verb = |route, label, to: StateName, is_main| Move { route, label, to: to.0, is_main };
         let approve = if is_proposal { "approve" } else { "resume" };
-        let raise = Raise::of(row);
+        let raise = Raise::of(row.why.as_ref());
         let verbs = match raise {
             // Without more it would only be put aside again.
             Some(_) => vec![verb("discard", "stop", snapshot.discard_target.clone(), false)],
@@ -239,6 +240,14 @@ impl<'a> Stuck<'a> {
 }
 
 impl Deciding {
+    /// A cap of all issues that is met: one card, of the first issue that waits for it.
+    fn capped(row: Capped<'_>, snapshot: &Snapshot) -> Self {
+        let Capped { id, identifier, title, state, why, last } = row;
+        let reason = why.map(ToString::to_string).unwrap_or_default();
+        let card = Self::stuck(Stuck { id, identifier, title, state, why, reason, last }, snapshot);
+        Self { raise: Raise::of(why), ..card }
+    }
+
     /// There is nothing to press: what is wrong stands in a file, or on this machine.
     fn stuck(row: Stuck<'_>, snapshot: &Snapshot) -> Self {
         Self {
@@ -259,8 +268,8 @@ impl Deciding {
 }
 
 impl Raise {
-    fn of(row: &IdleRow) -> Option<Self> {
-        let Some(NotNow::Parked(Parked { reason: ParkReason::Spend(met), .. }, _)) = &row.why else { return None };
+    fn of(why: Option<&NotNow>) -> Option<Self> {
+        let met = why?.cap()?;
         let unit = match met.unit {
             Unit::Tokens => "tokens",
             Unit::Money => "US dollars",

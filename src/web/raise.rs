@@ -1,4 +1,4 @@
-//! `POST /api/v1/issues/{id}/raise`: more of the budget that an issue was put aside for. The first answer wins.
+//! `POST /api/v1/issues/{id}/raise`: more of the budget that an issue waits for. The first answer wins.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use symphony_core::board::NotNow;
 use symphony_core::ids::Identifier;
 use symphony_core::money::Money;
 use symphony_core::snapshot::Snapshot;
@@ -86,7 +87,11 @@ pub(super) async fn raise(
 /// Waits until the page would no longer ask.
 async fn settle(app: &App, id: &str) {
     let mut snapshots = app.handle.watch();
-    let asks = |s: &Arc<Snapshot>| s.idle.iter().any(|row| row.identifier.0 == id && row.is_parked());
+    let asks = |s: &Arc<Snapshot>| {
+        let waits = |why: Option<&NotNow>| why.is_some_and(|why| why.cap().is_some());
+        let idle = s.idle.iter().any(|row| row.identifier.0 == id && waits(row.why.as_ref()));
+        idle || s.retrying.iter().any(|row| row.identifier.0 == id && waits(row.why.as_ref()))
+    };
     // Late or never, the page asks again and a second answer is refused: nothing is lost.
     let _ = timeout(SETTLE_DEADLINE, snapshots.wait_for(|snapshot| !asks(snapshot))).await;
 }

@@ -8,7 +8,7 @@ use super::not_now::NotNow;
 use crate::broker::Provider;
 use crate::broker::quota::Pause;
 use crate::ids::StateName;
-use crate::workflow::{Role, Workflow};
+use crate::workflow::{Barred, Role, Workflow};
 
 /// Why no request can go to a provider now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct ModelAccess {
     pub asks: BTreeMap<StateName, &'static [Provider]>,
     /// Where no request can go.
     pub closed: Closures,
+    /// What keeps the agent of a state from its model, whatever a provider says.
+    pub barred: BTreeMap<StateName, Barred>,
 }
 
 impl ModelAccess {
@@ -40,7 +42,9 @@ impl ModelAccess {
             let is_known = agent.command.is_none() && !workflow.stages(&agent);
             is_known.then(|| (state.clone(), agent.adapter.providers(agent.model)))
         });
-        Self { asks: asks.collect(), closed }
+        let active = workflow.states.with_role(Role::Active);
+        let barred = active.filter_map(|state| Some((state.clone(), workflow.barred(state)?)));
+        Self { asks: asks.collect(), closed, barred: barred.collect() }
     }
 
     /// Whether the agent of this state would find a model. `sent_away`: the provider over which its last run ended,
@@ -49,6 +53,9 @@ impl ModelAccess {
     /// # Errors
     /// Why not: what mends itself before what a person has to mend.
     pub fn admit(&self, state: &StateName, sent_away: Option<Provider>) -> Result<(), NotNow> {
+        if let Some(barred) = self.barred.get(state) {
+            return Err(NotNow::ModelBarred(barred.clone()));
+        }
         let asks = self.asks.get(state).copied().unwrap_or_default();
         let closed = |provider: &Provider| Some((*provider, self.closed.get(provider)?));
         let mut reasons: Vec<_> = sent_away.iter().filter_map(closed).collect();

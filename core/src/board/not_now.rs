@@ -12,6 +12,7 @@ use crate::broker::quota::Pause;
 use crate::ids::{Identifier, StateName};
 use crate::spend::Met;
 use crate::time::Tick;
+use crate::workflow::Barred;
 use crate::workflow::listed;
 
 /// How much of a profile's name is said.
@@ -83,6 +84,8 @@ pub enum NotNow {
         /// A sentence with its remedy, without its end.
         why: String,
     },
+    /// The workflow's own rules would refuse the model that its agent is to ask.
+    ModelBarred(Barred),
     /// Its agent asked a human, and no run waits for the answer.
     AwaitingAnswer,
     /// Another issue must end first.
@@ -146,6 +149,7 @@ impl NotNow {
             Self::ProviderPaused { .. } => "provider-paused",
             Self::NoCredit { .. } => "no-credit",
             Self::NoCredential { .. } => "no-credential",
+            Self::ModelBarred(_) => "model-barred",
             Self::AwaitingAnswer => "awaiting-answer",
             Self::ImageMissing { .. } => "image-missing",
             Self::ImageUnclear { .. } => "image-unclear",
@@ -175,6 +179,14 @@ impl NotNow {
         }
     }
 
+    /// The cap of tokens or money that it waits for.
+    pub fn cap(&self) -> Option<&Met> {
+        match self {
+            Self::Spend(met) | Self::Parked(Parked { reason: ParkReason::Spend(met), .. }, _) => Some(met),
+            _ => None,
+        }
+    }
+
     /// Whether only a person brings the issue forward from where it was put.
     pub fn is_parked(&self) -> bool {
         matches!(self, Self::Parked(..))
@@ -191,6 +203,7 @@ impl NotNow {
             | Self::ImageMissing { .. }
             | Self::NoCredit { .. }
             | Self::NoCredential { .. }
+            | Self::ModelBarred(_)
             | Self::UnknownBlocker(_)
             | Self::BlockerCancelled(..)
             | Self::BlockerCycle(_) => true,
@@ -243,7 +256,7 @@ impl fmt::Display for NotNow {
             Self::ImageUnclear { whose, why } => write!(f, "what {whose} would boot cannot be looked at: {why}"),
             Self::ProviderPaused { provider, until, pause } => f.write_str(&pause.words(*provider, *until)),
             Self::NoCredit { provider, until } => f.write_str(&Pause::Empty.words(*provider, *until)),
-            Self::NoCredential { why, .. } => f.write_str(why),
+            Self::NoCredential { why, .. } | Self::ModelBarred(Barred { why, .. }) => f.write_str(why),
             Self::AwaitingAnswer => write!(f, "its agent asked a question; the answer starts it again"),
             Self::BlockedBy(id, state) => write!(f, "blocked by {id}, which is in {state}"),
             Self::UnknownBlocker(id) => write!(f, "blocked by {id}, which does not exist"),

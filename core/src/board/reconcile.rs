@@ -271,6 +271,7 @@ impl Board {
                     | NotNow::NoBudgetRoom
                     | NotNow::NoCredit { .. }
                     | NotNow::NoCredential { .. }
+                    | NotNow::ModelBarred(_)
                     | NotNow::BlockedBy(..)
                     | NotNow::UnknownBlocker(_)
                     | NotNow::BlockerCancelled(..)

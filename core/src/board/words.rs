@@ -9,7 +9,7 @@ use crate::budget::{Allowance, Bound, Exhausted, Spoken};
 use crate::ids::{Identifier, IssueId, RunId, StateName};
 use crate::issue::{Issue, Scan};
 use crate::runtimes::Kind;
-use crate::spend::{Met, Scope, Standing};
+use crate::spend::{Met, Standing};
 use crate::time::Tick;
 use crate::workflow::{Budget, OnBlockerCancelled, States, Workflow};
 
@@ -238,9 +238,14 @@ impl ParkReason {
         }
     }
 
+    /// How its file is moved back, for the middle of a sentence.
+    pub(crate) fn back(from: &StateName) -> String {
+        format!("move this file back to `{from}/`")
+    }
+
     /// How a person brings the issue back, as a sentence; `from` is the state it was parked from.
     pub fn remedy(&self, from: &StateName) -> String {
-        let back = format!("move this file back to `{from}/`");
+        let back = Self::back(from);
         match self {
             Self::Template { .. } => format!(
                 "Mend the prompt in the workflow file and the issue goes back by itself; after a change of this file alone, {back}."
@@ -251,14 +256,7 @@ impl ParkReason {
             Self::NoProgress { .. } => {
                 format!("Say more clearly what is to be done, then {back}; that grants a new allowance of runs.")
             }
-            Self::Spend(met) => {
-                let by_itself = if met.scope == Scope::Day { ", as it does when the next day begins" } else { "" };
-                format!(
-                    "Raise `{}` in the dashboard's inbox, with `symphony raise`, or in the workflow file, and the issue goes \
-                     back by itself{by_itself}; moved back without that, it may use no more.",
-                    met.key()
-                )
-            }
+            Self::Spend(met) => met.remedy(&back, "symphony raise"),
             Self::FailuresInARow { .. }
             | Self::Budget { .. }
             | Self::Diverged { .. }

@@ -20,7 +20,7 @@ mod tests;
 mod usage;
 
 pub use headers::{request_header, response_header, without_login_beta};
-pub use most::Most;
+pub use most::{Most, Writes, is_long_context};
 pub use seen::{Came, Seen, words_of};
 pub use usage::{Meter, Metered, Reading, Usage};
 

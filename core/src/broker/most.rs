@@ -24,6 +24,22 @@ pub struct Most {
     pub input: u64,
     /// Written by it.
     pub output: u64,
+    /// What of the input may go into the provider's cache, which costs more than to read it.
+    pub writes: Writes,
+    /// Whether it asks for a longer context than is usual, which may have another price.
+    pub is_long: bool,
+}
+
+/// What a request may write into its provider's cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Writes {
+    /// Nothing that has a price.
+    #[default]
+    Nothing,
+    /// For some minutes.
+    Minutes,
+    /// For an hour, or nobody knows how long.
+    Hour,
 }
 
 impl Most {
@@ -95,11 +111,54 @@ pub(super) fn most(call: Call, body: &Map<String, Value>, bytes: usize, assumed:
     };
     let answers = answers.unwrap_or(1).max(1);
     let output = output.unwrap_or(assumed).saturating_mul(answers);
-    let most = Most { input: input.bytes.saturating_add(input.more), output };
-    // A provider that shortens the conversation first reads it twice.
-    match body.get("context_management") {
-        None | Some(Value::Null) => most,
-        Some(_) => Most { input: most.input.saturating_mul(2), output: most.output.saturating_mul(2) },
+    let writes = match call {
+        Call::Messages => written(body),
+        _ => Writes::Nothing,
+    };
+    let most = Most { input: input.bytes.saturating_add(input.more), output, writes, is_long: false };
+    // A provider that sums the conversation up first reads it twice, and writes twice.
+    match body.get("context_management").is_some_and(|asked| sums_up(call, asked)) {
+        false => most,
+        true => Most { input: most.input.saturating_mul(2), output: most.output.saturating_mul(2), ..most },
+    }
+}
+
+/// How long the provider may be asked to keep what it reads. A server that speaks Anthropic's API may cache unasked.
+fn written(body: &Map<String, Value>) -> Writes {
+    fn in_object(object: &Map<String, Value>) -> bool {
+        let ttl = object.get("cache_control").and_then(|control| control.get("ttl"));
+        ttl.is_some_and(|ttl| !ttl.is_null() && ttl != "5m") || object.values().any(in_value)
+    }
+    fn in_value(value: &Value) -> bool {
+        match value {
+            Value::Object(object) => in_object(object),
+            Value::Array(list) => list.iter().any(in_value),
+            _ => false,
+        }
+    }
+    if in_object(body) { Writes::Hour } else { Writes::Minutes }
+}
+
+/// Whether one of these betas asks for a longer context than is usual.
+pub fn is_long_context(betas: &str) -> bool {
+    betas.split(',').any(|beta| beta.trim().to_ascii_lowercase().starts_with("context-1m"))
+}
+
+/// Whether a model may be asked for a summary before the answer. Leaving out old tool results or thinking uses nothing, and
+/// Claude Code asks for it with every request; whatever is not known to be no more than that counts as a summary.
+fn sums_up(call: Call, asked: &Value) -> bool {
+    const CLEARING: [&str; 2] = ["clear_tool_uses_", "clear_thinking_"];
+    let clears = |edit: &Value| {
+        let kind = edit.get("type").and_then(Value::as_str).unwrap_or_default();
+        CLEARING.iter().any(|known| kind.starts_with(known))
+    };
+    match asked {
+        Value::Null => false,
+        Value::Object(asked) if matches!(call, Call::Messages | Call::CountTokens) => {
+            let edits = |value: &Value| value.as_array().is_some_and(|edits| edits.iter().all(clears));
+            !asked.iter().all(|(name, value)| name == "edits" && edits(value))
+        }
+        _ => true,
     }
 }
 
@@ -204,7 +263,10 @@ mod tests {
     #[test]
     fn the_bytes_and_the_named_maximum_bound_a_request() {
         let body = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
-        assert_eq!(of(Call::Messages, &body), Most { input: body.to_string().len() as u64, output: 9 });
+        assert_eq!(
+            of(Call::Messages, &body),
+            Most { input: body.to_string().len() as u64, output: 9, writes: Writes::Minutes, is_long: false }
+        );
         assert_eq!(of(Call::Messages, &json!({"model": "m"})).output, 5000, "what is not named is assumed");
         assert_eq!(of(Call::Responses, &json!({"max_output_tokens": 7, "max_tokens": 1})).output, 7);
         assert_eq!(of(Call::ChatCompletions, &json!({"max_completion_tokens": 7, "max_tokens": 1, "n": 3})).output, 21);
@@ -212,6 +274,39 @@ mod tests {
         assert_eq!(of(Call::ChatCompletions, &json!({"max_completion_tokens": 1, "max_tokens": 64000})).output, 64000);
         assert_eq!(of(Call::ChatCompletions, &json!({"max_tokens": 4, "n": 0})).output, 4);
         assert_eq!(of(Call::Messages, &json!({"max_tokens": u64::MAX, "context_management": {}})).output, u64::MAX);
+    }
+
+    /// Regression: Claude Code asks with every request to leave out old thinking, and twice of what it can use was set aside.
+    #[test]
+    fn leaving_out_old_thinking_uses_nothing_and_only_a_summary_is_set_aside_for() {
+        let doubled = |call, asked: Value| {
+            let body = json!({"max_tokens": 100, "max_output_tokens": 100, "context_management": asked});
+            of(call, &body).output == 200
+        };
+        let edits = |kinds: &[&str]| json!({"edits": kinds.iter().map(|kind| json!({"type": kind, "keep": "all"})).collect::<Vec<_>>()});
+        for plain in [
+            edits(&["clear_thinking_20251015"]),
+            edits(&["clear_tool_uses_20250919", "clear_thinking_20251015"]),
+            edits(&[]),
+            json!({}),
+            Value::Null,
+        ] {
+            assert!(!doubled(Call::Messages, plain.clone()), "{plain}");
+        }
+        for summing in [
+            edits(&["compact_20260112"]),
+            edits(&["clear_thinking_20251015", "compact_20260112"]),
+            edits(&["something_new"]),
+            json!({"edits": [{"keep": "all"}]}),
+            json!({"edits": "clear_thinking_20251015"}),
+            json!({"edits": [], "compaction": true}),
+            json!(true),
+        ] {
+            assert!(doubled(Call::Messages, summing.clone()), "{summing}");
+        }
+        assert!(doubled(Call::Responses, json!([{"type": "compaction", "compact_threshold": 1000}])));
+        assert!(doubled(Call::Responses, edits(&["clear_thinking_20251015"])), "a word of another provider's");
+        assert!(!doubled(Call::Responses, Value::Null));
     }
 
     /// Regression: a maximum beyond all numbers was charged when its answer was cut, and the sums of the journal overflowed.
@@ -232,6 +327,21 @@ mod tests {
                 assert!(refused.status == 400 && refused.message.contains(name), "{refused}");
             }
         }
+    }
+
+    /// Regression: what goes into a cache was set aside for as if it were only read.
+    #[test]
+    fn what_a_request_may_write_into_a_cache_is_the_dearest_it_names() {
+        let of = |body: Value| of(Call::Messages, &body).writes;
+        let block = |control: Value| json!([{"content": [{"type": "text", "text": "x", "cache_control": control}]}]);
+        assert_eq!(of(json!({"messages": []})), Writes::Minutes);
+        assert_eq!(of(json!({"messages": block(json!({"type": "ephemeral"}))})), Writes::Minutes);
+        assert_eq!(of(json!({"messages": block(json!({"type": "ephemeral", "ttl": "5m"}))})), Writes::Minutes);
+        assert_eq!(of(json!({"messages": block(json!({"type": "ephemeral", "ttl": "1h"}))})), Writes::Hour);
+        assert_eq!(of(json!({"messages": [], "tools": block(json!({"ttl": "1d"}))})), Writes::Hour);
+        assert_eq!(of(json!({"cache_control": {"type": "ephemeral", "ttl": 3600}})), Writes::Hour);
+        assert_eq!(super::tests::of(Call::Responses, &json!({"input": []})).writes, Writes::Nothing);
+        assert!(is_long_context("a-1, context-1m-2025-08-07") && !is_long_context("context-management-2025-06-27"));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Usage {
     pub cache_read: u64,
     /// Written into the provider's cache.
     pub cache_write: u64,
+    /// How much of that is kept for an hour, which costs more; `None`: the record does not tell it apart.
+    pub cache_write_1h: Option<u64>,
 }
 
 impl Usage {
@@ -237,6 +239,9 @@ impl Meter {
                     // What was shortened before it was answered is told apart, and is not in the number beside it.
                     *part = number(name).unwrap_or(*part).max(iterated(record, name));
                 }
+                const HOUR: &str = "/cache_creation/ephemeral_1h_input_tokens";
+                let kept_long = number(HOUR).or(usage.cache_write_1h);
+                usage.cache_write_1h = kept_long.map(|tokens| tokens.max(iterated(record, HOUR)));
                 let word = |name: &str| record.get(name).and_then(Value::as_str);
                 if word("speed").or(word("service_tier")).is_some() {
                     self.reading.tier = unusual(word("speed"), word("service_tier"));

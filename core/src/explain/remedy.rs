@@ -1,8 +1,9 @@
 //! What a person can do about a reason.
 
-use crate::board::{Closed, NotNow, Whose};
+use crate::board::{Closed, NotNow, ParkReason, Parked, Whose};
 use crate::ids::Identifier;
 use crate::snapshot::{IdleRow, Snapshot};
+use crate::spend::{Met, Unit};
 use crate::workflow::Role;
 
 /// What to do next about an issue that does not run, as a sentence; `None` when waiting is all there is to do.
@@ -19,10 +20,23 @@ pub fn remedy_of(row: &IdleRow, snapshot: &Snapshot) -> Option<String> {
 
 /// What to do about a question: the command, as one types it into a shell.
 pub(super) fn answer(identifier: &Identifier) -> String {
+    format!("Answer its question on the dashboard, or with `symphony answer {} \"…\"`.", typed(identifier))
+}
+
+/// As one types it into a shell.
+fn typed(identifier: &Identifier) -> String {
     let name = &identifier.0;
     let plain = name.chars().all(|c| c.is_alphanumeric() || "._-".contains(c)) && !name.starts_with('-');
-    let name = if plain { name.clone() } else { format!("'{}'", name.replace('\'', r"'\''")) };
-    format!("Answer its question on the dashboard, or with `symphony answer {name} \"…\"`.")
+    if plain { name.clone() } else { format!("'{}'", name.replace('\'', r"'\''")) }
+}
+
+/// What raises this cap for an issue that waits for it.
+pub(super) fn raise(identifier: &Identifier, met: &Met) -> String {
+    let flag = match met.unit {
+        Unit::Tokens => "--tokens NUMBER",
+        Unit::Money => "--usd AMOUNT",
+    };
+    format!("symphony raise {} {flag}", typed(identifier))
 }
 
 /// What to do about a workflow file that is not in force.
@@ -59,6 +73,10 @@ pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot
             format!("{}{rest}. It starts by itself then.", first.to_uppercase())
         }
         NotNow::NoCredit { .. } => "It starts by itself once the account has credit, or the key is another one.".to_owned(),
+        NotNow::ModelBarred(barred) => {
+            let (first, rest) = barred.hint.split_at(barred.hint.chars().next().map_or(0, char::len_utf8));
+            format!("{}{rest}, in the workflow file. It starts by itself then.", first.to_uppercase())
+        }
         NotNow::NoCredential { .. } => "It starts by itself once there is one that works.".to_owned(),
         NotNow::ImageUnclear { .. } => {
             "Mend what stands in the way of the look; it is looked at again by itself.".to_owned()
@@ -73,14 +91,15 @@ pub fn remedy(why: Option<&NotNow>, identifier: &Identifier, snapshot: &Snapshot
         NotNow::NoMemory { .. } => {
             "Wait for a run to end, free memory, or lower `sandbox.reserve_mib`.".to_owned()
         }
+        NotNow::Parked(Parked { reason: ParkReason::Spend(met), from }, None) => {
+            met.remedy(&ParkReason::back(from), &raise(identifier, met))
+        }
         NotNow::Parked(parked, None) => parked.reason.remedy(&parked.from),
         NotNow::Parked(parked, Some(_)) => format!(
             "Move its file out of `{from}/` yourself; moved back to `{from}/` later, it is tried again.",
             from = parked.from
         ),
-        NotNow::Spend(met) => {
-            format!("Raise `{}` in the workflow file, or in the dashboard on an issue that was parked for it.", met.key())
-        }
+        NotNow::Spend(met) => met.remedy_of_all(&raise(identifier, met)),
         NotNow::Closed(Closed::WorkflowBroken) => return of_workflow(),
         NotNow::Unseen => "Put its file back, or save it whole.".to_owned(),
         NotNow::Draining => "Start symphony again.".to_owned(),

@@ -451,3 +451,33 @@ fn what_needs_a_person_is_one_list_of_cards_files_questions_and_what_nobody_else
     assert_eq!((listed[6].status, listed[6].code()), (Status::Waiting, Some("unknown-profile")));
     assert_eq!(only(&view, "C-3").group(), Group::Waiting, "an issue that another one blocks waits for that one");
 }
+
+/// Regression: a cap of all issues that was met had no card of its own: once the issue that was parked for it was moved away,
+/// nothing said how it is raised, and a day's stopped everything below a page that said "idle".
+#[test]
+fn a_cap_of_all_issues_is_one_thing_that_needs_a_person_with_the_command_that_raises_it() {
+    use crate::board::{ParkReason, Parked};
+    use crate::spend::{Met, Scope, Unit};
+    for (scope, key) in [(Scope::Day, "budget.day.usd"), (Scope::Workflow, "budget.workflow.usd")] {
+        let held = |name: &str| Issue { dispatchable: false, ..Issue::bare(name, "Todo") };
+        let mut view = looked(vec![held("A-1"), held("B 2")], &policy());
+        let day = jiff::civil::date(2026, 1, 31);
+        let met = Met { scope, unit: Unit::Money, day, used: 15, asked: 0, answer: 0, allowed: 10 };
+        view.idle.iter_mut().for_each(|row| row.why = Some(NotNow::Spend(met)));
+        view.idle.reverse();
+        let listed: Vec<_> = all(&view).into_iter().filter(|one| one.group() == Group::NeedsYou).collect();
+        assert_eq!((listed.len(), needs(&view).len()), (1, 1));
+        assert_eq!((listed[0].name.as_str(), listed[0].code()), (key, Some("broken")));
+        let first = &view.idle[0].identifier.0;
+        let typed = if first == "B 2" { "'B 2'" } else { first };
+        let remedy = listed[0].remedy.as_deref().expect("it can be raised");
+        assert!(remedy.contains(&format!("with `symphony raise {typed} --usd AMOUNT`")), "{remedy}");
+        assert!(only(&view, "A-1").remedy.is_some_and(|text| text.contains("`symphony raise A-1 --usd AMOUNT`")));
+        // One that was put aside for it asks already.
+        let parked = Parked { reason: ParkReason::Spend(met), from: StateName::new("Todo") };
+        let row = &mut view.idle[0];
+        (row.role, row.why) = (Role::Holding, Some(NotNow::Parked(parked, None)));
+        assert_eq!(needs(&view).len(), 1);
+        assert!(all(&view).iter().all(|one| one.name != key));
+    }
+}

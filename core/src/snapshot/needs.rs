@@ -1,10 +1,10 @@
 //! What only a person brings forward: the one list behind the page's header, the API's count and `symphony explain`.
 
 use super::{AskedRow, HostCard, IdleRow, RetryRow, RunningRow, Snapshot};
-use crate::board::{Closed, NotNow};
-use crate::ids::IssueId;
+use crate::board::{Closed, LastRun, NotNow};
+use crate::ids::{Identifier, IssueId, StateName};
 use crate::issue::{Ambiguity, Malformed};
-use crate::spend::Scope;
+use crate::workflow::Role;
 
 /// One thing that a person has to do.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,8 @@ pub enum Need<'a> {
     Tracker(&'a str),
     /// To mend what keeps everything from starting.
     Closed(&'a NotNow),
+    /// To raise a cap of all issues that is met, or to wait for the next day; the first issue that waits for it.
+    Cap(Capped<'a>),
     /// To answer a run's question.
     Running(&'a RunningRow),
     /// To answer a question that no run waits with.
@@ -36,6 +38,7 @@ pub fn needs(snapshot: &Snapshot) -> Vec<Need<'_>> {
     let mut needs: Vec<Need<'_>> = snapshot.workflow_problems.iter().map(|problem| Need::Workflow(problem)).collect();
     needs.extend(snapshot.tracker_problem.as_deref().map(Need::Tracker));
     needs.extend(closed(snapshot).into_iter().map(Need::Closed));
+    needs.extend(cap_in_the_way(snapshot).map(Need::Cap));
     needs.extend(snapshot.running.iter().filter(|row| row.asks()).map(Need::Running));
     let decided_otherwise = |id: &IssueId| snapshot.idle.iter().any(|row| row.id == *id && row.needs_human());
     needs.extend(snapshot.asked.iter().filter(|row| !decided_otherwise(&row.id)).map(Need::Asked));
@@ -52,14 +55,53 @@ fn closed(snapshot: &Snapshot) -> Vec<&NotNow> {
     let idle = snapshot.idle.iter().filter_map(|row| row.why.as_ref());
     let mut found: Vec<&NotNow> = vec![];
     for why in idle.chain(snapshot.retrying.iter().filter_map(|row| row.why.as_ref())) {
-        let lasts = match why {
-            NotNow::Closed(Closed::NoSandbox(_) | Closed::NoSource(_) | Closed::Journal(_)) => true,
-            NotNow::Spend(met) => met.scope == Scope::Workflow,
-            _ => false,
-        };
+        let lasts = matches!(why, NotNow::Closed(Closed::NoSandbox(_) | Closed::NoSource(_) | Closed::Journal(_)));
         if lasts && found.iter().all(|other| other.code() != why.code()) {
             found.push(why);
         }
     }
     found
+}
+
+/// A cap of all issues that is in the way, of which a person may raise it by the name of this issue that waits for it; also
+/// one of a day, for which it could wait until tomorrow. `None` where an issue that was put aside for it asks already.
+pub fn cap_in_the_way(snapshot: &Snapshot) -> Option<Capped<'_>> {
+    let idle = snapshot.idle.iter().map(Capped::idle);
+    let all: Vec<_> = idle.chain(snapshot.retrying.iter().map(Capped::retrying)).collect();
+    let waiting = all.iter().find(|row| matches!(row.why, Some(NotNow::Spend(_))))?;
+    let key = waiting.why?.cap()?.key();
+    let asks = |row: &IdleRow| {
+        let cap = row.why.as_ref().and_then(NotNow::cap);
+        row.is_parked() && row.role == Role::Holding && cap.is_some_and(|met| met.key() == key)
+    };
+    (!snapshot.idle.iter().any(asks)).then_some(*waiting)
+}
+
+/// An issue that waits for a cap of all issues.
+#[derive(Clone, Copy, Debug)]
+pub struct Capped<'a> {
+    /// Its id.
+    pub id: &'a IssueId,
+    /// What it is called.
+    pub identifier: &'a Identifier,
+    /// Where it stands.
+    pub state: &'a StateName,
+    /// For people.
+    pub title: &'a str,
+    /// Why it does not run.
+    pub why: Option<&'a NotNow>,
+    /// How its last run ended.
+    pub last: Option<&'a LastRun>,
+}
+
+impl<'a> Capped<'a> {
+    fn idle(row: &'a IdleRow) -> Self {
+        let IdleRow { id, identifier, title, state, why, last, .. } = row;
+        Self { id, identifier, state, title, why: why.as_ref(), last: last.as_ref() }
+    }
+
+    fn retrying(row: &'a RetryRow) -> Self {
+        let RetryRow { id, identifier, title, state, why, last, .. } = row;
+        Self { id, identifier, state, title, why: why.as_ref(), last: last.as_ref() }
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 
-use super::{Cap, Caps, Entry, Met, Past, Place, Prices, Raise, Rules, Scope, Sums, Unit};
+use super::{Cap, Caps, Entry, Met, Past, Place, Price, Prices, Raise, Rules, Scope, Sums, Unit};
 use crate::broker::{Metered, Most, Provider, Usage};
 use crate::ids::{IssueId, RunId};
 use crate::money::Money;
@@ -75,6 +75,8 @@ impl Reservation {
 pub enum Denied {
     /// Money is counted, and nobody knows what this costs.
     Unpriced(String),
+    /// Money is counted, it asks for a longer context than is usual, and nobody knows what that costs.
+    NoLongPrice(String),
     /// It does not fit.
     Met(Met),
     /// It would fit if requests that are under way used less than they may: ask again when one has ended.
@@ -144,15 +146,19 @@ impl Ledger {
     /// # Errors
     /// It may not be sent.
     pub fn reserve(&mut self, wanted: Wanted, rules: &Rules) -> Result<Reservation, Denied> {
-        let rates = rules.prices.of(&wanted.model, wanted.tier.as_deref());
-        if rules.caps.count_money() && rates.is_none() {
+        let price = rules.prices.of(&wanted.model, wanted.tier.as_deref());
+        if rules.caps.count_money() && price.is_none() {
             let tier = wanted.tier.as_deref().map(|tier| format!(" {tier}")).unwrap_or_default();
             return Err(Denied::Unpriced(format!("{}{tier}", wanted.model)));
         }
-        let cost = rates.map(|rates| rates.most(wanted.most));
+        let is_known = price.is_some_and(|price| price.long.is_some());
+        if rules.caps.count_money() && wanted.most.is_long && !is_known {
+            return Err(Denied::NoLongPrice(wanted.model));
+        }
+        let cost = price.as_ref().map(|price| price.most(wanted.most));
         let model = self.called(wanted.provider, &wanted.model, rules);
         let reservation = Reservation { id: self.next.saturating_add(1), of: wanted, cost, model };
-        if let Err(denied) = self.fits(&reservation, rules) {
+        if let Err(denied) = self.fits(&reservation, price.as_ref(), rules) {
             if let Denied::Met(met) = denied {
                 self.remember(met);
             }
@@ -173,14 +179,19 @@ impl Ledger {
     }
 
     /// Whether there is room for it now.
-    fn fits(&self, reservation: &Reservation, rules: &Rules) -> Result<(), Denied> {
+    fn fits(&self, reservation: &Reservation, price: Option<&Price>, rules: &Rules) -> Result<(), Denied> {
         let (mut is_busy, mut own) = (false, false);
         for (scope, unit) in SCOPES.into_iter().flat_map(|scope| UNITS.map(|unit| (scope, unit))) {
             let place = place(scope, &reservation.of.issue, reservation.of.day);
             let Some(allowed) = self.allowed(&place, unit, &rules.caps) else { continue };
             let (used, asked) = (self.used(&place).of(unit), reservation.of(unit));
             if used.saturating_add(asked) > allowed {
-                return Err(Denied::Met(Met { scope, unit, day: reservation.of.day, used, asked, allowed }));
+                let most = reservation.of.most;
+                let answer = match unit {
+                    Unit::Tokens => most.output,
+                    Unit::Money => price.map_or(0, |price| price.longest_answer(most).0),
+                };
+                return Err(Denied::Met(Met { scope, unit, day: reservation.of.day, used, asked, answer, allowed }));
             }
             let held = |open: &&Reservation| is_in(&place, &open.of);
             let sum = |held: u64, open: &Reservation| held.saturating_add(open.of(unit));
@@ -204,10 +215,10 @@ impl Ledger {
         let mut waiting = std::mem::take(&mut self.crowded_out);
         waiting.retain(|_, wanted| {
             wanted.day = today;
-            let rates = rules.prices.of(&wanted.model, wanted.tier.as_deref());
-            let cost = rates.map(|rates| rates.most(wanted.most));
+            let price = rules.prices.of(&wanted.model, wanted.tier.as_deref());
+            let cost = price.as_ref().map(|price| price.most(wanted.most));
             let asked = Reservation { id: 0, of: wanted.clone(), cost, model: String::new() };
-            matches!(self.fits(&asked, rules), Err(Denied::Busy { .. }))
+            matches!(self.fits(&asked, price.as_ref(), rules), Err(Denied::Busy { .. }))
         });
         self.crowded_out = waiting;
         self.crowded_out.keys().cloned().collect()
@@ -395,7 +406,7 @@ impl Ledger {
     fn nothing_left(&self, place: &Place, day: Date, caps: &Caps) -> Option<Met> {
         UNITS.into_iter().find_map(|unit| {
             let (allowed, used) = (self.allowed(place, unit, caps)?, self.used(place).of(unit));
-            (used >= allowed).then(|| Met { scope: scope(place), unit, day, used, asked: 0, allowed })
+            (used >= allowed).then(|| Met { scope: scope(place), unit, day, used, asked: 0, answer: 0, allowed })
         })
     }
 }
@@ -405,9 +416,12 @@ impl Ledger {
 fn told_entry(reservation: &Reservation, metered: &Metered, usage: Usage, prices: &Prices) -> Entry {
     let of = |tier: Option<&str>| prices.of(&metered.model, tier).or_else(|| prices.of(&reservation.of.model, tier));
     let own = of(metered.tier.as_deref());
-    let rates = own.or_else(|| of(None));
-    let mut sums = Sums { requests: 1, used: usage, ..Sums::default() };
-    sums.cost = rates.map(|rates| rates.cost(&usage)).unwrap_or_default();
+    let price = own.or_else(|| of(None));
+    // Sums do not tell it apart.
+    let used = Usage { cache_write_1h: None, ..usage };
+    let mut sums = Sums { requests: 1, used, ..Sums::default() };
+    let asked = reservation.of.most.writes;
+    sums.cost = price.map(|price| price.cost(&usage, asked)).unwrap_or_default();
     sums.unpriced = if own.is_none() { sums.tokens() } else { 0 };
     Entry {
         day: reservation.of.day,

@@ -20,8 +20,9 @@ const TODAY: Date = date(2026, 1, 31);
 /// `big` costs a dollar for a token of any kind; `own` only where it is named in full.
 fn rules(caps: Caps) -> Rules {
     let million = usd("1000000");
-    let rates = Rates { input: million, output: million, cache_read: million, cache_write: million };
-    let prices = Prices(vec![("big*".to_owned(), rates)]);
+    let rates =
+        Rates { input: million, output: million, cache_read: million, cache_write: million, cache_write_1h: million };
+    let prices = Prices(vec![("big*".to_owned(), Price { usual: rates, long: None })]);
     Rules { caps, prices, assumed_output: 100, ..Rules::default() }
 }
 
@@ -37,7 +38,7 @@ fn wanted(name: &str, model: &str, most: u64) -> Wanted {
         provider: Provider::Anthropic,
         model: model.to_owned(),
         tier: None,
-        most: Most { input: most, output: 0 },
+        most: Most { input: most, output: 0, ..Most::default() },
     }
 }
 
@@ -56,7 +57,7 @@ fn a_request_waits_for_those_under_way_and_is_refused_only_when_it_cannot_fit() 
     ledger.settle(first.id, Some(&answer("big", 30)), &rules).expect("charged");
     let second = ledger.reserve(wanted("A", "big", 60), &rules).expect("the first took less than it could");
     ledger.settle(second.id, None, &rules).expect("charged");
-    let met = Met { scope: Scope::Issue, unit: Unit::Tokens, day: TODAY, used: 90, asked: 20, allowed: 100 };
+    let met = Met { scope: Scope::Issue, unit: Unit::Tokens, day: TODAY, used: 90, asked: 20, answer: 0, allowed: 100 };
     assert_eq!(ledger.reserve(wanted("A", "big", 20), &rules), Err(Denied::Met(met)));
     assert_eq!(
         met.to_string(),
@@ -115,6 +116,21 @@ fn under_a_cap_of_money_nothing_without_a_price_is_asked() {
     let Err(Denied::Met(met)) = ledger.reserve(wanted("A", "big", 61), &rules) else { panic!("it does not fit") };
     assert_eq!((met.code(), met.used, met.allowed), ("budget-usd", usd("40").0, usd("100").0));
     assert_eq!(Met::parse(met.code(), met.used, &met.kept()), Some(met));
+}
+
+/// Regression: a request for a million tokens of context was set aside for, and charged, as any other.
+#[test]
+fn under_a_cap_of_money_a_longer_context_is_asked_for_only_where_its_price_is_known() {
+    let mut rules = rules(of_issue(None, Some("100")));
+    let mut ledger = Ledger::default();
+    let long = || Wanted { most: Most { input: 1, is_long: true, ..Most::default() }, ..wanted("A", "big", 0) };
+    assert_eq!(ledger.reserve(long(), &rules), Err(Denied::NoLongPrice("big".into())));
+    let price = &mut rules.prices.0[0].1;
+    price.long = Some((200_000, price.usual));
+    ledger.reserve(long(), &rules).expect("its price is known");
+    rules.prices.0[0].1.long = None;
+    rules.caps = of_issue(Some(100), None);
+    ledger.reserve(long(), &rules).expect("tokens are tokens");
 }
 
 #[test]
@@ -251,6 +267,41 @@ fn what_an_issue_waits_for_is_told_as_it_is_now_and_with_the_least_raise_that_he
     assert_eq!(Met { asked: 15_000_000, ..none }.least(), "at least $1.17");
 }
 
+/// Regression: the note said "moved back without that, it may use no more" while something was left, and nothing of the
+/// answer that asked for too much.
+#[test]
+fn what_lets_a_request_pass_is_told_with_what_is_left_and_a_shorter_answer_where_that_is_enough() {
+    let mut rules = rules(of_issue(Some(1000), None));
+    let mut ledger = Ledger::default();
+    let most = Most { input: 300, output: 900, ..Most::default() };
+    let Err(Denied::Met(met)) = ledger.reserve(Wanted { most, ..wanted("A", "big", 0) }, &rules) else {
+        panic!("it does not fit")
+    };
+    assert_eq!(
+        met.to_string(),
+        "this issue has used 0 of 1000 tokens (budget.tokens); the next request could take up to 1200 tokens, 900 of them for its answer"
+    );
+    assert_eq!(
+        met.remedy("move it back", "symphony raise"),
+        "Raise `budget.tokens` in the dashboard's inbox, with `symphony raise`, or in the workflow file, by at least 200 tokens, and the issue goes back by itself; moved back without that, it may use no more than the 1000 tokens that are left. Or have its agent ask for shorter answers, by 200 tokens (what names no maximum is taken at `budget.assumed_output_tokens`), then move it back."
+    );
+    let long = Met { asked: 2000, answer: 900, ..met };
+    assert!(!long.remedy("", "").contains("shorter"), "no answer is short enough");
+    let spent = Met { used: 1000, asked: 0, answer: 0, ..met };
+    assert!(spent.remedy("", "").ends_with("moved back without that, it may use no more."), "{}", spent.remedy("", ""));
+
+    rules.caps = of_issue(None, Some("1000"));
+    let Err(Denied::Met(met)) = ledger.reserve(Wanted { most, ..wanted("A", "big", 0) }, &rules) else {
+        panic!("it does not fit")
+    };
+    assert!(met.to_string().ends_with("could take up to $1200.00, $900.00 of it for its answer"), "{met}");
+    assert!(met.remedy("", "").contains("shorter answers, by $200.00 of their price"), "{}", met.remedy("", ""));
+    assert_eq!(Met::parse(met.code(), met.used, &met.kept()), Some(met));
+    let before = Met { answer: 0, ..met };
+    let kept = format!("{} {} {}", met.allowed, met.asked, met.day);
+    assert_eq!(Met::parse(met.code(), met.used, &kept), Some(before), "as it was kept before");
+}
+
 #[test]
 fn names_that_an_agent_invents_are_told_apart_only_so_far() {
     let rules = rules(Caps::default());
@@ -332,9 +383,10 @@ proptest! {
                 Step::Reserve { name, day, input, output, priced } => {
                     let day = if day == 0 { TODAY } else { date(2026, 2, 1) };
                     let model = if priced { "big" } else { "small" };
-                    let wanted = Wanted { day, most: Most { input, output }, ..wanted(&name.to_string(), model, 0) };
+                    let wanted = Wanted { day, most: Most { input, output, ..Most::default() }, ..wanted(&name.to_string(), model, 0) };
                     match ledger.reserve(wanted, &rules) {
                         Ok(reservation) => open.push(reservation),
+                        Err(Denied::NoLongPrice(_)) => prop_assert!(false, "nobody asked for that"),
                         Err(Denied::Unpriced(_)) => prop_assert!(!priced && rules.caps.count_money()),
                         Err(Denied::Busy { .. }) => prop_assert!(!open.is_empty(), "nobody waits for nobody"),
                         Err(Denied::Met(met)) => prop_assert!(met.used + met.asked > met.allowed),

@@ -110,12 +110,51 @@ impl Met {
         let mut parts = kept.split(' ');
         let mut next = || parts.next();
         let (allowed, asked, day) = (next()?.parse().ok()?, next()?.parse().ok()?, next()?.parse().ok()?);
-        Some(Self { scope, unit, day, used, asked, allowed })
+        // Earlier versions did not keep it.
+        let answer = next().map_or(Some(0), |answer| answer.parse().ok())?;
+        Some(Self { scope, unit, day, used, asked, answer, allowed })
     }
 
     /// The rest of it, for the journal.
     pub fn kept(&self) -> String {
-        format!("{} {} {}", self.allowed, self.asked, self.day)
+        format!("{} {} {} {}", self.allowed, self.asked, self.day, self.answer)
+    }
+
+    /// What lets an issue start that was not put aside for it, a sentence; `command` raises it.
+    pub(crate) fn remedy_of_all(&self, command: &str) -> String {
+        let by_itself = if self.scope == Scope::Day { ", as it does when the next day begins" } else { "" };
+        format!("Raise {}, and it starts by itself{by_itself}.", self.by_what(command))
+    }
+
+    fn by_what(&self, command: &str) -> String {
+        let (key, least) = (self.key(), self.least());
+        format!("`{key}` in the dashboard's inbox, with `{command}`, or in the workflow file, by {least}")
+    }
+
+    /// What lets an issue go on that was put aside, sentences; `back` is how a person moves it back, `command` raises it.
+    pub(crate) fn remedy(&self, back: &str, command: &str) -> String {
+        let by_itself = if self.scope == Scope::Day { ", as it does when the next day begins" } else { "" };
+        let left = self.allowed.saturating_sub(self.used);
+        let more = match left {
+            0 => "no more".to_owned(),
+            left => format!("no more than the {} that are left", Amount(self.unit, left)),
+        };
+        let raise = format!(
+            "Raise {}, and the issue goes back by itself{by_itself}; moved back without that, it may use {more}.",
+            self.by_what(command)
+        );
+        // No raise is needed then.
+        if left == 0 || self.answer < self.lacks() {
+            return raise;
+        }
+        let shorter = match self.unit {
+            Unit::Tokens => format!("shorter answers, by {}", Amount(Unit::Tokens, self.lacks())),
+            Unit::Money => format!("shorter answers, by {} of their price", Money(self.lacks()).rounded_up()),
+        };
+        format!(
+            "{raise} Or have its agent ask for {shorter} (what names no maximum is taken at \
+             `budget.assumed_output_tokens`), then {back}."
+        )
     }
 
     /// When it goes on, behind a semicolon.
@@ -140,9 +179,16 @@ impl fmt::Display for Met {
             Unit::Money => write!(f, "{whose} used {} of {}", amount(self.used), amount(self.allowed))?,
         }
         write!(f, " ({})", self.key())?;
-        match self.asked {
-            0 => Ok(()),
-            asked => write!(f, "; the next request could take up to {}", amount(asked)),
+        match (self.asked, self.answer, self.unit) {
+            (0, ..) => Ok(()),
+            (asked, 0, _) => write!(f, "; the next request could take up to {}", amount(asked)),
+            (asked, answer, Unit::Tokens) => {
+                write!(f, "; the next request could take up to {}, {answer} of them for its answer", amount(asked))
+            }
+            (asked, answer, Unit::Money) => {
+                let (asked, answer) = (amount(asked), amount(answer));
+                write!(f, "; the next request could take up to {asked}, {answer} of it for its answer")
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Knows nothing of files or the environment: paths are resolved against the directory it is handed.
 
 mod adapter;
+mod barred;
 mod directories;
 mod egress;
 pub mod expand;
@@ -23,6 +24,7 @@ mod states;
 mod tests;
 
 pub use adapter::{Adapter, Effort};
+pub use barred::Barred;
 pub use expand::Place;
 pub use parse::is_loopback;
 pub use per_state::{AgentOf, NoMove};

@@ -8,8 +8,8 @@ use super::split::split;
 use super::states::{self, MAX_COUNT};
 use super::{
     Acp, Adapter, Agent, Auth, Budget, Checkout, Handoff, Hooks, Jail, Mcp, Minimum, OnBlockerCancelled, Polling,
-    Runtime, Sandbox, Seed, Server, Steering, Tracker, Workflow, Workspace, egress, profiles, providers, retention,
-    secrets, smolvm, spending,
+    Runtime, Sandbox, Seed, Server, Steering, Tracker, Workflow, Workspace, barred, egress, profiles, providers,
+    retention, secrets, smolvm, spending,
 };
 use crate::prompt::Prompt;
 use crate::spend::Rules;
@@ -69,6 +69,7 @@ fn read(text: &str, reader: &mut Reader<'_>) -> Option<Workflow> {
     secrets::warn(reader, &node);
     let fenced_later = parts.front.is_none() && text.lines().any(|line| line.trim_end() == "---");
     let mut workflow = settings(reader, &root, fenced_later);
+    barred::warn(reader, &root, &workflow);
     workflow.prompt = parts.body.to_owned();
     reader.problems.extend(Prompt::problems(parts.body, parts.body_line, &workflow.states));
     Some(workflow)

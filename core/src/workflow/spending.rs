@@ -5,7 +5,7 @@ use super::problem::{Code, Problem};
 use super::providers::is_staged;
 use super::read::{Reader, Section, whole_of};
 use crate::money::Money;
-use crate::spend::{Cap, Caps, Prices, Rates, Rules};
+use crate::spend::{Cap, Caps, Price, Prices, Rates, Rules};
 use crate::yaml::{Kind, Node};
 
 /// More tokens are a typing mistake.
@@ -26,6 +26,18 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Section<'_>) -> Rules {
                        login of its own uses";
         let problem = Problem::error(Code::Conflict, root.place_of("credentials"), message).about("credentials");
         reader.note(problem.hint("remove one of them; through the broker every request is counted"));
+    }
+    let entries = root.get("egress").and_then(Node::as_map).unwrap_or_default();
+    let egress = Section { path: "egress".to_owned(), entries, place: root.place_of("egress") };
+    if capped && egress.get("provider_tools").is_some_and(|node| node.kind == Kind::Bool(true)) {
+        let message = "with `egress.provider_tools` a cap of `budget` is no bound: what searches find, files, containers and \
+                       stored answers hold, and what a use of such a tool costs, stands in no request and is set aside for by nobody";
+        let problem = Problem::warning(Code::Conflict, egress.place_of("provider_tools"), message);
+        reader.note(
+            problem
+                .about("egress.provider_tools")
+                .hint("remove one of them, or set the cap lower than what you can bear"),
+        );
     }
     let assumed = tokens(reader, &budget, "assumed_output_tokens").unwrap_or(Rules::ASSUMED_OUTPUT);
     Rules { caps, prices: prices(reader, root), assumed_output: assumed, ..Rules::default() }
@@ -107,19 +119,43 @@ fn prices(reader: &mut Reader<'_>, root: &Section<'_>) -> Prices {
             continue;
         }
         let one = map(reader, &section, &entry.key, "prices.*", HINT);
-        let mut of = |key: &str| usd(reader, &one, key);
-        let (input, output) = (of("input"), of("output"));
-        let (cache_read, cache_write) = (of("cache_read"), of("cache_write"));
-        let (Some(input), Some(output)) = (input, output) else {
-            // What was written and is wrong is complained of already.
-            if entry.value.as_map().is_some() && (one.get("input").is_none() || one.get("output").is_none()) {
-                reader.invalid(&section, &entry.key, "needs both `input` and `output`", HINT);
-            }
-            continue;
-        };
+        let usual = rates(reader, &section, &entry.key, &one);
+        let long = one.get("long_context").map(|_| long(reader, &one));
+        // What is wrong was complained of.
+        let (Some(usual), None | Some(Some(_))) = (usual, long) else { continue };
         let name = tier.map_or_else(|| model.to_owned(), |tier| format!("{model} {tier}"));
-        let (cache_read, cache_write) = (cache_read.unwrap_or(input), cache_write.unwrap_or(input));
-        table.push((name, Rates { input, output, cache_read, cache_write }));
+        table.push((name, Price { usual, long: long.flatten() }));
     }
     Prices(table)
+}
+
+/// The price of a request that gives the model more than so many tokens.
+fn long(reader: &mut Reader<'_>, price: &Section<'_>) -> Option<(u64, Rates)> {
+    const HINT: &str = "write `{above: 200000, input: 6, output: 22.5}`: US dollars for a million tokens";
+    let section = map(reader, price, "long_context", "prices.*.long_context", HINT);
+    let found = rates(reader, price, "long_context", &section);
+    let above = tokens(reader, &section, "above");
+    if found.is_some() && section.get("above").is_none() {
+        reader.invalid(price, "long_context", "needs `above`: from how many tokens on it counts", HINT);
+    }
+    Some((above?, found?))
+}
+
+/// What a map says that a million tokens cost. What is not said of writing into a cache is what Anthropic takes for it.
+fn rates(reader: &mut Reader<'_>, parent: &Section<'_>, key: &str, section: &Section<'_>) -> Option<Rates> {
+    const HINT: &str = "write both, as in `{input: 3, output: 15}`: US dollars for a million tokens";
+    let mut of = |key: &str| usd(reader, section, key);
+    let (input, output, cache_read) = (of("input"), of("output"), of("cache_read"));
+    let (cache_write, cache_write_1h) = (of("cache_write"), of("cache_write_1h"));
+    let (Some(input), Some(output)) = (input, output) else {
+        // What was written and is wrong is complained of already.
+        let is_map = parent.get(key).is_some_and(|node| node.as_map().is_some());
+        if is_map && (section.get("input").is_none() || section.get("output").is_none()) {
+            reader.invalid(parent, key, "needs both `input` and `output`", HINT);
+        }
+        return None;
+    };
+    let cache_write = cache_write.unwrap_or(Money(input.0.saturating_mul(5).div_ceil(4)));
+    let cache_write_1h = cache_write_1h.unwrap_or(Money(input.0.saturating_mul(2)).max(cache_write));
+    Some(Rates { input, output, cache_read: cache_read.unwrap_or(input), cache_write, cache_write_1h })
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
+mod barred;
 mod providers;
 mod spending;
 mod steering;

@@ -66,7 +66,7 @@ fn spend(choices: &mut Choices) -> Standing {
 /// A cap of this scope, met now.
 pub(crate) fn met(spend: &Standing, scope: Scope) -> Met {
     let allowed = spend.caps.of(scope).tokens.unwrap_or(100);
-    Met { scope, unit: Unit::Tokens, day: spend.today, used: allowed, asked: 1, allowed }
+    Met { scope, unit: Unit::Tokens, day: spend.today, used: allowed, asked: 1, answer: 0, allowed }
 }
 
 /// `small` is always listed, `image` may be refused, and `gone` never is listed.
@@ -90,5 +90,6 @@ fn models(choices: &mut Choices) -> ModelAccess {
     ModelAccess {
         asks: [(StateName::new("Todo"), &[Provider::Anthropic][..])].into_iter().collect(),
         closed: closed.map(|why| (Provider::Anthropic, why)).into_iter().collect(),
+        ..ModelAccess::default()
     }
 }

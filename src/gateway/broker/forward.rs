@@ -114,8 +114,10 @@ impl Door {
             let weight = broker::weigh(call, &body, bytes.len(), assumed);
             Ok((bytes, model, weight, room))
         });
-        let (body, model, weight, room) =
+        let (body, model, mut weight, room) =
             checked.await.map_err(|_| Refusal::new(500, "the request could not be checked"))??;
+        let betas = headers.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
+        weight.0.is_long = betas.into_iter().any(broker::is_long_context);
         Ok(Outgoing { route, headers, body: Some(body), model, weight, _room: Some(room) })
     }
 

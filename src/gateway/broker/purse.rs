@@ -66,6 +66,14 @@ impl Door {
                 );
                 ("model_refused", Refusal::by_workflow(said))
             }
+            Denied::NoLongPrice(model) => {
+                let said = format!(
+                    "this asks for a longer context than is usual (the beta `context-1m`), the workflow bounds money, and the \
+                     price of `{model}` below `prices` in WORKFLOW.md says nothing of that: add `long_context: {{above: \
+                     200000, input: …, output: …}}` to it, or ask for the usual context"
+                );
+                ("model_refused", Refusal::by_workflow(said))
+            }
             Denied::Busy { own: true } => {
                 let said =
                     "the rest of the budget is set aside for other requests of this agent; ask again when they ended";

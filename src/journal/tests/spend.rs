@@ -15,7 +15,7 @@ fn reservation(id: u64, cost: Option<u64>) -> Reservation {
         provider: Provider::OpenAi,
         model: "m".into(),
         tier: None,
-        most: Most { input: 70, output: 30 },
+        most: Most { input: 70, output: 30, ..Most::default() },
     };
     Reservation { id, model: of.model.clone(), of, cost: cost.map(Money) }
 }
@@ -53,7 +53,7 @@ async fn what_was_used_and_allowed_is_remembered_and_requests_under_way_are_char
     let [entry] = memory.spend.entries.as_slice() else { panic!("{:?}", memory.spend) };
     let expected = Sums {
         requests: 4,
-        used: Usage { input: 140, output: 75, cache_read: 0, cache_write: 0 },
+        used: Usage { input: 140, output: 75, ..Usage::default() },
         cost: Money(20),
         unpriced: 100,
         assumed: 200,
@@ -101,7 +101,7 @@ async fn why_an_issue_was_put_aside_for_its_budget_is_remembered_whole() {
     let all = [Scope::Issue, Scope::Day, Scope::Workflow].into_iter().flat_map(|scope| units.map(|unit| (scope, unit)));
     let mut expected = std::collections::BTreeMap::new();
     for (number, (scope, unit)) in all.enumerate() {
-        let met = Met { scope, unit, day: date(2026, 1, 31), used: 90, asked: 20, allowed: 100 };
+        let met = Met { scope, unit, day: date(2026, 1, 31), used: 90, asked: 20, answer: 0, allowed: 100 };
         let parked = Parked { reason: ParkReason::Spend(met), from: StateName::new("Todo") };
         let issue = IssueId(format!("A-{number}"));
         journal.parked(issue.clone(), parked.clone(), counters(1)).await.expect("kept");
@@ -120,7 +120,7 @@ async fn numbers_beyond_all_sense_neither_shut_the_journal_nor_leave_the_sums_wr
     let huge = |id: u64, model: String| {
         let mut one = reservation(id, Some(u64::MAX));
         one.model = model;
-        one.of.most = Most { input: u64::MAX, output: u64::MAX };
+        one.of.most = Most { input: u64::MAX, output: u64::MAX, ..Most::default() };
         one
     };
     for round in 0..3 {

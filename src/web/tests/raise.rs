@@ -14,7 +14,7 @@ use super::{House, idle};
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
 
 fn used() -> Sums {
-    let used = Usage { input: 1000, output: 234, cache_read: 0, cache_write: 0 };
+    let used = Usage { input: 1000, output: 234, ..Usage::default() };
     Sums { requests: 3, used, cost: Money(1_500_000_000), unpriced: 34, assumed: 0 }
 }
 
@@ -24,7 +24,7 @@ async fn house() -> House {
     house.publish(|snapshot| {
         let day = "2026-01-31".parse().expect("a day");
         let (scope, unit) = (Scope::Issue, Unit::Money);
-        let met = Met { scope, unit, day, used: 1_500_000_000, asked: 700_000_000, allowed: 2_000_000_000 };
+        let met = Met { scope, unit, day, used: 1_500_000_000, asked: 700_000_000, answer: 0, allowed: 2_000_000_000 };
         let parked = Parked { reason: ParkReason::Spend(met), from: StateName::new("Todo") };
         let mut row = idle("SPENT-1", "Parked", Role::Holding, NotNow::Parked(parked, None));
         row.spent.models = used();
@@ -116,4 +116,22 @@ async fn what_was_used_is_shown_by_day_and_model_and_says_what_has_no_price() {
     assert_eq!((&row["issue_spend"]["unpriced_tokens"], &row["parked"]), (&json!(34), &json!(true)));
     let explained = house.get("/api/v1/issues/SPENT-1").await.json();
     assert_eq!(explained["explanation"]["models"], "1234 tokens · $1.50 + 34 unpriced tokens");
+}
+
+/// Regression: a day's or the workflow's cap had a card only where an issue had been put aside for it.
+#[tokio::test]
+async fn a_cap_that_issues_only_wait_for_has_one_card_that_raises_it() {
+    let house = House::open().await;
+    house.publish(|snapshot| {
+        let day = "2026-01-31".parse().expect("a day");
+        let (scope, unit) = (Scope::Day, Unit::Money);
+        let met = Met { scope, unit, day, used: 1_500_000_000, asked: 0, answer: 0, allowed: 1_000_000_000 };
+        for name in ["WAITS-1", "WAITS-2"] {
+            snapshot.idle.push(idle(name, "Todo", Role::Active, NotNow::Spend(met)));
+        }
+    });
+    let page = house.get("/").await.body;
+    assert_eq!(page.matches("raise <code>budget.day.usd</code> by how much, or stop?").count(), 1, "{page}");
+    assert!(page.contains("action=\"/api/v1/issues/WAITS-1/raise\""), "{page}");
+    assert!(page.contains("US dollars, more than $0.50"), "{page}");
 }

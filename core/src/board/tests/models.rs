@@ -6,7 +6,10 @@ use crate::broker::quota::Pause;
 
 fn asking(closed: &[(Provider, NoModel)]) -> Policy {
     let asks = [(StateName::new("Todo"), &[Provider::Anthropic][..])].into_iter().collect();
-    Policy { models: ModelAccess { asks, closed: closed.iter().cloned().collect() }, ..policy() }
+    Policy {
+        models: ModelAccess { asks, closed: closed.iter().cloned().collect(), ..ModelAccess::default() },
+        ..policy()
+    }
 }
 
 fn paused() -> NoModel {
@@ -109,7 +112,8 @@ fn an_account_without_credit_is_a_matter_for_a_person_and_asked_again_by_itself(
     assert_eq!(starts(&look(&mut board, 4, &[("A", "Todo")], &asking(&[]))), [("A", RunId(0))]);
     // Beside another provider: what mends itself is said first, and of what does not, all of it.
     let asks = [(StateName::new("Todo"), &[Provider::Anthropic, Provider::OpenAi][..])].into_iter().collect();
-    let mut access = ModelAccess { asks, closed: [(Provider::Anthropic, empty)].into_iter().collect() };
+    let mut access =
+        ModelAccess { asks, closed: [(Provider::Anthropic, empty)].into_iter().collect(), ..ModelAccess::default() };
     let said = |access: &ModelAccess| access.admit(&StateName::new("Todo"), None).map_err(|why| why.to_string());
     access.closed.insert(Provider::OpenAi, paused());
     assert_eq!(said(&access), Err("openai asks to wait; resumes 02:10 UTC".into()));

@@ -8,7 +8,7 @@ use crate::spend::{Cap, Caps, Met, Scope, Standing, Unit};
 const TODAY: Date = date(2026, 1, 31);
 
 fn met(scope: Scope) -> Met {
-    Met { scope, unit: Unit::Tokens, day: TODAY, used: 90, asked: 20, allowed: 100 }
+    Met { scope, unit: Unit::Tokens, day: TODAY, used: 90, asked: 20, answer: 0, allowed: 100 }
 }
 
 fn standing(tokens: u64) -> Standing {

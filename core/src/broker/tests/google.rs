@@ -218,7 +218,7 @@ fn only_listed_models_are_asked_and_none_that_searches_by_itself() {
 fn the_most_that_a_request_can_use_is_told_from_what_google_reads() {
     let of = |body: &Value| weigh(Call::GenerateContent, body, body.to_string().len(), 5000);
     let plain = json!({"contents": [{"parts": [{"text": "hi"}]}]});
-    assert_eq!(of(&plain).0, Most { input: plain.to_string().len() as u64, output: 5000 });
+    assert_eq!(of(&plain).0, Most { input: plain.to_string().len() as u64, output: 5000, ..Most::default() });
     assert_eq!(of(&json!({"generationConfig": {"maxOutputTokens": 7, "candidateCount": 3}})).0.output, 21);
     assert_eq!(of(&json!({"generationConfig": {"candidateCount": 3}, "maxOutputTokens": 1})).0.output, 15_000);
     let data = "A".repeat(100_000);

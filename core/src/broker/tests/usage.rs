@@ -28,15 +28,26 @@ fn expected() -> [(Call, &'static str, Reading); 4] {
         (
             Call::Messages,
             ANTHROPIC,
-            reading("big-1", Usage { input: 10, output: 50, cache_read: 200, cache_write: 30 }),
+            reading("big-1", Usage { input: 10, output: 50, cache_read: 200, cache_write: 30, cache_write_1h: None }),
         ),
-        (Call::Responses, RESPONSES, reading("g-2", Usage { input: 40, output: 7, cache_read: 60, cache_write: 0 })),
+        (
+            Call::Responses,
+            RESPONSES,
+            reading("g-2", Usage { input: 40, output: 7, cache_read: 60, cache_write: 0, cache_write_1h: None }),
+        ),
         (
             Call::GenerateContent,
             GOOGLE,
-            reading("gemini-x-001", Usage { input: 15, output: 50, cache_read: 200, cache_write: 0 }),
+            reading(
+                "gemini-x-001",
+                Usage { input: 15, output: 50, cache_read: 200, cache_write: 0, cache_write_1h: None },
+            ),
         ),
-        (Call::ChatCompletions, CHAT, reading("c", Usage { input: 7, output: 4, cache_read: 2, cache_write: 0 })),
+        (
+            Call::ChatCompletions,
+            CHAT,
+            reading("c", Usage { input: 7, output: 4, cache_read: 2, cache_write: 0, cache_write_1h: None }),
+        ),
     ]
 }
 
@@ -66,7 +77,10 @@ fn a_cut_stream_is_told_from_a_whole_one_and_keeps_what_it_said() {
         assert_eq!(cut.model.is_some(), reading.model.is_some());
     }
     let began = stream(Call::Messages, ANTHROPIC.split_once(": ping").expect("there").0);
-    assert_eq!(began.usage, Some(Usage { input: 10, output: 1, cache_read: 200, cache_write: 30 }));
+    assert_eq!(
+        began.usage,
+        Some(Usage { input: 10, output: 1, cache_read: 200, cache_write: 30, cache_write_1h: None })
+    );
 }
 
 #[test]
@@ -110,7 +124,7 @@ fn an_answer_of_google_s_is_whole_when_it_says_why_it_ends_and_its_last_record_c
 #[test]
 fn the_steps_of_an_answer_that_was_shortened_first_are_summed() {
     let text = r#"{"model":"big","usage":{"input_tokens":23,"output_tokens":10,"cache_read_input_tokens":5,"iterations":[{"type":"compaction","input_tokens":180,"output_tokens":35},{"type":"message","input_tokens":23,"output_tokens":10}]}}"#;
-    let usage = Usage { input: 203, output: 45, cache_read: 5, cache_write: 0 };
+    let usage = Usage { input: 203, output: 45, cache_read: 5, cache_write: 0, cache_write_1h: None };
     assert_eq!(read(Call::Messages, "application/json", &[text.as_bytes()]).usage, Some(usage));
 }
 
@@ -250,4 +264,13 @@ proptest! {
         let events = format!("data: {text}\n\ndata: {{\"type\":\"message_stop\"}}\n\n");
         prop_assert_eq!(stream(Call::Messages, &events), expected);
     }
+}
+
+/// Regression: what is kept for an hour costs twice the input, and was not told apart.
+#[test]
+fn what_is_written_into_a_cache_for_an_hour_is_told_apart_where_the_record_does() {
+    let text = r#"{"usage":{"input_tokens":3,"cache_creation_input_tokens":70,"output_tokens":4,"cache_creation":{"ephemeral_5m_input_tokens":50,"ephemeral_1h_input_tokens":20}}}"#;
+    let of = |text: &str| read(Call::Messages, "application/json", &[text.as_bytes()]).usage.expect("told");
+    assert_eq!((of(text).cache_write, of(text).cache_write_1h), (70, Some(20)));
+    assert_eq!(of(&text.replace("cache_creation\":", "other\":")).cache_write_1h, None);
 }

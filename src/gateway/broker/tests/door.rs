@@ -329,7 +329,7 @@ async fn an_issue_without_room_beside_the_requests_of_others_is_sent_away_withou
         provider: Provider::Anthropic,
         model: "m".into(),
         tier: None,
-        most: Most { input: 0, output: 150 },
+        most: Most { input: 0, output: 150, ..Most::default() },
     };
     let held = metering.reserve(wanted(7, "B"), Duration::ZERO).await.expect("it fits");
     let mut models = models("http://127.0.0.1:1", "");
