@@ -27,7 +27,7 @@ pub(crate) fn all(sums: &Sums, unlisted: u64) -> Value {
 }
 
 fn counts(sums: &Sums) -> Map<String, Value> {
-    let Usage { input, output, cache_read, cache_write } = sums.used;
+    let Usage { input, output, cache_read, cache_write, cache_write_1h: _ } = sums.used;
     let used = [("input", input), ("output", output), ("cache_read", cache_read), ("cache_write", cache_write)];
     let mut line: Map<_, _> = used.map(|(name, tokens)| (name.to_owned(), json!(tokens))).into_iter().collect();
     if sums.cost.0 > 0 || sums.unpriced < sums.tokens() {
@@ -49,6 +49,7 @@ fn sums(line: &Value) -> Sums {
         output: number("output"),
         cache_read: number("cache_read"),
         cache_write: number("cache_write"),
+        cache_write_1h: None,
     };
     let cost = line.get("cost_usd").and_then(Value::as_str).and_then(Money::parse).unwrap_or_default();
     let requests = line.get("requests").and_then(Value::as_u64).unwrap_or(1);
@@ -99,7 +100,7 @@ impl Requests {
 }
 
 fn words(sums: &Sums, which: &str) -> String {
-    let Usage { input, output, cache_read, cache_write } = sums.used;
+    let Usage { input, output, cache_read, cache_write, cache_write_1h: _ } = sums.used;
     let s = if sums.requests == 1 { "" } else { "s" };
     let mut words = format!("{} request{s}{which}: {input} tokens in, {output} out", sums.requests);
     for (tokens, whence) in [(cache_read, "from the cache"), (cache_write, "into the cache")] {

@@ -78,7 +78,7 @@ fn a_turn_reads_as_it_went() {
 }
 
 fn request(model: &str, cost: Option<u64>, assumed: u64) -> String {
-    let used = Usage { input: 10, output: 50 + assumed, cache_read: 200, cache_write: 0 };
+    let used = Usage { input: 10, output: 50 + assumed, cache_read: 200, ..Usage::default() };
     let (cost, unpriced) = (Money(cost.unwrap_or(0)), if cost.is_none() { 260 } else { 0 });
     let sums = Sums { requests: 1, used, cost, unpriced, assumed };
     json!({"at": "", "request": requests::request("anthropic", model, &sums)}).to_string()
