@@ -15,6 +15,7 @@ mod standing;
 mod tests;
 mod unread;
 mod upstream;
+mod watched;
 mod witness;
 
 use std::collections::HashMap;
@@ -33,7 +34,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::in_vain::InVain;
+use self::credential::Fingerprint;
+use self::in_vain::Tries;
 pub use self::purse::Purse;
 use self::standing::{Leave, Standings};
 use self::unread::Unread;
@@ -67,7 +69,7 @@ pub struct Broker {
     /// What providers said last of each credential.
     standings: Arc<Standings>,
     /// Issues that are never answered.
-    in_vain: Arc<InVain>,
+    in_vain: Arc<Tries>,
     environment: Environment,
 }
 
@@ -87,7 +89,7 @@ impl Broker {
     pub fn recalled(environment: Environment, journal: &Journal, told: &Told) -> Self {
         Self {
             standings: Standings::recalled(journal, told),
-            in_vain: Arc::new(InVain::recalled(journal, &told.in_vain)),
+            in_vain: Arc::new(Tries::recalled(journal, &told.in_vain)),
             ..Self::new(environment)
         }
     }
@@ -109,6 +111,7 @@ impl Broker {
             offered: OnceLock::new(),
             held: watch::Sender::new(0),
             over: watch::Sender::new(None),
+            refused: Mutex::default(),
             told: Mutex::default(),
             witness: Witness::new(),
         })))
@@ -176,6 +179,8 @@ struct Shared {
     held: watch::Sender<usize>,
     /// Why the run is to end: its provider does not answer it.
     over: watch::Sender<Option<StopCause>>,
+    /// The credential with which a request of the run was refused for a short while, with no answer since.
+    refused: Mutex<Option<Fingerprint>>,
     /// When each kind of trouble was told last: a guest can make it as often as it likes.
     told: Mutex<HashMap<&'static str, Instant>>,
     witness: Witness,
