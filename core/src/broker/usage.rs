@@ -142,9 +142,11 @@ impl Meter {
 
     /// No more bytes come. An error may stand in an event that nothing closed.
     pub fn end(&mut self) {
-        let whole = self.reading.whole;
-        self.event();
-        self.reading.whole = whole;
+        if self.is_stream || self.broke_off().is_some() {
+            let whole = self.reading.whole;
+            self.event();
+            self.reading.whole = whole;
+        }
     }
 
     /// What it used. One that an error broke off used what its provider told, and what it wrote: a token for each part at
@@ -152,6 +154,7 @@ impl Meter {
     pub fn finish(mut self) -> Reading {
         let whole = self.is_whole();
         self.end();
+        self.event();
         if let (Some(_), Some(usage)) = (&self.error, &mut self.reading.usage) {
             usage.output = usage.output.max(self.parts);
             return Reading { whole: true, ..self.reading };

@@ -2,4 +2,6 @@
 
 mod credential;
 mod door;
+mod in_stream;
+mod in_vain;
 mod standing;

@@ -160,6 +160,11 @@ fn an_error_that_ends_a_stream_is_read_in_every_provider_s_form() {
     assert!(one.error().is_some() && !one.is_whole());
     one.end();
     assert!(one.is_refusal());
+    let mut good = Meter::new(Call::ChatCompletions, "application/json");
+    good.feed(br#"{"error":null,"usage":{"prompt_tokens":3}}"#);
+    good.end();
+    assert!(good.error().is_none() && good.is_whole(), "the end of a good one changes nothing");
+    assert_eq!(good.finish().usage, Some(Usage { input: 3, ..Usage::default() }));
 }
 
 #[test]
