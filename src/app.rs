@@ -291,7 +291,9 @@ fn open_broker(broker: Broker, metering: Metering) -> OpenBroker {
             let purse = Purse { metering, payer };
             let door = broker.open(workflow.models.clone(), purse, reports).map_err(|error| error.to_string())?;
             let (ways, token) = (door.ways(port).await, door.token().to_owned());
-            let watch = Watch { held: door.held(), over: door.over() };
+            let ending = door.clone();
+            let turn_over = Arc::new(move || ending.turn_over());
+            let watch = Watch { held: door.held(), over: door.over(), turn_over };
             let (seen, serving, closing) = (door.seen(), door.clone(), door);
             Ok(ModelDoor {
                 watch,

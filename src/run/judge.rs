@@ -145,8 +145,7 @@ impl Attempt {
                 RunEnd::NeedsHuman(ParkReason::AgentStart { detail })
             }
             RunEnd::Failed(failed) if failed.code == FailureCode::ModelBarred => {
-                let detail = format!("the workflow refused whatever its model was asked: {}", failed.message);
-                RunEnd::NeedsHuman(ParkReason::AgentStart { detail })
+                RunEnd::NeedsHuman(ParkReason::AgentStart { detail: failed.message })
             }
             end => end,
         }

@@ -63,12 +63,20 @@ pub struct ModelDoor {
 }
 
 /// What a provider's word means for a run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Watch {
     /// How many requests wait for the provider's leave.
     pub held: watch::Receiver<usize>,
     /// Why the run is to end, once it is: known here before the agent is answered.
     pub over: watch::Receiver<Option<StopCause>>,
+    /// A turn of the agent is over by itself: whether the run ends with it, for its provider's last word was to wait.
+    pub turn_over: Arc<dyn Fn() -> Option<StopCause> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("held", &self.held).field("over", &self.over).finish_non_exhaustive()
+    }
 }
 
 impl Watch {

@@ -270,7 +270,10 @@ impl Attempt {
                 biased;
                 // What the agent made of its provider's refusal is no failure of its own.
                 turn = &mut turn => {
-                    let over = talk.providers.as_ref().and_then(Watch::cause);
+                    // Cut short, silent for too long, or with its word said: that is not its provider's doing.
+                    let ours = matches!(turn.end, TurnEnd::Cancelled | TurnEnd::TimedOut(_)) || talk.said.ends_turn();
+                    let over = talk.providers.as_ref().filter(|_| stopped.is_none());
+                    let over = over.and_then(|watch| if ours { watch.cause() } else { (watch.turn_over)() });
                     return (turn, stopped.or(over));
                 }
                 Some(Posted { letter, now }) = line.letters.recv() => {

@@ -156,7 +156,7 @@ words! {
         PortExit = "port_exit",
         /// The turn ended, but not with `end_turn`.
         TurnFailed = "turn_failed",
-        /// The workflow refused whatever its model was asked.
+        /// Whatever its model was asked was refused by the workflow, or is for a model that is none.
         ModelBarred = "model_barred",
         /// The turn was cancelled.
         TurnCancelled = "turn_cancelled",

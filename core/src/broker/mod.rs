@@ -9,6 +9,7 @@ mod chat;
 mod exact;
 mod google;
 mod headers;
+mod in_vain;
 pub mod login;
 mod most;
 mod pluck;
@@ -20,8 +21,9 @@ mod tests;
 mod usage;
 
 pub use headers::{request_header, response_header, without_login_beta};
+pub use in_vain::{InVain, MOST as IN_VAIN_MOST};
 pub use most::{Most, Writes, is_long_context};
-pub use seen::{Came, Seen, words_of};
+pub use seen::{Came, Failed, Seen, words_of};
 pub use usage::{Meter, Metered, Reading, Usage};
 
 use serde_json::{Map, Value, json};

@@ -23,10 +23,14 @@ pub(super) enum Wanted {
     UsageMetadata,
     BlockReason,
     FinishReason,
+    Error,
+    ResponseError,
+    Code,
+    Message,
 }
 
 /// How many there are.
-const WANTED: usize = Wanted::FinishReason as usize + 1;
+const WANTED: usize = Wanted::Message as usize + 1;
 /// Most bytes of one value.
 const VALUE_MAX: usize = 16 * 1024;
 /// Longer keys are none of ours.
@@ -138,6 +142,8 @@ impl Pluck {
                     return at + 1;
                 }
                 b'{' | b'[' => {
+                    // A message that is a word is wanted whole, one that holds others only for what is in it.
+                    self.taking.take_if(|(wanted, depth)| *wanted == Wanted::Message && *depth == self.depth);
                     self.keep(kept);
                     self.begun = true;
                     self.depth = self.depth.saturating_add(1);
@@ -199,6 +205,9 @@ impl Pluck {
                 b"service_tier" => Some(Wanted::Tier),
                 b"modelVersion" => Some(Wanted::ModelVersion),
                 b"usageMetadata" => Some(Wanted::UsageMetadata),
+                b"error" => Some(Wanted::Error),
+                b"code" => Some(Wanted::Code),
+                b"message" => Some(Wanted::Message),
                 _ => None,
             },
             (2, [_, true, true, _]) => match (outer.as_bytes(), inner.as_bytes()) {
@@ -207,6 +216,7 @@ impl Pluck {
                 (b"response", b"model") => Some(Wanted::ResponseModel),
                 (b"response", b"usage") => Some(Wanted::ResponseUsage),
                 (b"response", b"service_tier") => Some(Wanted::ResponseTier),
+                (b"response", b"error") => Some(Wanted::ResponseError),
                 (b"promptFeedback", b"blockReason") => Some(Wanted::BlockReason),
                 _ => None,
             },

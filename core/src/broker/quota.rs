@@ -1,8 +1,11 @@
 //! What a provider's refusal says of later requests: when to ask again, or that its credential is no good; and what is
 //! known of one credential at its provider. Pure: headers, words and time are arguments.
 
+mod kind;
 #[cfg(test)]
 mod tests;
+
+pub use self::kind::{is_unknown_model, status};
 
 use std::time::Duration;
 
@@ -113,9 +116,17 @@ pub fn trouble(refused: &Refused<'_>, now: Timestamp) -> Option<Trouble> {
     let said = |name: &str| words.pointer(&format!("/error/{name}")).and_then(Value::as_str).unwrap_or_default();
     let is = |kinds: &[&str]| kinds.contains(&said("type")) || kinds.contains(&said("code"));
     let asked = asked(refused, &words, now);
+    let is_empty = || {
+        refused.status == 402
+            || is(&EMPTY)
+            || detail(&words, "ErrorInfo", "reason") == Some("BILLING_DISABLED")
+            || begins(refused, said("message"), &EMPTY_WORDS)
+    };
     match refused.status {
         429 if is_too_large(refused, now) => None,
         401 => Some(Trouble::Login),
+        400 if begins(refused, said("message"), &DISABLED_WORDS) || is(&LOGIN) => Some(Trouble::Login),
+        400 | 402 | 403 | 429 if is_empty() => Some(Trouble::Empty(asked.unwrap_or(PAID_OUT).clamp(MIN, MAX))),
         // Google calls a key that is none a bad request.
         400 | 403 if detail(&words, "ErrorInfo", "reason").is_some_and(|reason| LOGIN_REASONS.contains(&reason)) => {
             Some(Trouble::Login)
@@ -123,9 +134,6 @@ pub fn trouble(refused: &Refused<'_>, now: Timestamp) -> Option<Trouble> {
         // That a model or a feature is not for this account says nothing of its credential.
         403 if is(&LOGIN) => Some(Trouble::Login),
         403 if !is(&OF_A_MODEL) && says(refused, said("message"), &LOGIN_WORDS) => Some(Trouble::Login),
-        402 | 429 if refused.status == 402 || is(&["insufficient_quota", "billing_error", "usage_not_included"]) => {
-            Some(Trouble::Empty(asked.unwrap_or(PAID_OUT).clamp(MIN, MAX)))
-        }
         429 | 529 => Some(Trouble::Wait(wait(asked, refused.in_a_row))),
         // Google's word for a model with too much to do.
         503 if asked.is_some() || said("status") == "UNAVAILABLE" => Some(Trouble::Wait(wait(asked, refused.in_a_row))),
@@ -146,6 +154,20 @@ pub fn is_too_large(refused: &Refused<'_>, now: Timestamp) -> bool {
         && asked(refused, &words, now).is_none()
         && ["requests", "tokens"].iter().all(is_left)
         && says(refused, message, &LARGE_WORDS)
+}
+
+/// Statuses with which a gateway says that it lost the answer of a server that has the request, or does not know: 502 and
+/// 520 are an answer that is none, 504 and 524 one that takes too long. Where it never reached that server it says 521, 522,
+/// 523, 525 or 526; and with 503 and 529 nobody begins to work.
+pub fn is_of_a_gateway(status: u16) -> bool {
+    matches!(status, 502 | 504 | 520 | 524)
+}
+
+/// Whether the model may have worked although its answer is no success, so that it is charged like one that was cut. A
+/// provider that names its error in its own format knows what it did, and charges for none: only what a gateway says in the
+/// place of an answer, in words of another kind or none, leaves it open.
+pub fn may_have_worked(status: u16, words: Option<&str>) -> bool {
+    is_of_a_gateway(status) && words.is_none_or(|words| read(words).get("error").is_none())
 }
 
 /// The words as JSON; some of Google's errors are a list of one.
@@ -172,12 +194,26 @@ fn says(refused: &Refused<'_>, message: &str, words: &[&str]) -> bool {
     words.iter().any(|word| message.contains(word) && !model.contains(word))
 }
 
+/// Whether a message begins with these words of the provider's own. What an agent sent stands behind others where it is
+/// quoted, and the name of a model is looked at besides.
+fn begins(refused: &Refused<'_>, message: &str, words: &[&str]) -> bool {
+    let (message, model) = (message.to_lowercase(), refused.model.to_lowercase());
+    words.iter().any(|word| message.starts_with(word) && !model.contains(word))
+}
+
 /// How a request is called that no wait makes smaller.
 const LARGE_WORDS: [&str; 2] = ["request too large", "request is too large"];
 /// Kinds of errors that concern a model, whatever words stand beside them.
 const OF_A_MODEL: [&str; 2] = ["model_not_found", "not_found_error"];
+/// Kinds of errors of an account with nothing left.
+const EMPTY: [&str; 5] =
+    ["insufficient_quota", "billing_error", "usage_not_included", "billing_not_active", "billing_hard_limit_reached"];
+/// The same in words, of Anthropic and Google: their errors have no kind of their own for it.
+const EMPTY_WORDS: [&str; 2] =
+    ["your credit balance is too low to access the anthropic api", "your prepayment credits are depleted"];
 /// Kinds of errors of which only another credential helps.
-const LOGIN: [&str; 6] = [
+const LOGIN: [&str; 7] = [
+    "access_terminated",
     "authentication_error",
     "invalid_api_key",
     "account_deactivated",
@@ -187,8 +223,11 @@ const LOGIN: [&str; 6] = [
 ];
 /// The same in words, where an error has no kind of its own.
 const LOGIN_WORDS: [&str; 4] = ["oauth", "revoked", "reported as leaked", "unregistered callers"];
+/// What Anthropic says of an organization that it serves no longer, in an error that is a bad request by its kind.
+const DISABLED_WORDS: [&str; 1] = ["this organization has been disabled"];
 /// Google's reasons for an error of which only another key, or its owner's settings, helps.
-const LOGIN_REASONS: [&str; 6] = [
+const LOGIN_REASONS: [&str; 7] = [
+    "API_KEY_HTTP_REFERRER_BLOCKED",
     "API_KEY_INVALID",
     "API_KEY_SERVICE_BLOCKED",
     "API_KEY_IP_ADDRESS_BLOCKED",
@@ -248,7 +287,17 @@ fn asked(refused: &Refused<'_>, words: &Value, now: Timestamp) -> Option<Duratio
     if found.is_empty() {
         found.extend(said("resets_at").and_then(Value::as_i64).and_then(from_epoch));
     }
+    if found.is_empty() && refused.status == 429 {
+        found.extend(said("message").and_then(Value::as_str).and_then(|message| said_in_words(refused, message)));
+    }
     found.into_iter().max()
+}
+
+/// "… Please try again in 11.054s. …", which is all that OpenAI says of it within a stream.
+fn said_in_words(refused: &Refused<'_>, message: &str) -> Option<Duration> {
+    const AGAIN: &str = "try again in ";
+    let (_, after) = message.split_once(AGAIN).filter(|_| !refused.model.to_lowercase().contains(AGAIN.trim_end()))?;
+    spoken(after.split_whitespace().next()?.trim_end_matches(['.', ',']))
 }
 
 /// Seconds, or the date of HTTP.

@@ -1,6 +1,7 @@
 //! What the broker saw of one turn's requests for inference, and what that says of the turn: an agent may end its turn as if
 //! all were well although its model failed, or ask for minutes without a word.
 
+use super::Provider;
 use crate::time::Tick;
 
 /// So many failures in a row, with no answer after them, say that the model is what fails.
@@ -30,6 +31,18 @@ impl Came {
     }
 }
 
+/// What a failure says of the next try.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failed {
+    /// It may fare better.
+    #[default]
+    Open,
+    /// The workflow refused it, and does so until a person has changed that.
+    ByWorkflow,
+    /// Its provider knows no such model.
+    NoModel,
+}
+
 /// The requests of one turn so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -37,6 +50,8 @@ pub struct Seen {
     answered: u32,
     failed: u32,
     row: Option<Row>,
+    /// Who broke an answer off to make us wait, with no answer since.
+    paused: Option<Provider>,
 }
 
 /// Failures without an answer between them.
@@ -47,8 +62,8 @@ struct Row {
     last: Tick,
     /// The newest one.
     words: String,
-    /// Whether each was refused by the workflow.
-    barred: bool,
+    /// What the newest one says of the next try; [`Failed::Open`] if any of them leaves hope.
+    failed: Failed,
 }
 
 impl Seen {
@@ -60,20 +75,40 @@ impl Seen {
     /// An answer came to its end.
     pub fn answered(&mut self) {
         self.answered = self.answered.saturating_add(1);
-        self.row = None;
+        (self.row, self.paused) = (None, None);
     }
 
-    /// A request failed; `words` say who answered what. `barred`: the workflow is what refused it.
-    pub fn failed(&mut self, at: Tick, words: String, barred: bool) {
+    /// A request failed; `words` say who answered what.
+    pub fn failed(&mut self, at: Tick, words: String, failed: Failed) {
         self.failed = self.failed.saturating_add(1);
-        let (count, first, before) = self.row.as_ref().map_or((0, at, true), |row| (row.count, row.first, row.barred));
-        self.row = Some(Row { count: count.saturating_add(1), first, last: at, words, barred: barred && before });
+        let row = self.row.as_ref();
+        let (count, first) = row.map_or((0, at), |row| (row.count, row.first));
+        let failed = if row.is_some_and(|row| row.failed == Failed::Open) { Failed::Open } else { failed };
+        self.row = Some(Row { count: count.saturating_add(1), first, last: at, words, failed });
     }
 
-    /// Why trying again is no use before a person has done something: the workflow refused whatever was asked.
+    /// An answer was broken off because its provider wants us to wait: that is no failure, and no answer.
+    pub fn paused(&mut self, by: Provider) {
+        self.paused = Some(by);
+    }
+
+    /// The provider whose wish to wait was the last that the agent heard of its models.
+    pub fn waits_for(&self) -> Option<Provider> {
+        self.paused
+    }
+
+    /// Why trying again is no use before a person has done something: whatever was asked was refused by the workflow, or
+    /// for a model that is none. What is still under way may yet be answered.
     pub fn barred(&self) -> Option<String> {
-        let row = self.row.as_ref().filter(|row| row.barred && self.answered == 0)?;
-        Some(row.words.clone())
+        let over = self.answered == 0 && self.asked == self.failed;
+        let Row { words, failed, .. } = self.row.as_ref().filter(|_| over)?;
+        match failed {
+            Failed::Open => None,
+            Failed::ByWorkflow => Some(format!("the workflow refused whatever its model was asked: {words}")),
+            Failed::NoModel => Some(format!(
+                "its provider knows no such model: {words}; set `acp.model` in WORKFLOW.md to one that it has"
+            )),
+        }
     }
 
     /// The failures that nothing followed yet: how many, and a sentence about them.
@@ -139,7 +174,7 @@ mod tests {
         let mut seen = Seen::default();
         for at in failures {
             seen.asked();
-            seen.failed(Tick(*at), "p answered 500 to m".into(), false);
+            seen.failed(Tick(*at), "p answered 500 to m".into(), Failed::Open);
         }
         seen
     }
@@ -156,10 +191,10 @@ mod tests {
         let mut seen = after(&[0, 1, 2, 3]);
         seen.answered();
         assert_eq!(seen.contradicts_end(true), None);
-        seen.failed(Tick(4), "no title for you".into(), false);
-        seen.failed(Tick(5), "nor for you".into(), true);
+        seen.failed(Tick(4), "no title for you".into(), Failed::Open);
+        seen.failed(Tick(5), "nor for you".into(), Failed::ByWorkflow);
         assert_eq!(seen.contradicts_end(true), None, "a request beside the work may fail");
-        seen.failed(Tick(6), "gone".into(), false);
+        seen.failed(Tick(6), "gone".into(), Failed::Open);
         assert!(seen.contradicts_end(true).is_some_and(|why| why.contains("gone; 3 times")));
     }
 
@@ -184,22 +219,68 @@ mod tests {
         assert_eq!(seen.hopeless(1000), None);
     }
 
+    fn refused(seen: &mut Seen, at: u64, words: &str, failed: Failed) {
+        seen.asked();
+        seen.failed(Tick(at), words.into(), failed);
+    }
+
     #[test]
     fn what_the_workflow_refuses_is_no_use_to_ask_again_unless_something_else_was_said_too() {
+        const WHY: &str = "the workflow refused whatever its model was asked: m has no price";
         let mut seen = Seen::default();
         assert_eq!(seen.barred(), None);
         for at in [0, 1, 2] {
             assert_eq!(seen.hopeless(1000), None, "an agent may ask for something else");
-            seen.failed(Tick(at), "m has no price".into(), true);
-            assert_eq!(seen.barred().as_deref(), Some("m has no price"));
+            refused(&mut seen, at, "m has no price", Failed::ByWorkflow);
+            assert_eq!(seen.barred().as_deref(), Some(WHY));
         }
-        assert_eq!(seen.hopeless(1000).as_deref(), Some("m has no price"), "at once");
+        assert_eq!(seen.hopeless(1000).as_deref(), Some(WHY), "at once");
         let mut other = seen.clone();
-        other.failed(Tick(3), "p answered 500".into(), false);
+        refused(&mut other, 3, "p answered 500", Failed::Open);
         assert_eq!((other.barred(), other.hopeless(1000)), (None, None), "that may mend itself");
+        refused(&mut other, 4, "m has no price", Failed::ByWorkflow);
+        assert_eq!(other.barred(), None, "and still may");
+        seen.asked();
         seen.answered();
-        seen.failed(Tick(4), "m has no price".into(), true);
+        refused(&mut seen, 4, "m has no price", Failed::ByWorkflow);
         assert_eq!(seen.barred(), None, "its work goes on without");
+    }
+
+    /// Regression: a title that had no price parked an issue whose main request was under way.
+    #[test]
+    fn what_is_refused_beside_a_request_that_still_runs_or_has_to_wait_bars_nothing() {
+        let mut seen = Seen::default();
+        seen.asked();
+        for at in 0..5 {
+            refused(&mut seen, at, "m has no price", Failed::ByWorkflow);
+            assert_eq!((seen.barred(), seen.hopeless(1000)), (None, None));
+        }
+        let mut broke = seen.clone();
+        broke.failed(Tick(9), "the answer broke off".into(), Failed::Open);
+        assert_eq!((broke.barred(), broke.hopeless(1000)), (None, None));
+        seen.failed(Tick(9), "m has no price".into(), Failed::ByWorkflow);
+        assert!(seen.barred().is_some() && seen.hopeless(1000).is_some(), "all of them are over");
+    }
+
+    /// Regression: a mistyped model was tried five times, each time with the same answer.
+    #[test]
+    fn a_model_that_its_provider_does_not_know_is_for_a_person() {
+        let mut seen = Seen::default();
+        refused(&mut seen, 0, "p answered 404 to m", Failed::NoModel);
+        let why = seen.barred().expect("barred");
+        assert!(why.contains("no such model: p answered 404 to m; set `acp.model`"), "{why}");
+    }
+
+    #[test]
+    fn who_wants_us_to_wait_is_known_until_something_is_answered() {
+        let mut seen = Seen::default();
+        seen.asked();
+        seen.paused(Provider::OpenAi);
+        assert_eq!((seen.waits_for(), seen.failing(), seen.barred()), (Some(Provider::OpenAi), None, None));
+        seen.asked();
+        assert_eq!(seen.waits_for(), Some(Provider::OpenAi));
+        seen.answered();
+        assert_eq!(seen.waits_for(), None);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What an answer used, read from its bytes as they pass. Providers' usage records only: no estimate is made here.
 
+use std::borrow::Cow;
+
 use memchr::{memchr, memchr2};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::most::unusual;
 use super::pluck::{Pluck, Wanted};
@@ -40,7 +42,7 @@ pub struct Metered {
     pub tier: Option<String>,
     /// What it used; `None`: the provider did not say.
     pub usage: Option<Usage>,
-    /// Whether the answer came to its end.
+    /// Whether the answer came to its end, or its provider said what it used before it broke off with an error.
     pub whole: bool,
 }
 
@@ -53,7 +55,7 @@ pub struct Reading {
     pub tier: Option<String>,
     /// The last usage record; `None`: there was none.
     pub usage: Option<Usage>,
-    /// Whether the answer came to its end. A cut one used more than its record says.
+    /// As [`Metered::whole`]. A cut one used more than its record says.
     pub whole: bool,
 }
 
@@ -66,6 +68,10 @@ pub struct Meter {
     line: Line,
     text: Pluck,
     reading: Reading,
+    /// What its provider broke it off with.
+    error: Option<Value>,
+    /// Parts of what the model wrote; each is a token at least.
+    parts: u64,
 }
 
 /// Where in an event stream's line the next byte stands.
@@ -88,7 +94,15 @@ impl Meter {
     /// For an answer to `call` with this content type.
     pub fn new(call: Call, content_type: &str) -> Self {
         let is_stream = content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream");
-        Self { call, is_stream, line: Line::default(), text: Pluck::default(), reading: Reading::default() }
+        Self {
+            call,
+            is_stream,
+            line: Line::default(),
+            text: Pluck::default(),
+            reading: Reading::default(),
+            error: None,
+            parts: 0,
+        }
     }
 
     /// The next bytes.
@@ -102,15 +116,51 @@ impl Meter {
         }
     }
 
-    /// Whether the answer's own last word was seen.
+    /// Whether the answer's own last word was seen, and no error before it.
     pub fn is_whole(&self) -> bool {
-        self.reading.whole || (!self.is_stream && self.text.is_whole())
+        (self.reading.whole || self.is_one_text()) && self.broke_off().is_none()
     }
 
-    /// What it used.
+    /// Whether the answer is one JSON text, and all of it was seen.
+    fn is_one_text(&self) -> bool {
+        !self.is_stream && self.text.is_whole()
+    }
+
+    fn broke_off(&self) -> Option<Cow<'_, Value>> {
+        let now = || if self.is_one_text() { self.broken() } else { None };
+        self.error.as_ref().map(Cow::Borrowed).or_else(|| now().map(Cow::Owned))
+    }
+
+    /// The error that its provider broke it off with, in the shape of a refusal's words: the event's own, never one that
+    /// stands in what the model wrote.
+    pub fn error(&self) -> Option<String> {
+        Some(json!({"error": self.broke_off()?}).to_string())
+    }
+
+    /// Whether its provider did nothing for it: it broke it off before the model wrote anything, and says of no use.
+    pub fn is_refusal(&self) -> bool {
+        self.parts == 0 && self.reading.usage.is_none() && self.error.is_some()
+    }
+
+    /// No more bytes come. An error may stand in an event that nothing closed.
+    pub fn end(&mut self) {
+        if self.is_stream || self.broke_off().is_some() {
+            let whole = self.reading.whole;
+            self.event();
+            self.reading.whole = whole;
+        }
+    }
+
+    /// What it used. One that an error broke off used what its provider told, and what it wrote: a token for each part at
+    /// least. One of which nothing was told is as good as cut.
     pub fn finish(mut self) -> Reading {
         let whole = self.is_whole();
+        self.end();
         self.event();
+        if let (Some(_), Some(usage)) = (&self.error, &mut self.reading.usage) {
+            usage.output = usage.output.max(self.parts);
+            return Reading { whole: true, ..self.reading };
+        }
         Reading { whole, ..self.reading }
     }
 
@@ -174,9 +224,13 @@ impl Meter {
 
     /// What a whole text says.
     fn read(&mut self) {
+        // What comes behind its last word is no part of it.
+        if self.error.is_none() && !self.reading.whole {
+            self.error = self.broken();
+        }
         if self.is_stream {
+            self.parts += u64::from(self.error.is_none() && self.is_part());
             let kind = self.text.word(Wanted::Type);
-            // One that broke off with an error used more than it says.
             let last = ["message_stop", "response.completed", "response.incomplete"];
             self.reading.whole |= kind.is_some_and(|kind| last.contains(&&*kind));
             // Google has no last event: its model says why it wrote no more, or why it wrote nothing.
@@ -198,6 +252,38 @@ impl Meter {
             if let Some(record @ Value::Object(_)) = self.text.value(usage) {
                 self.take(&record);
             }
+        }
+    }
+
+    /// The error that this text is.
+    fn broken(&self) -> Option<Value> {
+        let kind = self.text.word(Wanted::Type);
+        let kind = kind.as_deref().filter(|_| self.is_stream);
+        let own = || match self.text.value(Wanted::Error)? {
+            Value::String(words) if !words.is_empty() => Some(json!({"message": words})),
+            Value::Object(error) if !error.is_empty() => Some(Value::Object(error)),
+            _ => None,
+        };
+        match (self.call, kind) {
+            (Call::Responses, Some("response.failed")) => {
+                Some(self.text.value(Wanted::ResponseError).filter(Value::is_object).unwrap_or_else(|| json!({})))
+            }
+            (Call::Responses | Call::Messages, Some("error")) => Some(own().unwrap_or_else(|| {
+                let word = |wanted| self.text.word(wanted);
+                json!({"code": word(Wanted::Code), "message": word(Wanted::Message)})
+            })),
+            (Call::Responses | Call::Messages, Some(_)) => None,
+            _ => own(),
+        }
+    }
+
+    /// Whether this event is a part of what the model writes.
+    fn is_part(&self) -> bool {
+        let kind = self.text.word(Wanted::Type).unwrap_or_default();
+        match self.call {
+            Call::Messages => kind == "content_block_delta",
+            Call::Responses => kind.ends_with(".delta") || kind.starts_with("response.output_"),
+            _ => self.text.is_whole(),
         }
     }
 

@@ -9,8 +9,8 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use subtle::ConstantTimeEq as _;
 use symphony_core::broker::quota::{self, Trouble};
 use symphony_core::broker::{
-    self, BODY_MAX, Call, Checked, Meter, Most, Provider, Refusal, Route, TOKEN_QUERY, VALUES_MAX, request_header,
-    response_header, without_login_beta,
+    self, BODY_MAX, Call, Checked, Failed, Meter, Most, Provider, Refusal, Route, TOKEN_QUERY, VALUES_MAX,
+    request_header, response_header, without_login_beta,
 };
 use symphony_core::json_weight;
 use symphony_core::time::Tick;
@@ -20,6 +20,7 @@ use super::Door;
 use super::credential::Credential;
 use super::passing::{Account, Passing};
 use super::upstream::Unsent;
+use super::watched::{Answering, Watched};
 use crate::agent::redact::Secrets;
 
 /// Longest time for a request's body, waiting for room included.
@@ -151,7 +152,8 @@ impl Door {
     /// One request to the provider, and what came back.
     ///
     /// Its account is left where it is unless an answer begins: what is set aside comes free once its caller has kept what a
-    /// refusal means for the others that wait for it.
+    /// refusal means for the others that wait for it. A refusal costs nothing, for its provider did nothing, but that of a
+    /// gateway which lost the answer: see [`quota::may_have_worked`].
     pub(super) async fn forward(
         &self,
         outgoing: &Outgoing,
@@ -176,9 +178,10 @@ impl Door {
         let mut status = response.status();
         if let Some(account) = account.as_mut() {
             let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-            match status.is_success() {
-                true => account.answered(Meter::new(call, kind.unwrap_or_default())),
-                false => account.refused(),
+            match status.as_u16() {
+                200..=299 => account.answered(Meter::new(call, kind.unwrap_or_default())),
+                status if quota::is_of_a_gateway(status) => {}
+                _ => account.refused(),
             }
         }
         let name = provider.name();
@@ -199,11 +202,19 @@ impl Door {
         // A refusal may quote what it was sent, in a proxy's words or the provider's own.
         let (body, trouble) = match status.is_success() {
             true if call.is_metered() => {
-                (self.watched(Passing::new(body, account.take()), provider, &outgoing.model), None)
+                let (model, credential, headers) = (outgoing.model.clone(), credential.clone(), head.headers.clone());
+                let of = Answering { door: self.clone(), provider, model, credential, headers, sent };
+                (Body::new(Watched::new(Passing::new(body, account.take()), of)), None)
             }
             true => (Body::new(Passing::new(body, None)), None),
             false => {
-                let words = scrubbed(body, &credential).await;
+                let read = scrubbed(body, &credential).await;
+                if let Some(account) =
+                    account.as_mut().filter(|_| !quota::may_have_worked(status.as_u16(), read.as_deref()))
+                {
+                    account.refused();
+                }
+                let words = read.unwrap_or_else(|| UNREAD.to_owned());
                 let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
                 let in_a_row = self.0.broker.standings.in_a_row_with(&credential.fingerprint(), sent);
                 let (model, now) = (outgoing.model.as_str(), jiff::Timestamp::now());
@@ -216,7 +227,8 @@ impl Door {
                 }
                 // What asks to wait, or for another login, is no failure of the turn.
                 if call.is_metered() && trouble.is_none() {
-                    self.saw_failure(provider, &outgoing.model, status, &words);
+                    let failed = if quota::is_unknown_model(&refused) { Failed::NoModel } else { Failed::Open };
+                    self.saw_failure(provider, &outgoing.model, status, &words, failed);
                 }
                 (Body::from(words), trouble)
             }
@@ -233,8 +245,7 @@ impl Door {
     }
 
     /// Whether the provider takes the credential for something that costs nothing.
-    pub(super) async fn is_taken(&self, outgoing: &Outgoing, credential: &Credential) -> bool {
-        let provider = outgoing.route.provider;
+    pub(super) async fn is_taken(&self, provider: Provider, credential: &Credential) -> bool {
         // Nothing of the agent's is in it.
         let headers =
             std::iter::once((HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01")));
@@ -289,17 +300,21 @@ impl Door {
     }
 }
 
-/// The words of a refusal, as far as they are read, without the credential.
-async fn scrubbed(body: Incoming, credential: &Credential) -> String {
+/// What an agent is told in the place of words that cannot be read.
+const UNREAD: &str = r#"{"error":{"message":"the provider's words were too many, no text, or broke off"}}"#;
+
+/// The words of a refusal, as far as they are read, without the credential; packed ones could hide anything.
+async fn scrubbed(body: Incoming, credential: &Credential) -> Option<String> {
     let words = tokio::time::timeout(BODY, to_bytes(Body::new(body), REFUSAL_MAX)).await.ok().and_then(Result::ok);
-    // Packed words could hide anything.
-    let Some(words) = words.and_then(|words| String::from_utf8(words.into()).ok()) else {
-        return r#"{"error":{"message":"the provider's words were too many, no text, or broke off"}}"#.to_owned();
-    };
+    words.and_then(|words| String::from_utf8(words.into()).ok()).map(|words| scrub(&words, credential))
+}
+
+/// A provider's words without the credential.
+pub(super) fn scrub(words: &str, credential: &Credential) -> String {
     let values = credential.headers.iter().filter_map(|(_, value)| value.to_str().ok());
     let secrets = values.flat_map(|value| [value, value.strip_prefix("Bearer ").unwrap_or_default()]);
     let secrets = Secrets::new(secrets.map(str::to_owned));
-    secrets.redact(&words, REFUSAL_MAX)
+    secrets.redact(words, REFUSAL_MAX)
 }
 
 /// The headers that inference needs, within bounds.

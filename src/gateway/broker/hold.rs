@@ -1,21 +1,21 @@
 //! One request past a provider that asked to wait: held while that is short, else its run is told to end. Nothing is asked
 //! meanwhile, whatever the agent does: no retry of an agent reaches a provider that asked for none.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Response;
 use symphony_core::board::StopCause;
 use symphony_core::broker::quota::{self, Pause, Trouble};
-use symphony_core::broker::{Provider, Refusal};
+use symphony_core::broker::{IN_VAIN_MOST, Provider, Refusal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Door;
-use super::credential::Credential;
+use super::credential::{Credential, Fingerprint};
 use super::forward::{Answer, Outgoing};
-use super::in_vain::MOST;
 use super::standing::{Leave, Standings};
+use super::{Broker, Door};
 
 /// A request that is held; dropping it says that it no longer is.
 struct Held(watch::Sender<usize>);
@@ -38,14 +38,15 @@ impl Door {
     pub(super) async fn in_turn(&self, outgoing: Outgoing) -> Result<Response<Body>, Refusal> {
         let (provider, metered) = (outgoing.route.provider, outgoing.route.call.is_metered());
         let (standings, mut began) = (&self.0.broker.standings, Instant::now());
-        let (mut held, mut own) = (None, false);
+        let mut held = None;
         loop {
             let credential = self.credential(provider, metered).await?;
-            match standings.glance(&credential.fingerprint()) {
+            let of = credential.fingerprint();
+            match standings.glance(&of) {
                 Leave::Go(_) => {}
                 Leave::Never(said) => return Err(self.shut_out(provider, metered, said)),
                 Leave::Until(at, pause) if at.saturating_duration_since(began) > self.patience() => {
-                    return Err(self.sent_away(provider, metered, at, pause, own).await);
+                    return Err(self.sent_away(provider, metered, at, pause, of).await);
                 }
                 Leave::Until(at, _) => {
                     held.get_or_insert_with(|| Held::of(self));
@@ -80,7 +81,7 @@ impl Door {
                 }
                 Some(Some((wait, pause))) => {
                     standings.wait(&of, provider, sent, wait, pause).await;
-                    own = wait <= quota::LAST;
+                    self.was_refused(of, wait);
                     let said = || {
                         let (name, status, seconds) = (provider.name(), response.status().as_u16(), wait.as_secs_f64());
                         format!("{name} answered {status} to {}: nothing is asked for {seconds:.0} s", outgoing.model)
@@ -88,7 +89,7 @@ impl Door {
                     self.tell("model_limited", said);
                 }
                 // One request must not shut out all others by something that only it asks for.
-                Some(None) if standings.is_known_good(&of) && self.is_taken(&outgoing, &credential).await => {
+                Some(None) if standings.answers(&of).is_some() && self.is_taken(provider, &credential).await => {
                     let name = provider.name();
                     let said = format!("{name} refuses this request, though it takes {} for others", credential.source);
                     self.tell("model_refused", || said.clone());
@@ -100,12 +101,11 @@ impl Door {
                     return Err(self.shut_out(provider, metered, said));
                 }
                 None => {
-                    if metered && !response.status().is_server_error() {
-                        standings.answered(&of, sent).await;
-                    }
-                    if metered && response.status().is_success() {
-                        self.0.broker.in_vain.answered(&self.0.purse.payer.issue).await;
-                        standings.was_good(&of);
+                    // An answer that begins may yet break off with a wish to wait: what becomes of it is seen as it passes.
+                    match response.status() {
+                        status if !metered || status.is_server_error() => {}
+                        status if status.is_success() => standings.was_good(&of),
+                        _ => standings.answered(&of, sent).await,
                     }
                     return Ok(response);
                 }
@@ -128,7 +128,7 @@ impl Door {
         })
     }
 
-    fn shut_out(&self, provider: Provider, ends_run: bool, said: String) -> Refusal {
+    pub(super) fn shut_out(&self, provider: Provider, ends_run: bool, said: String) -> Refusal {
         self.tell("model_login", || said.clone());
         if ends_run {
             self.end_run(StopCause::ProviderLogin(provider));
@@ -136,22 +136,65 @@ impl Door {
         Refusal::new(401, said)
     }
 
-    /// `own`: this very request was refused, and not for long. An issue to which that happens again and again asks for what
-    /// is never answered: its agent hears of a failure then, which counts as one.
-    async fn sent_away(&self, provider: Provider, ends_run: bool, at: Instant, pause: Pause, own: bool) -> Refusal {
+    /// An issue whose own requests are refused again and again, while others are answered, asks for what is never answered:
+    /// its agent hears of a failure then, which counts as one.
+    async fn sent_away(
+        &self,
+        provider: Provider,
+        ends_run: bool,
+        at: Instant,
+        pause: Pause,
+        of: Fingerprint,
+    ) -> Refusal {
         let said = pause.words(provider, Standings::of_the_world(at));
-        let (in_vain, issue) = (&self.0.broker.in_vain, &self.0.purse.payer.issue);
-        if ends_run && pause == Pause::Asked && in_vain.is_enough(issue) {
-            let said = format!("{said}; it said so to {MOST} runs of this issue in a row and answered none: a failure");
+        if ends_run && pause == Pause::Asked && self.is_in_vain(of) {
+            let said = self.in_vain(&said);
             self.tell("model_limited", || said.clone());
             return Refusal::new(400, said);
         }
         self.tell("model_limited", || said.clone());
-        // Of several requests of one run, one ends it and counts.
-        if ends_run && self.end_run(StopCause::ProviderPaused(provider)) && own {
-            in_vain.sent_away(issue).await;
+        if ends_run {
+            self.pause_run(provider).await;
         }
         Refusal::new(429, said)
+    }
+
+    /// Whether the issue was sent away often enough with this credential, while others were answered.
+    pub(super) fn is_in_vain(&self, of: Fingerprint) -> bool {
+        let answers = self.0.broker.standings.answers(&of).unwrap_or_default();
+        self.0.broker.in_vain.is_enough(&self.0.purse.payer.issue, of, answers)
+    }
+
+    /// Says so behind what was said.
+    pub(super) fn in_vain(&self, said: &str) -> String {
+        format!("{said}; it said so to {IN_VAIN_MOST} runs of this issue in a row and answered others: a failure")
+    }
+
+    /// The run ends over its provider's wish to wait; it counts once, if a request of its own was refused for a short while.
+    /// That is so at once; what comes back is done when the journal has it.
+    pub(super) fn pause_run(&self, provider: Provider) -> impl Future<Output = ()> + use<> {
+        let first = self.end_run(StopCause::ProviderPaused(provider));
+        let own = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| first);
+        let Broker { in_vain, standings, .. } = &self.0.broker;
+        let counted = own.map(|of| {
+            let answers = standings.answers(&of).unwrap_or_default();
+            in_vain.sent_away(&self.0.purse.payer.issue, of, answers)
+        });
+        async move {
+            if let Some(counted) = counted {
+                counted.await;
+            }
+        }
+    }
+
+    /// A request of the run was refused for so long. A longer wait is no matter of one request.
+    pub(super) fn was_refused(&self, of: Fingerprint, wait: Duration) {
+        *self.0.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(of).filter(|_| wait <= quota::LAST);
+    }
+
+    /// One was answered.
+    pub(super) fn was_answered(&self) {
+        *self.0.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The run hears of it before its agent does, so what that makes of it is no failure. The first reason stands; whether
@@ -168,6 +211,6 @@ impl Door {
 }
 
 /// A provider's own words may quote the key.
-fn refused(provider: Provider, credential: &Credential) -> String {
+pub(super) fn refused(provider: Provider, credential: &Credential) -> String {
     format!("{} refuses {}: {}", provider.name(), credential.source, credential.source.remedy())
 }

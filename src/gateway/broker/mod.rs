@@ -18,6 +18,7 @@ mod standing;
 mod tests;
 mod unread;
 mod upstream;
+mod watched;
 mod witness;
 
 use std::collections::HashMap;
@@ -36,7 +37,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::in_vain::InVain;
+use self::credential::Fingerprint;
+use self::in_vain::Tries;
 pub use self::purse::Purse;
 use self::renewal::Renewals;
 use self::standing::{Leave, Standings};
@@ -72,7 +74,7 @@ pub struct Broker {
     /// What providers said last of each credential.
     standings: Arc<Standings>,
     /// Issues that are never answered.
-    in_vain: Arc<InVain>,
+    in_vain: Arc<Tries>,
     /// Logins that are renewed here, and the tokens that are known from it.
     renewals: Arc<Renewals>,
     learned: Learned,
@@ -98,7 +100,7 @@ impl Broker {
     pub fn recalled(environment: Environment, journal: &Journal, told: &Told) -> Self {
         Self {
             standings: Standings::recalled(journal, told),
-            in_vain: Arc::new(InVain::recalled(journal, &told.in_vain)),
+            in_vain: Arc::new(Tries::recalled(journal, &told.in_vain)),
             ..Self::new(environment)
         }
     }
@@ -120,6 +122,7 @@ impl Broker {
             offered: OnceLock::new(),
             held: watch::Sender::new(0),
             over: watch::Sender::new(None),
+            refused: Mutex::default(),
             told: Mutex::default(),
             witness: Witness::new(),
         })))
@@ -181,6 +184,8 @@ struct Shared {
     held: watch::Sender<usize>,
     /// Why the run is to end: its provider does not answer it.
     over: watch::Sender<Option<StopCause>>,
+    /// The credential with which a request of the run was refused for a short while, with no answer since.
+    refused: Mutex<Option<Fingerprint>>,
     /// When each kind of trouble was told last: a guest can make it as often as it likes.
     told: Mutex<HashMap<&'static str, Instant>>,
     witness: Witness,

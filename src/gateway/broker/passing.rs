@@ -63,6 +63,9 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
+        if self.meter.as_ref().is_some_and(Meter::is_refusal) {
+            self.refused();
+        }
         // Nobody worked: there is nothing to tell, and what was set aside comes free.
         let Some(ticket) = self.ticket.take().filter(Ticket::is_sent) else { return };
         let read = self.meter.take().map(Meter::finish).unwrap_or_default();
@@ -79,9 +82,25 @@ impl Passing {
         Self { inner, silence: Box::pin(tokio::time::sleep(SILENCE)), account }
     }
 
+    fn meter(&self) -> Option<&Meter> {
+        self.account.as_ref().and_then(|account| account.meter.as_ref())
+    }
+
     /// Whether the answer's own last word has passed.
     pub(super) fn is_whole(&self) -> bool {
-        self.account.as_ref().and_then(|account| account.meter.as_ref()).is_some_and(Meter::is_whole)
+        self.meter().is_some_and(Meter::is_whole)
+    }
+
+    /// The error that has passed as its last word.
+    pub(super) fn error(&self) -> Option<String> {
+        self.meter().and_then(Meter::error)
+    }
+
+    /// Nothing more comes.
+    pub(super) fn end(&mut self) {
+        if let Some(meter) = self.account.as_mut().and_then(|account| account.meter.as_mut()) {
+            meter.end();
+        }
     }
 }
 

@@ -2,12 +2,11 @@
 //! the remedy.
 
 use symphony_core::board::StopCause;
-use symphony_core::broker::{Most, Provider, Refusal, Route};
+use symphony_core::broker::{IN_VAIN_MOST, Most, Provider, Refusal, Route};
 use symphony_core::spend::{Denied, Wanted};
 
 use super::Door;
 use super::forward::Outgoing;
-use super::in_vain::MOST;
 use super::passing::Account;
 use crate::metering::{Metering, Ticket, Unmetered};
 use crate::run::line::Report;
@@ -91,14 +90,15 @@ impl Door {
     async fn crowded_out(&self, wanted: Wanted) -> Refusal {
         let said = "the rest of the budget is set aside for requests of other issues";
         let (in_vain, issue) = (&self.0.broker.in_vain, &wanted.issue);
-        if in_vain.is_enough(issue) {
-            let said =
-                format!("{said}; so it was for {MOST} runs of this issue in a row, and none was answered: a failure");
+        if in_vain.is_crowded_out_enough(issue) {
+            let said = format!(
+                "{said}; so it was for {IN_VAIN_MOST} runs of this issue in a row, and none was answered: a failure"
+            );
             return Refusal::new(400, said);
         }
         if self.end_run(StopCause::BudgetBusy) {
             self.0.purse.metering.crowd_out(wanted.clone());
-            in_vain.sent_away(issue).await;
+            in_vain.crowded_out(issue).await;
         }
         Refusal::new(503, format!("{said}; the run ends, and goes on when one of them has ended"))
     }

@@ -2,7 +2,7 @@
 //! good. The journal keeps it: a restart waits as long as this process would have. A credential that was refused is tried
 //! once more after a start, by one request alone, for its owner may have mended it at the provider.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,8 +46,8 @@ pub(super) struct Standings {
     key: [u8; 32],
     /// By that hash.
     all: Mutex<HashMap<Name, Entry>>,
-    /// Credentials that were good for an answer.
-    good: Mutex<HashSet<Fingerprint>>,
+    /// Credentials that were taken, and how often each was good for a whole answer.
+    good: Mutex<HashMap<Fingerprint, u64>>,
     /// Told when something may have become possible, or impossible.
     changed: watch::Sender<()>,
 }
@@ -241,15 +241,16 @@ impl Standings {
         self.lock().get(&self.name(of)).map_or(1, |entry| entry.standing.in_a_row_with(sent))
     }
 
-    /// The provider asks to wait.
-    pub(super) async fn wait(
+    /// The provider asks to wait. As for all that is said here, it counts at once; what comes back is done when the journal
+    /// has it.
+    pub(super) fn wait(
         self: &Arc<Self>,
         of: &Fingerprint,
         provider: Provider,
         sent: Tick,
         wait: Duration,
         pause: Pause,
-    ) {
+    ) -> impl Future<Output = ()> + use<> {
         let writes = self.change(of, provider, |entry| {
             entry.standing.refused(sent, self.now(), wait, pause);
             let (until, in_a_row) = entry.standing.wait();
@@ -258,45 +259,61 @@ impl Standings {
             is_kept.then(|| Said::Wait { until, pause: entry.standing.pause(), in_a_row })
         });
         self.tell_after(wait);
-        kept(writes).await;
+        kept(writes)
     }
 
     /// The provider does not take the credential.
-    pub(super) async fn refuse(&self, of: &Fingerprint, provider: Provider, said: String) {
+    pub(super) fn refuse(
+        &self,
+        of: &Fingerprint,
+        provider: Provider,
+        said: String,
+    ) -> impl Future<Output = ()> + use<> {
         let writes = self.change(of, provider, |entry| {
             entry.refused = Some(said);
             Some(Said::Refused)
         });
-        kept(writes).await;
+        kept(writes)
     }
 
     /// A request that was sent then was answered.
-    pub(super) async fn answered(&self, of: &Fingerprint, sent: Tick) {
-        let written = {
-            let (name, mut all) = (self.name(of), self.lock());
-            let Some(entry) = all.get_mut(&name) else { return };
-            entry.standing.answered(sent);
-            if entry.refused.is_some() || entry.standing != Standing::default() {
-                return;
-            }
-            let was_kept = all.remove(&name).is_some_and(|entry| entry.kept);
-            self.journal.as_ref().filter(|_| was_kept).map(|journal| journal.standing_over(name))
-        };
-        kept(written).await;
+    pub(super) fn answered(&self, of: &Fingerprint, sent: Tick) -> impl Future<Output = ()> + use<> {
+        kept(self.over(of, sent))
     }
 
-    /// It was good for an answer.
+    fn over(&self, of: &Fingerprint, sent: Tick) -> Option<Written<()>> {
+        let (name, mut all) = (self.name(of), self.lock());
+        let entry = all.get_mut(&name)?;
+        entry.standing.answered(sent);
+        if entry.refused.is_some() || entry.standing != Standing::default() {
+            return None;
+        }
+        let was_kept = all.remove(&name).is_some_and(|entry| entry.kept);
+        self.journal.as_ref().filter(|_| was_kept).map(|journal| journal.standing_over(name))
+    }
+
+    /// It was taken: an answer begins.
     pub(super) fn was_good(&self, of: &Fingerprint) {
+        self.good(of, 0);
+    }
+
+    /// It was good for a whole answer.
+    pub(super) fn was_answered(&self, of: &Fingerprint) {
+        self.good(of, 1);
+    }
+
+    fn good(&self, of: &Fingerprint, more: u64) {
         let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-        if good.len() >= REMEMBERED {
+        if good.len() >= REMEMBERED && !good.contains_key(of) {
             good.clear();
         }
-        good.insert(*of);
+        let answers = good.entry(*of).or_default();
+        *answers = answers.saturating_add(more);
     }
 
-    /// Whether it ever was, as far as is remembered.
-    pub(super) fn is_known_good(&self, of: &Fingerprint) -> bool {
-        self.good.lock().unwrap_or_else(PoisonError::into_inner).contains(of)
+    /// How often it was good for a whole answer, as far as is remembered; `None`: it never was taken.
+    pub(super) fn answers(&self, of: &Fingerprint) -> Option<u64> {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner).get(of).copied()
     }
 
     /// Told when something changed.

@@ -2,6 +2,8 @@
 
 mod credential;
 mod door;
+mod in_stream;
+mod in_vain;
 // A release build knows no server but the real ones, and no test asks those.
 #[cfg(debug_assertions)]
 mod renewal;

@@ -31,6 +31,7 @@ fn a_turn_that_ends_well_although_its_model_failed_is_a_failure_in_the_model_s_w
         ("ask broken; say 'unexpected status 500'", "anthropic answered 500 to broken: the oven is on fire"),
         ("ask unknown", "anthropic answered 404 to unknown: there is no such model"),
         ("ask cut", "the answer of anthropic to cut broke off"),
+        ("ask broken-late", "anthropic broke off its answer to broken-late with api_error: the oven went out"),
         ("ask cut-late", "the answer of anthropic to cut-late broke off"),
     ] {
         let (note, said) = parked(&format!("turn() {{ {turn}; }}"));
@@ -70,6 +71,37 @@ fn a_model_or_request_that_the_workflow_refuses_parks_its_issue_after_one_run_wi
         assert_eq!(std::fs::read_dir(project.dir().join(".symphony/runs")).expect("runs").count(), 1, "one run");
         assert_eq!(running.stop(), 0);
     }
+}
+
+/// Regression: a model that its provider does not know was tried five times, each time with the same answer.
+#[test]
+fn a_model_that_its_provider_does_not_know_parks_its_issue_after_one_run_with_the_remedy() {
+    let server = Server::start();
+    let project = project("turn() { ask no-such-model; }", &server, "");
+    let running = start(&project);
+    let note = project.parked_note("A-1");
+    assert!(
+        note.contains("its agent cannot work here: its provider knows no such model: anthropic answered 404"),
+        "{note}"
+    );
+    assert!(note.contains("model: no-such-model; set `acp.model` in WORKFLOW.md"), "{note}");
+    assert_eq!(std::fs::read_dir(project.dir().join(".symphony/runs")).expect("runs").count(), 1, "one run");
+    assert_eq!(running.stop(), 0);
+}
+
+/// Regression: a title for which there is no price parked the issue beside a main request that was still under way.
+#[test]
+fn what_the_workflow_refuses_beside_a_request_that_still_runs_is_a_failure_and_tried_again() {
+    let server = Server::start();
+    let priced = "prices:\n  slow: {input: 3, output: 15}\nbudget:\n  usd: 5\n  failures_in_a_row: 2\n";
+    // The agent gives its turn up over the refusal, while its main request runs.
+    let project = project("turn() { (ask slow) & sleep 1; ask stream; }", &server, priced);
+    let running = start(&project);
+    let note = project.parked_note("A-1");
+    assert!(note.contains("turn_failed: ") && note.contains("`stream` has no price"), "{note}");
+    assert!(!note.contains("cannot work here"), "{note}");
+    assert_eq!(std::fs::read_dir(project.dir().join(".symphony/runs")).expect("runs").count(), 2);
+    assert_eq!(running.stop(), 0);
 }
 
 #[test]

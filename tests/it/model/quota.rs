@@ -186,28 +186,85 @@ fn a_refused_login_is_tried_once_after_a_start_whoever_waits_for_it() {
     assert_eq!(running.stop(), 0);
 }
 
+/// Regression: such an answer counted as cut: all that was set aside was charged for it, again and again, and its issue was
+/// parked within seconds.
+#[test]
+fn an_error_within_a_stream_pauses_its_provider_as_its_status_would_and_costs_what_was_told() {
+    let server = Server::start();
+    server.break_off("/messages", "overloaded_error");
+    // One that asks again at once, and one that ends its turn as if all were well.
+    let scenario = r#"sessions=resume
+    turn() {
+        case $prompt in
+        *A-1*) for _ in 1 2 3 4 5; do ask stream; [[ $answer == *message_stop* ]] && break; done ;;
+        *) ask stream ;;
+        esac
+        if [[ $answer == *message_stop* ]]; then note asked; done_; fi
+    }"#;
+    let more = "  hold_ms: 500\nbudget:\n  failures_in_a_row: 1\n  no_progress: 1\n";
+    let project = project(scenario, &server, more);
+    project.issue("Todo", "A-1", "Ask.");
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &BOTH));
+    let state =
+        running.until_state("the issue to wait", |state| idle(state, "A-1")["reason_code"] == "provider-paused");
+    assert_eq!(state["spend"]["ever"]["requests"], 1, "{state}");
+    assert_eq!(state["spend"]["ever"]["total_tokens"], 211, "what was told, and no more: {state}");
+    let log = running.log();
+    assert!(log.contains("anthropic broke off its answer to stream with overloaded_error: it is broken off"), "{log}");
+    project.issue("Todo", "B-2", "Ask.");
+    running.until_state("both to have been sent away", |_| server.asked().len() >= 3);
+    server.lift();
+    for name in ["A-1", "B-2"] {
+        assert!(noted(&notes(&project, name), "asked").contains("message_stop"));
+    }
+    assert!(!project.dir().join("issues/Parked").exists(), "nobody was parked: {}", running.log());
+    assert!(!running.log().contains("agent-error"), "{}", running.log());
+    assert_eq!(number(&project, "SELECT coalesce(sum(assumed), 0) FROM spend"), 0);
+    assert_eq!(running.stop(), 0);
+}
+
+/// Each login has a limit of its own: with one alone, the waits would grow to minutes.
+struct Logins {
+    home: std::path::PathBuf,
+    last: std::cell::Cell<i64>,
+}
+
+impl Logins {
+    fn new(project: &Project) -> Self {
+        let logins = Self { home: project.beside("home"), last: std::cell::Cell::new(-1) };
+        logins.one_for(0);
+        logins
+    }
+
+    /// A new one whenever this changes.
+    fn one_for(&self, number: i64) {
+        if self.last.replace(number) != number {
+            log_in(&self.home, &format!("planted-login-{number}"), FAR);
+        }
+    }
+}
+
 /// Regression: an issue that is never answered went round for ever when its process ended now and then.
 #[test]
-fn how_often_an_issue_was_sent_away_is_counted_over_a_kill() {
+fn how_often_an_issue_was_sent_away_while_others_were_answered_is_counted_over_a_kill() {
     let server = Server::start();
-    server.limit("/messages", 429, "retry-after: 1\r\n", usize::MAX);
-    let project = project(
-        r#"turn() { ask stream; [[ $answer == *"HTTP/1.1 400"* ]] && exit 1; sleep 60; }"#,
-        &server,
-        "  hold_ms: 0\n",
-    );
-    project.issue("Todo", "A-1", "Ask.");
+    server.limit_model("stream", 429, "retry-after: 1\r\n");
+    // Another issue is answered with each login before this one asks.
+    let scenario = r#"turn() {
+        case $prompt in
+        *B-2*) while :; do ask json; [[ $answer == *"HTTP/1.1 200"* ]] || return; sleep 0.1; done ;;
+        esac
+        sleep 0.7; ask stream; [[ $answer == *"HTTP/1.1 400"* ]] && exit 1; :
+    }"#;
+    let project = project(scenario, &server, "  hold_ms: 0\n");
+    ["A-1", "B-2"].iter().for_each(|name| project.issue("Todo", name, "Ask."));
     let start = || project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &[]));
-    let logged_in = std::cell::Cell::new(0);
+    let logins = Logins::new(&project);
     let times = || {
         let times = number(&project, "SELECT coalesce(max(times), 0) FROM in_vain");
-        // Each login has a limit of its own: with one alone, the waits would grow to minutes.
-        if logged_in.replace(times) != times {
-            log_in(&project.beside("home"), &format!("planted-login-{times}"), FAR);
-        }
+        logins.one_for(times);
         times
     };
-    log_in(&project.beside("home"), "planted-login-0", FAR);
     let mut running = start();
     until("it was sent away four times", || times() >= 4);
     running.signal(Signal::KILL);
@@ -216,8 +273,32 @@ fn how_often_an_issue_was_sent_away_is_counted_over_a_kill() {
     let failures = || number(&project, "SELECT coalesce(max(failures_in_a_row), 0) FROM counters");
     until("its agent is told of a failure", || times() > 0 && failures() > 0);
     assert_eq!(times(), 10);
-    // One more may have been under way when the process was killed.
-    let asked = server.asked().len();
-    assert!((11..=12).contains(&asked), "{asked} requests");
+    let asked = server.asked().iter().filter(|asked| asked.body["model"] == "stream").count();
+    assert!(asked >= 11, "{asked} requests");
+    assert_eq!(running.stop(), 0);
+}
+
+/// Regression: two hours of an overloaded provider cost an issue its first failures, and three had it parked.
+#[test]
+fn an_outage_in_which_nobody_is_answered_is_counted_against_no_issue() {
+    let server = Server::start();
+    server.limit("/messages", 529, "retry-after: 1\r\n", usize::MAX);
+    let scenario = r#"turn() {
+        ask stream; [[ $answer == *"HTTP/1.1 400"* ]] && exit 1
+        if [[ $answer == *"HTTP/1.1 200"* ]]; then note asked; done_; fi
+    }"#;
+    let project = project(scenario, &server, "  hold_ms: 0\n");
+    project.issue("Todo", "A-1", "Ask.");
+    let logins = Logins::new(&project);
+    let running = project.start_command(command(&project, &["WORKFLOW.md", "--port", "0"], &[]));
+    until("it was sent away fourteen times", || {
+        let asked = server.asked().len();
+        logins.one_for(i64::try_from(asked).expect("few"));
+        asked >= 14
+    });
+    assert_eq!(number(&project, "SELECT count(*) FROM in_vain"), 0);
+    assert_eq!(number(&project, "SELECT coalesce(max(failures_in_a_row), 0) FROM counters"), 0);
+    server.lift();
+    assert!(noted(&notes(&project, "A-1"), "asked").contains("HTTP/1.1 200"));
     assert_eq!(running.stop(), 0);
 }

@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     Drip,
     /// Half of it comes; then the connection ends.
     Cut,
+    /// It begins well, and ends with an error of this kind.
+    Broken(&'static str),
 }
 
 struct Spoilt {
@@ -98,6 +100,16 @@ impl Server {
     /// Refuses this many requests whose path holds `path`, with these headers; each ends with a line break.
     pub(crate) fn limit(&self, path: &'static str, status: u16, headers: &'static str, times: usize) {
         self.fail(Fault::Refusal(status, headers), times, move |asked| asked.head.contains(path));
+    }
+
+    /// The same for those to a model.
+    pub(crate) fn limit_model(&self, model: &'static str, status: u16, headers: &'static str) {
+        self.fail(Fault::Refusal(status, headers), usize::MAX, move |asked| asked.body["model"] == model);
+    }
+
+    /// Ends the answers to all requests whose path holds `path` with an error of this kind.
+    pub(crate) fn break_off(&self, path: &'static str, kind: &'static str) {
+        self.fail(Fault::Broken(kind), usize::MAX, move |asked| asked.head.contains(path));
     }
 
     /// Spoils the answers to this many requests of an agent at work; those for a title are not.
@@ -165,6 +177,14 @@ impl Server {
                 }
                 return Some(());
             }
+            Some(Fault::Broken(kind)) => {
+                let error = json!({"error": {"type": kind, "message": "it is broken off"}});
+                return send(format!(
+                    "{STREAM}{}{}0\r\n\r\n",
+                    event("message_start", &begun()),
+                    event("error", &error)
+                ));
+            }
             Some(Fault::Cut) => {
                 let said = said();
                 out.write_all(&said.as_bytes()[..said.len() / 2]).ok()?;
@@ -215,6 +235,14 @@ impl Server {
                 send(whole(529, "retry-after: 9\r\n", &json!({"type": "error", "error": {"type": "overloaded_error"}})))
             }
             "broken" => send(whole(500, "", &json!({"type": "error", "error": {"message": "the oven is\non fire"}}))),
+            "no-such-model" => {
+                let error = json!({"type": "not_found_error", "message": "model: no-such-model"});
+                send(whole(404, "", &json!({"type": "error", "error": error})))
+            }
+            "broken-late" => {
+                let error = json!({"error": {"type": "api_error", "message": "the oven went out"}});
+                send(format!("{STREAM}{}{}0\r\n\r\n", event("message_start", &begun()), event("error", &error)))
+            }
             "unknown" => send(whole(404, "", &json!({"error": {"message": "there is no such model"}}))),
             "moved" => send(whole(307, "location: http://127.0.0.1:1/\r\n", &json!({}))),
             "json" => {

@@ -209,3 +209,79 @@ fn after_a_wait_requests_go_one_at_a_time_until_one_is_answered() {
     standing.answered(Tick(3200));
     assert_eq!(standing.leave(Tick(3201)), Leave::Go);
 }
+
+/// Regression: Anthropic's account without credit was a bad request, asked again five times, and the issue parked.
+#[test]
+fn an_account_without_credit_is_empty_whatever_status_says_so_and_nobody_can_forge_it() {
+    let anthropic = |message: &str| {
+        format!(r#"{{"type":"error","error":{{"type":"invalid_request_error","message":"{message}"}}}}"#)
+    };
+    const CREDIT: &str = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing.";
+    const DISABLED: &str = "This organization has been disabled.";
+    let empty = Some(Trouble::Empty(PAID_OUT));
+    assert_eq!(read(400, &[], &anthropic(CREDIT), 1), empty);
+    assert_eq!(read(400, &[], &anthropic(DISABLED), 1), Some(Trouble::Login));
+    for words in [CREDIT, DISABLED] {
+        let echoed = anthropic(&format!("messages.0.type: Input tag '{words}' found using 'type' does not match"));
+        assert_eq!(read(400, &[], &echoed, 1), None, "{echoed}");
+        let refused = Refused { status: 400, header: &|_| None, words: &anthropic(words), model: words, in_a_row: 1 };
+        assert_eq!(trouble(&refused, now()), None, "its name is the agent's own");
+        assert_eq!(read(404, &[], &anthropic(words), 1), None);
+    }
+    assert_eq!(read(400, &[], r#"{"error":{"code":"billing_hard_limit_reached"}}"#, 1), empty);
+    assert_eq!(read(429, &[], r#"{"error":{"code":"billing_not_active"}}"#, 1), empty);
+    assert_eq!(read(400, &[], r#"{"error":{"code":"access_terminated"}}"#, 1), Some(Trouble::Login));
+    assert_eq!(read(403, &[], &google(403, "PERMISSION_DENIED", "x", &info("BILLING_DISABLED")), 1), empty);
+    let depleted = google(429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted.", "");
+    assert_eq!(read(429, &[], &depleted, 1), empty);
+}
+
+/// Regression: within a stream such an error was none of these.
+#[test]
+fn an_error_within_a_stream_means_what_its_kind_means_as_a_status() {
+    for (words, as_status) in [
+        (r#"{"error":{"type":"overloaded_error"}}"#, 529),
+        (r#"{"error":{"type":"rate_limit_error"}}"#, 429),
+        (r#"{"error":{"type":"api_error"}}"#, 500),
+        (r#"{"error":{"type":"authentication_error"}}"#, 401),
+        (r#"{"error":{"type":"invalid_request_error","code":"rate_limit_exceeded"}}"#, 429),
+        (r#"{"error":{"type":"invalid_request_error","code":null}}"#, 400),
+        (r#"{"error":{"code":"server_error"}}"#, 500),
+        (r#"{"error":{"code":"insufficient_quota"}}"#, 402),
+        (r#"{"error":{"code":503,"status":"UNAVAILABLE"}}"#, 503),
+        (r#"{"error":{"code":429,"message":"of a proxy"}}"#, 429),
+        (r#"{"error":{"code":200}}"#, 500),
+        (r#"{"error":{}}"#, 500),
+        ("", 500),
+    ] {
+        assert_eq!(status(words), as_status, "{words}");
+    }
+    let slow = r#"{"error":{"code":"rate_limit_exceeded","message":"Limit 30000, Used 29000. Please try again in 11.054s. Visit"}}"#;
+    waits(status(slow), &[], slow, 11.054);
+    let refused = Refused { status: 429, header: &|_| None, words: slow, model: "Try again in", in_a_row: 1 };
+    assert_eq!(trouble(&refused, now()), Some(Trouble::Wait(FIRST)), "its name is the agent's own");
+}
+
+#[test]
+fn that_there_is_no_such_model_is_told_from_a_path_that_is_not_there() {
+    let is = |status, words: &str| {
+        is_unknown_model(&Refused { status, header: &|_| None, words, model: "big-9", in_a_row: 1 })
+    };
+    assert!(is(404, r#"{"error":{"type":"invalid_request_error","code":"model_not_found","message":"x"}}"#));
+    assert!(is(404, r#"{"type":"error","error":{"type":"not_found_error","message":"model: big-9"}}"#));
+    assert!(is(404, &google(404, "NOT_FOUND", "models/big-9 is not found for API version v1beta", "")));
+    assert!(!is(404, r#"{"type":"error","error":{"type":"not_found_error","message":"Not Found"}}"#));
+    assert!(!is(404, r#"{"error":{"message":"there is no model big-9"}}"#));
+    assert!(!is(404, "<html>") && !is(403, r#"{"error":{"code":"model_not_found"}}"#));
+}
+
+#[test]
+fn only_what_a_gateway_says_in_the_place_of_an_answer_leaves_open_whether_the_model_worked() {
+    for status in [502, 504, 520, 524] {
+        assert!(may_have_worked(status, Some("<html>Bad gateway</html>")) && may_have_worked(status, None), "{status}");
+        assert!(!may_have_worked(status, Some(r#"{"error":{"message":"no server"}}"#)), "{status}");
+    }
+    for status in [400, 429, 500, 503, 521, 522, 523, 529] {
+        assert!(!may_have_worked(status, Some("<html>")) && !may_have_worked(status, None), "{status}");
+    }
+}

@@ -121,6 +121,119 @@ fn an_answer_of_google_s_is_whole_when_it_says_why_it_ends_and_its_last_record_c
     assert_eq!((read.whole, read.usage), (true, Some(usage)));
 }
 
+/// The error of a stream, its reading, and whether its provider did nothing for it.
+fn broken(call: Call, events: &[&str]) -> (Option<Value>, Reading, bool) {
+    let mut meter = Meter::new(call, "text/event-stream");
+    events.iter().for_each(|event| meter.feed(format!("data: {event}\n\n").as_bytes()));
+    assert!(meter.error().is_none() || !meter.is_whole(), "{events:?}");
+    let error = meter.error().map(|error| serde_json::from_str(&error).expect("JSON"));
+    let is_refusal = meter.is_refusal();
+    (error, meter.finish(), is_refusal)
+}
+
+/// Regression: an error within a stream was a cut answer, charged all that was set aside, its words lost.
+#[test]
+fn an_error_that_ends_a_stream_is_read_in_every_provider_s_form() {
+    let begun = r#"{"type":"message_start","message":{"model":"b","usage":{"input_tokens":7,"output_tokens":1}}}"#;
+    let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
+    let created = r#"{"type":"response.created","response":{"model":"g","usage":null,"error":null}}"#;
+    let failed = r#"{"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded","message":"slow"},"usage":null}}"#;
+    for (call, events, kind, code) in [
+        (Call::Messages, vec![begun, overloaded], "type", "overloaded_error"),
+        (Call::Responses, vec![created, failed], "code", "rate_limit_exceeded"),
+        (
+            Call::Responses,
+            vec![r#"{"type":"error","code":"server_error","message":"x","param":null}"#],
+            "code",
+            "server_error",
+        ),
+        (
+            Call::Responses,
+            vec![r#"{"type":"error","error":{"type":"usage_limit_reached"}}"#],
+            "type",
+            "usage_limit_reached",
+        ),
+        (Call::ChatCompletions, vec![r#"{"error":{"code":"slow_down"}}"#, "[DONE]"], "code", "slow_down"),
+        (Call::ChatCompletions, vec![r#"{"object":"error","error":"it is broken"}"#], "message", "it is broken"),
+        (Call::GenerateContent, vec![r#"{"error":{"code":503,"status":"UNAVAILABLE"}}"#], "status", "UNAVAILABLE"),
+    ] {
+        let (error, ..) = broken(call, &events);
+        let error = error.unwrap_or_else(|| panic!("{events:?}"));
+        assert_eq!(error.pointer(&format!("/error/{kind}")).and_then(Value::as_str), Some(code), "{error}");
+    }
+    let (error, ..) = broken(Call::Responses, &[r#"{"type":"response.failed"}"#]);
+    assert_eq!(error, Some(serde_json::json!({"error": {}})), "one without words is one, too");
+    // One that nothing closes before the connection ends.
+    let mut meter = Meter::new(Call::Messages, "text/event-stream");
+    meter.feed(format!("data: {overloaded}").as_bytes());
+    assert_eq!(meter.error(), None);
+    meter.end();
+    assert!(meter.error().is_some());
+    let mut one = Meter::new(Call::ChatCompletions, "application/json");
+    one.feed(br#"{"error":{"code":429}}"#);
+    assert!(one.error().is_some() && !one.is_whole());
+    one.end();
+    assert!(one.is_refusal());
+    let mut good = Meter::new(Call::ChatCompletions, "application/json");
+    good.feed(br#"{"error":null,"usage":{"prompt_tokens":3}}"#);
+    good.end();
+    assert!(good.error().is_none() && good.is_whole(), "the end of a good one changes nothing");
+    assert_eq!(good.finish().usage, Some(Usage { input: 3, ..Usage::default() }));
+}
+
+#[test]
+fn what_a_model_writes_of_an_error_is_none() {
+    let inside = r#"{"type":"error","error":{"type":"overloaded_error"}}"#;
+    let text = Value::from(format!("{inside}\n\ndata: {inside}\n\n")).to_string();
+    for (call, event) in [
+        (
+            Call::Messages,
+            format!(r#"{{"type":"content_block_delta","delta":{{"type":"error","error":{inside},"text":{text}}}}}"#),
+        ),
+        (Call::Messages, format!(r#"{{"type":"message_delta","error":{inside}}}"#)),
+        (Call::Responses, format!(r#"{{"type":"response.output_text.delta","delta":{text},"error":{inside}}}"#)),
+        (
+            Call::Responses,
+            format!(r#"{{"type":"response.completed","response":{{"output":[{inside}],"error":null}}}}"#),
+        ),
+        (
+            Call::ChatCompletions,
+            format!(r#"{{"choices":[{{"delta":{{"content":{text},"error":{inside}}}}}],"error":null}}"#),
+        ),
+        (
+            Call::GenerateContent,
+            format!(r#"{{"candidates":[{{"content":{{"parts":[{inside},{{"text":{text}}}]}}}}]}}"#),
+        ),
+    ] {
+        assert_eq!(broken(call, &[&event]).0, None, "{event}");
+    }
+    let stop = r#"{"type":"message_stop"}"#;
+    let (error, reading, _) = broken(Call::Messages, &[stop, inside]);
+    assert!(error.is_none() && reading.whole, "what stands behind its last word is no part of it");
+}
+
+#[test]
+fn an_answer_that_an_error_broke_off_used_what_was_told_and_written_and_no_more() {
+    let begun = r#"{"type":"message_start","message":{"model":"b","usage":{"input_tokens":7,"output_tokens":1}}}"#;
+    let delta = r#"{"type":"content_block_delta","delta":{"text":"a"}}"#;
+    let error = r#"{"type":"error","error":{"type":"api_error"}}"#;
+    let (_, reading, is_refusal) = broken(Call::Messages, &[begun, delta, delta, delta, error]);
+    let usage = Some(Usage { input: 7, output: 3, ..Usage::default() });
+    assert_eq!((reading.whole, reading.usage, is_refusal), (true, usage, false));
+    let cut = broken(Call::Messages, &[begun, delta, delta, delta]).1;
+    assert!(!cut.whole, "one that is really cut used more than it says");
+    let failed = r#"{"type":"response.failed","response":{"error":{"code":"server_error"}}}"#;
+    let created = r#"{"type":"response.created","response":{"model":"g"}}"#;
+    assert!(broken(Call::Responses, &[created, failed]).2, "its provider did nothing");
+    let wrote = r#"{"type":"response.output_text.delta","delta":"a"}"#;
+    let (_, reading, is_refusal) = broken(Call::Responses, &[created, wrote, failed]);
+    assert!(!reading.whole && !is_refusal, "it wrote, and says of no use: as good as cut");
+    let told =
+        r#"{"type":"response.failed","response":{"error":{"code":"x"},"usage":{"input_tokens":5,"output_tokens":2}}}"#;
+    let (_, reading, _) = broken(Call::Responses, &[created, wrote, told]);
+    assert_eq!((reading.whole, reading.usage), (true, Some(Usage { input: 5, output: 2, ..Usage::default() })));
+}
+
 #[test]
 fn the_steps_of_an_answer_that_was_shortened_first_are_summed() {
     let text = r#"{"model":"big","usage":{"input_tokens":23,"output_tokens":10,"cache_read_input_tokens":5,"iterations":[{"type":"compaction","input_tokens":180,"output_tokens":35},{"type":"message","input_tokens":23,"output_tokens":10}]}}"#;
@@ -196,6 +309,9 @@ fn anything() -> impl Strategy<Value = Vec<u8>> {
         "\"candidates\":[{\"finishReason\":\"STOP\"}]",
         "\"usageMetadata\":{\"promptTokenCount\":3}",
         "\"promptFeedback\":{",
+        "\"error\":{",
+        "\"code\":",
+        "\"error\"",
     ]);
     let piece = prop_oneof![
         40 => pieces.prop_map(|piece| piece.as_bytes().to_vec()),
@@ -208,8 +324,10 @@ fn anything() -> impl Strategy<Value = Vec<u8>> {
 
 /// Any JSON; names of ours stand where they mean nothing, too.
 fn json() -> impl Strategy<Value = Value> {
-    let text =
-        || prop_oneof!["[a-z\\\\\"{}:,\n\u{e9}]{0,12}", "(usage|model|type|message)"].prop_map(|text: String| text);
+    let text = || {
+        prop_oneof!["[a-z\\\\\"{}:,\n\u{e9}]{0,12}", "(usage|model|type|message|error|code)"]
+            .prop_map(|text: String| text)
+    };
     let leaf = prop_oneof![Just(Value::Null), any::<i64>().prop_map(Value::from), text().prop_map(Value::from)];
     leaf.prop_recursive(4, 24, 4, move |inner| {
         prop_oneof![
