@@ -26,6 +26,11 @@ ask() {
     local host=127.0.0.1:8485 answer
     http POST /anthropic/v1/messages '{"model":"json","max_tokens":9,"messages":[]}' "x-api-key: $ANTHROPIC_AUTH_TOKEN"
 }
+# The same of another provider, which then counts as one that answers somebody.
+ask_there() {
+    local host=127.0.0.1:8485 answer
+    http POST /openai/v1/responses '{"model":"json","input":"hi"}' "Authorization: Bearer $ANTHROPIC_AUTH_TOKEN"
+}
 # The same of a provider that asks the first one to wait for longer than a request is held.
 ask_other() {
     local host=127.0.0.1:8485
@@ -47,6 +52,7 @@ turn() {
         if [ -e answer.txt ]; then finish; else call request_human_steering '{"question":"Which colour?"}'; fi ;;
     W-1/*) call request_human_steering '{"question":"Is it wanted?"}' ;;
     T-1/Todo)
+        ask_there
         ask_other
         # Its run ends over that.
         [[ $answer == *"HTTP/1.1 200"* ]] || { sleep 60; return; }
