@@ -70,7 +70,9 @@ impl Replay {
             method: Option<Cow<'a, str>>,
         }
         let is_update = || {
-            serde_json::from_slice::<Head<'_>>(line)
+            // Trimmed as it is when it is news.
+            let line = std::str::from_utf8(line).unwrap_or_default().trim();
+            serde_json::from_str::<Head<'_>>(line)
                 .is_ok_and(|head| head.method.is_some_and(|method| method == "session/update"))
         };
         let takes = self.running.load(Ordering::SeqCst) && is_update();

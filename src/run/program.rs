@@ -34,7 +34,8 @@ done"#;
 const FURNISH: &str = r#"umask 077
 while [ $# -gt 1 ]; do
     if [ ! -e "$1" ] || { [ -e "$1.symphony" ] && [ "$(cat "$1")" = "$(cat "$1.symphony")" ]; }; then
-        mkdir -p "${1%/*}" && printf %s "$2" >"$1" && printf %s "$2" >"$1.symphony" || exit
+        # Both or neither: a file without its copy is somebody else's for good.
+        mkdir -p "${1%/*}" && rm -f "$1" && printf %s "$2" >"$1.symphony" && printf %s "$2" >"$1.new" && mv "$1.new" "$1" || exit
     fi
     shift 2
 done"#;

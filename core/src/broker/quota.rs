@@ -297,7 +297,13 @@ fn asked(refused: &Refused<'_>, words: &Value, now: Timestamp) -> Option<Duratio
 fn said_in_words(refused: &Refused<'_>, message: &str) -> Option<Duration> {
     const AGAIN: &str = "try again in ";
     let (_, after) = message.split_once(AGAIN).filter(|_| !refused.model.to_lowercase().contains(AGAIN.trim_end()))?;
-    spoken(after.split_whitespace().next()?.trim_end_matches(['.', ',']))
+    let mut words = after.split_whitespace().map(|word| word.trim_end_matches(['.', ',']));
+    let (number, unit) = (words.next()?, words.next().unwrap_or_default());
+    let unit = ["second", "minute", "hour", "day"].into_iter().find(|known| unit.starts_with(known));
+    match unit.filter(|_| number.bytes().all(|byte| byte.is_ascii_digit())) {
+        Some(unit) => spoken(&format!("{number}{}", &unit[..1])),
+        None => spoken(number),
+    }
 }
 
 /// Seconds, or the date of HTTP.

@@ -6,6 +6,8 @@ use crate::time::Tick;
 
 /// So many failures in a row, with no answer after them, say that the model is what fails.
 const IN_A_ROW: u32 = 3;
+/// So long nothing but what no wait mends is enough.
+const BARRED_MS: u64 = 3000;
 /// Characters of a model's own words.
 const WORDS_MAX: usize = 240;
 
@@ -85,6 +87,8 @@ impl Seen {
         let (count, first) = row.map_or((0, at), |row| (row.count, row.first));
         let failed = if row.is_some_and(|row| row.failed == Failed::Open) { Failed::Open } else { failed };
         self.row = Some(Row { count: count.saturating_add(1), first, last: at, words, failed });
+        // It is the newer word: what failed is no wait.
+        self.paused = None;
     }
 
     /// An answer was broken off because its provider wants us to wait: that is no failure, and no answer.
@@ -138,7 +142,9 @@ impl Seen {
     /// Why it is no use to wait any longer: nothing but failures, for longer than everything may stand still, or none that
     /// a wait could mend. A model that fails is no movement, however often it is asked. 0 is no limit.
     pub fn hopeless(&self, limit_ms: u64) -> Option<String> {
-        if let Some(words) = self.barred().filter(|_| self.failed >= IN_A_ROW) {
+        // Small requests beside the work come first with some agents.
+        let lasted = |row: &Row| row.count >= IN_A_ROW && row.last.since(row.first) >= BARRED_MS;
+        if let Some(words) = self.barred().filter(|_| self.row.as_ref().is_some_and(lasted)) {
             return Some(words);
         }
         let row = self.row.as_ref().filter(|row| limit_ms > 0 && row.count >= IN_A_ROW)?;
@@ -229,15 +235,15 @@ mod tests {
         const WHY: &str = "the workflow refused whatever its model was asked: m has no price";
         let mut seen = Seen::default();
         assert_eq!(seen.barred(), None);
-        for at in [0, 1, 2] {
-            assert_eq!(seen.hopeless(1000), None, "an agent may ask for something else");
+        for at in [0, 1, 3000] {
+            assert_eq!(seen.hopeless(100_000), None, "an agent may ask for something else");
             refused(&mut seen, at, "m has no price", Failed::ByWorkflow);
             assert_eq!(seen.barred().as_deref(), Some(WHY));
         }
-        assert_eq!(seen.hopeless(1000).as_deref(), Some(WHY), "at once");
+        assert_eq!(seen.hopeless(100_000).as_deref(), Some(WHY), "long before all that stands still");
         let mut other = seen.clone();
-        refused(&mut other, 3, "p answered 500", Failed::Open);
-        assert_eq!((other.barred(), other.hopeless(1000)), (None, None), "that may mend itself");
+        refused(&mut other, 3001, "p answered 500", Failed::Open);
+        assert_eq!((other.barred(), other.hopeless(100_000)), (None, None), "that may mend itself");
         refused(&mut other, 4, "m has no price", Failed::ByWorkflow);
         assert_eq!(other.barred(), None, "and still may");
         seen.asked();
@@ -258,8 +264,8 @@ mod tests {
         let mut broke = seen.clone();
         broke.failed(Tick(9), "the answer broke off".into(), Failed::Open);
         assert_eq!((broke.barred(), broke.hopeless(1000)), (None, None));
-        seen.failed(Tick(9), "m has no price".into(), Failed::ByWorkflow);
-        assert!(seen.barred().is_some() && seen.hopeless(1000).is_some(), "all of them are over");
+        seen.failed(Tick(9000), "m has no price".into(), Failed::ByWorkflow);
+        assert!(seen.barred().is_some() && seen.hopeless(100_000).is_some(), "all of them are over");
     }
 
     /// Regression: a mistyped model was tried five times, each time with the same answer.
@@ -280,6 +286,10 @@ mod tests {
         seen.asked();
         assert_eq!(seen.waits_for(), Some(Provider::OpenAi));
         seen.answered();
+        assert_eq!(seen.waits_for(), None);
+        // Regression: a failure after a wait ended the run as if it still had to wait, and cost nothing.
+        seen.paused(Provider::OpenAi);
+        refused(&mut seen, 1, "p answered 500", Failed::Open);
         assert_eq!(seen.waits_for(), None);
     }
 

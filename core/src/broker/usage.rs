@@ -70,6 +70,9 @@ pub struct Meter {
     reading: Reading,
     /// What its provider broke it off with.
     error: Option<Value>,
+    /// Whether a model of Google's said why it writes no more. Another answer of several may go on, so only the end of all is
+    /// the end.
+    ended: bool,
     /// Parts of what the model wrote; each is a token at least.
     parts: u64,
 }
@@ -101,6 +104,7 @@ impl Meter {
             text: Pluck::default(),
             reading: Reading::default(),
             error: None,
+            ended: false,
             parts: 0,
         }
     }
@@ -147,7 +151,7 @@ impl Meter {
         if self.is_stream || self.broke_off().is_some() {
             let whole = self.reading.whole;
             self.event();
-            self.reading.whole = whole;
+            self.reading.whole = whole || (self.ended && self.error.is_none());
         }
     }
 
@@ -236,7 +240,7 @@ impl Meter {
             // Google has no last event: its model says why it wrote no more, or why it wrote nothing.
             let reasons = [Wanted::FinishReason, Wanted::BlockReason].into_iter().filter_map(|why| self.text.word(why));
             let ended = reasons.into_iter().any(|why| !why.ends_with("_UNSPECIFIED"));
-            self.reading.whole |= ended && self.call == Call::GenerateContent;
+            self.ended |= ended && self.call == Call::GenerateContent;
         }
         for model in [Wanted::ModelVersion, Wanted::Model, Wanted::MessageModel, Wanted::ResponseModel] {
             if let Some(model) = self.text.word(model) {
@@ -290,6 +294,13 @@ impl Meter {
     /// A record replaces what an earlier one of the same answer said: they count from the beginning.
     fn take(&mut self, record: &Value) {
         let number = |name: &str| record.pointer(name).and_then(Value::as_u64);
+        if let (Call::GenerateContent, Some(Value::String(tier))) = (self.call, record.get("serviceTier")) {
+            self.reading.tier = unusual(None, google::tier(tier).as_deref());
+        }
+        // One without a number tells nothing: newer streams of Google's have such in every event.
+        if !holds_a_number(record) {
+            return;
+        }
         let usage = self.reading.usage.get_or_insert_default();
         match self.call {
             Call::Responses | Call::ChatCompletions => {
@@ -309,9 +320,6 @@ impl Meter {
                 let (said, thought) = (number("/candidatesTokenCount"), number("/thoughtsTokenCount"));
                 if said.or(thought).is_some() {
                     usage.output = said.unwrap_or(0).saturating_add(thought.unwrap_or(0));
-                }
-                if let Some(tier) = record.get("serviceTier").and_then(Value::as_str) {
-                    self.reading.tier = unusual(None, google::tier(tier).as_deref());
                 }
             }
             Call::Messages | Call::CountTokens | Call::Models => {
@@ -334,6 +342,15 @@ impl Meter {
                 }
             }
         }
+    }
+}
+
+fn holds_a_number(record: &Value) -> bool {
+    match record {
+        Value::Number(_) => true,
+        Value::Object(fields) => fields.values().any(holds_a_number),
+        Value::Array(items) => items.iter().any(holds_a_number),
+        _ => false,
     }
 }
 

@@ -9,10 +9,8 @@ use crate::yaml::Node;
 
 /// Behind a name, Claude Code's word for a longer context than is usual.
 const LONG: &str = "[1m]";
-/// Names of which Claude Code makes those of the newest models.
-const OF_CLAUDE: [&str; 6] = ["default", "best", "sonnet", "opus", "haiku", "opusplan"];
-/// The same of Gemini CLI.
-const OF_GEMINI: [&str; 4] = ["auto", "pro", "flash", "flash-lite"];
+/// Names of which Gemini CLI makes those of the newest models; others of that kind begin with `auto`.
+const OF_GEMINI: [&str; 3] = ["pro", "flash", "flash-lite"];
 
 /// A model that no request would pass with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +33,14 @@ impl Adapter {
             Self::Codex | Self::Gemini => (model, false),
             Self::Script => return None,
         };
-        let own: &[&str] = match self {
-            Self::Claude => &OF_CLAUDE,
-            Self::Gemini => &OF_GEMINI,
-            _ => &[],
+        let lower = name.to_lowercase();
+        let only_the_agent_knows = match self {
+            // Its own names are single words, like `opus`; those of models have a number.
+            Self::Claude => !(lower.contains('-') && lower.contains(|c: char| c.is_ascii_digit())),
+            Self::Gemini => lower.starts_with("auto") || OF_GEMINI.contains(&lower.as_str()),
+            _ => false,
         };
-        (!own.contains(&name)).then_some((name, is_long))
+        (!only_the_agent_knows).then_some((name, is_long))
     }
 }
 

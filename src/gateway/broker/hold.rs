@@ -2,6 +2,7 @@
 //! meanwhile, whatever the agent does: no retry of an agent reaches a provider that asked for none.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -162,7 +163,11 @@ impl Door {
     /// Whether the issue was sent away often enough with this credential, while others were answered.
     pub(super) fn is_in_vain(&self, of: Fingerprint) -> bool {
         let answers = self.0.broker.standings.answers(&of).unwrap_or_default();
-        self.0.broker.in_vain.is_enough(&self.0.purse.payer.issue, of, answers)
+        // Once it is, the run's other requests, and tries of the same one, are no reason to wait again.
+        if self.0.broker.in_vain.is_enough(&self.0.purse.payer.issue, of, answers) {
+            self.0.vain.store(true, Ordering::Relaxed);
+        }
+        self.0.vain.load(Ordering::Relaxed)
     }
 
     /// Says so behind what was said.
@@ -194,6 +199,7 @@ impl Door {
 
     /// One was answered.
     pub(super) fn was_answered(&self) {
+        self.0.vain.store(false, Ordering::Relaxed);
         *self.0.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 

@@ -23,6 +23,7 @@ mod witness;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -123,6 +124,7 @@ impl Broker {
             held: watch::Sender::new(0),
             over: watch::Sender::new(None),
             refused: Mutex::default(),
+            vain: AtomicBool::default(),
             told: Mutex::default(),
             witness: Witness::new(),
         })))
@@ -186,6 +188,8 @@ struct Shared {
     over: watch::Sender<Option<StopCause>>,
     /// The credential with which a request of the run was refused for a short while, with no answer since.
     refused: Mutex<Option<Fingerprint>>,
+    /// Whether the run was told that it asks in vain, with no answer since.
+    vain: AtomicBool,
     /// When each kind of trouble was told last: a guest can make it as often as it likes.
     told: Mutex<HashMap<&'static str, Instant>>,
     witness: Witness,

@@ -91,9 +91,8 @@ impl Door {
         let said = "the rest of the budget is set aside for requests of other issues";
         let (in_vain, issue) = (&self.0.broker.in_vain, &wanted.issue);
         if in_vain.is_crowded_out_enough(issue) {
-            let said = format!(
-                "{said}; so it was for {IN_VAIN_MOST} runs of this issue in a row, and none was answered: a failure"
-            );
+            let said =
+                format!("{said}; {IN_VAIN_MOST} runs of this issue in a row were sent away unanswered: a failure");
             return Refusal::new(400, said);
         }
         if self.end_run(StopCause::BudgetBusy) {

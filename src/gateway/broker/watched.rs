@@ -142,6 +142,11 @@ impl Answering {
     /// It is no use with this credential, unless only something about this request is.
     async fn login(self, said: String) {
         let (of, door) = (self.credential.fingerprint(), &self.door);
+        // Its owner, or we, may have renewed it while this answer went on.
+        let newer = door.credential(self.provider, true).await;
+        if newer.is_ok_and(|newer| newer.fingerprint() != of) {
+            return door.0.witness.failed(said, Failed::Open);
+        }
         if door.is_taken(self.provider, &self.credential).await {
             return door.0.witness.failed(said, Failed::Open);
         }

@@ -38,7 +38,8 @@ fn a_planted_key_is_nowhere_in_the_guest_nor_in_anything_that_is_written() {
     assert!(!log.contains(KEY) && !notes.contains(KEY), "{log}");
     assert_eq!(files_with(&project.dir(), KEY), Vec::<String>::new());
     // What an agent says of its own token is not written down either.
-    assert!(project.transcripts().contains("token [redacted] said"));
+    // The end of a text may wait, in a frame of its own: its last letter can be the first of a token.
+    assert!(project.transcripts().contains("token [redacted]"));
 }
 
 /// The control of the test above: what `stage` brings into a guest, the same searches find there.

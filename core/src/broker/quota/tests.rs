@@ -258,6 +258,11 @@ fn an_error_within_a_stream_means_what_its_kind_means_as_a_status() {
     }
     let slow = r#"{"error":{"code":"rate_limit_exceeded","message":"Limit 30000, Used 29000. Please try again in 11.054s. Visit"}}"#;
     waits(status(slow), &[], slow, 11.054);
+    // Regression: "5 minutes" was five seconds.
+    for (told, seconds) in [("5 minutes.", 300.0), ("1 hour", 3600.0), ("20s, or", 20.0), ("7 Visit", 7.0)] {
+        let words = format!(r#"{{"error":{{"code":"rate_limit_exceeded","message":"Please try again in {told}"}}}}"#);
+        waits(429, &[], &words, seconds);
+    }
     let refused = Refused { status: 429, header: &|_| None, words: slow, model: "Try again in", in_a_row: 1 };
     assert_eq!(trouble(&refused, now()), Some(Trouble::Wait(FIRST)), "its name is the agent's own");
 }

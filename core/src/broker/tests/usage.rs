@@ -14,6 +14,7 @@ const GOOGLE: &str = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":
 fn read(call: Call, content_type: &str, parts: &[&[u8]]) -> Reading {
     let mut meter = Meter::new(call, content_type);
     parts.iter().for_each(|part| meter.feed(part));
+    meter.end();
     meter.finish()
 }
 
@@ -112,6 +113,13 @@ fn an_answer_of_google_s_is_whole_when_it_says_why_it_ends_and_its_last_record_c
     assert!(!stream(Call::Messages, &chunk(r#""candidates":[{"finishReason":"STOP"}]"#)).whole, "of Google's only");
     let tier = |word: &str| whole(&[chunk(&format!(r#""usageMetadata":{{"serviceTier":"{word}"}}"#))]).tier;
     assert_eq!((tier("standard"), tier("priority").as_deref()), (None, Some("priority")));
+    // Regression: the first of several answers that ended was taken for the end of all, and its usage for theirs.
+    let ended = chunk(r#""candidates":[{"index":0,"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":5}"#);
+    let mut meter = Meter::new(Call::GenerateContent, "text/event-stream");
+    meter.feed(ended.as_bytes());
+    assert!(!meter.is_whole() && !meter.finish().whole, "another one may go on, and the agent left");
+    let empty = whole(&[chunk(r#""usageMetadata":{"trafficType":"ON_DEMAND"}"#)]).usage;
+    assert_eq!(empty, None, "a record without a number tells nothing");
     let cached = whole(&[chunk(r#""usageMetadata":{"promptTokenCount":5,"cachedContentTokenCount":9}"#)]).usage;
     assert_eq!(cached, Some(Usage { cache_read: 5, ..Usage::default() }));
     let one =

@@ -45,6 +45,10 @@ fn nothing_is_claimed_of_a_model_that_only_its_agent_knows_or_that_no_cap_of_mon
         "acp: {model: opus}\nbudget: {usd: 5}",
         "acp: {model: 'sonnet[1m]'}\nbudget: {usd: 5}",
         "acp: {adapter: gemini, model: pro}\nbudget: {usd: 5}",
+        // Regression: these are names of the agents' own, too.
+        "acp: {model: fable}\nbudget: {usd: 5}",
+        "acp: {model: Opus}\nbudget: {usd: 5}",
+        "acp: {adapter: gemini, model: auto-gemini-3}\nbudget: {usd: 5}",
         "acp: {adapter: opencode, model: big-1}\nbudget: {usd: 5}",
         "acp: {adapter: script, model: big-1}\nbudget: {usd: 5}",
         "acp: {command: mine, model: big-1}\nbudget: {usd: 5}",
