@@ -97,17 +97,30 @@ fn an_issue_that_ran_when_symphony_was_killed_starts_again_and_is_told_so() {
 fn a_retry_keeps_its_due_time_and_its_count_over_a_kill() {
     let front = FRONT.replace("max_retry_backoff_ms: 300", "max_retry_backoff_ms: 600000");
     let project = Project::with(&front);
-    project.issue("Todo", "F-1", "```sh\nexit 1\n```");
-    let running = project.start();
-    let due = |s: &Value| s["retrying"][0]["due_at"].as_str().map(str::to_owned);
-    let before = due(&running.until_state("the retry", |s| due(s).is_some())).expect("due");
-    killed(running);
-    let running = project.start();
-    let state = running.until_state("the same retry", |s| due(s).is_some());
     let at = |text: &str| text.parse::<jiff::Timestamp>().expect("an instant");
-    let apart = at(&due(&state).expect("due")).duration_since(at(&before)).abs();
-    assert!(apart < jiff::SignedDuration::from_secs(2), "{apart:?}");
-    assert_eq!(state["retrying"][0]["attempt"], json!(1));
+    // A busy machine may take longer to start again than the retry waits: then it runs, as it should, and shows nothing.
+    for name in ["F-1", "F-2", "F-3"] {
+        project.issue("Todo", name, "```sh\nexit 1\n```");
+        let row = |s: &Value| {
+            let rows = s["retrying"].as_array().cloned().unwrap_or_default();
+            rows.into_iter().find(|row| row["issue_identifier"] == json!(name)).unwrap_or_default()
+        };
+        let due = |s: &Value| row(s)["due_at"].as_str().map(str::to_owned);
+        let running = project.start();
+        let before = due(&running.until_state("the retry", |s| due(s).is_some())).expect("due");
+        killed(running);
+        let running = project.start();
+        let state = running.until_state("the same retry", |s| due(s).is_some());
+        if at(&before) > jiff::Timestamp::now() {
+            let apart = at(&due(&state).expect("due")).duration_since(at(&before)).abs();
+            assert!(apart < jiff::SignedDuration::from_secs(2), "{apart:?}");
+            assert_eq!(row(&state)["attempt"], json!(1));
+            return;
+        }
+        killed(running);
+        std::fs::remove_file(project.dir().join(format!("issues/Todo/{name}.md"))).expect("removed");
+    }
+    panic!("three times it took longer than ten seconds to start again");
 }
 
 #[test]
