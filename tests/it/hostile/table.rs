@@ -123,6 +123,7 @@ const ROWS: &[Row] = &[
     row("a key and a login in all memory of the sandbox, while the broker uses them", "jail", "not there", "model::memory::while_the_broker_uses_a_key_and_a_login_neither_is_in_any_memory_of_the_jail", "staged, the same searches find them: `what_is_staged_…`"),
     row("a provider asked with a wrong or another door's token", "jail", "401, nothing is sent", MODELS, "with its own it is answered: `an_answer_streams_…`"),
     row("tools the provider runs, addresses, stored things, two readings of one body", "jail", "400, nothing is sent", MODELS, "allowed by the workflow it passes: `what_the_workflow_allows_…`"),
+    row("the same two at Google's API, with the token in its own places", "jail", "refused, nothing is sent", "model::google::only_the_runs_own_token_and_only_plain_inference_reach_google", "with its own it is answered, in each of them"),
     row("a host that nobody allowed, another port, http in clear", "jail", "refused in words, a person is asked", REACHED, "the allowed host is read by the same commands"),
     row("another name in the TLS hello than in the request", "jail", "cut, the server gets no byte", REACHED, "the same name passes"),
     row("a way around the proxy", "jail", "there is none", REACHED, "through it the same page is read"),
